@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from metarun.algos.l2l import learn2learn
+from metarun.algos.learner import with_support
+from metarun.algos.maml import MAML, Adapted
+from metarun.functional import Params, call, gradient, within
+from metarun.types import Examples
+
+
+class ANIL(MAML):
+    """MAML whose inner loop adapts the head alone; the backbone is meta-learned and reused as it is.
+
+    The support set is encoded once per task, so inner steps cost next to nothing.
+
+    Args: as for MAML.
+    Reference: Raghu, Raghu, Bengio, Vinyals. Rapid Learning or Feature Reuse? ICLR 2020. arXiv:1909.09157, section 4.
+    """
+
+    def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
+        net = within(params, "net")
+        features = call(self.net.backbone, within(net, "backbone"), support.x)
+        head = within(net, "head")
+
+        def loss(head: Params) -> Tensor:
+            return cross_entropy(call(self.net.head, head, features), support.y)
+
+        for _ in range(self.steps):
+            grads = gradient(loss, head, self.first_order)
+            head = {name: value - self.inner_lr * grads[name] for name, value in head.items()}
+        return Adapted(net | {f"head.{name}": value for name, value in head.items()}, support.x)
+
+    def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
+        first_order = self.first_order or not self.training
+        with torch.enable_grad():
+            head = learn2learn().algorithms.MAML(self.net.head, lr=self.inner_lr, first_order=first_order).clone()
+            features = self.net.backbone(support.x)
+            for _ in range(self.steps):
+                head.adapt(cross_entropy(head(features), support.y))
+
+        def predict(x: Tensor) -> Tensor:
+            logits: Tensor = head(with_support(self.net.backbone, self.net.backbone, support.x, x))
+            return logits
+
+        return predict

@@ -1,0 +1,36 @@
+"""learn2learn, imported when first needed: it is optional and loads slowly."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType
+
+ENGINES = ("auto", "vectorized", "learn2learn")
+
+
+def choose_engine(engine: str) -> str:
+    """The engine to run for a choice of `ENGINES`: `auto` is `vectorized`, at least as fast wherever measured.
+
+    Raises: ValueError if learn2learn is asked for and not installed, or the choice is unknown.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"algo.engine={engine} is not one of {', '.join(ENGINES)}")
+    if engine == "learn2learn" and importlib.util.find_spec("learn2learn") is None:
+        raise ValueError(
+            "algo.engine=learn2learn needs learn2learn, which is not installed; `uv sync` installs it, "
+            "or set algo.engine=vectorized"
+        )
+    return "vectorized" if engine == "auto" else engine
+
+
+def learn2learn() -> ModuleType:
+    """The package, with gymnasium in the place of gym, which it imports and which is no longer kept."""
+    if "learn2learn" not in sys.modules and "gym" not in sys.modules:
+        import gymnasium  # noqa: F401
+
+        for name in [name for name in sys.modules if name.split(".")[0] == "gymnasium"]:
+            sys.modules["gym" + name.removeprefix("gymnasium")] = sys.modules[name]
+    import learn2learn as package
+
+    return package  # type: ignore[no-any-return]

@@ -1,0 +1,96 @@
+"""The command `metarun`: a subcommand or a Hydra run; errors become exit codes. Imports no torch before it must."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if (path / "config.yaml").is_file())
+"""The shipped settings: inside an installed package, beside it in a checkout."""
+
+SUBCOMMANDS = ("resume",)
+
+
+def main() -> None:
+    """Console script: run and exit with the code of design section 8."""
+    sys.exit(command(sys.argv[1:]))
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 130 or 143 interrupted."""
+    from metarun.errors import ConfigError
+
+    try:
+        if "--version" in arguments:
+            print(f"metarun {metadata.version('metarun')}")
+        elif {"--help", "-h"} & set(arguments):
+            from metarun.help import show_help
+
+            show_help(CONF, arguments)
+        elif arguments and _is_word(arguments[0]):
+            return _subcommand(arguments[0], arguments[1:])
+        else:
+            return _hydra(arguments)
+    except ConfigError as error:
+        print(f"metarun: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_code", 130)
+    return 0
+
+
+def _is_word(argument: str) -> bool:
+    return "=" not in argument and argument[:1] not in "-+~"
+
+
+def _subcommand(name: str, arguments: Sequence[str]) -> int:
+    from metarun.errors import ConfigError, nearest
+
+    if name not in SUBCOMMANDS:
+        known = f"(there is {', '.join(SUBCOMMANDS)}; settings are KEY=VALUE)"
+        raise ConfigError(f"there is no subcommand {name}{nearest(name, SUBCOMMANDS)} {known}")
+    if len(arguments) != 1:
+        raise ConfigError("metarun resume takes one folder of a run: metarun resume outputs/DATE/RUN")
+    from metarun.job import resume
+
+    return resume(Path(arguments[0]))
+
+
+def _hydra(arguments: Sequence[str]) -> int:
+    """Compose the settings and run each job, with Hydra's errors made readable."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, instead of printing and exiting with 1
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from metarun import names, schema
+    from metarun.errors import ConfigError
+
+    schema.register()
+    names.register()
+    codes: list[int] = []
+
+    def job(config: Any) -> None:
+        from metarun.job import run_new
+
+        codes.append(run_new(config))
+
+    sys.argv[1:] = arguments
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        from metarun.explain import explain
+
+        raise ConfigError(explain(error, CONF, arguments)) from error
+    except OSError as error:  # Hydra makes the output folder itself
+        if error.filename is None:
+            raise
+        raise ConfigError(
+            f"cannot write {error.filename}: {error.strerror}. Set paths.outputs=FOLDER or hydra.run.dir=FOLDER"
+        ) from error
+    return max(codes, default=0) if len(codes) < 2 else int(any(codes))

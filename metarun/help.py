@@ -1,0 +1,59 @@
+"""`metarun --help`, read off the YAML files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+EXAMPLES = (
+    ("metarun", "MAML on procedural glyphs: no download, about a minute"),
+    ("metarun algo=maml data=omniglot", "the main job, about half an hour on 2 cores"),
+    ("metarun algo=protonet data=omniglot data.n_way=20 data.k_shot=5", "another task"),
+    ("metarun -m algo=maml,fomaml,protonet seed=0,1,2 logger=none", "nine runs, one after the other"),
+    ("metarun resume outputs/DATE/RUN", "go on after an interruption"),
+)
+
+GROUPS = ("data", "backbone", "algo", "optim", "optim/schedule", "run", "logger", "experiment")
+
+
+def show_help(conf: Path, arguments: Sequence[str]) -> None:
+    """Print usage, every group's choices with their meaning, and example commands."""
+    screen = Console(highlight=False)
+    folders = [conf, *_config_dirs(arguments)]
+    screen.print("metarun: meta-train, validate and test few-shot learners\n")
+    screen.print(Text("metarun [GROUP=CHOICE ...] [KEY=VALUE ...]      one run; -m and comma-separated values sweep"))
+    screen.print(Text("metarun resume RUN                             go on with an interrupted run"))
+    screen.print(Text("metarun --cfg job | --version | --config-dir DIR   settings; version; your own YAML files\n"))
+    for group in GROUPS:
+        choices = {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}
+        if choices:
+            table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+            table.add_column(style="bold", min_width=16, no_wrap=True)
+            table.add_column(overflow="fold")
+            for name, file in choices.items():
+                table.add_row(f"  {name}", Text(meaning(file)))
+            screen.print(Text(f"+{group}=" if group == "experiment" else f"{group}=", style="bold"))
+            screen.print(table)
+    screen.print("\n[bold]examples[/bold]")
+    for line, what in EXAMPLES:
+        screen.print(Text(f"  {line}\n      {what}"))
+
+
+def meaning(file: Path) -> str:
+    """The first comment of a YAML file that is not a directive to Hydra."""
+    lines = (line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#"))
+    return next((line for line in lines if not line.startswith("@")), "")
+
+
+def _config_dirs(arguments: Sequence[str]) -> list[Path]:
+    found = []
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if flag in ("--config-dir", "-cd"):
+            found.append(Path(value))
+        elif flag.startswith("--config-dir="):
+            found.append(Path(flag.split("=", 1)[1]))
+    return found

@@ -1,0 +1,237 @@
+"""Meta-train, validate, keep the best by validation, test it once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from metarun.algos.learner import Learner
+from metarun.report.sinks import JsonLines, RunFacts, Sink
+from metarun.report.stats import better, estimate, selection_score
+from metarun.run import checkpoint
+from metarun.run.evaluation import Scores, evaluate
+from metarun.run.interrupt import StopRequest
+from metarun.types import Metrics, TaskSource
+
+
+class Diverged(RuntimeError):
+    """A loss or a weight is not a finite number."""
+
+
+@dataclass
+class Parts:
+    """What a run is made of."""
+
+    learner: Learner
+    source: TaskSource
+    optims: dict[str, Optimizer]
+    schedules: list[LRScheduler]
+    device: torch.device
+    facts: RunFacts
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it goes into a checkpoint."""
+
+    step: int = 0
+    best_step: int | None = None
+    best: dict[str, float] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    val_seconds: float = 0.0
+    window: list[dict[str, float]] = field(default_factory=list)
+    metrics_bytes: int = 0
+
+
+class OfflineRun:
+    """The outer loop over a fixed training distribution.
+
+    Args:
+        parts: learner, source, optimizers, and what the run is called.
+        steps: outer steps, >= 1.
+        meta_batch_size: tasks of an outer step.
+        val_every: outer steps between validations; None validates ten times a run.
+        val_tasks, test_tasks: tasks of a validation and of the one test.
+        eval_batch_size: tasks scored at once in validation and test.
+        checkpoint_every: outer steps between checkpoints.
+        log_every: outer steps that one training line averages over.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        steps: int,
+        meta_batch_size: int,
+        val_every: int | None,
+        val_tasks: int,
+        test_tasks: int,
+        eval_batch_size: int,
+        checkpoint_every: int,
+        log_every: int,
+    ) -> None:
+        self.parts = parts
+        self.steps, self.meta_batch_size = steps, meta_batch_size
+        self.val_every = val_every or max(1, -(-steps // 10))
+        self.val_tasks, self.test_tasks, self.eval_batch_size = val_tasks, test_tasks, eval_batch_size
+        self.checkpoint_every, self.log_every = checkpoint_every, log_every
+        self.progress = Progress()
+        self.test_seconds = 0.0
+        self.saved_step: int | None = None
+        self.folder = parts.facts.folder
+        self.checkpoints = self.folder / "checkpoints"
+        self.sinks: list[Sink] = []
+
+    def execute(self, sinks: list[Sink], stop: StopRequest) -> dict[str, Any]:
+        """Train from where the run stands, and test; returns the outcome for results.json.
+
+        Raises: Interrupted, Diverged; the last checkpoint is then there to go on from.
+        """
+        self.sinks = sinks
+        self.lines = JsonLines(self.folder / "metrics.jsonl", self.progress.metrics_bytes)
+        try:
+            self._train(stop)
+            return self._test(stop)
+        finally:
+            self.lines.close()
+
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return (self.checkpoints / "last.pt").exists()
+
+    def restore(self) -> None:
+        """Take everything from the last checkpoint, the W&B id it was written under among it.
+
+        Raises: ValueError if the data is split in another way than it was then.
+        """
+        parts, path = self.parts, self.checkpoints / "last.pt"
+        state = checkpoint.load(path, parts.device)
+        now, then = parts.source.info.split_sha256, state["split_sha256"]
+        if now != then:
+            raise ValueError(f"{path} was trained on another class split: {then[:12]}, not {now[:12]}")
+        parts.learner.load_state_dict(state["learner"])
+        for name, optim in parts.optims.items():
+            optim.load_state_dict(state["optims"][name])
+        for schedule, saved in zip(parts.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(saved)
+        self.progress = Progress(**state["progress"])
+        self.saved_step = self.progress.step
+        checkpoint.restore_random(state["random"])
+        parts.facts.wandb_id = state["wandb_id"]
+
+    def facts(self) -> dict[str, Any]:
+        """How far the run came, for results.json."""
+        p = self.progress
+        seconds = {"train": p.train_seconds, "val": p.val_seconds, "test": self.test_seconds}
+        return {
+            "val": dict(p.best),
+            "best_step": p.best_step,
+            "saved_step": self.saved_step,
+            "steps": p.step,
+            "seconds": {"total": sum(seconds.values()), **seconds},
+            "tasks_per_second": self._speed(),
+        }
+
+    def _train(self, stop: StopRequest) -> None:
+        parts, p = self.parts, self.progress
+        learner = parts.learner.train()
+        stream = learner.train_stream(parts.source, p.step, self.meta_batch_size)
+        pending: list[Metrics] = []
+        while p.step < self.steps:
+            started = time.perf_counter()
+            pending.append(learner.meta_step(next(stream), parts.optims))
+            for schedule in parts.schedules:
+                schedule.step()
+            p.step += 1
+            log, val, save = (self._due(every) for every in (self.log_every, self.val_every, self.checkpoint_every))
+            save = save or stop.signum is not None
+            if log or val or save or parts.device.type == "cpu":  # reading numbers makes a GPU wait
+                p.window += _numbers(pending, p.step)
+                pending.clear()
+            p.train_seconds += time.perf_counter() - started
+            if log:
+                self._log_training()
+            if val:
+                self._validate()
+            if save:
+                self._save()
+            stop.raise_if_made()
+
+    def _due(self, every: int) -> bool:
+        return self.progress.step % every == 0 or self.progress.step == self.steps
+
+    def _log_training(self) -> None:
+        p = self.progress
+        means = {name: float(np.mean([line[name] for line in p.window])) for name in p.window[0]}
+        rates = {f"lr_{name}": optim.param_groups[0]["lr"] for name, optim in self.parts.optims.items()}
+        p.window.clear()
+        self._log("train", {**means, **rates, "tasks_per_second": self._speed() or 0.0, "seconds": p.train_seconds})
+
+    def _speed(self) -> float | None:
+        p = self.progress
+        return p.step * self.meta_batch_size / p.train_seconds if p.train_seconds else None
+
+    def _validate(self) -> None:
+        started, p = time.perf_counter(), self.progress
+        scores = self._evaluate("val", self.val_tasks, StopRequest())  # never left half done: the best depends on it
+        means = {name: float(values.mean()) for name, values in scores.items()}
+        score = selection_score(list(means))
+        if better(score, means[score], p.best.get(score)):
+            p.best, p.best_step = means, p.step
+            checkpoint.save(self.checkpoints / "best.pt", {"learner": self.parts.learner.state_dict(), "step": p.step})
+        p.val_seconds += time.perf_counter() - started
+        self._log("val", means)
+
+    def _test(self, stop: StopRequest) -> dict[str, Any]:
+        started = time.perf_counter()
+        best = checkpoint.load(self.checkpoints / "best.pt", self.parts.device)
+        self.parts.learner.load_state_dict(best["learner"])
+        scores = self._evaluate("test", self.test_tasks, stop)
+        self.test_seconds = time.perf_counter() - started
+        estimates = {name: estimate(values) for name, values in scores.items()}
+        np.savez_compressed(self.folder / "test_tasks.npz", index=np.arange(self.test_tasks), **scores)  # type: ignore[arg-type]
+        self._log("test", {name: e.mean for name, e in estimates.items()})
+        return {"test": {name: e.as_json() for name, e in estimates.items()}}
+
+    def _evaluate(self, split: str, n_tasks: int, stop: StopRequest) -> Scores:
+        return evaluate(self.parts.learner, self.parts.source, split, n_tasks, self.eval_batch_size, stop)
+
+    def _log(self, split: str, metrics: dict[str, float]) -> None:
+        self.lines.log(self.progress.step, split, metrics)
+        for sink in self.sinks:
+            sink.log(self.progress.step, split, metrics)
+
+    def _save(self) -> None:
+        p, parts = self.progress, self.parts
+        if not all(bool(torch.isfinite(value).all()) for value in parts.learner.parameters()):
+            raise Diverged(f"a weight is not a finite number after outer step {p.step}")
+        p.metrics_bytes = self.lines.flush()
+        state = {
+            "learner": parts.learner.state_dict(),
+            "optims": {name: optim.state_dict() for name, optim in parts.optims.items()},
+            "schedules": [schedule.state_dict() for schedule in parts.schedules],
+            "progress": vars(p).copy(),
+            "split_sha256": parts.source.info.split_sha256,
+            "wandb_id": parts.facts.wandb_id,
+        }
+        checkpoint.save(self.checkpoints / "last.pt", state)
+        self.saved_step = p.step
+
+
+def _numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:
+    """The metrics of the last outer steps up to `step` as plain numbers, read from the device at once.
+
+    Raises: Diverged if one of them is not finite.
+    """
+    names = list(pending[0])
+    rows = torch.stack([torch.stack([line[name].float() for name in names]) for line in pending]).tolist()
+    for back, row in enumerate(reversed(rows)):
+        for name, value in zip(names, row, strict=True):
+            if not np.isfinite(value):
+                raise Diverged(f"{name} is {value} at outer step {step - back}")
+    return [dict(zip(names, row, strict=True)) for row in rows]
