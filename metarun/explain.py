@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.errors import nearest
@@ -27,17 +27,22 @@ def explain(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
     if key and ("not in" in text or "No match" in text):
         name = key[1].removeprefix("+")
         return f"there is no setting {name}{nearest(name, _known(conf, arguments))}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: {text.splitlines()[0]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not re.match(r"(full_key|object_type|See https)", line)]
     where = f" ({key[1]})" if key and key[1] not in kept[0] else ""
-    return " ".join(kept) + where
+    return " ".join(dict.fromkeys(kept)) + where
 
 
 def _text(error: BaseException) -> str:
-    """The error's message, or the one of what caused it where it has none."""
-    while not str(error).strip() and error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__
+    """The error's message and those of what caused it, outermost first."""
+    messages = []
+    cause: BaseException | None = error
+    while cause is not None:
+        messages.append(str(cause))
+        cause = cause.__cause__
+    return "\n".join(message for message in messages if message.strip()) or type(error).__name__
 
 
 def _known(conf: Path, arguments: Sequence[str]) -> list[str]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -29,8 +28,7 @@ def start_logging(folder: Path, screen: Console) -> list[logging.Handler]:
     """Send metarun's messages to the screen and, with everything else, to run.log; returns what to remove again."""
     file = logging.FileHandler(folder / "run.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    shown = RichHandler(console=screen, show_time=False, show_level=False, show_path=False, markup=False)
-    shown.addFilter(lambda record: record.name.startswith("metarun") and record.exc_info is None)
+    shown = _Shown(screen)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(file)
@@ -43,6 +41,18 @@ def stop_logging(handlers: list[logging.Handler]) -> None:
     for handler in handlers:
         logging.getLogger().removeHandler(handler)
         handler.close()
+
+
+class _Shown(logging.Handler):
+    """Prints metarun's own messages, tracebacks aside."""
+
+    def __init__(self, screen: Console) -> None:
+        super().__init__()
+        self.screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("metarun") and record.exc_info is None:
+            self.screen.print(Text(record.getMessage()))
 
 
 def config_tree(config: dict[str, Any], choices: dict[str, str]) -> Tree:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import netrc
 import os
-import time
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +134,7 @@ class WandbSink:
             "tags": [*facts.tags, *(tags or [])],
             "config": facts.config,
             "dir": str(facts.folder),
-            "id": facts.wandb_id or f"{time.time_ns():x}{os.getpid():x}"[-16:],
+            "id": facts.wandb_id or _new_id(),
             "resume": "allow",
             "reinit": "finish_previous",  # else a second run in one process silently is the first
         }
@@ -144,6 +143,7 @@ class WandbSink:
         except (wandb.errors.CommError, wandb.errors.UsageError) as error:
             log.warning("W&B cannot be reached (%s): logging offline", str(error).splitlines()[0])
             mode = "offline"
+            options["id"] = _new_id()  # the failed attempt still holds the other one
             self.run = wandb.init(mode="offline", settings=settings, **options)
         facts.wandb_id = self.run.id
         self.run.define_metric("step", hidden=True)
@@ -171,16 +171,18 @@ class WandbSink:
         self.run.finish(exit_code=exit_code)
 
 
+def _new_id() -> str:
+    return secrets.token_hex(8)
+
+
 def _mode(mode: str) -> str:
-    """online or offline for `auto`: is a key configured, by `wandb login` or in the environment?"""
+    """online or offline for `auto`: are credentials configured, in the environment or by `wandb login`?"""
+    import wandb
+
     if mode != "auto":
         return mode
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
-    if os.environ.get("WANDB_API_KEY"):
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return "online"
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split(":")[0].strip("/")
-    try:
-        return "online" if netrc.netrc(os.environ.get("NETRC")).authenticators(host) else "offline"
-    except (OSError, netrc.NetrcParseError):
-        return "offline"
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"

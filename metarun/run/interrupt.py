@@ -22,6 +22,10 @@ class StopRequest:
     def __init__(self) -> None:
         self.signum: int | None = None
 
+    @property
+    def made(self) -> bool:
+        return self.signum is not None
+
     def raise_if_made(self) -> None:
         if self.signum is not None:
             raise Interrupted(self.signum)

@@ -81,6 +81,7 @@ class OfflineRun:
         self.val_tasks, self.test_tasks, self.eval_batch_size = val_tasks, test_tasks, eval_batch_size
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.progress = Progress()
+        self.pending: list[Metrics] = []
         self.test_seconds = 0.0
         self.saved_step: int | None = None
         self.folder = parts.facts.folder
@@ -141,31 +142,36 @@ class OfflineRun:
         parts, p = self.parts, self.progress
         learner = parts.learner.train()
         stream = learner.train_stream(parts.source, p.step, self.meta_batch_size)
-        pending: list[Metrics] = []
         while p.step < self.steps:
             started = time.perf_counter()
-            pending.append(learner.meta_step(next(stream), parts.optims))
+            self.pending.append(learner.meta_step(next(stream), parts.optims))
             for schedule in parts.schedules:
                 schedule.step()
             p.step += 1
             log, val, save = (self._due(every) for every in (self.log_every, self.val_every, self.checkpoint_every))
-            save = save or stop.signum is not None
-            if log or val or save or parts.device.type == "cpu":  # reading numbers makes a GPU wait
-                p.window += _numbers(pending, p.step)
-                pending.clear()
+            if parts.device.type == "cpu":  # reading numbers makes a GPU wait: there, only before they are used
+                self._read()
             p.train_seconds += time.perf_counter() - started
             if log:
                 self._log_training()
             if val:
                 self._validate()
-            if save:
+            stopping = stop.made  # asked once: a signal between saving and stopping waits for the next step
+            if save or stopping:
                 self._save()
-            stop.raise_if_made()
+            if stopping:
+                stop.raise_if_made()
 
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.step == self.steps
 
+    def _read(self) -> None:
+        if self.pending:
+            self.progress.window += _numbers(self.pending, self.progress.step)
+            self.pending.clear()
+
     def _log_training(self) -> None:
+        self._read()
         p = self.progress
         means = {name: float(np.mean([line[name] for line in p.window])) for name in p.window[0]}
         rates = {f"lr_{name}": optim.param_groups[0]["lr"] for name, optim in self.parts.optims.items()}
@@ -207,6 +213,7 @@ class OfflineRun:
             sink.log(self.progress.step, split, metrics)
 
     def _save(self) -> None:
+        self._read()
         p, parts = self.progress, self.parts
         if not all(bool(torch.isfinite(value).all()) for value in parts.learner.parameters()):
             raise Diverged(f"a weight is not a finite number after outer step {p.step}")

@@ -1,0 +1,98 @@
+"""A small image source, and every learner on a tiny network, for all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from metarun import names, schema
+from metarun.cli import CONF
+from metarun.data.images import ImageClasses, ImageTasks
+from metarun.types import EpisodePlan, EpisodeShape
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tests run side by side; more threads than cores only slow them down."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def settings(cache: Path, tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
+    """Compose settings as the command line does, on glyphs few enough to draw in no time."""
+    schema.register()
+    names.register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+
+        def composed(*overrides: str) -> DictConfig:
+            width = "backbone.widths=[8]" if "backbone=mlp" in overrides else "backbone.hidden=8"
+            return compose("config", [*SMALL, width, f"paths.cache={cache}", "logger=none", *overrides])
+
+        yield composed
+
+
+SMALL = [  # a run of a second
+    "data.alphabets=10",
+    "data.characters=12",
+    "data.train.n_way=5",
+    "data.n_query=3",
+    "data.train.n_query=3",
+    "run.meta_batch_size=3",
+    "run.steps=4",
+    "run.val_tasks=6",
+    "run.test_tasks=12",
+    "run.eval_batch_size=4",
+    "run.log_every=1",
+    "run.checkpoint_every=1",
+    "run.val_every=2",
+    "device=cpu",
+]
+
+
+@pytest.fixture
+def doubles() -> Iterator[None]:
+    """float64 as the default type."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+TRAIN, TEST = EpisodeShape(5, 1, 2), EpisodeShape(5, 1, 3)
+
+
+def noise_tasks(
+    train: EpisodeShape = TRAIN,
+    test: EpisodeShape = TEST,
+    rotation: str = "none",
+    size: int = 28,
+    classes: int = 12,
+    seed: int = 0,
+) -> ImageTasks:
+    """Classes of random images: a class is a random picture, its images noisy copies."""
+    rng = np.random.default_rng(0)
+    centres = rng.integers(0, 256, (3 * classes, 1, 1, size, size))
+    pixels = np.clip(centres + rng.normal(0, 40, (3 * classes, 20, 1, size, size)), 0, 255).astype(np.uint8)
+    data = ImageClasses(
+        torch.from_numpy(pixels.reshape(-1, 1, size, size)),
+        np.arange(3 * classes + 1, dtype=np.int64) * 20,
+        [f"c{i}" for i in range(3 * classes)],
+    )
+    split = {s: data.names[i * classes : (i + 1) * classes] for i, s in enumerate(("train", "val", "test"))}
+    return ImageTasks(data, split, EpisodePlan(train, test, seed, 0), rotation, torch.device("cpu"))

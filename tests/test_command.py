@@ -1,0 +1,216 @@
+"""The command line as a person uses it, each command a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL
+
+TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
+
+
+def start(*arguments: str, cwd: Path, cache: Path, **environment: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "METARUN_CACHE": str(cache), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", "metarun", *arguments],
+        cwd=cwd, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def metarun(*arguments: str, cwd: Path, cache: Path, **environment: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a finished command."""
+    process = start(*arguments, cwd=cwd, cache=cache, **environment)
+    out, error = process.communicate(timeout=120)
+    return process.returncode, out, error
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text())
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "tasks_per_second")} for line in lines]
+
+
+def test_a_run_leaves_every_file_and_says_where(tmp_path: Path, cache: Path) -> None:
+    code, out, error = metarun(*TINY, cwd=tmp_path, cache=cache)
+    assert (code, error) == (0, "")
+    (folder,) = tmp_path.glob("outputs/*/*-maml-glyphs-5w1s-transductive-s0-*")
+    for name in (
+        ".hydra/config.yaml",
+        ".hydra/overrides.yaml",
+        "run.log",
+        "checkpoints/last.pt",
+        "checkpoints/best.pt",
+    ):
+        assert (folder / name).is_file()
+    results = results_of(folder)
+    assert results["status"] == "finished"
+    assert results["engine"] == "vectorized"
+    assert results["inner_steps"] == {"train": 1, "test": 3}
+    tasks = np.load(folder / "test_tasks.npz")
+    assert len(tasks["accuracy"]) == results["test"]["accuracy"]["n_tasks"] == 12
+    assert results["test"]["accuracy"]["mean"] == pytest.approx(tasks["accuracy"].mean())
+    assert [line["step"] for line in lines_of(folder) if line["split"] == "val"] == [2, 4]
+    assert "metarun" in out and "seed=1" in out and "± " in out and str(folder.relative_to(tmp_path)) in out  # noqa: PT018
+
+
+def test_the_same_command_gives_the_same_numbers_bit_for_bit(tmp_path: Path, cache: Path) -> None:
+    for name in ("a", "b"):
+        assert metarun(*TINY, f"hydra.run.dir={name}", cwd=tmp_path, cache=cache)[0] == 0
+    assert lines_of(tmp_path / "a") == lines_of(tmp_path / "b")
+    assert results_of(tmp_path / "a")["test"] == results_of(tmp_path / "b")["test"]
+
+
+def test_a_killed_run_resumes_to_the_same_numbers_bit_for_bit(tmp_path: Path, cache: Path) -> None:
+    """kill -9 at three moments in turn, whatever is being written then, against a run left alone.
+    39 steps, logged every 4 and saved every 3, so that checkpoints fall inside a logging window."""
+    long = [*TINY, "run.steps=39", "run.log_every=4", "run.checkpoint_every=3", "run.val_every=5", "bn=running"]
+    assert metarun(*long, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)[0] == 0
+    process = start(*long, "hydra.run.dir=killed", cwd=tmp_path, cache=cache)
+    for step in (4, 17, 30):
+        wait_for_step(tmp_path / "killed", step, process)
+        process.kill()
+        process.communicate()
+        assert not (tmp_path / "killed" / "results.json").exists()
+        process = start("resume", "killed", cwd=tmp_path, cache=cache)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, out + error
+    assert "going on from step" in out
+    assert lines_of(tmp_path / "whole") == lines_of(tmp_path / "killed")
+    assert results_of(tmp_path / "whole")["test"] == results_of(tmp_path / "killed")["test"]
+    whole, killed = (torch.load(tmp_path / name / "checkpoints" / "last.pt")["learner"] for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        assert process.poll() is None, process.communicate()
+        path = folder / "metrics.jsonl"
+        steps = [json.loads(line)["step"] for line in path.read_text().splitlines()[:-1]] if path.exists() else []
+        if steps and steps[-1] >= step:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"step {step} was never reached")
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_first_and_names_the_command_to_go_on(
+    tmp_path: Path, cache: Path, signum: signal.Signals, code: int
+) -> None:
+    process = start(*TINY, "run.steps=5000", "run.checkpoint_every=1000", "hydra.run.dir=r", cwd=tmp_path, cache=cache)
+    wait_for_step(tmp_path / "r", 3, process)
+    process.send_signal(signum)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "metarun resume r" in out
+    results = results_of(tmp_path / "r")
+    assert results["status"] == "interrupted"
+    assert torch.load(tmp_path / "r" / "checkpoints" / "last.pt")["progress"]["step"] == results["steps"]
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_with_its_checkpoint_kept(tmp_path: Path, cache: Path) -> None:
+    blown = [*TINY, "run.steps=200", "optim=sgd", "optim.lr=1e30", "hydra.run.dir=r"]
+    code, out, error = metarun(*blown, cwd=tmp_path, cache=cache)
+    assert code == 1
+    assert "Diverged" in out and "smaller optim.lr" in out and "Traceback" not in out + error  # noqa: PT018
+    assert "Traceback" in (tmp_path / "r" / "run.log").read_text()
+    assert results_of(tmp_path / "r")["status"] == "failed"
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
+    assert metarun(*TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)[0] == 0
+    written = (tmp_path / "r" / "results.json").stat().st_mtime_ns
+    code, out, _ = metarun("resume", "r", cwd=tmp_path, cache=cache)
+    assert code == 0
+    assert "finished already" in out
+    code, out, error = metarun(*TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)
+    assert code == 2
+    assert "already holds a run" in out + error
+    assert (tmp_path / "r" / "results.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["algo=mamml"], "there is no algo=mamml; did you mean maml?; choices are anil, fomaml, maml"),
+        (["run.stepps=3"], "there is no setting run.stepps; did you mean run.steps?"),
+        (["sed=3"], "there is no setting sed; did you mean seed?"),
+        (["inner_lr=3"], "there is no setting inner_lr; did you mean algo.inner_lr?"),
+        (["+foo=3"], "there is no setting foo"),
+        (["+algo.inner_lrr=3"], "there is no setting algo.inner_lrr; did you mean algo.inner_lr?"),
+        (["bn=transductiv"], "bn=transductiv is not one of transductive, support, running; did you mean transductive?"),
+        (["seed=abc"], "Value 'abc' of type 'str' could not be converted to Integer"),
+        (["run.steps=0", "optim.lr=-1"], "run.steps=0 must be a whole number of at least 1\n"),
+        (["run.steps=0", "optim.lr=-1"], "optim.lr=-1 must be a number above 0"),
+        (["data.n_way=60", "data.train.n_way=60"], "n_way=60 needs 60 classes; split 'val' has 24. Set data.n_way=24"),
+        (["data.train.n_way=7"], "data.train.n_way=7 must be data.n_way=5"),
+        (["data=omniglot", "paths.data=nowhere/at/all"], "set paths.data or METARUN_DATA"),
+        (["paths.outputs=/proc/nowhere"], "Set paths.outputs=FOLDER"),
+        (["device=cuda:77"], "device=cuda:77 cannot be used here; there is auto, cpu"),
+        (["resumee", "x"], "there is no subcommand resumee; did you mean resume?"),
+        (["resume", "nowhere"], "nowhere is not the folder of a run"),
+        (["run.steps=[1"], "run.steps=[1 cannot be read"),
+    ],
+)  # fmt: skip
+def test_wrong_input_ends_with_code_2_and_says_what_to_type(
+    tmp_path: Path, cache: Path, arguments: list[str], said: str
+) -> None:
+    small = [] if arguments[0].startswith("resume") else [*TINY, "data.train.n_query=1"]
+    kept = [s for s in small if not (arguments[0] == "data=omniglot" and s.startswith(("data.alph", "data.char")))]
+    code, out, error = metarun(*kept, *arguments, cwd=tmp_path, cache=cache)
+    assert said in out + error
+    assert code == 2
+    assert "Traceback" not in out + error
+
+
+def test_a_multirun_gives_each_job_a_folder_and_goes_on_after_a_failure(tmp_path: Path, cache: Path) -> None:
+    code, out, _ = metarun(
+        "-m", *TINY, "seed=0,1", "data.n_way=5,60", "data.train.n_way=${data.n_way}", cwd=tmp_path, cache=cache
+    )
+    folders = sorted(tmp_path.glob("outputs/sweeps/*/*-glyphs-*"))
+    assert [results_of(folder)["status"] for folder in folders] == ["finished", "finished", "failed", "failed"]
+    assert code == 1
+    assert out.count("split 'val' has 24") == 2
+
+
+def test_settings_and_help_come_without_torch(tmp_path: Path, cache: Path) -> None:
+    for arguments in (["--help"], ["--cfg", "job"], ["--version"]):
+        run = f"import sys; from metarun.cli import command; code = command({arguments!r})"
+        script = f"{run}; sys.exit(code or 'torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(done.stdout) > 10
+
+
+def test_help_lists_every_choice_with_its_meaning(tmp_path: Path, cache: Path) -> None:
+    from metarun.cli import CONF
+    from metarun.help import meaning
+
+    _, out, _ = metarun("--help", cwd=tmp_path, cache=cache)
+    words = " ".join(out.split())
+    for file in CONF.glob("*/*.yaml"):
+        assert f" {file.stem} " in words
+        assert meaning(file) and " ".join(meaning(file).split()[:3]) in words  # noqa: PT018
+    assert words.count("metarun ") >= 5
+
+
+def test_a_config_dir_of_ones_own_adds_choices(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "mine" / "algo").mkdir(parents=True)
+    shipped = (Path(__file__).parents[1] / "conf" / "algo" / "fomaml.yaml").read_text()
+    (tmp_path / "mine" / "algo" / "mine.yaml").write_text(shipped.replace("First-order MAML", "My own MAML"))
+    code, _, error = metarun("--config-dir", "mine", *TINY, "algo=mine", "hydra.run.dir=r", cwd=tmp_path, cache=cache)
+    assert (code, results_of(tmp_path / "r")["algo"]) == (0, "mine"), error
+    assert "My own MAML" in metarun("--config-dir", "mine", "--help", cwd=tmp_path, cache=cache)[1]

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import io
+import threading
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise_tasks
+from PIL import Image
+
+from metarun.data import omniglot
+from metarun.data.cache import cached
+from metarun.data.glyphs import Glyphs, draw_all
+from metarun.data.images import ImageClasses, ImageTasks
+from metarun.data.omniglot import Omniglot
+from metarun.data.splits import read_split
+from metarun.types import EpisodePlan, EpisodeShape
+
+CPU = torch.device("cpu")
+PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
+
+
+def drawing(rng: np.random.Generator) -> bytes:
+    """A 105x105 1-bit PNG, as Omniglot's are."""
+    file = io.BytesIO()
+    Image.fromarray(rng.random((105, 105)) > 0.1).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def small_omniglot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every character of the real lists, in the archives' layout, with 3 random drawings shared between them."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "omniglot").mkdir()
+    rng = np.random.default_rng(0)
+    files = [drawing(rng) for _ in range(3)]
+    lake = read_split("omniglot_lake")
+    for part, names in (("images_background", lake["train"] + lake["val"]), ("images_evaluation", lake["test"])):
+        with zipfile.ZipFile(root / "omniglot" / f"{part}.zip", "w") as archive:
+            for name in names:
+                for i, data in enumerate(files):
+                    archive.writestr(f"{part}/{name}/0001_{i + 1:02d}.png", data)
+    return root
+
+
+def make_omniglot(root: Path, cache: Path, **changes: object) -> Omniglot:
+    options = {"split": "vinyals", "rotation": "class", "image_size": 28, "interpolation": "lanczos", "invert": True}
+    return Omniglot(PLAN, CPU, str(root), str(cache), **(options | changes))
+
+
+def test_omniglot_is_read_from_zip_files_and_split_as_vinyals_did(small_omniglot: Path, cache: Path) -> None:
+    source = make_omniglot(small_omniglot, cache)
+    assert source.info.facts["classes"] == {"train": 4 * 1028, "val": 4 * 172, "test": 4 * 423}
+    assert source.info.input_shape == (1, 28, 28)
+    batch = source.batch("test", np.arange(3))
+    assert batch.support.x.shape == (3, 5, 1, 28, 28)
+    assert batch.query.x.shape == (3, 10, 1, 28, 28)
+    assert 0 <= batch.query.x.min() < batch.query.x.max() <= 1
+
+
+def test_omniglot_lake_split_has_background_train_and_evaluation_test(small_omniglot: Path, cache: Path) -> None:
+    source = make_omniglot(small_omniglot, cache, split="lake", rotation="none")
+    assert source.info.facts["classes"] == {"train": 812, "val": 152, "test": 659}
+
+
+def test_a_second_start_reads_the_cache_and_not_the_images(
+    small_omniglot: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_omniglot(small_omniglot, cache)
+    monkeypatch.setattr(omniglot, "_read", lambda *arguments: pytest.fail("images were read again"))
+    assert torch.equal(make_omniglot(small_omniglot, cache).pixels, first.pixels)
+
+
+def test_resize_filter_and_inversion_change_the_pixels(small_omniglot: Path, cache: Path) -> None:
+    first = make_omniglot(small_omniglot, cache).pixels
+    assert torch.equal(make_omniglot(small_omniglot, cache, invert=False).pixels, 255 - first)
+    assert not torch.equal(make_omniglot(small_omniglot, cache, interpolation="nearest").pixels, first)
+
+
+def test_unpacked_folders_give_the_same_images_as_zip_files(small_omniglot: Path, cache: Path, tmp_path: Path) -> None:
+    for part in omniglot.PARTS:
+        zipfile.ZipFile(small_omniglot / "omniglot" / f"{part}.zip").extractall(tmp_path)
+    folder, archive = make_omniglot(tmp_path, cache), make_omniglot(small_omniglot, cache)
+    assert torch.equal(folder.pixels, archive.pixels)
+    assert folder.fingerprint("test", 9) == archive.fingerprint("test", 9)
+
+
+def test_without_omniglot_and_without_a_network_the_error_says_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError("Connection refused")
+
+    monkeypatch.setattr("torchvision.datasets.Omniglot.download", refuse)
+    with pytest.raises(ValueError, match=r"download failed .Connection refused.*images_background.zip.*METARUN_DATA"):
+        make_omniglot(tmp_path, tmp_path)
+    with pytest.raises(ValueError, match="in a folder that does not exist"):
+        make_omniglot(tmp_path / "no" / "such", tmp_path)
+
+
+@pytest.mark.parametrize("split", ["omniglot_vinyals", "omniglot_lake"])
+def test_shipped_splits_are_disjoint_and_cover_every_character(split: str) -> None:
+    names = [name for part in read_split(split).values() for name in part]
+    assert len(names) == len(set(names)) == 1623
+
+
+def test_an_unknown_split_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="omniglot_lake, omniglot_vinyals"):
+        read_split("omniglot_official")
+
+
+def test_glyphs_are_the_same_for_a_seed_and_disjoint_in_alphabets(cache: Path) -> None:
+    assert torch.equal(draw_all(2, 3, 4, 7).pixels, draw_all(2, 3, 4, 7).pixels)
+    assert not torch.equal(draw_all(2, 3, 4, 7).pixels, draw_all(2, 3, 4, 8).pixels)
+    source = Glyphs(PLAN, CPU, str(cache), 10, 12, 20, 0, "none")
+    assert source.info.facts["classes"] == {"train": 72, "val": 24, "test": 24}
+
+
+def test_two_processes_that_want_the_same_images_make_them_once(tmp_path: Path) -> None:
+    made = []
+
+    def make() -> ImageClasses:
+        made.append(1)
+        return ImageClasses(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), np.array([0, 2]), ["a"])
+
+    threads = [threading.Thread(target=cached, args=(tmp_path, "x", "k" * 16, make)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+
+
+def test_a_half_made_cache_is_never_used(tmp_path: Path) -> None:
+    def fail() -> ImageClasses:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached(tmp_path, "x", "k" * 16, fail)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_rotation_class_makes_four_classes_of_one_and_turns_their_images() -> None:
+    plain, turned = noise_tasks(), noise_tasks(rotation="class")
+    assert turned.info.facts["classes"]["train"] == 4 * plain.info.facts["classes"]["train"]
+    assert turned.info.split_sha256 == plain.info.split_sha256
+    stored = {image.numpy().tobytes() for image in turned.pixels}
+    quarters = {torch.rot90(image, q, (-2, -1)).numpy().tobytes(): q for image in turned.pixels for q in range(4)}
+    batch = turned.batch("train", np.arange(8))
+    seen = [
+        quarters[(255 * image).round().to(torch.uint8).numpy().tobytes()] for image in batch.support.x.flatten(0, 1)
+    ]
+    assert set(seen) == {0, 1, 2, 3}
+    assert len(stored) == len(turned.pixels)
+
+
+def test_rotation_random_turns_the_images_of_a_class_alike() -> None:
+    source = noise_tasks(rotation="random")
+    quarters = {torch.rot90(image, q, (-2, -1)).numpy().tobytes(): q for image in source.pixels for q in range(4)}
+    batch = source.batch("train", np.arange(6))
+    x, y = (
+        torch.cat(pair, 1) for pair in zip(*((side.x, side.y) for side in (batch.support, batch.query)), strict=True)
+    )
+    for images, labels in zip(x, y, strict=True):
+        turns = [quarters[(255 * image).round().to(torch.uint8).numpy().tobytes()] for image in images]
+        assert len({(int(label), turn) for label, turn in zip(labels, turns, strict=True)}) == 5
+
+
+def test_too_few_classes_or_images_are_said_with_what_would_do() -> None:
+    with pytest.raises(
+        ValueError, match=r"data.n_way=13 needs 13 classes; split 'val' has 12. Set data.n_way=12 or less"
+    ):
+        noise_tasks(test=EpisodeShape(13, 1, 1))
+    with pytest.raises(ValueError, match=r"data.train.n_query=20 need 21 images .* has 20. Set data.train.n_query=19"):
+        noise_tasks(train=EpisodeShape(5, 1, 20))
+
+
+def test_classes_shared_between_splits_are_refused() -> None:
+    data = ImageClasses(torch.zeros(60, 1, 4, 4, dtype=torch.uint8), np.array([0, 20, 40, 60]), ["a", "b", "c"])
+    plan = replace(PLAN, train=EpisodeShape(1, 1, 1), test=EpisodeShape(1, 1, 1))
+    with pytest.raises(ValueError, match="splits train and test share 1 classes, a among them"):
+        ImageTasks(data, {"train": ["a"], "val": ["b"], "test": ["a"]}, plan, "none", CPU)

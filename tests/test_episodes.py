@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from conftest import noise_tasks
+from scipy import stats
+
+from metarun.episodes import distinct, draw, random_bits
+from metarun.types import EpisodeShape
+
+SIZES = np.array([20, 7, 30, 20, 9, 20, 12])
+SHAPE = EpisodeShape(3, 2, 4)
+
+
+def test_an_episode_depends_on_seed_stream_and_its_number_alone() -> None:
+    alone = draw(3, "train", np.array([41]), SIZES, SHAPE)
+    among = draw(3, "train", np.arange(40, 50), SIZES, SHAPE)
+    assert all((one[0] == other[1]).all() for one, other in zip(alone, among, strict=True))
+
+
+def test_seeds_streams_and_numbers_give_other_episodes() -> None:
+    base = draw(0, "train", np.arange(50), SIZES, SHAPE)
+    for other in (draw(1, "train", np.arange(50), SIZES, SHAPE), draw(0, "val", np.arange(50), SIZES, SHAPE)):
+        assert not (base.support == other.support).all()
+    assert len({tuple(row) for row in base.support}) > 45
+
+
+def test_support_and_query_images_are_distinct_and_belong_to_their_class() -> None:
+    drawn = draw(0, "train", np.arange(500), SIZES, SHAPE)
+    for i in range(500):
+        assert len(set(drawn.classes[i])) == 3
+        rows = [
+            *zip(drawn.support_y[i], drawn.support[i], strict=True),
+            *zip(drawn.query_y[i], drawn.query[i], strict=True),
+        ]
+        assert len(set(rows)) == 3 * (2 + 4)
+        assert all(image < SIZES[drawn.classes[i][label]] for label, image in rows)
+        assert np.bincount(drawn.query_y[i]).tolist() == [4, 4, 4]
+
+
+def test_every_ordered_choice_is_equally_likely() -> None:
+    """Ordered pairs out of 4: 12 of them, chi-square over 12,000 draws; a fair sampler fails once in 10,000."""
+    pairs = distinct(random_bits(0, "test", np.arange(12_000), 2), np.full(12_000, 4))
+    counts = np.bincount(pairs[:, 0] * 4 + pairs[:, 1], minlength=16)
+    assert (counts[[0, 5, 10, 15]] == 0).all()
+    assert stats.chisquare(np.delete(counts, [0, 5, 10, 15])).pvalue > 1e-4
+
+
+def test_a_whole_population_is_a_permutation() -> None:
+    rows = distinct(random_bits(0, "test", np.arange(100), 9), np.full(100, 9))
+    assert (np.sort(rows, axis=1) == np.arange(9)).all()
+
+
+def test_labels_are_given_to_classes_in_random_order() -> None:
+    drawn = draw(0, "train", np.arange(3000), SIZES, EpisodeShape(3, 1, 1))
+    assert stats.chisquare(np.bincount(drawn.classes[:, 0], minlength=7)).pvalue > 1e-4
+
+
+def test_query_order_carries_no_label() -> None:
+    drawn = draw(0, "train", np.arange(3000), SIZES, SHAPE)
+    assert stats.chisquare(np.bincount(drawn.query_y[:, 0], minlength=3)).pvalue > 1e-4
+
+
+def test_a_stream_can_start_anywhere_and_any_batch_size_gives_the_same_tasks() -> None:
+    source = noise_tasks()
+    whole = next(source.episodes("train", 4, 6))
+    halves = [batch for batch, _ in zip(source.episodes("train", 4, 3), range(2), strict=False)]
+    assert torch.equal(whole.query.x, torch.cat([half.query.x for half in halves]))
+
+
+def test_evaluation_tasks_do_not_depend_on_the_training_seed() -> None:
+    one, other = noise_tasks(seed=0), noise_tasks(seed=1)
+    assert one.fingerprint("test", 50) == other.fingerprint("test", 50)
+    assert one.fingerprint("train", 50) != other.fingerprint("train", 50)

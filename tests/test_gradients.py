@@ -1,0 +1,196 @@
+"""Reference tests: each engine's meta-gradient in float64 against a plain loop that writes every layer out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import noise_tasks
+from torch import Tensor
+
+from metarun.algos.anil import ANIL
+from metarun.algos.fomaml import FOMAML
+from metarun.algos.maml import MAML
+from metarun.algos.protonet import ProtoNet
+from metarun.algos.reptile import Reptile
+from metarun.backbones.conv4 import Conv4
+from metarun.backbones.mlp import MLP
+from metarun.types import Batch, EpisodeShape, Examples
+
+pytestmark = pytest.mark.usefixtures("doubles")
+
+ENGINES = {
+    "loop": ("vectorized", 1),
+    "vmap": ("vectorized", 4),
+    "vmap in chunks": ("vectorized", 2),
+    "learn2learn": ("learn2learn", 0),
+}
+INNER_LR = 0.3
+
+
+def batch(n_tasks: int = 4, k_shot: int = 2) -> Batch:
+    return noise_tasks(EpisodeShape(3, k_shot, 2), EpisodeShape(3, k_shot, 2)).batch("train", np.arange(n_tasks))
+
+
+def conv4(bn: str = "transductive", downsample: str = "stride") -> Conv4:
+    torch.manual_seed(1)
+    return Conv4((1, 28, 28), bn, hidden=6, downsample=downsample)
+
+
+def maml(engine: str, steps: int = 2, first_order: bool = False, cls: type[MAML] = MAML, **conv: str) -> MAML:
+    backbone = conv4(**conv)
+    name, chunk = ENGINES[engine]
+    if cls is FOMAML:
+        return FOMAML(backbone, 3, INNER_LR, steps, steps, name, chunk)
+    return cls(backbone, 3, INNER_LR, steps, steps, first_order, name, chunk)
+
+
+def plain_conv4(p: dict[str, Tensor], x: Tensor, downsample: str) -> Tensor:
+    """Conv-4 and head from textbook operations, without any module of ours."""
+    place = 4 if downsample == "pool" else 3  # modules of a block
+    for layer in range(4):
+        i = layer * place
+        x = F.conv2d(x, p[f"net.backbone.blocks.{i}.weight"], stride=1 if downsample == "pool" else 2, padding=1)
+        mean = x.mean((0, 2, 3), keepdim=True)
+        var = ((x - mean) ** 2).mean((0, 2, 3), keepdim=True)
+        weight, bias = (p[f"net.backbone.blocks.{i + 1}.{k}"][None, :, None, None] for k in ("weight", "bias"))
+        x = torch.relu((x - mean) / (var + 1e-5).sqrt() * weight + bias)
+        x = F.max_pool2d(x, 2) if downsample == "pool" else x
+    x = x.flatten(1) if downsample == "pool" else x.mean((2, 3))
+    return x @ p["net.head.weight"].T + p["net.head.bias"]
+
+
+def plain_maml_gradient(
+    learner: MAML, tasks: Batch, steps: int, first_order: bool, downsample: str, head_only: bool = False
+):
+    theta = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
+    losses = []
+    for i in range(tasks.n_tasks):
+        phi = dict(theta)
+        for _ in range(steps):
+            loss = F.cross_entropy(plain_conv4(phi, tasks.support.x[i], downsample), tasks.support.y[i])
+            adapted = [n for n in phi if not head_only or "head" in n]
+            grads = torch.autograd.grad(loss, [phi[n] for n in adapted], create_graph=True)
+            for n, g in zip(adapted, grads, strict=True):
+                phi[n] = phi[n] - INNER_LR * (g.detach() if first_order else g)
+        losses.append(F.cross_entropy(plain_conv4(phi, tasks.query.x[i], downsample), tasks.query.y[i]))
+    return dict(zip(theta, torch.autograd.grad(torch.stack(losses).mean(), list(theta.values())), strict=True))
+
+
+def meta_gradient(learner: torch.nn.Module, tasks: Batch) -> dict[str, Tensor]:
+    learner.train()
+    loss, _ = learner.meta_loss(tasks)
+    return dict(
+        zip(dict(learner.named_parameters()), torch.autograd.grad(loss, list(learner.parameters())), strict=True)
+    )
+
+
+def furthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The largest relative error over parameters."""
+    assert one.keys() == other.keys()
+    return max(float((one[n] - other[n]).norm() / other[n].norm().clamp(min=1e-12)) for n in one)
+
+
+@pytest.mark.parametrize("downsample", ["stride", "pool"])
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_maml_meta_gradient_is_that_of_a_plain_loop(engine: str, first_order: bool, downsample: str) -> None:
+    learner, tasks = maml(engine, 2, first_order, downsample=downsample), batch()
+    expected = plain_maml_gradient(learner, tasks, 2, first_order, downsample)
+    assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_fomaml_meta_gradient_is_that_of_a_plain_loop(engine: str) -> None:
+    learner, tasks = maml(engine, 3, cls=FOMAML), batch()
+    assert furthest(meta_gradient(learner, tasks), plain_maml_gradient(learner, tasks, 3, True, "stride")) < 1e-9
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_anil_meta_gradient_is_that_of_a_plain_loop(engine: str) -> None:
+    learner, tasks = maml(engine, 3, cls=ANIL), batch()
+    expected = plain_maml_gradient(learner, tasks, 3, False, "stride", head_only=True)
+    assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+@pytest.mark.parametrize("bn", ["support", "running"])
+@pytest.mark.parametrize("engine", ["vmap", "learn2learn"])
+def test_engines_agree_for_every_batch_norm_mode_in_training_and_test(engine: str, bn: str) -> None:
+    learner, reference, tasks = maml(engine, bn=bn), maml("loop", bn=bn), batch()
+    assert furthest(meta_gradient(learner, tasks), meta_gradient(reference, tasks)) < 1e-9
+    if bn == "running":
+        assert furthest(dict(learner.named_buffers()), dict(reference.named_buffers())) < 1e-9
+    scores, expected = (one.eval().evaluate(tasks) for one in (learner, reference))
+    assert furthest(scores, expected) < 1e-9
+
+
+def test_second_order_differs_from_first_order() -> None:
+    """Guards the tests above against comparing nothing with nothing."""
+    tasks = batch()
+    assert furthest(meta_gradient(maml("vmap"), tasks), meta_gradient(maml("vmap", first_order=True), tasks)) > 1e-2
+
+
+def test_torch_batch_norm_is_still_wrong_under_vmapped_second_order() -> None:
+    """Why metarun/norm.py writes batch statistics out. When this fails, torch has been mended."""
+    learner, tasks = maml("vmap", 1), batch()
+    expected = plain_maml_gradient(learner, tasks, 1, False, "stride")
+    native = lambda x, mean, var, w, b, eps: F.batch_norm(x, None, None, w, b, True, eps=eps)  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metarun.norm._scale_and_shift", native)
+        assert furthest(meta_gradient(learner, tasks), expected) > 1e-4
+
+
+def test_maml_on_the_fully_connected_net_agrees_between_engines() -> None:
+    grads = []
+    for engine in ("loop", "vmap", "learn2learn"):
+        torch.manual_seed(0)
+        name, chunk = ENGINES[engine]
+        learner = MAML(MLP((1, 28, 28), "transductive", (16, 8)), 3, INNER_LR, 2, 2, False, name, chunk)
+        grads.append(meta_gradient(learner, batch()))
+    assert max(furthest(grads[0], other) for other in grads[1:]) < 1e-9
+
+
+@pytest.mark.parametrize("bn", ["transductive", "support", "running"])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_protonet_agrees_with_learn2learns_prototypical_classifier(distance: str, chunk: int, bn: str) -> None:
+    tasks = batch()
+    ours = ProtoNet(conv4(bn), distance, 0.5, "vectorized", chunk)
+    theirs = ProtoNet(conv4(bn), distance, 0.5, "learn2learn", 0)
+    allowed = 1e-6 if distance == "cosine" else 1e-9  # learn2learn adds 1e-8 to norms
+    assert furthest(meta_gradient(ours, tasks), meta_gradient(theirs, tasks)) < allowed
+    assert furthest(ours.eval().evaluate(tasks), theirs.eval().evaluate(tasks)) < allowed
+
+
+def test_protonet_logits_are_minus_squared_distances_to_class_means() -> None:
+    """Two classes in the plane. Support 0: (0,0), (2,0) -> prototype (1,0). Support 1: (0,4), (0,4) -> (0,4).
+    Query (1,1): squared distances 1 and 1 + 9 = 10."""
+    learner = ProtoNet(torch.nn.Identity(), "euclidean", 1.0, "vectorized", 1)
+    support = Examples(torch.tensor([[0.0, 0], [2, 0], [0, 4], [0, 4]]), torch.tensor([0, 0, 1, 1]))
+    logits = learner.predict({}, learner.adapt({}, support, 2), torch.tensor([[1.0, 1.0]]))
+    assert torch.allclose(logits, torch.tensor([[-1.0, -10.0]]))
+
+
+def test_reptile_gradient_is_theta_minus_phi() -> None:
+    """One inner step of Adam without first moment moves each weight by inner_lr against the gradient's sign
+    (g / (sqrt(g^2) + 1e-8)), so theta - phi is inner_lr * mean over tasks of the gradient's signs."""
+    tasks = batch(k_shot=2)
+    torch.manual_seed(1)
+    learner = Reptile(conv4(), 3, 0.01, 1, 1, 99, 99, 0.9, "vectorized", 4)
+    signs = []
+    for i in range(tasks.n_tasks):
+        loss = F.cross_entropy(learner.net(tasks.support.x[i]), tasks.support.y[i])
+        signs.append([g / (g.abs() + 1e-8) for g in torch.autograd.grad(loss, list(learner.parameters()))])
+    expected = [0.01 * torch.stack(task_signs).mean(0) for task_signs in zip(*signs, strict=True)]
+    for got, want in zip(meta_gradient(learner, tasks).values(), expected, strict=True):
+        assert torch.allclose(got, want, atol=1e-9)
+
+
+def test_reptile_sgd_step_with_rate_one_lands_on_the_mean_adapted_weights() -> None:
+    tasks = batch(n_tasks=1)
+    torch.manual_seed(1)
+    learner = Reptile(conv4(), 3, 0.01, 3, 3, 4, 4, 0.9, "vectorized", 1).train()
+    state = learner.adapt(dict(learner.named_parameters()), Examples(tasks.support.x[0], tasks.support.y[0]), 3)
+    learner.meta_step(tasks, {"outer": torch.optim.SGD(learner.parameters(), lr=1.0)})
+    assert all(torch.allclose(value, state.phi[n.removeprefix("net.")]) for n, value in learner.named_parameters())

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metarun import norm
+from metarun.norm import BatchNorm
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 4)])
+def test_written_out_statistics_equal_torchs(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, layer = torch.randn(shape), BatchNorm(3, "transductive")
+    torch.nn.init.normal_(layer.weight)
+    native = layer(x)
+    with norm.under_transform():
+        assert torch.allclose(layer(x), native, atol=1e-12)
+
+
+@pytest.mark.usefixtures("doubles")
+def test_running_averages_are_those_of_torch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = BatchNorm(3, "running"), torch.nn.BatchNorm2d(3)
+    for _ in range(4):
+        x = torch.randn(5, 3, 4, 4) * 3 + 1
+        with norm.recording() as statistics:
+            assert torch.allclose(ours(x), theirs(x))
+        norm.update_running(ours, statistics)
+    assert torch.allclose(ours.running_mean, theirs.running_mean)
+    assert torch.allclose(ours.running_var, theirs.running_var)
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.allclose(ours.eval()(x), theirs.eval()(x))
+
+
+def test_support_statistics_do_not_see_the_queries() -> None:
+    layer, support = BatchNorm(3, "support"), torch.randn(4, 3)
+    with norm.support_rows(4):
+        one, other = (layer(torch.cat([support, queries])) for queries in (torch.randn(2, 3), torch.randn(2, 3) * 9))
+    assert torch.equal(one[:4], other[:4])
+
+
+def test_an_unknown_mode_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="bn=batch is not one of transductive, support, running"):
+        BatchNorm(3, "batch")

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_command import TINY, metarun
+from wandb.proto.wandb_internal_pb2 import Record
+
+from metarun.report.sinks import JsonLines, RunFacts, TensorBoardSink, WandbSink
+
+OPTIONS: dict[str, Any] = {
+    "project": "tests",
+    "entity": None,
+    "mode": "offline",
+    "group": None,
+    "tags": ["mine"],
+    "init_timeout": 5,
+}
+RESULTS = {
+    "status": "finished",
+    "best_step": 20,
+    "val": {"accuracy": 0.5},
+    "test": {"accuracy": {"mean": 0.625, "ci95": 0.125, "n_tasks": 8}},
+}
+
+
+def facts(folder: Path, name: str = "run", wandb_id: str | None = None) -> RunFacts:
+    folder.mkdir(exist_ok=True)
+    return RunFacts(name, "group", "train", ["maml"], {"algo": "maml", "algo.inner_lr": 0.5}, folder, wandb_id)
+
+
+def records(folder: Path) -> Iterator[Record]:
+    """Everything in the folder's offline runs: a 7-byte header, then LevelDB log blocks of 32 KiB."""
+    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+        data, at, pieces = path.read_bytes(), 7, b""
+        while at < len(data):
+            if 32768 - at % 32768 < 7:
+                at += 32768 - at % 32768
+                continue
+            _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+            pieces += data[at + 7 : at + 7 + length]
+            at += 7 + length
+            if kind in (1, 4):  # whole, or last piece
+                record = Record()
+                record.ParseFromString(pieces)
+                pieces = b""
+                yield record
+
+
+def items(update: Any) -> dict[str, Any]:
+    return {(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in update}
+
+
+def test_an_offline_wandb_run_holds_config_metrics_and_summary(tmp_path: Path) -> None:
+    run = facts(tmp_path / "r")
+    sink = WandbSink(run, **OPTIONS)
+    sink.log(10, "train", {"loss": 1.5, "accuracy": 0.25})
+    sink.log(20, "val", {"loss": 1.0, "accuracy": 0.5})
+    sink.finish(RESULTS, 0)
+    found = list(records(tmp_path / "r"))
+    head = next(record.run for record in found if record.HasField("run"))
+    assert (head.project, head.display_name, head.run_group, head.job_type) == ("tests", "run", "group", "train")
+    assert head.run_id == run.wandb_id
+    assert list(head.tags) == ["maml", "mine"]
+    config = items(head.config.update)
+    assert config["algo"] == "maml"
+    assert config["algo.inner_lr"] == 0.5
+    metrics = {
+        record.metric.glob_name or record.metric.name: record.metric for record in found if record.HasField("metric")
+    }
+    assert all(metrics[f"{split}/*"].step_metric == "step" for split in ("train", "val", "test"))
+    history = [items(record.history.item) for record in found if record.HasField("history")]
+    assert {"step": 10, "train/loss": 1.5, "train/accuracy": 0.25}.items() <= history[0].items()
+    assert {"step": 20, "val/loss": 1.0, "val/accuracy": 0.5}.items() <= history[1].items()
+    summary: dict[str, Any] = {}
+    for record in found:
+        if record.HasField("summary"):
+            summary |= items(record.summary.update)
+    assert {"status": "finished", "best_step": 20, "val/best_accuracy": 0.5}.items() <= summary.items()
+    assert {"test/accuracy": 0.625, "test/accuracy_ci95": 0.125, "test/n_tasks": 8}.items() <= summary.items()
+    assert next(record.exit.exit_code for record in found if record.HasField("exit")) == 0
+
+
+def test_two_runs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
+    ids = []
+    for name in ("a", "b"):
+        run = facts(tmp_path / name, name)
+        sink = WandbSink(run, **OPTIONS)
+        sink.log(1, "train", {"loss": 1.0})
+        sink.finish({"status": "finished"}, 0)
+        ids.append(run.wandb_id)
+        (head,) = [record.run for record in records(tmp_path / name) if record.HasField("run")][:1]
+        assert head.display_name == name
+    assert ids[0] != ids[1]
+
+
+def test_a_run_that_never_finished_does_not_swallow_the_next_one(tmp_path: Path) -> None:
+    first, second = facts(tmp_path / "a", "a"), facts(tmp_path / "b", "b")
+    WandbSink(first, **OPTIONS)
+    WandbSink(second, **OPTIONS).finish({"status": "finished"}, 0)
+    assert first.wandb_id != second.wandb_id
+
+
+def test_a_resumed_run_keeps_its_wandb_id_and_a_failed_one_its_exit_code(tmp_path: Path) -> None:
+    run = facts(tmp_path / "r", wandb_id="abc123")
+    WandbSink(run, **OPTIONS).finish({"status": "failed"}, 1)
+    found = list(records(tmp_path / "r"))
+    assert run.wandb_id == "abc123"
+    assert next(record.exit.exit_code for record in found if record.HasField("exit")) == 1
+
+
+@pytest.mark.parametrize("environment", [{}, {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}])
+def test_without_a_key_or_a_server_the_run_goes_on_offline_and_says_how_to_upload(
+    tmp_path: Path, cache: Path, environment: dict[str, str]
+) -> None:
+    online = {"WANDB_MODE": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "none")} | environment
+    wandb = ["logger=wandb", "logger.init_timeout=2", "hydra.run.dir=r"]
+    code, out, error = metarun(*TINY, *wandb, cwd=tmp_path, cache=cache, **online)
+    assert code == 0, out + error
+    assert "wandb sync r/wandb/offline-run-*" in out
+    assert ("W&B cannot be reached" in out) == bool(environment)
+    assert any(record.HasField("history") for record in records(tmp_path / "r"))
+
+
+def test_each_job_of_a_multirun_is_a_wandb_run_of_one_group(tmp_path: Path, cache: Path) -> None:
+    assert metarun("-m", *TINY, "logger=wandb", "seed=0,1", cwd=tmp_path, cache=cache)[0] == 0
+    folders = sorted(tmp_path.glob("outputs/sweeps/*/*"))
+    heads = [record.run for f in folders if f.is_dir() for record in records(f) if record.HasField("run")]
+    ids = {head.run_id: head.run_group for head in heads}
+    assert len(ids) == 2
+    assert set(ids.values()) == {next(tmp_path.glob("outputs/sweeps/*")).name}
+
+
+def test_tensorboard_files_hold_the_metrics(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sink = TensorBoardSink(facts(tmp_path / "r"))
+    sink.log(10, "val", {"accuracy": 0.5})
+    sink.finish({}, 0)
+    events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("val/accuracy")] == [(10, 0.5)]
+
+
+def test_json_lines_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = JsonLines(path, 0)
+    lines.log(1, "train", {"loss": 1.0})
+    kept = lines.flush()
+    lines.log(2, "train", {"loss": 2.0})
+    lines.close()
+    again = JsonLines(path, kept)
+    again.log(2, "train", {"loss": 3.0})
+    again.close()
+    assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 3.0]
