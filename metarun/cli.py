@@ -81,6 +81,7 @@ def _hydra(arguments: Sequence[str]) -> int:
         codes.append(run_new(config))
 
     sys.argv[1:] = arguments
+    sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:

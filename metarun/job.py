@@ -73,7 +73,7 @@ def _run(config: DictConfig, folder: Path, choices: DictConfig, overrides: list[
             job_type="train",
             tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={config.bn}"],
             config=_flat(settings) | chosen,
-            folder=folder,
+            folder=_shown(folder),
         )
         results = _what(config, chosen, overrides)
         code = _execute(config, facts, results, screen)

@@ -48,6 +48,16 @@ def settings(cache: Path, tmp_path: Path) -> Iterator[Callable[..., DictConfig]]
         yield composed
 
 
+@pytest.fixture
+def full(cache: Path) -> Iterator[Callable[..., DictConfig]]:
+    """Compose settings as the command line does, at their real size."""
+    schema.register()
+    names.register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield lambda *overrides: compose("config", list(overrides))
+
+
 SMALL = [  # a run of a second
     "data.alphabets=10",
     "data.characters=12",

@@ -19,15 +19,16 @@ from conftest import SMALL
 TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
 
 
-def start(*arguments: str, cwd: Path, cache: Path, **environment: str) -> subprocess.Popen[str]:
+def start(*arguments: str, cwd: Path, cache: Path, **environment: str | None) -> subprocess.Popen[str]:
     env = {**os.environ, "METARUN_CACHE": str(cache), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
+    env = {name: value for name, value in env.items() if value is not None}
     return subprocess.Popen(
         [sys.executable, "-m", "metarun", *arguments],
         cwd=cwd, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
-def metarun(*arguments: str, cwd: Path, cache: Path, **environment: str) -> tuple[int, str, str]:
+def metarun(*arguments: str, cwd: Path, cache: Path, **environment: str | None) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a finished command."""
     process = start(*arguments, cwd=cwd, cache=cache, **environment)
     out, error = process.communicate(timeout=120)

@@ -117,7 +117,7 @@ def test_a_resumed_run_keeps_its_wandb_id_and_a_failed_one_its_exit_code(tmp_pat
 def test_without_a_key_or_a_server_the_run_goes_on_offline_and_says_how_to_upload(
     tmp_path: Path, cache: Path, environment: dict[str, str]
 ) -> None:
-    online = {"WANDB_MODE": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "none")} | environment
+    online = {"WANDB_MODE": None, "HOME": str(tmp_path), "NETRC": str(tmp_path / "none")} | environment
     wandb = ["logger=wandb", "logger.init_timeout=2", "hydra.run.dir=r"]
     code, out, error = metarun(*TINY, *wandb, cwd=tmp_path, cache=cache, **online)
     assert code == 0, out + error

@@ -146,7 +146,8 @@ def end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
         value = f"{_score(name, test['mean'])} ± {_score(name, test['ci95'])}"
         table.add_row(f"test {name}", f"{value}  (95 % interval, {test['interval']}, {test['n_tasks']} of them)")
     if r.get("paper"):
-        value = " ± ".join(_score("accuracy", r["paper"][key]) for key in ("value", "ci95"))
+        known = [r["paper"][key] for key in ("value", "ci95") if r["paper"][key] is not None]
+        value = " ± ".join(_score("accuracy", number) for number in known)
         table.add_row("paper", f"{value}  ({r['paper']['source']})")
     table.add_row("validation", f"{_scores(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested")
     time_of = {name: duration(value) for name, value in r["seconds"].items()}
