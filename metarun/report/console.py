@@ -93,6 +93,7 @@ class ConsoleSink:
         self.printed = 0.0
         if self.live:
             self.live.start()
+            self.live.update(Text(f"step      0/{steps}"))
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         self.last[split] = metrics

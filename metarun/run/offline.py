@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate
 from metarun.run.interrupt import StopRequest
 from metarun.types import Metrics, TaskSource
+
+log = logging.getLogger(__name__)
 
 
 class Diverged(RuntimeError):
@@ -148,11 +151,11 @@ class OfflineRun:
             for schedule in parts.schedules:
                 schedule.step()
             p.step += 1
-            log, val, save = (self._due(every) for every in (self.log_every, self.val_every, self.checkpoint_every))
+            logged, val, save = (self._due(every) for every in (self.log_every, self.val_every, self.checkpoint_every))
             if parts.device.type == "cpu":  # reading numbers makes a GPU wait: there, only before they are used
                 self._read()
             p.train_seconds += time.perf_counter() - started
-            if log:
+            if logged:
                 self._log_training()
             if val:
                 self._validate()
@@ -197,6 +200,7 @@ class OfflineRun:
         started = time.perf_counter()
         best = checkpoint.load(self.checkpoints / "best.pt", self.parts.device)
         self.parts.learner.load_state_dict(best["learner"])
+        log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)
         scores = self._evaluate("test", self.test_tasks, stop)
         self.test_seconds = time.perf_counter() - started
         estimates = {name: estimate(values) for name, values in scores.items()}
