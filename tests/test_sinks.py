@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,18 @@ def facts(folder: Path, name: str = "run", wandb_id: str | None = None) -> RunFa
     return RunFacts(name, "group", "train", ["maml"], {"algo": "maml", "algo.inner_lr": 0.5}, folder, wandb_id)
 
 
-def records(folder: Path) -> Iterator[Record]:
-    """Everything in the folder's offline runs: a 7-byte header, then LevelDB log blocks of 32 KiB."""
+def records(folder: Path) -> list[Record]:
+    """Everything in the folder's offline runs, once W&B's service, which goes on after `finish`, has written it."""
+    for _ in range(200):
+        found = list(parsed(folder))
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.1)
+    pytest.fail(f"no finished offline run under {folder}")
+
+
+def parsed(folder: Path) -> Iterator[Record]:
+    """A 7-byte header, then LevelDB log blocks of 32 KiB."""
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         data, at, pieces = path.read_bytes(), 7, b""
         while at < len(data):
@@ -61,7 +72,7 @@ def test_an_offline_wandb_run_holds_config_metrics_and_summary(tmp_path: Path) -
     sink.log(10, "train", {"loss": 1.5, "accuracy": 0.25})
     sink.log(20, "val", {"loss": 1.0, "accuracy": 0.5})
     sink.finish(RESULTS, 0)
-    found = list(records(tmp_path / "r"))
+    found = records(tmp_path / "r")
     head = next(record.run for record in found if record.HasField("run"))
     assert (head.project, head.display_name, head.run_group, head.job_type) == ("tests", "run", "group", "train")
     assert head.run_id == run.wandb_id
@@ -93,7 +104,7 @@ def test_two_runs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
         sink.log(1, "train", {"loss": 1.0})
         sink.finish({"status": "finished"}, 0)
         ids.append(run.wandb_id)
-        (head,) = [record.run for record in records(tmp_path / name) if record.HasField("run")][:1]
+        head = next(record.run for record in records(tmp_path / name) if record.HasField("run"))
         assert head.display_name == name
     assert ids[0] != ids[1]
 
@@ -108,7 +119,7 @@ def test_a_run_that_never_finished_does_not_swallow_the_next_one(tmp_path: Path)
 def test_a_resumed_run_keeps_its_wandb_id_and_a_failed_one_its_exit_code(tmp_path: Path) -> None:
     run = facts(tmp_path / "r", wandb_id="abc123")
     WandbSink(run, **OPTIONS).finish({"status": "failed"}, 1)
-    found = list(records(tmp_path / "r"))
+    found = records(tmp_path / "r")
     assert run.wandb_id == "abc123"
     assert next(record.exit.exit_code for record in found if record.HasField("exit")) == 1
 

@@ -133,7 +133,7 @@ class WandbSink:
             "job_type": facts.job_type,
             "tags": [*facts.tags, *(tags or [])],
             "config": facts.config,
-            "dir": str(facts.folder),
+            "dir": str(facts.folder.resolve()),  # W&B's service may have another working folder
             "id": facts.wandb_id or _new_id(),
             "resume": "allow",
             "reinit": "finish_previous",  # else a second run in one process silently is the first
