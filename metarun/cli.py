@@ -74,6 +74,11 @@ def _hydra(arguments: Sequence[str]) -> int:
     schema.register()
     names.register()
     codes: list[int] = []
+    sweep = bool({"-m", "--multirun"} & set(arguments))
+    if sweep:
+        from metarun.sweep import ENVIRONMENT, sweep_name
+
+        os.environ[ENVIRONMENT] = sweep_name(arguments)
 
     def job(config: Any) -> None:
         from metarun.job import run_new
@@ -94,4 +99,8 @@ def _hydra(arguments: Sequence[str]) -> int:
         raise ConfigError(
             f"cannot write {error.filename}: {error.strerror}. Set paths.outputs=FOLDER or hydra.run.dir=FOLDER"
         ) from error
-    return max(codes, default=0) if len(codes) < 2 else int(any(codes))
+    if sweep:
+        from metarun.sweep import SweepTable
+
+        return int(SweepTable.failed > 0)
+    return max(codes, default=0)

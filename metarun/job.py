@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,15 +27,35 @@ log = logging.getLogger(__name__)
 
 
 def run_new(config: DictConfig) -> int:
-    """Run the job that Hydra composed, in the folder that Hydra made; returns the exit code."""
+    """Run the job that Hydra composed, in the folder that Hydra made; returns the exit code.
+
+    A job of a sweep whose folder an earlier sweep left takes up where that one stopped.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    if (folder / "run.log").exists():
-        raise ConfigError(f"{folder} already holds a run; go on with it by: metarun resume {folder}")
-    sweep = Path(hydra.sweep.dir).name if "MULTIRUN" in str(hydra.mode) else None
-    return _run(config, folder, DictConfig(hydra.runtime.choices), list(hydra.overrides.task), sweep)
+    folder, choices, overrides = Path(hydra.runtime.output_dir), DictConfig(hydra.runtime.choices), hydra.overrides.task
+    if "MULTIRUN" not in str(hydra.mode):
+        if (folder / "run.log").exists():
+            raise ConfigError(f"{folder} already holds a run; go on with it by: metarun resume {folder}")
+        return _run(config, folder, choices, list(overrides), None)
+    status = (record.read_results(folder) or {}).get("status")
+    if config.sweep.rerun == "all":
+        _clear(folder)
+    elif status == "finished":
+        return 0
+    elif status == "failed" and config.sweep.rerun != "failed":
+        return 1
+    return _run(config, folder, choices, list(overrides), Path(hydra.sweep.dir).name)
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an earlier run left, the settings aside."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != ".hydra":
+            shutil.rmtree(path)
+        elif path.is_file():
+            path.unlink()
 
 
 def resume(folder: Path) -> int:
@@ -56,12 +77,14 @@ def resume(folder: Path) -> int:
 
 
 def _run(config: DictConfig, folder: Path, choices: DictConfig, overrides: list[str], sweep: str | None) -> int:
-    screen = console()
+    screen = console(quiet=sweep is not None)  # a sweep has one table for all jobs
     with _alone_in(folder), _logging_to(folder, screen):
+        (folder / "results.json").unlink(missing_ok=True)
         try:
             check(config)
         except ConfigError as error:
             log.error("%s", error)
+            record.write_results(folder, {"status": "failed", "error": str(error), "overrides": overrides})
             return 2
         OmegaConf.resolve(config)
         settings: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
@@ -101,7 +124,7 @@ def _execute(config: DictConfig, facts: RunFacts, results: dict[str, Any], scree
                 screen.print(f"going on from step {run.progress.step}")
             stop.raise_if_made()
             log.info("engine %s on %s", parts.learner.engine, parts.device)
-            sinks += [build_logger(config, facts), ConsoleSink(screen, run.steps, plain=False)]
+            sinks += [build_logger(config, facts), ConsoleSink(screen, run.steps)]
             results["wandb_id"] = facts.wandb_id
             results |= run.execute(sinks, stop)
         results["status"], code = "finished", 0
@@ -174,7 +197,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
-        elif not key.startswith("_") and not prefix.startswith(("paths.", "logger.")):
+        elif not key.startswith("_") and not prefix.startswith(("paths.", "logger.", "sweep.")):
             flat[f"{prefix}{key}"] = value
     return flat
 

@@ -17,6 +17,11 @@ class Paths:
 
 
 @dataclass
+class Sweep:
+    rerun: str = "interrupted"
+
+
+@dataclass
 class Config:
     """The root of the settings; conf/config.yaml says what each key means."""
 
@@ -24,6 +29,7 @@ class Config:
     device: str = "auto"
     bn: str = "transductive"
     paper: Any = None
+    sweep: Sweep = field(default_factory=Sweep)
     paths: Paths = field(default_factory=Paths)
     data: Any = MISSING
     backbone: Any = MISSING
@@ -95,6 +101,7 @@ RANGES = {
 """Checked wherever the key is there."""
 
 CHOICES = {
+    "sweep.rerun": ("interrupted", "failed", "all"),
     "bn": ("transductive", "support", "running"),
     "algo.engine": ("auto", "vectorized", "learn2learn"),
     "algo.distance": ("euclidean", "cosine"),

@@ -177,16 +177,6 @@ def test_wrong_input_ends_with_code_2_and_says_what_to_type(
     assert "Traceback" not in out + error
 
 
-def test_a_multirun_gives_each_job_a_folder_and_goes_on_after_a_failure(tmp_path: Path, cache: Path) -> None:
-    code, out, _ = metarun(
-        "-m", *TINY, "seed=0,1", "data.n_way=5,60", "data.train.n_way=${data.n_way}", cwd=tmp_path, cache=cache
-    )
-    folders = sorted(tmp_path.glob("outputs/sweeps/*/*-glyphs-*"))
-    assert [results_of(folder)["status"] for folder in folders] == ["finished", "finished", "failed", "failed"]
-    assert code == 1
-    assert out.count("split 'val' has 24") == 2
-
-
 def test_settings_and_help_come_without_torch(tmp_path: Path, cache: Path) -> None:
     for arguments in (["--help"], ["--cfg", "job"], ["--version"]):
         run = f"import sys; from metarun.cli import command; code = command({arguments!r})"

@@ -41,7 +41,7 @@ FORBIDDEN = {
         "omegaconf",
     ),
 }
-HYDRA = {"cli.py", "build.py", "check.py", "schema.py", "names.py", "explain.py", "job.py"}
+HYDRA = {"cli.py", "sweep.py", "build.py", "check.py", "schema.py", "names.py", "explain.py", "job.py"}
 
 
 def imports(file: Path) -> set[str]:

@@ -18,10 +18,10 @@ PLAIN_EVERY = 5.0
 """Seconds between lines where there is no terminal."""
 
 
-def console() -> Console:
+def console(quiet: bool = False) -> Console:
     """Standard output; wide where it is not a terminal."""
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=120)
+    screen = Console(highlight=False, quiet=quiet)
+    return screen if screen.is_terminal else Console(highlight=False, quiet=quiet, width=120)
 
 
 def start_logging(folder: Path, screen: Console) -> list[logging.Handler]:
@@ -82,12 +82,11 @@ class ConsoleSink:
     Args:
         screen: where to print.
         steps: outer steps of the whole run.
-        plain: lines even in a terminal, for several jobs that share one.
     """
 
-    def __init__(self, screen: Console, steps: int, plain: bool) -> None:
+    def __init__(self, screen: Console, steps: int) -> None:
         self.screen, self.steps = screen, steps
-        live = screen.is_terminal and not plain
+        live = screen.is_terminal and not screen.quiet
         self.live = Live(console=screen, refresh_per_second=4, transient=True) if live else None
         self.last: dict[str, dict[str, float]] = {}
         self.printed = 0.0

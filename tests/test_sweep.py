@@ -1,0 +1,95 @@
+"""Multirun as a person uses it: every job a folder, nothing done twice, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_command import TINY, lines_of, metarun, results_of, wait_for_step
+
+from metarun.sweep import n_jobs, sweep_name
+
+WAYS = ["seed=0,1", "data.n_way=5,60", "data.train.n_way=${data.n_way}"]
+
+
+def jobs_of(root: Path) -> list[Path]:
+    return sorted(path.parent.parent for path in root.glob("outputs/sweeps/*/*/.hydra/overrides.yaml"))
+
+
+def test_every_job_has_a_folder_and_a_failed_one_does_not_stop_the_others(tmp_path: Path, cache: Path) -> None:
+    code, out, _ = metarun("-m", *TINY, *WAYS, cwd=tmp_path, cache=cache)
+    states = [results_of(folder)["status"] for folder in jobs_of(tmp_path)]
+    assert sorted(states) == ["failed", "failed", "finished", "finished"]
+    assert code == 1
+    assert out.count("failed: ") == 2
+    assert "needs 60 classes" in out
+    assert "2 of 4 done" in out
+
+
+def test_the_same_command_again_runs_only_what_is_missing(tmp_path: Path, cache: Path) -> None:
+    command = ["-m", *TINY, "seed=0,1"]
+    assert metarun(*command, cwd=tmp_path, cache=cache)[0] == 0
+    written = [(folder / "results.json").stat().st_mtime_ns for folder in jobs_of(tmp_path)]
+    code, out, _ = metarun(*command, cwd=tmp_path, cache=cache)
+    assert (code, out.count("skipped: ")) == (0, 2)
+    assert [(folder / "results.json").stat().st_mtime_ns for folder in jobs_of(tmp_path)] == written
+    assert metarun(*command, "sweep.rerun=all", cwd=tmp_path, cache=cache)[0] == 0
+    assert all(
+        (folder / "results.json").stat().st_mtime_ns > old
+        for folder, old in zip(jobs_of(tmp_path), written, strict=True)
+    )
+    assert metarun("-m", *TINY, "seed=0,1", "algo.inner_lr=0.1", cwd=tmp_path, cache=cache)[0] == 0
+    assert len(jobs_of(tmp_path)) == 4
+
+
+def test_a_killed_sweep_repeated_loses_no_finished_job_and_resumes_the_other(tmp_path: Path, cache: Path) -> None:
+    """kill -9 in the second of two jobs; its numbers are then those of a run that was never killed."""
+    long = [*TINY, "run.steps=60", "run.val_every=20"]
+    environment = {**os.environ, "METARUN_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "metarun", "-m", *long, "seed=0,1"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    for _ in range(600):
+        if len(jobs_of(tmp_path)) == 2:
+            break
+        time.sleep(0.1)
+    first, second = sorted(jobs_of(tmp_path), key=lambda folder: "-s1-" in folder.name)
+    wait_for_step(second, 10, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    finished = (first / "results.json").stat().st_mtime_ns
+    code, out, error = metarun("-m", *long, "seed=0,1", cwd=tmp_path, cache=cache)
+    assert code == 0, out + error
+    assert (first / "results.json").stat().st_mtime_ns == finished
+    assert metarun(*long, "seed=1", "hydra.run.dir=alone", cwd=tmp_path, cache=cache)[0] == 0
+    assert lines_of(second) == lines_of(tmp_path / "alone")
+    assert results_of(second)["test"] == results_of(tmp_path / "alone")["test"]
+
+
+def test_a_sweeps_name_is_that_of_its_command() -> None:
+    name = sweep_name(["-m", "algo=maml,protonet", "data.k_shot=1,5", "seed=0"])
+    assert name.startswith("algo-data.k_shot-")
+    assert name == sweep_name(
+        ["data.k_shot=1,5", "-m", "seed=0", "algo=maml,protonet", "sweep.rerun=all", "logger=none"]
+    )
+    assert name != sweep_name(["-m", "algo=maml,protonet", "data.k_shot=1,5", "seed=1"])
+    assert len(sweep_name(["-m", *(f"{'x' * 40}{i}=1,2" for i in range(9))])) < 100
+
+
+@pytest.mark.parametrize(
+    ("overrides", "jobs"), [(["seed=0,1,2", "algo=maml,anil", "bn=support"], 6), (["seed=range(5)"], 5), ([], 1)]
+)
+def test_jobs_are_counted_as_hydra_makes_them(overrides: list[str], jobs: int) -> None:
+    assert n_jobs(overrides) == jobs
