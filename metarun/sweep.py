@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.live import Live
@@ -94,11 +95,14 @@ def _last(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return found["train"], found["val"]
 
 
-class SweepTable:
+class SweepTable(Callback):
     """Hydra's callback that shows all jobs of a multirun in one table, live in a terminal."""
 
     failed = 0
     """Jobs of the last sweep of this process that did not finish."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # launchers send Hydra's callbacks along with each job; screen and thread stay here
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         self.folder = Path(config.hydra.sweep.dir)
