@@ -1,9 +1,10 @@
-"""What `metarun WORD ...` does: compare, resume. Imports no torch but for resume."""
+"""What `metarun WORD ...` does: compare, list, show, resume. Imports no torch but for resume."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from metarun.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUBCOMMANDS = ("compare", "resume")
+SUBCOMMANDS = ("compare", "list", "resume", "show")
 
 UNTOLD = 200
 """Columns where there is no terminal and COLUMNS says nothing: a line a run."""
@@ -26,7 +27,7 @@ def run_subcommand(name: str, arguments: Sequence[str]) -> int:
         known = f"(there is {', '.join(SUBCOMMANDS)}; settings are KEY=VALUE)"
         raise ConfigError(f"there is no subcommand {name}{nearest(name, SUBCOMMANDS)} {known}")
     do: dict[str, Callable[[_Parser, Sequence[str]], int]] = {
-        "compare": _compare, "resume": _resume
+        "compare": _compare, "list": _list, "resume": _resume, "show": _show
     }  # fmt: skip
     try:
         return do[name](_Parser(prog=f"metarun {name}", allow_abbrev=False), arguments)
@@ -80,6 +81,52 @@ def _compare(parser: _Parser, arguments: Sequence[str]) -> int:
     ):  # fmt: skip
         if path:
             _write(path, write(comparisons))
+    return 0
+
+
+def _list(parser: _Parser, arguments: Sequence[str]) -> int:
+    parser.description = "List the runs under a folder with their state, score, age and size."
+    parser.add_argument(
+        "path", nargs="?", type=Path, metavar="PATH", default=Path("outputs"), help="a folder; default: outputs"
+    )
+    path = parser.parse_args(arguments).path
+    from metarun.report.listing import run_table
+    from metarun.report.runs import find_runs
+
+    runs = find_runs([path])
+    started = [run for run in runs if run.state != "unstarted"]
+    screen = _wide()
+    if started:
+        screen.print(run_table(started, time.time()))
+    else:
+        screen.print(f"there is no run under {path}", markup=False)
+    if len(started) < len(runs):
+        first = next(run.folder for run in runs if run.state == "unstarted")
+        screen.print(f"{len(runs) - len(started)} with settings alone, never started: {first} ...", markup=False)
+    return 0
+
+
+def _show(parser: _Parser, arguments: Sequence[str]) -> int:
+    parser.description = "Show one run: its end table, its files, and its curves over the outer steps."
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    folder = parser.parse_args(arguments).run
+    from metarun.report.console import end_table
+    from metarun.report.curves import curves
+    from metarun.report.listing import file_table, unfinished_table
+    from metarun.report.runs import find_runs, read_run
+
+    run = read_run(folder)
+    if run is None:
+        inside = [str(found.folder) for found in find_runs([folder])]
+        hint = f"; it has runs in it: metarun list {folder}" if inside else ""
+        raise ConfigError(f"{folder} is not the folder of a run{hint}")
+    screen = _wide()
+    screen.print(end_table(dict(run.results), folder, []) if run.state == "finished" else unfinished_table(run))
+    screen.print(f"\nin {folder}/", markup=False)
+    screen.print(file_table(run))
+    for drawing in curves(run, min(screen.width, 100), screen.is_terminal and not screen.no_color):
+        screen.print()
+        print(drawing)
     return 0
 
 

@@ -100,6 +100,7 @@ def test_scores_are_averaged_over_seeds_before_they_are_paired(tmp_path: Path) -
     (found,) = compared(tmp_path)
     best, other = found.rows
     assert (found.keys, best.group.values, other.group.values) == (("algo",), ("protonet",), ("maml",))
+    assert found.notes == ()  # maml alone has an algo.inner_lr: that follows from the algorithm
     assert other.difference is not None
     assert other.difference.mean == pytest.approx(-0.2)
     assert other.difference.ci95 == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-6)
@@ -161,6 +162,17 @@ def test_runs_that_must_not_be_compared_get_tables_of_their_own_with_the_reason(
     assert f"table 2 of 2: glyphs, {20 if field == 'n_way' else 5}-way" in out
     assert f"not to be compared with the others: {field}={str(value)[:16]} " in out
     assert "difference" not in out
+
+
+def test_a_table_without_the_baseline_compares_nothing_and_says_so(tmp_path: Path) -> None:
+    finished(tmp_path / "a", BASE)
+    finished(tmp_path / "b", BASE + 0.2, "protonet")
+    for name in ("anil", "reptile"):
+        finished(tmp_path / name, BASE, name, bn="running")
+    first, second = compared(tmp_path, baseline={"algo": "maml"})
+    assert [row.mark for row in first.rows] == ["better", "baseline"]
+    assert [(row.mark, row.difference) for row in second.rows] == [("", None)] * 2
+    assert "the baseline was not run here: nothing is compared" in second.notes
 
 
 def test_the_default_groups_are_by_what_differs_and_do_not_repeat_what_follows(tmp_path: Path) -> None:
@@ -239,7 +251,7 @@ def test_markdown_reads_back_line_by_line(two_tables: list[Comparison]) -> None:
     assert set(rule) == {"---", "---:"}
     read = dict(zip(head, rows[0], strict=True))
     assert read["accuracy %"] == f"{100 * two_tables[0].rows[0].over_tasks.mean:.2f}"
-    assert (read["algo"], read["seeds"], read["tasks"], read["time"]) == ("protonet", "2", "40", "1:40")
+    assert (read["algo"], read["seeds"], read["step"], read["time"]) == ("protonet", "2", "30", "1:40")
 
 
 def test_latex_is_balanced_escaped_and_has_as_many_cells_as_columns(two_tables: list[Comparison]) -> None:
@@ -261,7 +273,7 @@ def test_the_command_prints_the_table_and_writes_the_files(tmp_path: Path, capsy
     files = [f"--{form}={tmp_path / form}" for form in ("csv", "markdown", "latex")]
     code, out, error = said(capsys, tmp_path, "--baseline", "algo=maml", *files)
     assert (code, error) == (0, "")
-    assert "glyphs, 5-way 1-shot, 15 queries a class, bn=transductive" in out
+    assert "glyphs, 5-way 1-shot, 15 queries a class, bn=transductive, 40 test tasks" in out
     assert "difference to algo=maml, paired over the same test tasks" in out
     assert "over tasks at these seeds" in out
     assert re.search(r"protonet .* <0.001 better 30 1:40 16", out)

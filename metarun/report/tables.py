@@ -33,6 +33,7 @@ def on_screen(comparisons: Sequence[Comparison]) -> list[Table]:
             title_justify="left",
             caption_justify="left",
             pad_edge=False,
+            padding=(0, 1, 0, 0),
         )
         for place, head in enumerate(heads):
             table.add_column(head, justify="left" if place < len(comparison.keys) else "right", overflow="fold")
@@ -87,18 +88,18 @@ def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     metric, rows = comparison.metric, comparison.rows
     runs = "seeds" if comparison.over == ("seed",) else "runs"
     heads = [*_short(comparison.keys), f"{metric} %" if metric == "accuracy" else metric, "over tasks", f"over {runs}"]
-    heads += [runs, "tasks"]
+    heads += [runs]
     compared = any(row.difference for row in rows)
     papers = any(row.in_interval is not None for row in rows)
     heads += ["difference", "p", ""] if compared else []
-    heads += ["best step", "time", "tasks/s"] + (["paper", "inside"] if papers else [])
+    heads += ["step", "time", "tasks/s"] + (["paper", "inside"] if papers else [])
     lines = []
     for row in rows:
         group, speed, step = row.group, row.group.mean_of("tasks_per_second"), row.group.mean_of("best_step")
         line = [_word(value) for value in group.values]
-        line += [_number(metric, row.over_tasks.mean), f"± {_number(metric, row.over_tasks.ci95)}"]
-        line += ["" if row.over_seeds is None else f"± {_number(metric, row.over_seeds)}"]
-        line += [str(len(group.runs)), str(row.over_tasks.n_tasks)]
+        line += [number(metric, row.over_tasks.mean), f"± {number(metric, row.over_tasks.ci95)}"]
+        line += ["" if row.over_seeds is None else f"± {number(metric, row.over_seeds)}"]
+        line += [str(len(group.runs))]
         if compared:
             line += [_difference(metric, row), _p(row.p), row.mark]
         seconds = group.mean_of("seconds", "total")
@@ -115,6 +116,7 @@ def _title(comparisons: Sequence[Comparison], number: int) -> str:
     has = comparison.shared
     title = f"{has['data']}, {has['n_way']}-way {has['k_shot']}-shot, {has['n_query']} queries a class, bn={has['bn']}"
     title += ", trained on train and val" if has["trainval"] else ""
+    title += f", {comparison.rows[0].over_tasks.n_tasks} test tasks"
     if len(comparisons) > 1:
         apart = ", ".join(f"{field}={_word(has[field])[:16]}" for field in comparison.apart)
         title = f"table {number + 1} of {len(comparisons)}: {title}\nnot to be compared with the others: {apart}"
@@ -124,9 +126,8 @@ def _title(comparisons: Sequence[Comparison], number: int) -> str:
 def _caption(comparison: Comparison) -> list[str]:
     several = any(len(row.group.runs) > 1 for row in comparison.rows)
     compared = [row for row in comparison.rows if row.difference]
-    said = ["over tasks, over seeds: 95 % intervals, Student t over the test tasks and over the means of the seeds"]
-    if several:
-        said[0] += "; step, time and speed are means"
+    said = ["over tasks, over seeds: 95 % intervals, Student t over test tasks and over means of seeds"]
+    said.append("step: the best by validation" + ("; step, time and speed are means over the runs" if several else ""))
     if compared:
         which = "" if comparison.given else " (the best mean)"
         said.append(
@@ -181,7 +182,7 @@ def _word(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _number(metric: str, value: float) -> str:
+def number(metric: str, value: float) -> str:
     return f"{100 * value:.2f}" if metric == "accuracy" else f"{value:.4f}"
 
 
@@ -189,7 +190,7 @@ def _difference(metric: str, row: Row) -> str:
     if row.difference is None:
         return ""
     sign = "-" if row.difference.mean < 0 else "+"
-    return f"{sign}{_number(metric, abs(row.difference.mean))} ± {_number(metric, row.difference.ci95)}"
+    return f"{sign}{number(metric, abs(row.difference.mean))} ± {number(metric, row.difference.ci95)}"
 
 
 def _p(p: float | None) -> str:
@@ -201,7 +202,7 @@ def _paper(row: Row) -> str:
     if not paper:
         return ""
     known = [paper["value"], *([paper["ci95"]] if paper.get("ci95") is not None else [])]
-    return " ± ".join(_number("accuracy", value) for value in known)
+    return " ± ".join(number("accuracy", value) for value in known)
 
 
 def _latex(text: str) -> str:
