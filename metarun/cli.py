@@ -13,8 +13,6 @@ HERE = Path(__file__).resolve().parent
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if (path / "config.yaml").is_file())
 """The shipped settings: inside an installed package, beside it in a checkout."""
 
-SUBCOMMANDS = ("resume",)
-
 
 def main() -> None:
     """Console script: run and exit with the code of design section 8."""
@@ -26,14 +24,16 @@ def command(arguments: Sequence[str]) -> int:
     from metarun.errors import ConfigError
 
     try:
+        if arguments and _is_word(arguments[0]):
+            from metarun.subcommands import run_subcommand
+
+            return run_subcommand(arguments[0], arguments[1:])
         if "--version" in arguments:
             print(f"metarun {metadata.version('metarun')}")
         elif {"--help", "-h"} & set(arguments):
             from metarun.help import show_help
 
             show_help(CONF, arguments)
-        elif arguments and _is_word(arguments[0]):
-            return _subcommand(arguments[0], arguments[1:])
         else:
             return _hydra(arguments)
     except ConfigError as error:
@@ -46,19 +46,6 @@ def command(arguments: Sequence[str]) -> int:
 
 def _is_word(argument: str) -> bool:
     return "=" not in argument and argument[:1] not in "-+~"
-
-
-def _subcommand(name: str, arguments: Sequence[str]) -> int:
-    from metarun.errors import ConfigError, nearest
-
-    if name not in SUBCOMMANDS:
-        known = f"(there is {', '.join(SUBCOMMANDS)}; settings are KEY=VALUE)"
-        raise ConfigError(f"there is no subcommand {name}{nearest(name, SUBCOMMANDS)} {known}")
-    if len(arguments) != 1:
-        raise ConfigError("metarun resume takes one folder of a run: metarun resume outputs/DATE/RUN")
-    from metarun.job import resume
-
-    return resume(Path(arguments[0]))
 
 
 def _hydra(arguments: Sequence[str]) -> int:

@@ -14,6 +14,10 @@ EXAMPLES = (
     ("metarun algo=maml data=omniglot", "the main job, about half an hour on 2 cores"),
     ("metarun algo=protonet data=omniglot data.n_way=20 data.k_shot=5", "another task"),
     ("metarun -m algo=maml,fomaml,protonet seed=0,1,2 logger=none", "nine runs, one after the other"),
+    (
+        "metarun compare outputs/sweeps/NAME --baseline algo=maml",
+        "the nine, means over seeds, paired over test tasks",
+    ),
     ("metarun resume outputs/DATE/RUN", "go on after an interruption"),
 )
 
@@ -27,6 +31,10 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
     screen.print("metarun: meta-train, validate and test few-shot learners\n")
     screen.print(Text("metarun [GROUP=CHOICE ...] [KEY=VALUE ...]      one run; -m and comma-separated values sweep"))
     screen.print(Text("metarun resume RUN                             go on with an interrupted run"))
+    screen.print(
+        Text("metarun list [PATH] | show RUN                 what ran and how it ended; one run with its curves")
+    )
+    screen.print(Text("metarun compare PATH ...                       finished runs, task by task (compare --help)"))
     screen.print(Text("metarun --cfg job | --version | --config-dir DIR   settings; version; your own YAML files\n"))
     for group in GROUPS:
         choices = {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}

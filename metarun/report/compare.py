@@ -1,0 +1,155 @@
+"""Compare groups of finished runs task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metarun.errors import ConfigError, nearest
+from metarun.report.groups import (
+    APART,
+    Group,
+    check_keys,
+    comparable_sets,
+    differing,
+    group_of,
+    groups_of,
+    label,
+    notes_on,
+    with_scores,
+)
+from metarun.report.runs import Run
+from metarun.report.stats import HIGHER_IS_BETTER, Difference, Estimate, estimate, holm, paired, seed_interval
+
+LEVEL = 0.05
+"""A corrected p-value below it is a finding."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group's line of the table.
+
+    Attributes:
+        over_tasks: mean and interval of the scores [tasks] that are averaged over seeds.
+        over_seeds: half-width of the interval over per-seed means; None with one seed.
+        difference: to the reference, paired over tasks; None for the reference itself.
+        p: the difference's p-value after Holm's correction over the table.
+        mark: `best`, `better`, `worse`, `baseline` or nothing.
+        in_interval: whether the paper's value lies within the wider of our two intervals; None without one.
+    """
+
+    group: Group
+    over_tasks: Estimate
+    over_seeds: float | None
+    difference: Difference | None
+    p: float | None
+    mark: str
+    in_interval: bool | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One table: groups that may be compared.
+
+    Attributes:
+        metric: the score.
+        shared: the fields of APART, which these runs share.
+        apart: those of them by which they are kept from the other tables.
+        keys: what tells the groups apart.
+        over: what is averaged over.
+        rows: best first.
+        baseline: the group the others are held against, in words; None where there is none to compare.
+        given: whether the baseline was asked for; else it is the best group.
+        notes: what a reader must know.
+    """
+
+    metric: str
+    shared: Mapping[str, Any]
+    apart: tuple[str, ...]
+    keys: tuple[str, ...]
+    over: tuple[str, ...]
+    rows: tuple[Row, ...]
+    baseline: str | None
+    given: bool
+    notes: tuple[str, ...]
+
+
+def compare(
+    runs: Sequence[Run], by: Sequence[str] | None, over: Sequence[str], metric: str, baseline: Mapping[str, str] | None
+) -> tuple[list[Comparison], list[str]]:
+    """One comparison for each set of runs that were tested in the same way, and notes on runs left out.
+
+    Args:
+        runs: finished runs.
+        by: keys of the groups; None takes what differs within a set.
+        over: keys to average over, such as seed.
+        metric: a score of results.json.
+        baseline: settings of the group that the others are held against; None takes the best.
+    Raises: ConfigError for a metric, key or baseline that the runs do not have.
+    """
+    for flag, keys in (("--by", by or ()), ("--over", over), ("--baseline", baseline or {})):
+        check_keys(runs, keys, flag)
+    if both := sorted(set(by or ()) & set(over)):
+        raise ConfigError(f"{', '.join(both)} is in --by and in --over; a table is either split by it or averages it")
+    scored, left_out = with_scores(runs, metric)
+    sets = comparable_sets(scored)
+    apart = tuple(field for field, *values in zip(APART, *sets, strict=True) if len(set(values)) > 1)
+    found: list[Comparison] = []
+    names: list[str] = []
+    for values, members in sets.items():
+        own = tuple(by) if by is not None else differing(members, over)
+        groups, notes = groups_of(members, own, over, metric)
+        notes += notes_on(members, own, over)
+        names += [label(own, group.values) for group in groups]
+        chosen = group_of(groups, own, baseline) if baseline else None
+        rows = rows_of(groups, metric, chosen, given=baseline is not None)
+        against = next((label(own, row.group.values) for row in rows if row.difference is None), None)
+        if baseline and chosen is None:
+            against, notes = None, [*notes, "the baseline was not run here: nothing is compared"]
+        shared = dict(zip(APART, values, strict=True))
+        found.append(
+            Comparison(
+                metric, shared, apart, own, tuple(over), tuple(rows), against, baseline is not None, tuple(notes)
+            )
+        )
+    if baseline and all(comparison.baseline is None for comparison in found):
+        asked = label(list(baseline), list(baseline.values()))
+        raise ConfigError(f"--baseline {asked} is no group{nearest(asked, names)}; there is {'; '.join(names)}")
+    return found, left_out
+
+
+def rows_of(groups: Sequence[Group], metric: str, baseline: int | None, given: bool) -> list[Row]:
+    """Rows, best first, with their differences to group number `baseline`, or to the best where none is `given`.
+
+    Against a given baseline each finding is marked. Without one the best was picked by the very scores that are
+    tested, so a single claim is made, that it beats all the others, and every comparison must support it.
+    """
+    sign = 1 if metric in HIGHER_IS_BETTER else -1
+    means = [group.scores.mean(0) for group in groups]  # over seeds: [tasks]
+    order = sorted(range(len(groups)), key=lambda i: -sign * float(means[i].mean()))
+    first = baseline if given else order[0]
+    others = [i for i in order if i != first] if first is not None else []
+    differences = {i: paired(means[i], means[first]) for i in others if first is not None}
+    corrected = dict(zip(others, holm([differences[i].p for i in others]), strict=True))
+    findings = {i for i in others if corrected[i] < LEVEL and differences[i].excludes_zero()}
+    rows = []
+    for i in order:
+        mark = ""
+        if i == first and given:
+            mark = "baseline"
+        elif i == first and others and findings == set(others):
+            mark = "best"
+        elif i in findings and given:
+            mark = "better" if sign * differences[i].mean > 0 else "worse"
+        over_tasks, over_seeds = estimate(means[i]), seed_interval(groups[i].scores.mean(1))
+        paper = _paper_inside(groups[i], metric, over_tasks, over_seeds)
+        rows.append(Row(groups[i], over_tasks, over_seeds, differences.get(i), corrected.get(i), mark, paper))
+    return rows
+
+
+def _paper_inside(group: Group, metric: str, over_tasks: Estimate, over_seeds: float | None) -> bool | None:
+    paper = group.paper()
+    if not paper or metric != "accuracy":
+        return None
+    return abs(float(paper["value"]) - over_tasks.mean) <= max(over_tasks.ci95, over_seeds or 0.0)

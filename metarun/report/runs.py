@@ -1,0 +1,166 @@
+"""Find the runs under a folder, and read what each left there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from metarun.errors import ConfigError, nearest
+
+OUTCOMES = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id"})
+"""Scalar fields of results.json that a run ends with, rather than was asked for."""
+
+INSIDE = frozenset({"checkpoints", "wandb", "tensorboard"})
+"""Folders within a run that hold no other run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder.
+
+    Attributes:
+        folder: where it is.
+        state: finished, failed, interrupted, running (a process holds it), died (it left traces and no
+            results.json), or unstarted (its settings alone are there).
+        results: results.json; empty without one.
+        settings: .hydra/config.yaml by dotted key; a group's own name holds its choice, as `optim: adam`.
+        overrides: what was typed.
+    """
+
+    folder: Path
+    state: str
+    results: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    overrides: tuple[str, ...]
+
+    def value(self, key: str) -> Any:
+        """The setting or fact `key`, None where this run has none."""
+        return self.results[key] if _is_fact(key, self.results.get(key)) else self.settings.get(key)
+
+    def keys(self) -> set[str]:
+        """What `value` knows."""
+        return {key for key, value in self.results.items() if _is_fact(key, value)} | set(self.settings)
+
+    def task_scores(self, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+        """Index and score of every test task, [n] each; None where test_tasks.npz is missing, broken or without it."""
+        try:
+            with np.load(self.folder / "test_tasks.npz") as file:
+                return file["index"].astype(np.int64), file[metric].astype(np.float64)
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            return None
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """metrics.jsonl, but for a line that is being written or was cut off."""
+        path = self.folder / "metrics.jsonl"
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def find_runs(paths: Iterable[Path]) -> list[Run]:
+    """Every run at or under `paths`, each once, in the order of their folders' names.
+
+    Raises: ConfigError for a path that is not a folder.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            around = path.parent if path.parent.is_dir() else Path()
+            known = [str(around / name.name) for name in around.iterdir() if name.is_dir()]
+            raise ConfigError(f"there is no folder {path}{nearest(str(path), known)}")
+        for name, folders, files in os.walk(path):
+            folder = Path(name)
+            if "results.json" in files or (folder / ".hydra" / "config.yaml").is_file():
+                found.setdefault(folder.resolve(), folder)
+            folders[:] = sorted(inner for inner in folders if inner not in INSIDE and inner[0] != ".")
+    return [run for folder in sorted(found.values()) if (run := read_run(folder))]
+
+
+def read_run(folder: Path) -> Run | None:
+    """The run in `folder`, or None where there is none."""
+    results = _results(folder / "results.json")
+    config, hydra = (_yaml(folder / ".hydra" / name) for name in ("config.yaml", "hydra.yaml"))
+    if not results and not config:
+        return None
+    hydra = hydra.get("hydra") or {}
+    settings = dict(_flat(config))
+    choices = (hydra.get("runtime") or {}).get("choices") or {}
+    settings |= {name: choice for group, choice in choices.items() if (name := group.replace("/", ".")) in settings}
+    settings = {key: _resolved(value, settings) for key, value in settings.items()}
+    overrides = results.get("overrides") or (hydra.get("overrides") or {}).get("task") or ()
+    return Run(folder, _state(folder, results), results, settings, tuple(overrides))
+
+
+def _is_fact(key: str, value: Any) -> bool:
+    return isinstance(value, str | int | float) and key not in OUTCOMES
+
+
+def _state(folder: Path, results: Mapping[str, Any]) -> str:
+    if _held(folder / ".hydra" / "lock"):
+        return "running"
+    if results and results["status"] != "running":
+        return str(results["status"])
+    traces = ("metrics.jsonl", "checkpoints/last.pt", "checkpoints/best.pt", "results.json")
+    return "died" if any((folder / name).exists() for name in traces) else "unstarted"
+
+
+def _held(path: Path) -> bool:
+    """Whether a living process holds the lock; it is let go of at once."""
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # somebody else's folder: a lock that cannot be tried is taken for free
+        return False
+
+
+def _results(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and "status" in found else {}
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif key == "_target_":
+            yield prefix[:-1], str(value).rsplit(".", 1)[-1]
+        elif not str(key).startswith("_"):
+            yield f"{prefix}{key}", str(value) if isinstance(value, list) else value
+
+
+def _resolved(value: Any, settings: Mapping[str, Any]) -> Any:
+    """`${a.b}` replaced by setting a.b, through at most five references; what is more than a reference stays."""
+    for _ in range(5):
+        reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+        if not reference or reference[1] not in settings:
+            break
+        value = settings[reference[1]]
+    return value

@@ -1,0 +1,209 @@
+"""A comparison on the screen, and as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from metarun.report.compare import LEVEL, Comparison, Row
+from metarun.report.console import duration
+from metarun.report.groups import APART
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": "$<$", ">": "$>$",
+}  # fmt: skip
+
+
+def on_screen(comparisons: Sequence[Comparison]) -> list[Table]:
+    """One table each; the winner, where there is one, in bold."""
+    tables = []
+    for number, comparison in enumerate(comparisons):
+        heads, lines = _cells(comparison)
+        table = Table(
+            title=Text(_title(comparisons, number), style="bold"),
+            caption=Text("\n".join(_caption(comparison)), style="dim"),
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            caption_justify="left",
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for place, head in enumerate(heads):
+            table.add_column(head, justify="left" if place < len(comparison.keys) else "right", overflow="fold")
+        for row, line in zip(comparison.rows, lines, strict=True):
+            table.add_row(*map(Text, line), style="bold" if row.mark in ("best", "better") else "")
+        tables.append(table)
+    return tables
+
+
+def as_csv(comparisons: Sequence[Comparison]) -> str:
+    """One line a group over all tables, every number in full, accuracy as a fraction."""
+    lines = [
+        _record(comparison, row, number + 1) for number, comparison in enumerate(comparisons) for row in comparison.rows
+    ]
+    heads = dict.fromkeys(name for line in lines for name in line)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(heads), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def as_markdown(comparisons: Sequence[Comparison]) -> str:
+    """A heading, a table and its caption for each comparison."""
+    parts = []
+    for number, comparison in enumerate(comparisons):
+        heads, lines = _cells(comparison)
+        rule = ["---" if place < len(comparison.keys) else "---:" for place in range(len(heads))]
+        rows = [[cell.replace("|", r"\|") for cell in line] for line in (heads, rule, *lines)]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        parts.append(f"### {_title(comparisons, number)}\n\n{table}\n\n{'. '.join(_caption(comparison))}.\n")
+    return "\n".join(parts)
+
+
+def as_latex(comparisons: Sequence[Comparison]) -> str:
+    """A table environment each, with the rules of the package booktabs."""
+    parts = ["% \\usepackage{booktabs}\n"]
+    for number, comparison in enumerate(comparisons):
+        heads, lines = _cells(comparison)
+        words = len(comparison.keys)
+        head, *body = [" & ".join(map(_latex, line)) + r" \\" for line in (heads, *lines)]
+        caption = _latex(". ".join([_title(comparisons, number), *_caption(comparison)]) + ".")
+        columns = "l" * words + "r" * (len(heads) - words)
+        above = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}"]
+        rows = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+        parts.append("\n".join([*above, *rows, r"\end{tabular}", r"\end{table}", ""]))
+    return "\n".join(parts)
+
+
+def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Heads and lines of what people read; columns that would be empty throughout are left out."""
+    metric, rows = comparison.metric, comparison.rows
+    runs = "seeds" if comparison.over == ("seed",) else "runs"
+    heads = [*_short(comparison.keys), f"{metric} %" if metric == "accuracy" else metric, "over tasks", f"over {runs}"]
+    heads += [runs]
+    compared = any(row.difference for row in rows)
+    papers = any(row.in_interval is not None for row in rows)
+    heads += ["difference", "p", ""] if compared else []
+    heads += ["step", "time", "tasks/s"] + (["paper", "inside"] if papers else [])
+    lines = []
+    for row in rows:
+        group, speed, step = row.group, row.group.mean_of("tasks_per_second"), row.group.mean_of("best_step")
+        line = [_word(value) for value in group.values]
+        line += [number(metric, row.over_tasks.mean), f"± {number(metric, row.over_tasks.ci95)}"]
+        line += ["" if row.over_seeds is None else f"± {number(metric, row.over_seeds)}"]
+        line += [str(len(group.runs))]
+        if compared:
+            line += [_difference(metric, row), _p(row.p), row.mark]
+        seconds = group.mean_of("seconds", "total")
+        line += ["" if step is None else f"{step:.0f}", "" if seconds is None else duration(seconds)]
+        line += ["" if speed is None else f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"]
+        if papers:
+            line += [_paper(row), {None: "", True: "yes", False: "no"}[row.in_interval]]
+        lines.append(line)
+    return heads, lines
+
+
+def _title(comparisons: Sequence[Comparison], number: int) -> str:
+    comparison = comparisons[number]
+    has = comparison.shared
+    title = f"{has['data']}, {has['n_way']}-way {has['k_shot']}-shot, {has['n_query']} queries a class, bn={has['bn']}"
+    title += ", trained on train and val" if has["trainval"] else ""
+    title += f", {comparison.rows[0].over_tasks.n_tasks} test tasks"
+    if len(comparisons) > 1:
+        apart = ", ".join(f"{field}={_word(has[field])[:16]}" for field in comparison.apart)
+        title = f"table {number + 1} of {len(comparisons)}: {title}\nnot to be compared with the others: {apart}"
+    return title
+
+
+def _caption(comparison: Comparison) -> list[str]:
+    several = any(len(row.group.runs) > 1 for row in comparison.rows)
+    compared = [row for row in comparison.rows if row.difference]
+    said = ["over tasks, over seeds: 95 % intervals, Student t over test tasks and over means of seeds"]
+    said.append("step: the best by validation" + ("; step, time and speed are means over the runs" if several else ""))
+    if compared:
+        which = "" if comparison.given else " (the best mean)"
+        said.append(
+            f"difference to {comparison.baseline}{which}, paired over the same test tasks, with its 95 % interval; "
+            f"p: paired t-test, Holm-corrected over {len(compared)} comparison{'s' * (len(compared) > 1)}"
+        )
+        if several:
+            said.append("the difference's interval is over tasks at these seeds; other seeds may differ by more")
+        if comparison.given:
+            said.append(f"better, worse: corrected p below {LEVEL}")
+        elif not any(row.mark for row in comparison.rows):
+            said.append(f"no winner: not every other group differs from the best with a corrected p below {LEVEL}")
+    sources = {paper["source"] for row in comparison.rows if (paper := row.group.paper())}
+    if sources:
+        said.append(f"paper: {'; '.join(sorted(sources))}; inside: within the wider of our two intervals")
+    return [*said, *comparison.notes]
+
+
+def _record(comparison: Comparison, row: Row, table: int) -> dict[str, Any]:
+    group, paper = row.group, row.group.paper() or {}
+    return {
+        "table": table,
+        **{field: comparison.shared[field] for field in APART},
+        **dict(zip(comparison.keys, group.values, strict=True)),
+        "metric": comparison.metric,
+        "mean": row.over_tasks.mean,
+        "ci95_tasks": row.over_tasks.ci95,
+        "ci95_seeds": row.over_seeds,
+        "n_seeds": len(group.runs),
+        "n_tasks": row.over_tasks.n_tasks,
+        "baseline": comparison.baseline,
+        "difference": row.difference and row.difference.mean,
+        "difference_ci95": row.difference and row.difference.ci95,
+        "p_holm": row.p,
+        "mark": row.mark,
+        "best_step": group.mean_of("best_step"),
+        "seconds": group.mean_of("seconds", "total"),
+        "tasks_per_second": group.mean_of("tasks_per_second"),
+        **{f"paper_{name}": paper.get(name) for name in ("value", "ci95", "source")},
+        "paper_inside": row.in_interval,
+        "runs": " ".join(str(run.folder) for run in group.runs),
+    }
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """The last part of each key, or all of it where another ends alike."""
+    tails = [key.rsplit(".", 1)[-1] for key in keys]
+    return [tail if tails.count(tail) == 1 else key for key, tail in zip(keys, tails, strict=True)]
+
+
+def _word(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def number(metric: str, value: float) -> str:
+    return f"{100 * value:.2f}" if metric == "accuracy" else f"{value:.4f}"
+
+
+def _difference(metric: str, row: Row) -> str:
+    if row.difference is None:
+        return ""
+    sign = "-" if row.difference.mean < 0 else "+"
+    return f"{sign}{number(metric, abs(row.difference.mean))} ± {number(metric, row.difference.ci95)}"
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _paper(row: Row) -> str:
+    paper = row.group.paper()
+    if not paper:
+        return ""
+    known = [paper["value"], *([paper["ci95"]] if paper.get("ci95") is not None else [])]
+    return " ± ".join(number("accuracy", value) for value in known)
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text.replace("\n", "; "))

@@ -1,0 +1,334 @@
+"""Comparisons of finished runs: the statistics, what is set apart, and the command."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from run_folders import finished, settings
+from scipy import stats
+
+from metarun.cli import command
+from metarun.report.compare import Comparison, compare, rows_of
+from metarun.report.groups import Group
+from metarun.report.runs import Run, find_runs
+from metarun.report.stats import holm, paired, seed_interval
+from metarun.report.tables import as_csv, as_latex, as_markdown
+
+NOISE = np.random.default_rng(0).normal(0, 0.05, 40)
+CENTRED = NOISE - NOISE.mean()
+BASE = 0.5 + np.random.default_rng(1).normal(0, 0.1, 40)
+
+
+def compared(folder: Path, by: Any = None, baseline: Any = None, metric: str = "accuracy") -> list[Comparison]:
+    return compare(find_runs([folder]), by, ["seed"], metric, baseline)[0]
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, and what was printed with its white space made single."""
+    code = command(["compare", *map(str, arguments)])
+    out, error = capsys.readouterr()
+    return code, " ".join(out.split()), " ".join(error.split())
+
+
+@pytest.fixture(autouse=True)
+def _columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+
+
+def test_the_paired_interval_is_student_t_over_differences() -> None:
+    """Differences 1, 2, 3: mean 2, standard deviation 1, error 1/sqrt(3), t(0.975, 2) = 4.302653, so ± 2.484138.
+    t = 2 sqrt(3), and with 2 degrees of freedom p = 1 - t / sqrt(t^2 + 2) = 1 - sqrt(12/14) = 0.0741799."""
+    found = paired(np.array([11.0, 22, 33]), np.array([10.0, 20, 30]))
+    assert found.mean == 2
+    assert found.ci95 == pytest.approx(2.484138, rel=1e-6)
+    assert found.p == pytest.approx(0.0741799, rel=1e-6)
+    assert not found.excludes_zero()
+
+
+def test_the_paired_p_value_is_scipys() -> None:
+    found, expected = paired(BASE + 0.02 + NOISE, BASE), stats.ttest_rel(BASE + 0.02 + NOISE, BASE)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-12)
+    low, high = expected.confidence_interval()
+    assert (found.mean - found.ci95, found.mean + found.ci95) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_pairing_sees_what_two_separate_intervals_hide() -> None:
+    """A difference of 0.02 on tasks that vary by 0.1: unpaired p > 0.3; the noise of the differences is 0.01."""
+    other = BASE + 0.02 + NOISE / 5
+    assert stats.ttest_ind(other, BASE).pvalue > 0.3
+    assert paired(other, BASE).p < 1e-6
+
+
+def test_equal_scores_differ_by_nothing_and_one_task_proves_nothing() -> None:
+    same = paired(BASE, BASE)
+    assert (same.mean, same.ci95, same.p, same.excludes_zero()) == (0, 0, 1, False)
+    single = paired(np.array([0.9]), np.array([0.1]))
+    assert (single.p, single.excludes_zero()) == (1, False)
+
+
+def test_holm_multiplies_the_smallest_most() -> None:
+    """Of m = 4, sorted 0.005, 0.01, 0.03, 0.04: 4 x 0.005 = 0.02; 3 x 0.01 = 0.03; 2 x 0.03 = 0.06;
+    1 x 0.04 = 0.04, kept at the 0.06 before it."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1, 1]  # 2 x 0.5, and no less than it
+    assert holm([]) == []
+
+
+def test_the_seed_interval_is_student_t_over_means_of_seeds() -> None:
+    """Means 0.5, 0.6: mean 0.55, standard deviation 0.1/sqrt(2), over sqrt(2) is 0.05, times t(0.975, 1) = 12.7062."""
+    assert seed_interval(np.array([0.5, 0.6])) == pytest.approx(0.05 * 12.7062047, rel=1e-6)
+    assert seed_interval(np.array([0.5])) is None
+
+
+def test_scores_are_averaged_over_seeds_before_they_are_paired(tmp_path: Path) -> None:
+    """maml's tasks are (0.2, 0.4, 0.6) over its seeds and protonet's (0.3, 0.6, 0.9): differences -0.1, -0.2, -0.3 of
+    mean -0.2, standard deviation 0.1, interval 4.302653 x 0.1 / sqrt(3). maml's seeds have the means 0.3 and 0.5."""
+    finished(tmp_path / "a0", [0.1, 0.3, 0.5], seed=0)
+    finished(tmp_path / "a1", [0.3, 0.5, 0.7], seed=1)
+    finished(tmp_path / "b0", [0.2, 0.5, 0.8], "protonet", seed=0)
+    finished(tmp_path / "b1", [0.4, 0.7, 1.0], "protonet", seed=1)
+    (found,) = compared(tmp_path)
+    best, other = found.rows
+    assert (found.keys, best.group.values, other.group.values) == (("algo",), ("protonet",), ("maml",))
+    assert found.notes == ()  # maml alone has an algo.inner_lr: that follows from the algorithm
+    assert other.difference is not None
+    assert other.difference.mean == pytest.approx(-0.2)
+    assert other.difference.ci95 == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-6)
+    assert other.over_tasks.mean == pytest.approx(0.4)
+    assert other.over_seeds == pytest.approx(12.7062047 * 0.1, rel=1e-6)
+
+
+def group(name: str, scores: Any) -> Group:
+    return Group((name,), (Run(Path(name), "finished", {}, {}, ()),), np.atleast_2d(scores))
+
+
+def marks(groups: list[Group], baseline: int | None = None, metric: str = "accuracy") -> dict[str, str]:
+    return {r.group.values[0]: r.mark for r in rows_of(groups, metric, baseline, given=baseline is not None)}
+
+
+def test_a_winner_beats_every_other_group() -> None:
+    """c is as good as b but for noise of mean zero, so b beats a and nobody beats everyone."""
+    clear = BASE + 0.1 + NOISE
+    close = clear - 1e-6 + CENTRED
+    assert marks([group("a", BASE), group("b", clear)]) == {"b": "best", "a": ""}
+    assert set(marks([group("a", BASE), group("b", clear), group("c", close)]).values()) == {""}
+
+
+def test_no_winner_is_marked_where_the_interval_contains_zero() -> None:
+    """The differences' mean is a tenth of their interval."""
+    tiny = 0.1 * stats.t.ppf(0.975, 39) * stats.sem(CENTRED)
+    assert set(marks([group("a", BASE), group("b", BASE + CENTRED + tiny)]).values()) == {""}
+    assert set(marks([group("a", BASE), group("b", BASE + CENTRED + 11 * tiny)]).values()) == {"best", ""}
+
+
+def test_correction_takes_back_what_a_single_comparison_would_claim() -> None:
+    """A difference with p = 0.03 alone is a finding; among three with p = 0.03, 0.03 x 3 is not."""
+    weak = BASE + CENTRED - stats.t.ppf(0.985, 39) * stats.sem(CENTRED)
+    assert paired(weak, BASE).p == pytest.approx(0.03)
+    assert marks([group("a", BASE), group("b", weak)], 0) == {"a": "baseline", "b": "worse"}
+    three = [group("a", BASE), group("b", weak), group("c", weak), group("d", weak)]
+    assert marks(three, 0) == {"a": "baseline", "b": "", "c": "", "d": ""}
+
+
+def test_against_a_baseline_each_finding_is_marked_and_a_loss_is_better_when_lower() -> None:
+    three = [group("low", BASE - 0.1 + NOISE), group("base", BASE), group("high", BASE + 0.1 + NOISE)]
+    assert marks(three, 1) == {"high": "better", "base": "baseline", "low": "worse"}
+    assert marks(three, 1, "loss") == {"low": "better", "base": "baseline", "high": "worse"}
+    assert marks(three, None, "loss") == {"low": "best", "base": "", "high": ""}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("split_sha256", "f" * 64), ("episode_sha256", "f" * 64), ("n_way", 20), ("k_shot", 5), ("n_query", 5),
+     ("bn", "running"), ("trainval", True)],
+)  # fmt: skip
+def test_runs_that_must_not_be_compared_get_tables_of_their_own_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, value: Any
+) -> None:
+    finished(tmp_path / "a", BASE)
+    finished(tmp_path / "b", BASE + 0.2, "protonet", **{field: value})
+    code, out, _ = said(capsys, tmp_path)
+    assert code == 0
+    assert f"table 2 of 2: glyphs, {20 if field == 'n_way' else 5}-way" in out
+    assert f"not to be compared with the others: {field}={str(value)[:16]} " in out
+    assert "difference" not in out
+
+
+def test_a_table_without_the_baseline_compares_nothing_and_says_so(tmp_path: Path) -> None:
+    finished(tmp_path / "a", BASE)
+    finished(tmp_path / "b", BASE + 0.2, "protonet")
+    for name in ("anil", "reptile"):
+        finished(tmp_path / name, BASE, name, bn="running")
+    first, second = compared(tmp_path, baseline={"algo": "maml"})
+    assert [row.mark for row in first.rows] == ["better", "baseline"]
+    assert [(row.mark, row.difference) for row in second.rows] == [("", None)] * 2
+    assert "the baseline was not run here: nothing is compared" in second.notes
+
+
+def test_the_default_groups_are_by_what_differs_and_do_not_repeat_what_follows(tmp_path: Path) -> None:
+    """inner_lr follows from the algorithm but for maml, where it varies; optim.lr follows from both and is said."""
+    for place, (algo, rate, lr) in enumerate((("maml", 0.4, 1e-3), ("maml", 0.1, 1e-3), ("protonet", None, 2e-3))):
+        for seed in (0, 1):
+            config = settings(algo.upper(), rate, lr, seed)
+            finished(tmp_path / f"{place}{seed}", BASE + place / 10, algo, seed, config)
+    (found,) = compared(tmp_path)
+    assert found.keys == ("algo", "algo.inner_lr")
+    assert [row.group.values for row in found.rows] == [("protonet", None), ("maml", 0.1), ("maml", 0.4)]
+    assert [len(row.group.runs) for row in found.rows] == [2, 2, 2]
+    assert any("differ along with them: optim.lr" in note for note in found.notes)
+
+
+def test_a_duplicate_seed_is_said_and_not_averaged_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = finished(tmp_path / "z_old", BASE)
+    new = finished(tmp_path / "a_new", BASE + 0.1)
+    os.utime(old / "results.json", (time.time() - 1000,) * 2)
+    finished(tmp_path / "other", BASE, "protonet")
+    (found,) = compared(tmp_path)
+    assert found.rows[0].group.values == ("maml",)
+    assert found.rows[0].group.runs[0].folder == new
+    assert found.rows[0].over_tasks.mean == pytest.approx(BASE.mean() + 0.1)
+    assert f"algo=maml: seed 0 was run 2 times; {new} is the newest and counts, not {old}" in said(capsys, tmp_path)[1]
+
+
+def test_a_group_that_mixes_settings_and_groups_of_other_seeds_are_said(tmp_path: Path) -> None:
+    finished(tmp_path / "a", BASE, seed=0, config=settings(lr=0.1))
+    finished(tmp_path / "b", BASE, seed=1, config=settings(lr=0.2, seed=1))
+    finished(tmp_path / "c", BASE, "protonet")
+    (found,) = compared(tmp_path, by=["algo"])
+    assert any("algo=maml mixes runs that differ in optim.lr" in note for note in found.notes)
+    assert any("do not have the same values of seed" in note for note in found.notes)
+
+
+def test_the_papers_number_is_held_against_the_wider_interval(tmp_path: Path) -> None:
+    """Over tasks ± 0.03; over the seeds' means 0.45 and 0.55, ± 0.6: 0.6 is inside that and outside the first."""
+    paper = {"value": 0.6, "ci95": None, "source": "Somebody 2020, Table 1"}
+    finished(tmp_path / "a", BASE, paper=paper)
+    (alone,) = compared(tmp_path)
+    finished(tmp_path / "b", BASE + 0.1, seed=1, paper=paper)
+    (both,) = compared(tmp_path)
+    assert (alone.rows[0].in_interval, both.rows[0].in_interval) == (False, True)
+    assert "| 60.00 | yes |" in as_markdown([both])
+
+
+@pytest.fixture
+def two_tables(tmp_path: Path) -> list[Comparison]:
+    for seed in (0, 1):
+        finished(tmp_path / f"a{seed}", BASE + 0.01 * seed, seed=seed, backbone="conv_4&5%")
+        finished(tmp_path / f"b{seed}", BASE + 0.1 + NOISE, "protonet", seed)
+    finished(tmp_path / "c", BASE, bn="running")
+    return compared(tmp_path)
+
+
+def test_csv_reads_back_to_the_numbers_in_full(two_tables: list[Comparison]) -> None:
+    lines = list(csv.DictReader(io.StringIO(as_csv(two_tables))))
+    assert [(line["table"], line["algo"], line["bn"]) for line in lines] == [
+        ("1", "protonet", "transductive"), ("1", "maml", "transductive"), ("2", "", "running")
+    ]  # fmt: skip
+    row = two_tables[0].rows[1]
+    assert row.difference is not None
+    assert float(lines[1]["mean"]) == row.over_tasks.mean
+    assert float(lines[1]["difference"]) == row.difference.mean
+    assert float(lines[1]["p_holm"]) == row.p
+    assert (lines[0]["mark"], lines[2]["ci95_seeds"], lines[2]["difference"]) == ("best", "", "")
+
+
+def test_markdown_reads_back_line_by_line(two_tables: list[Comparison]) -> None:
+    text = as_markdown(two_tables)
+    assert text.count("### table ") == 2
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    head, rule, *rows = lines[:4]
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert set(rule) == {"---", "---:"}
+    read = dict(zip(head, rows[0], strict=True))
+    assert read["accuracy %"] == f"{100 * two_tables[0].rows[0].over_tasks.mean:.2f}"
+    assert (read["algo"], read["seeds"], read["step"], read["time"]) == ("protonet", "2", "30", "1:40")
+
+
+def test_latex_is_balanced_escaped_and_has_as_many_cells_as_columns(two_tables: list[Comparison]) -> None:
+    text = as_latex(two_tables)
+    tabulars = re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.S)
+    assert len(tabulars) == text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+    for columns, body in tabulars:
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {len(columns)}
+    body = text.split("\n", 1)[1]
+    assert not re.search(r"(?<!\\)[%#_]|±", body)
+    assert body.count("{") - body.count("}") == 0
+
+
+def test_the_command_prints_the_table_and_writes_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1, 2):
+        finished(tmp_path / f"a{seed}", BASE + 0.01 * seed, seed=seed)
+        finished(tmp_path / f"b{seed}", BASE + 0.1 + NOISE, "protonet", seed)
+    files = [f"--{form}={tmp_path / form}" for form in ("csv", "markdown", "latex")]
+    code, out, error = said(capsys, tmp_path, "--baseline", "algo=maml", *files)
+    assert (code, error) == (0, "")
+    assert "glyphs, 5-way 1-shot, 15 queries a class, bn=transductive, 40 test tasks" in out
+    assert "difference to algo=maml, paired over the same test tasks" in out
+    assert "over tasks at these seeds" in out
+    assert re.search(r"protonet .* <0.001 better 30 1:40 16", out)
+    assert (tmp_path / "csv").read_text().startswith("table,data,")
+    assert "| protonet |" in (tmp_path / "markdown").read_text()
+    assert r"\toprule" in (tmp_path / "latex").read_text()
+
+
+def test_unfinished_and_unscored_runs_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finished(tmp_path / "a", BASE)
+    finished(tmp_path / "b", BASE, "protonet", status="interrupted")
+    (finished(tmp_path / "c", BASE, "anil") / "test_tasks.npz").write_bytes(b"cut off")
+    code, out, _ = said(capsys, tmp_path)
+    assert code == 0
+    assert "left out: 1 interrupted" in out
+    assert f"{tmp_path / 'c'} is left out: its test_tasks.npz is missing or broken" in out
+    assert "protonet" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{}/outputz"], "there is no folder {}/outputz; did you mean {}/outputs?"),
+        (["{}/empty"], "no finished run is under {}/empty"),
+        (["{}/half"], "no finished run is under {}/half, only 1 interrupted"),
+        (["{}/outputs", "--metric", "acuracy"], "no run has the score acuracy; did you mean accuracy?; there is"),
+        (["{}/outputs", "--by", "algo,inner_lrr"], "no run has this setting; did you mean algo.inner_lr?"),
+        (["{}/outputs", "--over", "sed"], "--over sed: no run has this setting; did you mean seed?"),
+        (["{}/outputs", "--by", "seed"], "seed is in --by and in --over"),
+        (["{}/outputs", "--baseline", "algo=proto"], "--baseline algo=proto is no group; did you mean algo=protonet?"),
+        (["{}/outputs", "--baseline", "alg=maml"], "--baseline alg: no run has this setting; did you mean algo?"),
+        (["{}/outputs", "--baseline", "bn=transductive"], "bn=transductive is 2 groups: algo=maml; algo=protonet"),
+        (["{}/outputs", "--baseline", "maml"], "--baseline maml is not KEY=VALUE"),
+        (["{}/outputs", "--csv", "{}/no/where.csv"], "cannot write {}/no/where.csv"),
+        (["{}/outputs", "--metrc", "loss"], "unrecognized arguments: --metrc loss; did you mean --metric?"),
+        ([], "the following arguments are required: PATH"),
+    ],
+)  # fmt: skip
+def test_wrong_input_ends_with_code_2_and_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    finished(tmp_path / "outputs" / "a", BASE)
+    finished(tmp_path / "outputs" / "b", BASE, "protonet")
+    finished(tmp_path / "half" / "c", BASE, status="interrupted")
+    (tmp_path / "empty").mkdir()
+    code, _, error = said(capsys, *(argument.format(tmp_path) for argument in arguments))
+    assert message.format(*[tmp_path] * 2) in error
+    assert code == 2
+    assert error.count("metarun: ") == 1
+
+
+def test_comparing_needs_no_torch(tmp_path: Path) -> None:
+    finished(tmp_path / "a", BASE)
+    call = f"import sys; from metarun.cli import command; code = command(['compare', {str(tmp_path)!r}])"
+    script = f"{call}; sys.exit(code or bool({{'torch', 'hydra', 'scipy.stats'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "glyphs, 5-way" in done.stdout
