@@ -25,7 +25,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from metarun.report.compare import compare
 from metarun.report.console import console, duration
+from metarun.report.runs import find_runs
+from metarun.report.stats import selection_score
+from metarun.report.tables import on_screen
 from metarun.run.record import read_results
 
 ENVIRONMENT = "METARUN_SWEEP"
@@ -123,6 +127,18 @@ class SweepTable(Callback):
         SweepTable.failed = sum(job.state not in ("finished", "skipped") for job in jobs)
         if not self.live:
             self.screen.print(self._table(jobs))
+        self._compare()
+
+    def _compare(self) -> None:
+        """End with what `metarun compare` prints of this sweep."""
+        finished = [run for run in find_runs([self.folder]) if run.state == "finished"]
+        if len(finished) > 1:
+            metric = selection_score([name for run in finished for name in run.results["test"]])
+            comparisons, notes = compare(finished, None, ["seed"], metric, None)
+            self.screen.print()
+            for part in [*on_screen(comparisons), *notes]:
+                self.screen.print(part)
+        self.screen.print(Text(f"again, in other ways: metarun compare {self.folder}"))
 
     def _watch(self) -> None:
         if self.live:

@@ -33,7 +33,10 @@ def test_every_job_has_a_folder_and_a_failed_one_does_not_stop_the_others(tmp_pa
 
 def test_the_same_command_again_runs_only_what_is_missing(tmp_path: Path, cache: Path) -> None:
     command = ["-m", *TINY, "seed=0,1"]
-    assert metarun(*command, cwd=tmp_path, cache=cache)[0] == 0
+    code, out, _ = metarun(*command, cwd=tmp_path, cache=cache)
+    assert code == 0
+    assert "over tasks" in out
+    assert "metarun compare outputs/sweeps/" in out
     written = [(folder / "results.json").stat().st_mtime_ns for folder in jobs_of(tmp_path)]
     code, out, _ = metarun(*command, cwd=tmp_path, cache=cache)
     assert (code, out.count("skipped: ")) == (0, 2)
@@ -76,6 +79,15 @@ def test_a_killed_sweep_repeated_loses_no_finished_job_and_resumes_the_other(tmp
     assert metarun(*long, "seed=1", "hydra.run.dir=alone", cwd=tmp_path, cache=cache)[0] == 0
     assert lines_of(second) == lines_of(tmp_path / "alone")
     assert results_of(second)["test"] == results_of(tmp_path / "alone")["test"]
+
+
+def test_jobs_in_processes_of_their_own_do_the_same(tmp_path: Path, cache: Path) -> None:
+    code, out, error = metarun("-m", *TINY, "seed=0,1", "hydra/launcher=joblib", cwd=tmp_path, cache=cache)
+    assert code == 0, out + error
+    assert "2 of 2 done" in out
+    parallel = {results_of(folder)["seed"]: results_of(folder)["test"] for folder in jobs_of(tmp_path)}
+    assert metarun("-m", *TINY, "seed=0,1", "sweep.rerun=all", cwd=tmp_path, cache=cache)[0] == 0
+    assert parallel == {results_of(folder)["seed"]: results_of(folder)["test"] for folder in jobs_of(tmp_path)}
 
 
 def test_a_sweeps_name_is_that_of_its_command() -> None:
