@@ -71,6 +71,11 @@ def _hydra(arguments: Sequence[str]) -> int:
         from metarun.job import run_new
 
         codes.append(run_new(config))
+        if codes[-1] > 128 and sweep:  # a signal ends the sweep, not just this job
+            from metarun.run.interrupt import Interrupted
+
+            print("the sweep stopped; the same command goes on with it")
+            raise Interrupted(codes[-1] - 128)
 
     sys.argv[1:] = arguments
     sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here

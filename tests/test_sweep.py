@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_command import TINY, lines_of, metarun, results_of, wait_for_step
+from test_command import TINY, lines_of, metarun, results_of, start, wait_for_step
 
 from metarun.sweep import n_jobs, sweep_name
 
@@ -79,6 +79,19 @@ def test_a_killed_sweep_repeated_loses_no_finished_job_and_resumes_the_other(tmp
     assert metarun(*long, "seed=1", "hydra.run.dir=alone", cwd=tmp_path, cache=cache)[0] == 0
     assert lines_of(second) == lines_of(tmp_path / "alone")
     assert results_of(second)["test"] == results_of(tmp_path / "alone")["test"]
+
+
+def test_a_signal_ends_the_whole_sweep(tmp_path: Path, cache: Path) -> None:
+    process = start("-m", *TINY, "run.steps=5000", "seed=0,1", cwd=tmp_path, cache=cache)
+    while not jobs_of(tmp_path):
+        assert process.poll() is None
+        time.sleep(0.1)
+    wait_for_step(jobs_of(tmp_path)[0], 3, process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on with it" in out
+    assert [results_of(folder)["status"] for folder in jobs_of(tmp_path)] == ["interrupted"]
 
 
 def test_jobs_in_processes_of_their_own_do_the_same(tmp_path: Path, cache: Path) -> None:
