@@ -1,7 +1,7 @@
 """How far raw pixels get: nearest support image by Euclidean distance, on the test tasks of every run.
 
-    uv run python scripts/pixel_baseline.py data=glyphs
-    uv run python scripts/pixel_baseline.py data=omniglot data.k_shot=5
+uv run python scripts/pixel_baseline.py data=glyphs
+uv run python scripts/pixel_baseline.py data=omniglot data.k_shot=5
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import zipfile
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 import torch
 from conftest import noise_tasks
 from PIL import Image
+from torchvision.datasets import Omniglot as Download
 
 from metarun.data import omniglot
 from metarun.data.cache import cached
@@ -100,6 +104,34 @@ def test_without_omniglot_and_without_a_network_the_error_says_where_to_put_it(
         make_omniglot(tmp_path, tmp_path)
     with pytest.raises(ValueError, match="in a folder that does not exist"):
         make_omniglot(tmp_path / "no" / "such", tmp_path)
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_omniglot_is_downloaded_with_its_checksums(
+    small_omniglot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honest: bool
+) -> None:
+    """From a server on this machine, with the checksums of what it serves, or of something else."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(small_omniglot / "omniglot"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        sums = {
+            part: hashlib.md5((small_omniglot / "omniglot" / f"{part}.zip").read_bytes()).hexdigest()
+            if honest
+            else "0" * 32
+            for part in omniglot.PARTS
+        }
+        monkeypatch.setattr(Download, "download_url_prefix", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(Download, "zips_md5", sums)
+        if honest:
+            source = make_omniglot(tmp_path / "new", tmp_path)
+            monkeypatch.setattr(Download, "__init__", lambda *arguments, **options: pytest.fail("downloaded again"))
+            assert make_omniglot(tmp_path / "new", tmp_path).fingerprint("val", 9) == source.fingerprint("val", 9)
+            assert source.fingerprint("test", 9) == make_omniglot(small_omniglot, tmp_path).fingerprint("test", 9)
+        else:
+            with pytest.raises(ValueError, match="download failed"):
+                make_omniglot(tmp_path / "new", tmp_path)
+            assert not (tmp_path / "new" / "omniglot-py" / "complete").exists()
+        server.shutdown()
 
 
 @pytest.mark.parametrize("split", ["omniglot_vinyals", "omniglot_lake"])

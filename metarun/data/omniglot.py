@@ -68,8 +68,15 @@ class Omniglot(ImageTasks):
 
 
 def _find(root: Path) -> list[Path]:
-    """The two parts, as a folder or a zip; downloaded if they are nowhere under `root`."""
-    for folder in (root / "omniglot", root, root / "omniglot-py"):
+    """The two parts, as a folder or a zip; downloaded if they are nowhere under `root`.
+
+    Of a download the zip files are used, whose checksums torchvision compared, and only if it came to its end.
+    """
+    downloaded = root / "omniglot-py"
+    zips = [downloaded / f"{part}.zip" for part in PARTS]
+    if (downloaded / "complete").exists():
+        return zips
+    for folder in (root / "omniglot", root):
         found = [next((p for p in (folder / part, folder / f"{part}.zip") if p.exists()), None) for part in PARTS]
         if all(found):
             return [part for part in found if part is not None]
@@ -86,7 +93,8 @@ def _find(root: Path) -> list[Path]:
             f"no Omniglot in {root} and the download failed ({error}). Put {PARTS[0]}.zip and {PARTS[1]}.zip into "
             f"{root / 'omniglot'}, or set paths.data=FOLDER (or METARUN_DATA) to the folder that holds them"
         ) from error
-    return [root / "omniglot-py" / part for part in PARTS]
+    (downloaded / "complete").touch()
+    return zips
 
 
 def _read(parts: list[Path], size: int, interpolation: str, invert: bool) -> ImageClasses:
