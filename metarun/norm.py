@@ -3,7 +3,10 @@
 `bn=transductive`: statistics of whatever batch passes, in training and in testing (Finn 2017's code).
 `bn=support`: statistics of the support images alone also normalise the query images, so that a query's
     prediction does not depend on the other queries.
-`bn=running`: batch statistics in training, their running averages in validation and test (torch's default).
+`bn=running`: batch statistics in training, their running averages in validation and test (torch's default). An
+    inner loop is training, at test time too: it normalises its support images by their own statistics, and the
+    averages, taken of adapted networks, serve the query images. (With averages in the inner loop of a network
+    that was meta-trained without them MAML falls to near chance.)
 
 What a layer cannot know - which rows are support images, whether it runs inside vmap - the learner says
 with the context managers below.
@@ -51,7 +54,7 @@ class BatchNorm(nn.Module):
             self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.mode == "running" and not self.training:
+        if self.mode == "running" and not self.training and not _now.adapting:
             return _scale_and_shift(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
         if self.mode == "running" and _now.recorded is not None:
             var, mean = _var_mean(x.detach())
@@ -69,6 +72,7 @@ class BatchNorm(nn.Module):
 class _Now:
     support_rows: int | None = None
     under_transform: bool = False
+    adapting: bool = False
     recorded: list[tuple[Tensor, Tensor]] | None = field(default=None)
 
 
@@ -93,6 +97,16 @@ def under_transform() -> Iterator[None]:
         yield
     finally:
         _now.under_transform = before
+
+
+@contextmanager
+def adapting() -> Iterator[None]:
+    """Inside, an inner loop trains on a task, whatever the module's mode."""
+    _now.adapting, before = True, _now.adapting
+    try:
+        yield
+    finally:
+        _now.adapting = before
 
 
 def transformed() -> bool:

@@ -33,6 +33,13 @@ def test_running_averages_are_those_of_torch() -> None:
     assert torch.allclose(ours.eval()(x), theirs.eval()(x))
 
 
+def test_an_inner_loop_normalises_by_its_own_batch_at_test_time_too() -> None:
+    layer, x = BatchNorm(3, "running").eval(), torch.randn(9, 3) * 5 + 2
+    assert torch.allclose(layer(x), x, atol=1e-3)  # averages start at mean 0, variance 1
+    with norm.adapting():
+        assert torch.allclose(layer(x).mean(0), torch.zeros(3), atol=1e-5)
+
+
 def test_support_statistics_do_not_see_the_queries() -> None:
     layer, support = BatchNorm(3, "support"), torch.randn(4, 3)
     with norm.support_rows(4):

@@ -135,11 +135,13 @@ class EpisodicLearner(Learner):
         return Scored({name: score[None] for name, score in scored.scores.items()}, scored.statistics)
 
     def _task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
-        if self.engine == "learn2learn":
-            state, predictor = None, self.adapt_learn2learn(support, n_way)
-        else:
-            state = self.adapt(params, support, n_way)
-            predictor = partial(self.predict, params, state)
+        state = None
+        with norm.adapting():
+            if self.engine == "learn2learn":
+                predictor = self.adapt_learn2learn(support, n_way)
+            else:
+                state = self.adapt(params, support, n_way)
+                predictor = partial(self.predict, params, state)
         with norm.recording() as statistics:
             output = predictor(query.x)
         return Scored(self.score(params, state, output, query.y), statistics)
