@@ -177,8 +177,10 @@ class SweepTable(Callback):
         )
         for name in ("job", "state", "step", "accuracy", "left"):
             table.add_column(name, overflow="fold", justify="left" if name in ("job", "state") else "right")
+        shared = set.intersection(*(set(job.overrides.split()) for job in jobs)) if len(jobs) > 1 else set[str]()
         for job in jobs:
+            own = " ".join(word for word in job.overrides.split() if word not in shared)
             accuracy = f"{100 * job.accuracy:.2f} %" if job.accuracy is not None else ""
             left = duration(job.left) if job.left is not None else ""
-            table.add_row(job.overrides, job.state, f"{job.step}/{job.steps}", accuracy, left)
+            table.add_row(own, job.state, f"{job.step}/{job.steps}", accuracy, left)
         return table
