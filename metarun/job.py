@@ -46,7 +46,7 @@ def run_new(config: DictConfig) -> int:
         return 0
     elif status == "failed" and config.sweep.rerun != "failed":
         return 1
-    return _run(config, folder, choices, list(overrides), Path(hydra.sweep.dir).name)
+    return _run(config, folder, choices, list(overrides), folder.resolve().parent.name, quiet=True)  # one table for all
 
 
 def _clear(folder: Path) -> None:
@@ -72,12 +72,19 @@ def resume(folder: Path) -> int:
     config, saved = OmegaConf.load(settings), OmegaConf.load(folder / ".hydra" / "hydra.yaml")
     assert isinstance(config, DictConfig)
     hydra = saved.hydra
-    sweep = Path(hydra.sweep.dir).name if hydra.mode == "MULTIRUN" else None
+    sweep = folder.resolve().parent.name if "MULTIRUN" in str(hydra.mode) else None
     return _run(config, folder, hydra.runtime.choices, list(hydra.overrides.task), sweep)
 
 
-def _run(config: DictConfig, folder: Path, choices: DictConfig, overrides: list[str], sweep: str | None) -> int:
-    screen = console(quiet=sweep is not None)  # a sweep has one table for all jobs
+def _run(
+    config: DictConfig,
+    folder: Path,
+    choices: DictConfig,
+    overrides: list[str],
+    sweep: str | None,
+    quiet: bool = False,
+) -> int:
+    screen = console(quiet)
     with _alone_in(folder), _logging_to(folder, screen):
         (folder / "results.json").unlink(missing_ok=True)
         try:

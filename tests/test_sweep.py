@@ -91,7 +91,14 @@ def test_a_signal_ends_the_whole_sweep(tmp_path: Path, cache: Path) -> None:
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on with it" in out
-    assert [results_of(folder)["status"] for folder in jobs_of(tmp_path)] == ["interrupted"]
+    (folder,) = jobs_of(tmp_path)
+    stopped = results_of(folder)
+    assert stopped["status"] == "interrupted"
+    process = start("resume", str(folder), cwd=tmp_path, cache=cache)
+    wait_for_step(folder, stopped["steps"] + 3, process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert f"going on from step {stopped['steps']}" in out
 
 
 def test_jobs_in_processes_of_their_own_do_the_same(tmp_path: Path, cache: Path) -> None:
