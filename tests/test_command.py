@@ -160,6 +160,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
         (["data.train.n_way=7"], "data.train.n_way=7 must be data.n_way=5"),
         (["data=omniglot", "paths.data=nowhere/at/all"], "set paths.data or METARUN_DATA"),
         (["paths.outputs=/proc/nowhere"], "Set paths.outputs=FOLDER"),
+        (["algo=reptile", "algo.engine=learn2learn"], "Reptile has no learn2learn engine; set algo.engine=vectorized"),
         (["device=cuda:77"], "device=cuda:77 cannot be used here; there is auto, cpu"),
         (["resumee", "x"], "there is no subcommand resumee; did you mean resume?"),
         (["resume", "nowhere"], "nowhere is not the folder of a run"),

@@ -75,6 +75,8 @@ class EpisodicLearner(Learner):
     def __init__(self, engine: str, task_chunk: int) -> None:
         super().__init__()
         self.engine = choose_engine(engine)
+        if self.engine == "learn2learn" and type(self).adapt_learn2learn is EpisodicLearner.adapt_learn2learn:
+            raise ValueError(f"{type(self).__name__} has no learn2learn engine; set algo.engine=vectorized")
         self.task_chunk = task_chunk
 
     @abstractmethod
@@ -90,8 +92,8 @@ class EpisodicLearner(Learner):
         return objectives.classification(output, y)
 
     def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
-        """`adapt` through learn2learn's wrapper of the method; returns the task's predictor."""
-        raise ValueError(f"{type(self).__name__} has no learn2learn engine; set algo.engine=vectorized")
+        """`adapt` through learn2learn's wrapper; returns the task's predictor. Only for methods learn2learn has."""
+        raise AssertionError("the constructor refuses this engine")
 
     def meta_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         scores = self._scores(batch)
