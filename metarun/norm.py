@@ -15,8 +15,9 @@ with the context managers below.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,40 +74,36 @@ class _Now:
     support_rows: int | None = None
     under_transform: bool = False
     adapting: bool = False
-    recorded: list[tuple[Tensor, Tensor]] | None = field(default=None)
+    recorded: list[tuple[Tensor, Tensor]] | None = None
 
 
 _now = _Now()
 
 
 @contextmanager
-def support_rows(n: int) -> Iterator[None]:
+def _during(**values: Any) -> Iterator[None]:
+    """Inside, `_now` has these values."""
+    before = {name: getattr(_now, name) for name in values}
+    vars(_now).update(values)
+    try:
+        yield
+    finally:
+        vars(_now).update(before)
+
+
+def support_rows(n: int) -> AbstractContextManager[None]:
     """Inside, the first `n` rows of a batch are the support images of one task."""
-    _now.support_rows, before = n, _now.support_rows
-    try:
-        yield
-    finally:
-        _now.support_rows = before
+    return _during(support_rows=n)
 
 
-@contextmanager
-def under_transform() -> Iterator[None]:
+def under_transform() -> AbstractContextManager[None]:
     """Inside, layers run under torch.func transforms."""
-    _now.under_transform, before = True, _now.under_transform
-    try:
-        yield
-    finally:
-        _now.under_transform = before
+    return _during(under_transform=True)
 
 
-@contextmanager
-def adapting() -> Iterator[None]:
+def adapting() -> AbstractContextManager[None]:
     """Inside, an inner loop trains on a task, whatever the module's mode."""
-    _now.adapting, before = True, _now.adapting
-    try:
-        yield
-    finally:
-        _now.adapting = before
+    return _during(adapting=True)
 
 
 def transformed() -> bool:
@@ -117,11 +114,9 @@ def transformed() -> bool:
 @contextmanager
 def recording() -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Collect each `bn=running` layer's batch mean and variance, in the order the layers run."""
-    _now.recorded, before = [], _now.recorded
-    try:
-        yield _now.recorded
-    finally:
-        _now.recorded = before
+    recorded: list[tuple[Tensor, Tensor]] = []
+    with _during(recorded=recorded):
+        yield recorded
 
 
 @torch.no_grad()

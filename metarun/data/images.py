@@ -55,7 +55,7 @@ class ImageTasks:
         number = {name: c for c, name in enumerate(data.names)}
         sizes = np.diff(data.starts)
         self._classes = {s: np.array([number[name] for name in split[s]], np.int64) for s in SPLITS}
-        self._starts, self._turns = data.starts, turns
+        self._starts = data.starts
         self._sizes = {s: np.tile(sizes[c], turns) for s, c in self._classes.items()}
         _check(split, {s: sizes[c] for s, c in self._classes.items()}, self._sizes, plan)
         digest = hashlib.sha256("\n".join(f"{s} {name}" for s in SPLITS for name in sorted(split[s])).encode())
