@@ -24,11 +24,10 @@ def run_name(config: DictConfig, choices: DictConfig) -> str:
 
 
 def settings_key(config: DictConfig) -> str:
-    """Eight characters that differ where any resolved setting differs, output paths and logger aside."""
-    kept = OmegaConf.masked_copy(
-        config, [key for key in map(str, config) if key not in ("hydra", "paths", "logger", "sweep")]
-    )
-    kept._set_parent(config)  # so that interpolations find what was left out
+    """Eight characters that differ where any resolved setting differs, paths and logger aside."""
+    kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in ("hydra", "logger", "sweep")])
+    for name in config.paths:
+        kept.paths[name] = ""  # settings that name them are the same everywhere
     settings = OmegaConf.to_container(kept, resolve=True)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -74,6 +74,8 @@ def test_jobs_with_other_settings_have_other_names_and_none_is_too_long(full: Se
     keys = {names.settings_key(full(*o)) for o in ([], ["seed=1"], ["algo.inner_lr=0.1"], ["data.eval_seed=3"])}
     assert len(keys) == 4
     assert names.settings_key(full("paths.outputs=elsewhere")) == names.settings_key(full("paths.outputs=here"))
+    caches = {names.settings_key(full(f"paths.cache={name}", "data=omniglot")) for name in ("here", "there")}
+    assert len(caches) == 1
     long = OmegaConf.create({"algo": "a" * 300, "data": "my/own"})
     name = names.run_name(full(), long)
     assert len(name) <= names.LONGEST
