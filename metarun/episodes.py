@@ -8,6 +8,8 @@ meta-batch is drawn with a few array operations and any stream can start at any 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from metarun.types import EpisodeShape
 
 Ints = NDArray[np.int64]
 Bits = NDArray[np.uint64]
+Floats = NDArray[np.float64]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
@@ -36,10 +39,18 @@ class EpisodeIndices(NamedTuple):
     query_y: Ints
 
 
-def draw(seed: int, stream: str, indices: Ints, class_sizes: Ints, shape: EpisodeShape) -> EpisodeIndices:
+def draw(
+    seed: int,
+    stream: str,
+    indices: Ints,
+    class_sizes: Ints,
+    shape: EpisodeShape,
+    groups: Sequence[Ints] | None = None,
+) -> EpisodeIndices:
     """Episodes number `indices` [B] of a stream over classes with `class_sizes` [C] images each.
 
-    Labels 0..N-1 are given to the drawn classes in random order; support and query images are distinct.
+    Labels 0..N-1 are given to the drawn classes in random order; support and query images are distinct. With `groups`
+    of classes, an episode draws one of them, each as likely, and all its classes from that.
     """
     n_way, k_shot, n_query = shape.n_way, shape.k_shot, shape.n_query
     n_tasks, per_class = len(indices), k_shot + n_query
@@ -48,7 +59,13 @@ def draw(seed: int, stream: str, indices: Ints, class_sizes: Ints, shape: Episod
         bits, np.cumsum([n_way, n_way, n_way * per_class]), axis=1
     )
 
-    classes = distinct(class_bits, np.full(n_tasks, len(class_sizes)))  # [B, N]
+    if groups is None:
+        classes = distinct(class_bits, np.full(n_tasks, len(class_sizes)))  # [B, N]
+    else:
+        sizes = np.array([len(group) for group in groups])
+        starts = np.cumsum(sizes) - sizes
+        group = distinct(random_bits(seed, f"{stream}/group", indices, 1), np.full(n_tasks, len(groups)))  # [B, 1]
+        classes = np.concatenate(groups)[starts[group] + distinct(class_bits, sizes[group[:, 0]])]
     images = distinct(image_bits.reshape(n_tasks * n_way, per_class), class_sizes[classes].reshape(-1))
     images = images.reshape(n_tasks, n_way, per_class)
     support_y = np.broadcast_to(np.repeat(np.arange(n_way), k_shot), (n_tasks, n_way * k_shot))
@@ -64,12 +81,34 @@ def draw(seed: int, stream: str, indices: Ints, class_sizes: Ints, shape: Episod
     )
 
 
+def shuffled(seed: int, stream: str, indices: Ints, n: int) -> Ints:
+    """Which of n examples stand at places `indices` [R] of a stream that goes through all n again and again.
+
+    Every n places hold each example once, in an order of their own.
+    """
+    epochs, places = np.divmod(indices, n)
+    out = np.empty_like(indices)
+    for epoch in np.unique(epochs):
+        out[epochs == epoch] = _permutation(seed, stream, int(epoch), n)[places[epochs == epoch]]
+    return out
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, stream: str, epoch: int, n: int) -> Ints:
+    return np.argsort(random_bits(seed, stream, np.array([epoch]), n)[0], kind="stable")
+
+
 def random_bits(seed: int, stream: str, indices: Ints, n: int) -> Bits:
     """`n` random 64-bit words for each of the episodes `indices` [B] of a stream: [B, n]."""
     key = np.frombuffer(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], np.uint64)
     episode = _mix(key + _GAMMA * (indices.astype(np.uint64) + np.uint64(1)))
     counter = _GAMMA * np.arange(1, n + 1, dtype=np.uint64)
     return _mix(episode[:, None] + counter)
+
+
+def uniform(bits: Bits) -> Floats:
+    """A number in [0, 1) for each random word: its 53 highest bits, as many as a float64 holds."""
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def distinct(bits: Bits, population: Ints) -> Ints:

@@ -17,9 +17,9 @@ from PIL import Image
 from torchvision.datasets import Omniglot as Download
 
 from metarun.data import omniglot
-from metarun.data.cache import cached
+from metarun.data.cache import cached, canvas
 from metarun.data.glyphs import Glyphs, draw_all
-from metarun.data.images import ImageClasses, ImageTasks
+from metarun.data.images import SPLITS, ImageClasses, ImageTasks
 from metarun.data.omniglot import Omniglot
 from metarun.data.splits import read_split
 from metarun.types import EpisodePlan, EpisodeShape
@@ -52,8 +52,13 @@ def small_omniglot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_omniglot(root: Path, cache: Path, **changes: object) -> Omniglot:
-    options = {"split": "vinyals", "rotation": "class", "image_size": 28, "interpolation": "lanczos", "invert": True}
-    return Omniglot(PLAN, CPU, str(root), str(cache), **(options | changes))
+    options = {
+        "split": "vinyals", "within_alphabet": False, "rotation": "class", "image_size": 28, "channels": 1,
+        "interpolation": "lanczos", "invert": True, "mean": (0,), "std": (1,), "trainval": False,
+    }  # fmt: skip
+    ways = changes.pop("plan", None)
+    plan = PLAN if ways is None else replace(PLAN, test=EpisodeShape(ways, 1, 1))
+    return Omniglot(plan, CPU, str(root), str(cache), **(options | changes))
 
 
 def test_omniglot_is_read_from_zip_files_and_split_as_vinyals_did(small_omniglot: Path, cache: Path) -> None:
@@ -71,11 +76,34 @@ def test_omniglot_lake_split_has_background_train_and_evaluation_test(small_omni
     assert source.info.facts["classes"] == {"train": 812, "val": 152, "test": 659}
 
 
+@pytest.mark.parametrize("rotation", ["none", "class"])
+def test_within_alphabet_draws_all_characters_of_a_task_from_one(
+    small_omniglot: Path, cache: Path, rotation: str
+) -> None:
+    changes = {"split": "lake", "rotation": rotation}
+    within = make_omniglot(small_omniglot, cache, within_alphabet=True, **changes)
+    across = make_omniglot(small_omniglot, cache, **changes)
+    names = read_split("omniglot_lake")["test"]
+
+    def alphabets(source: Omniglot) -> list[set[str]]:
+        classes = source._draw("test", np.arange(200)).classes % len(names)
+        return [{names[c].split("/")[0] for c in task} for task in classes]
+
+    assert {len(found) for found in alphabets(within)} == {1}
+    assert len(set.union(*alphabets(within))) == 20  # every evaluation alphabet comes up
+    assert max(len(found) for found in alphabets(across)) > 1
+
+
+def test_within_alphabet_says_when_no_alphabet_is_large_enough(small_omniglot: Path, cache: Path) -> None:
+    with pytest.raises(ValueError, match="the largest group has 40"):
+        make_omniglot(small_omniglot, cache, within_alphabet=True, split="lake", plan=50)
+
+
 def test_a_second_start_reads_the_cache_and_not_the_images(
     small_omniglot: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make_omniglot(small_omniglot, cache)
-    monkeypatch.setattr(omniglot, "_read", lambda *arguments: pytest.fail("images were read again"))
+    monkeypatch.setattr(omniglot, "_by_character", lambda *arguments: pytest.fail("images were read again"))
     assert torch.equal(make_omniglot(small_omniglot, cache).pixels, first.pixels)
 
 
@@ -176,6 +204,30 @@ def test_a_half_made_cache_is_never_used(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+def test_images_that_need_more_memory_than_there_is_are_mapped(tmp_path: Path) -> None:
+    """The file has holes in place of its images, 1.1 TB of them."""
+    names, starts = [f"c{i:02d}" for i in range(15)], np.arange(16) * 1_000_000
+    canvas(tmp_path / "small", names, starts, (1, 1, 1, 1))
+    start = (tmp_path / "small").read_bytes()[:-1]
+    size = 15_000_000 * 3 * 160 * 160
+    header = start[8:].replace(b"[1, 1, 1, 1]", b"[15000000, 3, 160, 160]").replace(b"[0, 1]", f"[0, {size}]".encode())
+    with open(tmp_path / f"big-{'k' * 16}.safetensors", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    data = cached(tmp_path, "big", "k" * 16, lambda: pytest.fail("made again"))
+    source = ImageTasks(data, dict(zip(SPLITS, (names[:5], names[5:10], names[10:]), strict=True)), PLAN, "none", CPU)
+    assert source.batch("test", np.arange(2)).query.x.shape == (2, 10, 3, 160, 160)
+
+
+def test_a_cache_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    whole = ImageClasses(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), np.array([0, 2]), ["a"])
+    cached(tmp_path, "x", "k" * 16, lambda: whole)
+    (file,) = tmp_path.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"is damaged .*; delete it and start again"):
+        cached(tmp_path, "x", "k" * 16, lambda: whole)
+
+
 def test_rotation_class_makes_four_classes_of_one_and_turns_their_images() -> None:
     plain, turned = noise_tasks(), noise_tasks(rotation="class")
     assert turned.info.facts["classes"]["train"] == 4 * plain.info.facts["classes"]["train"]
@@ -207,7 +259,10 @@ def test_too_few_classes_or_images_are_said_with_what_would_do() -> None:
         ValueError, match=r"data.n_way=13 needs 13 classes; split 'val' has 12. Set data.n_way=12 or less"
     ):
         noise_tasks(test=EpisodeShape(13, 1, 1))
-    with pytest.raises(ValueError, match=r"data.train.n_query=20 need 21 images .* has 20. Set data.train.n_query=19"):
+    with pytest.raises(
+        ValueError,
+        match=r"data.train.n_query=20 need 21 images .* has 20, and 11 more have too few. Set data.train.n_query=19",
+    ):
         noise_tasks(train=EpisodeShape(5, 1, 20))
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from conftest import noise_tasks
 from scipy import stats
 
-from metarun.episodes import distinct, draw, random_bits
+from metarun.episodes import distinct, draw, random_bits, shuffled
 from metarun.types import EpisodeShape
 
 SIZES = np.array([20, 7, 30, 20, 9, 20, 12])
@@ -72,3 +73,50 @@ def test_evaluation_tasks_do_not_depend_on_the_training_seed() -> None:
     one, other = noise_tasks(seed=0), noise_tasks(seed=1)
     assert one.fingerprint("test", 50) == other.fingerprint("test", 50)
     assert one.fingerprint("train", 50) != other.fingerprint("train", 50)
+
+
+def test_every_epoch_of_examples_is_a_permutation_of_its_own() -> None:
+    epochs = shuffled(0, "train", np.arange(5 * 30), 30).reshape(5, 30)
+    assert (np.sort(epochs, axis=1) == np.arange(30)).all()
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+
+
+def test_an_example_depends_on_seed_stream_and_its_place_alone() -> None:
+    straight = shuffled(3, "train", np.arange(100), 30)
+    places = np.array([99, 0, 31, 30, 62])
+    assert (shuffled(3, "train", places, 30) == straight[places]).all()
+    assert not (shuffled(4, "train", np.arange(100), 30) == straight).all()
+    assert not (shuffled(3, "val", np.arange(100), 30) == straight).all()
+
+
+def test_every_example_is_equally_likely_at_every_place() -> None:
+    """The first of 6 over 6,000 epochs, chi-square; a fair shuffle fails once in 10,000."""
+    first = shuffled(0, "train", np.arange(6000) * 6, 6)
+    assert stats.chisquare(np.bincount(first, minlength=6)).pvalue > 1e-4
+
+
+def test_labelled_examples_can_start_anywhere_and_in_any_batch_size() -> None:
+    source = noise_tasks()
+    whole = next(source.examples("train", 230, 20))  # across the end of an epoch of 12 x 20
+    parts = [batch for batch, _ in zip(source.examples("train", 230, 5), range(4), strict=False)]
+    assert torch.equal(whole.x, torch.cat([part.x for part in parts]))
+    assert torch.equal(whole.y, torch.cat([part.y for part in parts]))
+
+
+@pytest.mark.parametrize(("rotation", "classes"), [("none", 12), ("class", 48), ("random", 12)])
+def test_labelled_examples_are_each_image_once_under_its_class(rotation: str, classes: int) -> None:
+    source = noise_tasks(rotation=rotation)
+    assert source.info.train_classes == classes
+    x, y = next(source.examples("train", 0, 20 * classes))
+    assert np.bincount(y, minlength=classes).tolist() == [20] * classes
+    turns = {
+        torch.rot90(image, q, (-2, -1)).numpy().tobytes(): (i, q)
+        for i, image in enumerate(source.pixels)
+        for q in range(4)
+    }
+    found = [turns[image.numpy().tobytes()] for image in (255 * x).round().to(torch.uint8)]
+    assert len(set(found)) == len(found)
+    for label, (image, quarter) in zip(y.tolist(), found, strict=True):
+        assert label % 12 == image // 20
+        assert quarter in {"none": {0}, "class": {label // 12}, "random": {0, 1, 2, 3}}[rotation]
+    assert len({quarter for _, quarter in found}) == (1 if rotation == "none" else 4)

@@ -1,9 +1,10 @@
-"""Few-shot tasks from classes of images that lie in memory as one uint8 tensor."""
+"""Few-shot tasks from classes of images that lie in memory, or mapped from a file, as one uint8 tensor."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarun.episodes import EpisodeIndices, draw
+from metarun import objectives
+from metarun.data.look import WORDS, Look
+from metarun.episodes import Bits, EpisodeIndices, draw, random_bits, shuffled
+from metarun.errors import ConfigError
 from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
 
 SPLITS = ("train", "val", "test")
 ROTATIONS = ("none", "class", "random")
+PLAIN = Look()
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class ImageClasses:
 class ImageTasks:
     """N-way K-shot classification tasks over disjoint train, val and test classes.
 
-    A meta-batch is one gather from the uint8 tensor, turned into numbers in 0..1 on the tensor's device.
+    A meta-batch is one gather from the uint8 tensor, made into inputs on the device.
 
     Args:
         data: all images.
@@ -38,34 +43,56 @@ class ImageTasks:
         plan: shapes and seeds of the tasks.
         rotation: `none`; `class` makes each rotation by 0, 90, 180, 270 degrees a class of its own; `random` turns
             each class of an episode by one of the four.
-        device: where images lie and tasks are made.
+        device: where tasks are made; images lie there too if they fit into half of its free memory.
+        look: how pixels become inputs.
+        trainval: training tasks come from the classes of train and val; validation then says little.
+        group_of: a class's group, if the classes of a task have to be of one group.
     Raises: ValueError if splits share a class, or a split has too few classes, or a class too few images.
     """
 
+    world = ""
+    """Sources of one world have the same classes under the same names; empty: the source's own."""
+
     def __init__(
-        self, data: ImageClasses, split: Mapping[str, list[str]], plan: EpisodePlan, rotation: str, device: torch.device
+        self,
+        data: ImageClasses,
+        split: Mapping[str, list[str]],
+        plan: EpisodePlan,
+        rotation: str,
+        device: torch.device,
+        look: Look = PLAIN,
+        trainval: bool = False,
+        group_of: Callable[[str], str] | None = None,
     ) -> None:
         if rotation not in ROTATIONS:
             raise ValueError(f"data.rotation={rotation} is not one of {', '.join(ROTATIONS)}")
         if rotation != "none" and data.pixels.shape[-1] != data.pixels.shape[-2]:
             raise ValueError(f"data.rotation={rotation} needs square images, not {tuple(data.pixels.shape[-2:])}")
-        self.plan, self.rotation = plan, rotation
-        self.pixels = data.pixels.to(device)
+        if len(look.mean) not in (1, data.pixels.shape[1]):
+            raise ValueError(f"data.mean has {len(look.mean)} numbers for images of {data.pixels.shape[1]} channels")
+        self.plan, self.rotation, self.look, self.device = plan, rotation, look, device
+        self.pixels = data.pixels.to(device) if _fits(data.pixels, device) else data.pixels
         turns = 4 if rotation == "class" else 1
         number = {name: c for c, name in enumerate(data.names)}
         sizes = np.diff(data.starts)
+        split = checked(split, dict(zip(data.names, sizes.tolist(), strict=True)), plan, turns, trainval)
         self._classes = {s: np.array([number[name] for name in split[s]], np.int64) for s in SPLITS}
-        self._starts = data.starts
+        self._starts, self._names = data.starts, data.names
         self._sizes = {s: np.tile(sizes[c], turns) for s, c in self._classes.items()}
-        _check(split, {s: sizes[c] for s, c in self._classes.items()}, self._sizes, plan)
+        self._groups = {s: _groups(split[s], group_of, turns, self._shape(s)) if group_of else None for s in SPLITS}
+        self.classes = {s: {f"{self.world or type(self).__name__}/{name}" for name in split[s]} for s in SPLITS}
         digest = hashlib.sha256("\n".join(f"{s} {name}" for s in SPLITS for name in sorted(split[s])).encode())
         self.info = SourceInfo(
             input_shape=tuple(data.pixels.shape[1:]),
             n_way=plan.test.n_way,
+            outputs=plan.test.n_way,
+            objective=objectives.classification,
+            train_classes=len(self._sizes["train"]),
             split_sha256=digest.hexdigest(),
             facts={
                 "classes": {s: len(self._sizes[s]) for s in SPLITS},
                 "rotation": rotation,
+                "trainval": trainval,
                 "first_image_sha256": hashlib.sha256(data.pixels[0].numpy().tobytes()).hexdigest(),
             },
         )
@@ -78,11 +105,37 @@ class ImageTasks:
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
         """The tasks number `indices` of a split's stream."""
         drawn, shape = self._draw(split, indices), self._shape(split)
-        return Batch(
-            self._examples(split, drawn, drawn.support, drawn.support_y),
-            self._examples(split, drawn, drawn.query, drawn.query_y),
-            shape.n_way,
+        sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
+        support, query = (
+            self._examples(split, drawn, images, y, self._words(f"{split}/augment/{number}", indices, images.shape[1]))
+            for number, (images, y) in enumerate(sides)
         )
+        return Batch(support, query, shape.n_way)
+
+    def labels(self, split: str, index: int) -> list[str]:
+        """The classes that labels 0..N-1 of task number `index` stand for."""
+        turn, base = np.divmod(self._draw(split, np.array([index])).classes[0], len(self._classes[split]))
+        names = [self._names[number] for number in self._classes[split][base]]
+        return [f"{name} turned by {90 * t}" if t else name for name, t in zip(names, turn.tolist(), strict=True)]
+
+    def examples(self, split: str, first: int, batch_size: int) -> Iterator[Examples]:
+        while True:
+            yield self.labelled(split, np.arange(first, first + batch_size))
+            first += batch_size
+
+    def labelled(self, split: str, indices: NDArray[np.int64]) -> Examples:
+        """The images at places `indices` [R] of a split's stream of examples: x [R, C, H, W], y [R] their classes."""
+        sizes, seed = self._sizes[split], self._seed(split)
+        ends = np.cumsum(sizes)
+        number = shuffled(seed, f"{split}/examples", indices, int(ends[-1]))
+        label = np.searchsorted(ends, number, side="right")
+        image = number - (ends - sizes)[label]
+        turn = (random_bits(seed, f"{split}/turns", indices, 1) >> np.uint64(62)).astype(np.int64)
+        one, none = np.zeros((len(indices), 1), np.int64), np.empty((len(indices), 0), np.int64)
+        drawn = EpisodeIndices(label[:, None], turn, image[:, None], one, none, none)  # R tasks of one image each
+        bits = self._words(f"{split}/augment/examples", indices, 1)
+        x = self._examples(split, drawn, drawn.support, drawn.support_y, bits).x[:, 0]
+        return Examples(x, torch.from_numpy(label).to(x.device))
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         drawn = self._draw(split, np.arange(n_tasks))
@@ -92,20 +145,36 @@ class ImageTasks:
         return self.plan.train if split == "train" else self.plan.test
 
     def _draw(self, split: str, indices: NDArray[np.int64]) -> EpisodeIndices:
-        seed = self.plan.seed if split == "train" else self.plan.eval_seed
-        return draw(seed, split, indices, self._sizes[split], self._shape(split))
+        if not len(self._sizes[split]):
+            raise ConfigError(f"this data set has no classes to {split} on; it is there to be tested on: metarun eval")
+        return draw(self._seed(split), split, indices, self._sizes[split], self._shape(split), self._groups[split])
 
-    def _examples(self, split: str, drawn: EpisodeIndices, images: NDArray[np.int64], y: NDArray[np.int64]) -> Examples:
+    def _seed(self, split: str) -> int:
+        return self.plan.seed if split == "train" else self.plan.eval_seed
+
+    def _words(self, stream: str, indices: NDArray[np.int64], n_images: int) -> Bits | None:
+        """What augments each image of the tasks [B, n_images, WORDS]; None where images stay as they are."""
+        if self.look.augment == "none" or not stream.startswith("train"):
+            return None
+        return random_bits(self.plan.seed, stream, indices, n_images * WORDS).reshape(len(indices), n_images, WORDS)
+
+    def _examples(
+        self,
+        split: str,
+        drawn: EpisodeIndices,
+        images: NDArray[np.int64],
+        y: NDArray[np.int64],
+        bits: Bits | None = None,
+    ) -> Examples:
         drawn_class = np.take_along_axis(drawn.classes, y, axis=1)  # [B, S]
         turn, base = np.divmod(drawn_class, len(self._classes[split]))
         if self.rotation == "random":
             turn = np.take_along_axis(drawn.rotation, y, axis=1)
         rows = self._starts[self._classes[split][base]] + images
-        device = self.pixels.device
-        x = self.pixels[torch.from_numpy(rows).to(device)]  # [B, S, C, H, W]
+        x = self.pixels[torch.from_numpy(rows).to(self.pixels.device)].to(self.device)  # [B, S, C, H, W]
         if self.rotation != "none":
-            x = _turned(x, torch.from_numpy(turn).to(device))
-        return Examples(x.to(torch.get_default_dtype()).div_(255), torch.from_numpy(y).to(device))
+            x = _turned(x, torch.from_numpy(turn).to(self.device))
+        return Examples(self.look(x, bits), torch.from_numpy(y).to(self.device))
 
 
 def _turned(x: Tensor, turns: Tensor) -> Tensor:
@@ -117,32 +186,60 @@ def _turned(x: Tensor, turns: Tensor) -> Tensor:
     return out
 
 
-def _check(
-    split: Mapping[str, list[str]],
-    images: Mapping[str, NDArray[np.int64]],
-    classes: Mapping[str, NDArray[np.int64]],
-    plan: EpisodePlan,
-) -> None:
-    problems = []
+def _groups(
+    names: list[str], group_of: Callable[[str], str], turns: int, shape: EpisodeShape
+) -> list[NDArray[np.int64]]:
+    """The numbers of the classes of each group, by rotation if that makes classes, that a task can be drawn from."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for number, name in enumerate(names):
+        members[group_of(name)].append(number)
+    enough = [np.array(numbers) for numbers in members.values() if len(numbers) >= shape.n_way]
+    if members and not enough:
+        most = max(map(len, members.values()))
+        raise ValueError(f"n_way={shape.n_way} classes of one group are asked for; the largest group has {most}")
+    return [numbers + turn * len(names) for turn in range(turns) for numbers in enough]
+
+
+def _fits(pixels: Tensor, device: torch.device) -> bool:
+    return device.type != "cuda" or pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+
+
+def checked(
+    split: Mapping[str, list[str]], sizes: Mapping[str, int], plan: EpisodePlan, turns: int = 1, trainval: bool = False
+) -> dict[str, list[str]]:
+    """The split that tasks are drawn from, train with the classes of val added if `trainval`.
+
+    Args:
+        sizes: images of each class there is.
+        turns: how many classes rotation makes of one.
+    Raises: ValueError if splits share a class, or the plan asks for more classes or images than there are.
+    """
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = sorted(set(split[one]) & set(split[other]))
         if shared:
-            problems.append(f"splits {one} and {other} share {len(shared)} classes, {shared[0]} among them")
+            raise ValueError(f"splits {one} and {other} share {len(shared)} classes, {shared[0]} among them")
+    missing = [name for s in SPLITS for name in split[s] if name not in sizes]
+    if missing:
+        raise ValueError(f"{len(missing)} classes of the split have no images, {missing[0]} among them")
+    used = {**split, "train": [*split["train"], *(split["val"] if trainval else [])]}
+    problems = []
     for name in SPLITS:
         key, shape = ("data.train", plan.train) if name == "train" else ("data", plan.test)
-        if shape.n_way > len(classes[name]):
-            have = len(classes[name])
+        have, need = turns * len(used[name]), shape.k_shot + shape.n_query
+        if 0 < have < shape.n_way:
             problems.append(
                 f"{key}.n_way={shape.n_way} needs {shape.n_way} classes; split '{name}' has {have}. "
                 f"Set {key}.n_way={have} or less"
             )
-        need = shape.k_shot + shape.n_query
-        smallest = int(images[name].min()) if len(images[name]) else 0
-        if len(images[name]) and need > smallest:
-            short, most = split[name][int(images[name].argmin())], max(smallest - shape.k_shot, 1)
+        short = sorted((sizes[c], c) for c in used[name] if sizes[c] < need)
+        if short:
+            smallest, label = short[0]
+            more = f", and {len(short) - 1} more have too few" if len(short) > 1 else ""
             problems.append(
                 f"{key}.k_shot={shape.k_shot} and {key}.n_query={shape.n_query} need {need} images of a class; "
-                f"'{short}' of split '{name}' has {smallest}. Set {key}.n_query={most} or less"
+                f"'{label}' of split '{name}' has {smallest}{more}. "
+                f"Set {key}.n_query={max(smallest - shape.k_shot, 1)} or less"
             )
     if problems:
         raise ValueError("\n".join(problems))
+    return used

@@ -1,28 +1,20 @@
 from __future__ import annotations
 
-import hashlib
-import io
-import logging
-import zipfile
 from collections import defaultdict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from metarun.data.cache import cached
-from metarun.data.images import ImageClasses, ImageTasks
+from metarun.data.decode import Scale, decoded
+from metarun.data.download import once
+from metarun.data.imagefiles import ImageFile, image_files, stamp
+from metarun.data.images import ImageTasks
+from metarun.data.look import Look
 from metarun.data.splits import read_split
 from metarun.types import EpisodePlan
 
 PARTS = ("images_background", "images_evaluation")
-FILTERS = {f.name.lower(): f for f in Image.Resampling}
-
-log = logging.getLogger(__name__)
 
 
 class Omniglot(ImageTasks):
@@ -35,10 +27,15 @@ class Omniglot(ImageTasks):
         cache: folder of the decoded images.
         split: `vinyals`, 1028/172/423 characters (Vinyals et al. 2016, the lists of Snell et al. 2017), or `lake`:
             background trains, evaluation tests (Lake et al. 2015), and five background alphabets validate.
+        within_alphabet: all characters of a task are of one alphabet, which is harder (Lake et al. 2015 test 20 ways
+            so); alphabets with fewer than n_way characters in a split are left out.
         rotation: see ImageTasks; the papers with `vinyals` use `class`.
         image_size: side in pixels that the 105x105 originals are scaled to.
+        channels: 1, or 3 equal ones for a network that wants them.
         interpolation: Pillow's filter for that.
         invert: ink is 1 and paper 0; the originals are the other way round.
+        mean, std: see metarun/data/look.py.
+        trainval: see ImageTasks.
     Reference: Lake, Salakhutdinov, Tenenbaum. Human-level concept learning. Science 2015.
     """
 
@@ -49,79 +46,63 @@ class Omniglot(ImageTasks):
         root: str,
         cache: str,
         split: str,
+        within_alphabet: bool,
         rotation: str,
         image_size: int,
+        channels: int,
         interpolation: str,
         invert: bool,
+        mean: Sequence[float],
+        std: Sequence[float],
+        trainval: bool,
     ) -> None:
         if split not in ("vinyals", "lake"):
             raise ValueError(f"data.split={split} is not one of vinyals, lake")
-        if interpolation not in FILTERS:
-            raise ValueError(f"data.interpolation={interpolation} is not one of {', '.join(FILTERS)}")
-        parts = _find(Path(root).expanduser())
-        stamp = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in parts]
-        key = hashlib.sha256(repr((1, stamp, image_size, interpolation, invert)).encode()).hexdigest()
-        data = cached(
-            Path(cache).expanduser(), "omniglot", key, lambda: _read(parts, image_size, interpolation, invert)
-        )
-        super().__init__(data, read_split(f"omniglot_{split}"), plan, rotation, device)
+        parts = self.found(root) or _downloaded(Path(root).expanduser())
+        scale = Scale(image_size, interpolation, channels, invert=invert)
+        data = decoded(Path(cache), "omniglot", stamp(parts), lambda: _by_character(parts), scale)
+        group_of = _alphabet if within_alphabet else None
+        names = read_split(f"omniglot_{split}")
+        super().__init__(data, names, plan, rotation, device, Look(mean, std), trainval, group_of)
+
+    @staticmethod
+    def found(root: str) -> list[Path]:
+        """The two parts, as folders or zip files; of a whole download the zip files, whose checksums were compared."""
+        place = Path(root).expanduser()
+        zips = [place / "omniglot-py" / f"{part}.zip" for part in PARTS]
+        if (place / "omniglot-py" / "complete").exists():
+            return zips
+        for folder in (place / "omniglot", place):
+            parts = [next((p for p in (folder / part, folder / f"{part}.zip") if p.exists()), None) for part in PARTS]
+            if all(parts):
+                return [part for part in parts if part is not None]
+        return []
 
 
-def _find(root: Path) -> list[Path]:
-    """The two parts, as a folder or a zip; downloaded if they are nowhere under `root`.
+def _alphabet(character: str) -> str:
+    return character.split("/")[0]
 
-    Of a download the zip files are used, whose checksums torchvision compared, and only if it came to its end.
-    """
-    downloaded = root / "omniglot-py"
-    zips = [downloaded / f"{part}.zip" for part in PARTS]
-    if (downloaded / "complete").exists():
-        return zips
-    for folder in (root / "omniglot", root):
-        found = [next((p for p in (folder / part, folder / f"{part}.zip") if p.exists()), None) for part in PARTS]
-        if all(found):
-            return [part for part in found if part is not None]
-    if not root.parent.exists():
-        raise ValueError(f"data.root={root} is in a folder that does not exist; set paths.data or METARUN_DATA")
-    log.info("downloading Omniglot to %s", root)
+
+def _downloaded(root: Path) -> list[Path]:
+    instead = (
+        f"Put {PARTS[0]}.zip and {PARTS[1]}.zip into {root / 'omniglot'}, or set paths.data=FOLDER (or METARUN_DATA) "
+        "to the folder that holds them"
+    )
+    once(root / "omniglot-py", "Omniglot", lambda: _download(root), instead)
+    return [root / "omniglot-py" / f"{part}.zip" for part in PARTS]
+
+
+def _download(root: Path) -> None:
     from torchvision.datasets import Omniglot as Download
 
-    try:
-        for background in (True, False):
-            Download(str(root), background=background, download=True)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"no Omniglot in {root} and the download failed ({error}). Put {PARTS[0]}.zip and {PARTS[1]}.zip into "
-            f"{root / 'omniglot'}, or set paths.data=FOLDER (or METARUN_DATA) to the folder that holds them"
-        ) from error
-    (downloaded / "complete").touch()
-    return zips
+    for background in (True, False):
+        Download(str(root), background=background, download=True)
 
 
-def _read(parts: list[Path], size: int, interpolation: str, invert: bool) -> ImageClasses:
-    """Every image of the parts, [32460, 1, size, size], character by character in order of name."""
-    log.info("reading Omniglot from %s, once", parts[0].parent)
-    readers: dict[str, dict[str, Callable[[], bytes]]] = defaultdict(dict)
+def _by_character(parts: list[Path]) -> Mapping[str, list[ImageFile]]:
+    """The drawings of each character, named ALPHABET/CHARACTER."""
+    characters: dict[str, list[ImageFile]] = defaultdict(list)
     for part in parts:
-        for path, read in _files(part):
-            readers["/".join(path.split("/")[-3:-1])][path.split("/")[-1]] = read
-
-    def pixels(read: Callable[[], bytes]) -> NDArray[np.uint8]:
-        image = Image.open(io.BytesIO(read())).convert("L")
-        image = image.resize((size, size), FILTERS[interpolation])
-        return np.asarray(ImageOps.invert(image) if invert else image)
-
-    names = sorted(readers)
-    ordered = [readers[name][file] for name in names for file in sorted(readers[name])]
-    with ThreadPoolExecutor() as pool:
-        images = np.stack(list(pool.map(pixels, ordered, chunksize=256)))
-    starts = np.cumsum([0, *(len(readers[name]) for name in names)], dtype=np.int64)
-    return ImageClasses(torch.from_numpy(images)[:, None], starts, names)
-
-
-def _files(part: Path) -> list[tuple[str, Callable[[], bytes]]]:
-    """Path and reader of each PNG of a folder or zip."""
-    if part.is_dir():
-        return [(path.as_posix(), path.read_bytes) for path in part.rglob("*.png")]
-    archive = zipfile.ZipFile(part)
-    names = [name for name in archive.namelist() if name.endswith(".png") and "__MACOSX" not in name]
-    return [(name, lambda name=name: archive.read(name)) for name in names]  # type: ignore[misc]
+        for file in image_files(part):
+            characters["/".join(file.path.split("/")[-3:-1])].append(file)
+    return characters

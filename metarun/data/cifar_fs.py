@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from metarun.data.cifar100 import cifar100, found
+from metarun.data.decode import Scale
+from metarun.data.images import ImageTasks
+from metarun.data.look import Look
+from metarun.data.splits import read_split
+from metarun.types import EpisodePlan
+
+
+class CifarFS(ImageTasks):
+    """CIFAR-FS: the 100 classes of CIFAR-100, 600 images of 32x32 each, split 64/16/20 at random.
+
+    Args:
+        plan, device: from the runner.
+        root: where CIFAR-100 lies or is downloaded to, see metarun/data/cifar100.py.
+        cache: folder of the decoded images.
+        image_size: side in pixels that the 32x32 originals are scaled to.
+        interpolation: Pillow's filter for that.
+        mean, std, augment: see metarun/data/look.py.
+        trainval: see ImageTasks.
+    Reference: Bertinetto, Henriques, Torr, Vedaldi. Meta-learning with differentiable closed-form solvers. ICLR 2019.
+        arXiv:1805.08136, section 4.1.
+    """
+
+    world = "cifar100"
+    found = staticmethod(found)
+
+    def __init__(
+        self,
+        plan: EpisodePlan,
+        device: torch.device,
+        root: str,
+        cache: str,
+        image_size: int,
+        interpolation: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: str,
+        trainval: bool,
+    ) -> None:
+        data = cifar100(Path(root), Path(cache), Scale(image_size, interpolation))
+        super().__init__(data, read_split("cifar_fs"), plan, "none", device, Look(mean, std, augment), trainval)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from metarun.data.decode import Scale, decoded
+from metarun.data.download import archive, once
+from metarun.data.imagefiles import ImageFile, image_files, places, stamp
+from metarun.data.images import ImageTasks
+from metarun.data.look import Look
+from metarun.data.splits import read_split
+from metarun.types import EpisodePlan
+
+URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
+MD5 = "97eceeb196236b17998738112f37df78"
+
+
+class CUB(ImageTasks):
+    """Caltech-UCSD Birds 200-2011: 11,788 photos of 200 species of birds, split 100/50/50.
+
+    The split is the one of Chen et al.: of the species in order every second one trains, and those between validate
+    and test in turn. Whole photos, without the bounding boxes.
+
+    Args:
+        plan, device: from the runner.
+        root: where `cub` or `CUB_200_2011` lies, a folder or zip file of the species' folders; else it is downloaded.
+        cache: folder of the decoded images.
+        image_size: side in pixels that the photos are scaled to.
+        interpolation: Pillow's filter for that.
+        fit: `crop` cuts the middle square out of a photo, `stretch` deforms it.
+        mean, std, augment: see metarun/data/look.py.
+        trainval: see ImageTasks.
+    Reference: Wah et al. The Caltech-UCSD Birds-200-2011 Dataset. 2011. Split: Chen et al. A Closer Look at Few-shot
+        Classification. ICLR 2019. arXiv:1904.04232.
+    """
+
+    def __init__(
+        self,
+        plan: EpisodePlan,
+        device: torch.device,
+        root: str,
+        cache: str,
+        image_size: int,
+        interpolation: str,
+        fit: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: str,
+        trainval: bool,
+    ) -> None:
+        split, scale = read_split("cub"), Scale(image_size, interpolation, fit=fit)
+        found = self.found(root) or _downloaded(Path(root).expanduser())
+        wanted = {name for names in split.values() for name in names}
+        data = decoded(Path(cache), "cub", stamp(found), lambda: _by_species(found, wanted), scale)
+        super().__init__(data, split, plan, "none", device, Look(mean, std, augment), trainval)
+
+    @staticmethod
+    def found(root: str) -> list[Path]:
+        names = ("cub", "CUB_200_2011")
+        return next(filter(None, (places(Path(root).expanduser(), name) for name in names)), [])
+
+
+def _downloaded(root: Path) -> list[Path]:
+    folder = root / "cub"
+    instead = f"Put CUB_200_2011.tgz into {folder}, or set paths.data=FOLDER (or METARUN_DATA)"
+    once(folder, "CUB-200-2011", lambda: archive(URL, MD5, folder), instead)
+    return [folder / "CUB_200_2011" / "images"]
+
+
+def _by_species(found: list[Path], wanted: set[str]) -> Mapping[str, list[ImageFile]]:
+    classes: dict[str, list[ImageFile]] = defaultdict(list)
+    for place in found:
+        for file in image_files(place):
+            species = file.path.split("/")[-2:][0]
+            if species in wanted and "segmentations/" not in file.path:
+                classes[species].append(file)
+    return classes

@@ -1,0 +1,54 @@
+"""Files from the network: checked by their sum, one process at a time, used when whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+from torchvision.datasets.utils import download_url
+
+log = logging.getLogger(__name__)
+
+
+def once(folder: Path, name: str, fetch: Callable[[], object], instead: str) -> None:
+    """Let `fetch` put the set `name` into `folder`, unless it came to its end there before.
+
+    Raises: ValueError if it cannot, saying what to do `instead`.
+    """
+    done = folder / "complete"
+    if done.exists():
+        return
+    if not folder.parent.parent.exists():
+        raise ValueError(
+            f"paths.data={folder.parent} is in a folder that does not exist; set paths.data or METARUN_DATA"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            if not done.exists():
+                log.info("downloading %s to %s", name, folder)
+                fetch()
+                done.touch()
+    except (OSError, RuntimeError, tarfile.TarError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"there is no {name} in {folder.parent}: the download failed ({reason}). {instead}") from error
+
+
+def archive(url: str, md5: str, folder: Path) -> None:
+    """Download a tar archive into `folder` and unpack it there, without what its author did not mean to be inside.
+
+    Raises: RuntimeError if its MD5 sum is another one; tarfile.TarError if a member leads out of the folder.
+    """
+    download_url(url, str(folder), md5=md5)
+    aside = folder / ".unpacking"  # hidden: what is in it is not looked at
+    shutil.rmtree(aside, ignore_errors=True)
+    with tarfile.open(folder / url.rsplit("/", 1)[-1]) as tar:
+        tar.extractall(aside, filter="data")
+    for item in aside.iterdir():
+        os.replace(item, folder / item.name)
+    aside.rmdir()

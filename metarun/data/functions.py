@@ -1,0 +1,132 @@
+"""Regression tasks: functions of a family, each seen at a few random points."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from torch import Tensor
+
+from metarun import objectives
+from metarun.episodes import Floats, random_bits, uniform
+from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
+
+
+class PointTasks(ABC):
+    """K-shot regression: what a source whose tasks are sets of points (x, y) shares with the others.
+
+    Args:
+        plan: numbers of points and seeds of the tasks.
+        device: where tasks are made.
+    """
+
+    info: SourceInfo
+
+    def __init__(self, plan: EpisodePlan, device: torch.device) -> None:
+        if plan.train.n_way or plan.test.n_way:
+            raise ValueError("data.n_way has no meaning where tasks are functions, which have no classes")
+        self.plan, self.device = plan, device
+
+    @abstractmethod
+    def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
+        """The tasks number `indices` of a split's stream."""
+
+    @abstractmethod
+    def fingerprint(self, split: str, n_tasks: int) -> str:
+        """Of the random numbers, which no rounding touches."""
+
+    def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
+        while True:
+            yield self.batch(split, np.arange(first, first + batch_size))
+            first += batch_size
+
+    def shape(self, split: str) -> EpisodeShape:
+        return self.plan.train if split == "train" else self.plan.test
+
+    def seed(self, split: str) -> int:
+        return self.plan.seed if split == "train" else self.plan.eval_seed
+
+    def most_shots(self, split: str) -> int:
+        """Support points that a task has at most."""
+        shape = self.shape(split)
+        return shape.k_shot if shape.most_shots is None else shape.most_shots
+
+    def shots(self, split: str, first: int) -> int:
+        """Support points of the tasks of a meta-batch, which begins with task number `first`."""
+        least = self.shape(split).k_shot
+        u = uniform(random_bits(self.seed(split), f"{split}/shots", np.array([first]), 1))[0, 0]
+        return least + int(u * (self.most_shots(split) + 1 - least))
+
+    def sides(self, split: str, first: int, x: Tensor, y: Tensor) -> Batch:
+        """Points of tasks [B, most_shots + Q, ...] as a meta-batch: the first are support, the last Q query points."""
+        k, most = self.shots(split, first), self.most_shots(split)
+        return Batch(Examples(x[:, :k], y[:, :k]), Examples(x[:, most:], y[:, most:]), 0)
+
+
+class FunctionTasks(PointTasks):
+    """Functions from numbers to numbers. Each split is a stream of functions of its own, all of the same family.
+
+    Args:
+        plan, device: see PointTasks.
+        family: what functions and points are drawn from, by name; makes the split's hash.
+    """
+
+    numbers: ClassVar[int]
+    """Random numbers that make a function."""
+
+    point_numbers: ClassVar[int] = 1
+    """Random numbers that make a point of it."""
+
+    def __init__(self, plan: EpisodePlan, device: torch.device, family: Mapping[str, Any]) -> None:
+        super().__init__(plan, device)
+        facts = {"family": type(self).__name__, **family}
+        self.info = SourceInfo(
+            input_shape=(1,),
+            n_way=0,
+            outputs=1,
+            objective=objectives.regression,
+            split_sha256=hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest(),
+            facts=facts,
+        )
+
+    @abstractmethod
+    def points(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
+        """x and y [B, P], made of numbers in [0, 1): u [B, numbers] of the functions, v [B, point_numbers, P]."""
+
+    def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
+        u, v = np.split(self._numbers(split, indices), [self.numbers], axis=1)
+        x, y = self.points(u, v.reshape(len(indices), self.point_numbers, -1))
+        both = torch.from_numpy(np.stack([x, y])[..., None]).to(self.device, torch.get_default_dtype())
+        return self.sides(split, int(indices[0]), *both)
+
+    def fingerprint(self, split: str, n_tasks: int) -> str:
+        return hashlib.sha256(self._numbers(split, np.arange(n_tasks)).tobytes()).hexdigest()
+
+    def _numbers(self, split: str, indices: NDArray[np.int64]) -> Floats:
+        """Random numbers in [0, 1) of each task: those of its function, then those of its points."""
+        points = self.most_shots(split) + self.shape(split).n_query
+        return uniform(random_bits(self.seed(split), split, indices, self.numbers + self.point_numbers * points))
+
+
+def interval(key: str, ends: Sequence[float]) -> tuple[float, float]:
+    """Least and greatest value of the setting data.`key`. Raises: ValueError unless they are two, in order."""
+    if not isinstance(ends, Sequence) or len(ends) != 2 or ends[0] > ends[1]:
+        raise ValueError(f"data.{key}={ends} must be two numbers, the least and the greatest: data.{key}=[1,2]")
+    return float(ends[0]), float(ends[1])
+
+
+def between(u: Floats, low: float, high: float) -> Floats:
+    """Numbers in [0, 1) stretched to [low, high)."""
+    return low + u * (high - low)
+
+
+def normal(u: Floats) -> Floats:
+    """Standard normal numbers from those in [0, 1), whose steps of 2^-53 are taken at their middle."""
+    z: Floats = ndtri(u + 2.0**-54)
+    return z

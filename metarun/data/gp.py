@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+
+from metarun.data.functions import FunctionTasks, between, interval, normal
+from metarun.episodes import Floats
+from metarun.gaussian_process import KERNELS, Prior
+from metarun.types import EpisodePlan
+
+
+class GaussianProcess(FunctionTasks):
+    """Functions from a Gaussian process of mean zero, observed with noise, support and query points alike.
+
+    The prior is known, so `algo=gp_oracle` computes what no learner can beat.
+
+    Args:
+        plan, device: from the runner.
+        kernel, length_scale, scale, period, noise: see Prior in metarun/gaussian_process.py.
+        x: least and greatest input.
+    Reference: Garnelo et al. Conditional Neural Processes. ICML 2018. arXiv:1807.01613, section 4.1.
+    """
+
+    numbers = 3
+    point_numbers = 2
+    kinds = ("regression", "gaussian process")
+
+    def __init__(
+        self,
+        plan: EpisodePlan,
+        device: torch.device,
+        kernel: str,
+        length_scale: Sequence[float],
+        scale: Sequence[float],
+        period: Sequence[float],
+        noise: float,
+        x: Sequence[float],
+    ) -> None:
+        if kernel not in KERNELS:
+            raise ValueError(f"data.kernel={kernel} is not one of {', '.join(KERNELS)}")
+        ranges = {"length_scale": length_scale, "scale": scale, "period": period}
+        low_high = {name: interval(name, ends) for name, ends in ranges.items()}
+        for name, (low, _) in low_high.items():
+            if low <= 0:
+                raise ValueError(f"data.{name}={list(ranges[name])} must be above 0")
+        if noise <= 0:
+            raise ValueError(f"data.noise={noise} must be above 0: points without noise leave no density to score")
+        self.prior, self.x = Prior(kernel, **low_high, noise=noise), interval("x", x)
+        super().__init__(plan, device, {**asdict(self.prior), "x": self.x})
+        self.info = replace(self.info, prior=self.prior)
+
+    def points(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
+        hyper = np.concatenate([between(u[:, i : i + 1], *ends) for i, ends in enumerate(self.prior.ranges)], axis=1)
+        x = between(v[:, 0], *self.x)
+        covariance = self.prior.covariance(torch.from_numpy(hyper), torch.from_numpy(x)[..., None])
+        root = torch.linalg.cholesky(covariance)
+        return x, (root @ torch.from_numpy(normal(v[:, 1]))[..., None])[..., 0].numpy()

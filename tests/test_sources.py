@@ -1,0 +1,116 @@
+"""`metarun data`: what is at hand, preparing, drawing; and every source's YAML that needs no files, as a run would."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_command import metarun, start
+
+from metarun.cli import CONF
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twenty classes of twenty noisy pictures."""
+    rng = np.random.default_rng(0)
+    for c in range(20):
+        (tmp_path / "photos" / f"c{c:02d}").mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(0, 256, (90, 90, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / f"c{c:02d}" / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def test_every_source_is_listed_with_what_is_at_hand(tmp_path: Path) -> None:
+    (tmp_path / "data" / "mini_imagenet").mkdir(parents=True)
+    (tmp_path / "data" / "mini_imagenet" / "part.zip").write_bytes(b"0" * 3_000_000)
+    code, out, error = metarun("data", cwd=tmp_path, cache=tmp_path / "cache", METARUN_DATA=str(tmp_path / "data"))
+    assert (code, error) == (0, "")
+    lines = {line.split()[0]: line for line in out.splitlines() if line.split()}
+    assert {path.stem for path in (CONF / "data").glob("*.yaml")} <= lines.keys()
+    assert "part.zip" in lines["mini_imagenet"]
+    assert "3 MB" in lines["mini_imagenet"]
+    assert "no" in lines["cub"].split()
+
+
+def test_preparing_says_what_there_is_and_a_second_time_finds_it(photos: Path, tmp_path: Path) -> None:
+    words = ["data", "prepare", "folder", f"data.path={photos}", "data.n_way=3"]
+    for first in (True, False):
+        code, out, error = metarun(*words, cwd=tmp_path, cache=tmp_path / "cache")
+        assert (code, error) == (0, "")
+        assert ("reading the 400 images of photos, once" in out) == first
+        assert "train 13, val 3, test 4" in out
+        assert "images   400, sha256 " in out
+
+
+def test_the_first_tasks_are_drawn_with_the_names_of_their_classes(photos: Path, tmp_path: Path) -> None:
+    words = ["data", "show", "folder", f"data.path={photos}", "data.n_way=3", "--split", "test", "--out", "look.png"]
+    code, out, _ = metarun(*words, "--tasks", "2", cwd=tmp_path, cache=tmp_path / "cache")
+    assert code == 0
+    assert "task 1: 0 c" in out
+    with Image.open(tmp_path / "look.png") as picture:
+        assert picture.height > 2 * 3 * 84
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data", "prepare", "glyps"], "there is no data=glyps; did you mean glyphs?"),
+        (["data", "show"], "metarun data show needs a NAME"),
+        (["data", "fetch", "glyphs"], "invalid choice: 'fetch'"),
+        (["data", "prepare", "mini_imagenet"], "no mini_imagenet in"),
+        (["data", "prepare", "folder"], "needs data.path=FOLDER"),
+        (["data", "prepare", "glyphs", "data.alphabet=3"], "there is no setting data.alphabet; did you mean"),
+        (["data", "show", "glyphs", "--out", "no/such/x.png"], "cannot write no/such/x.png"),
+        (
+            ["algo=maml", "data=folder", "data.path=photos", "logger=none"],
+            "split 'val' has 3. Set data.n_way=3 or less",
+        ),
+    ],
+)
+def test_wrong_input_ends_with_code_2_and_one_message(
+    photos: Path, tmp_path: Path, words: list[str], said: str
+) -> None:
+    code, out, error = metarun(*words, cwd=tmp_path, cache=tmp_path / "cache", METARUN_DATA=str(tmp_path / "none"))
+    assert code == 2
+    assert said in " ".join((out + error).split())
+    assert "Traceback" not in out + error
+
+
+def test_two_that_prepare_at_once_wait_and_a_killed_one_leaves_nothing_behind(photos: Path, tmp_path: Path) -> None:
+    """The first is killed while it decodes, the other two start together; a corrupt half never counts."""
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for copy in range(10):
+            for file in photos.rglob("*.png"):
+                archive.write(file, f"{file.parent.name}/{copy}_{file.name}")
+    words = ["data", "prepare", "folder", "data.path=many.zip", "data.n_way=3", "data.split=split.txt"]
+    cache = tmp_path / "cache"
+    killed = start(*words, cwd=tmp_path, cache=cache)
+    wait_for_part(cache, killed)
+    killed.kill()
+    killed.communicate()
+    assert list(cache.glob("*.part"))
+    assert not list(cache.glob("*.safetensors"))
+    both = [start(*words, cwd=tmp_path, cache=cache) for _ in range(2)]
+    outs = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("reading the 4000 images" in out for out in outs) == 1
+    assert len({out.split("sha256 ")[2] for out in outs}) == 1
+    assert not list(cache.glob("*.part"))
+
+
+def wait_for_part(cache: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(2000):
+        assert process.poll() is None, process.communicate()
+        if list(cache.glob("*.part")):
+            return
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    pytest.fail("decoding never began")

@@ -1,0 +1,88 @@
+"""torchvision's sets as targets: Fashion-MNIST with eight random pictures a class, from a loopback server."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torchvision.datasets import FashionMNIST
+
+from metarun.data.torchvision import Torchvision
+from metarun.errors import ConfigError
+from metarun.types import EpisodePlan, EpisodeShape
+
+PLAN = EpisodePlan(EpisodeShape(60, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
+RNG = np.random.default_rng(0)
+LABELS = RNG.permutation(np.repeat(np.arange(10, dtype=np.uint8), 8))
+PICTURES = RNG.integers(0, 256, (80, 28, 28), np.uint8)
+
+
+def idx(array: NDArray[np.uint8]) -> bytes:
+    """An array in MNIST's file format."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    resources = []
+    for name, _ in FashionMNIST.resources:
+        (folder / name).write_bytes(gzip.compress(idx(PICTURES if "images" in name else LABELS)))
+        resources.append((name, hashlib.md5((folder / name).read_bytes()).hexdigest()))
+    monkeypatch.setattr(FashionMNIST, "resources", resources)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        yield folder
+        server.shutdown()
+
+
+def make(root: Path, dataset: str = "FashionMNIST", transpose: bool = False) -> Torchvision:
+    where = str(root / "data"), str(root / "cache")
+    look = 28, 1, "bicubic", (0,), (1,)
+    return Torchvision(PLAN, torch.device("cpu"), dataset, {"train": False}, *where, transpose, *look)
+
+
+def test_all_classes_are_for_testing_and_none_for_training(served: Path, tmp_path: Path) -> None:
+    source = make(tmp_path)
+    assert source.info.facts["classes"] == {"train": 0, "val": 0, "test": 10}
+    batch = source.batch("test", np.arange(3))
+    stored = {picture.tobytes(): label for picture, label in zip(PICTURES, LABELS, strict=True)}
+    for task in range(3):
+        seen = (255 * batch.query.x[task, :, 0]).round().to(torch.uint8).numpy()
+        labels = [stored[image.tobytes()] for image in seen]
+        pairs = {(int(y), label) for y, label in zip(batch.query.y[task], labels, strict=True)}
+        assert len(pairs) == 5  # one class of Fashion-MNIST behind each label of the task
+    with pytest.raises(ConfigError, match="no classes to train on; it is there to be tested on"):
+        next(source.episodes("train", 0, 1))
+
+
+def test_rows_and_columns_are_swapped_where_the_files_have_them_swapped(served: Path, tmp_path: Path) -> None:
+    assert torch.equal(make(tmp_path, transpose=True).pixels, make(tmp_path).pixels.transpose(2, 3))
+
+
+def test_a_download_that_was_cut_off_or_changed_is_never_used(served: Path, tmp_path: Path) -> None:
+    name = FashionMNIST.resources[2][0]
+    whole = (served / name).read_bytes()
+    (served / name).write_bytes(whole[:-50])
+    with pytest.raises(ValueError, match=r"no FashionMNIST in .*download failed .*METARUN_DATA"):
+        make(tmp_path)
+    assert not list((tmp_path / "data").rglob("complete"))
+    (served / name).write_bytes(whole)
+    assert len(make(tmp_path).pixels) == 80
+
+
+def test_a_set_that_torchvision_does_not_have_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data.dataset=FashionNIST is not in torchvision.datasets"):
+        make(tmp_path, "FashionNIST")

@@ -1,0 +1,101 @@
+"""Several sources as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise_tasks
+from omegaconf import DictConfig
+
+from metarun.build import build_source
+from metarun.data.images import SPLITS, ImageClasses, ImageTasks
+from metarun.data.look import Look
+from metarun.data.union import Union
+from metarun.errors import ConfigError
+from metarun.types import EpisodePlan, EpisodeShape
+
+PLAN = EpisodePlan(EpisodeShape(5, 1, 2), EpisodeShape(5, 1, 3), 0, 0)
+
+
+class One(ImageTasks):
+    world = "shared"
+
+
+class Two(ImageTasks):
+    world = "shared"
+
+
+def grey() -> ImageTasks:
+    return noise_tasks()
+
+
+def coloured(kind: type[ImageTasks] = ImageTasks, first: int = 0, size: int = 16) -> ImageTasks:
+    """36 classes numbered from `first`, of which 12 train, 12 validate and 12 test."""
+    rng = np.random.default_rng(1)
+    pixels = torch.from_numpy(rng.integers(0, 256, (36 * 20, 3, size, size), np.uint8))
+    data = ImageClasses(pixels, np.arange(37) * 20, [f"c{first + i:02d}" for i in range(36)])
+    split = {s: data.names[12 * i : 12 * i + 12] for i, s in enumerate(SPLITS)}
+    return kind(data, split, PLAN, "none", torch.device("cpu"), Look((0.5,), (0.5,)))
+
+
+def union(size: int = 28, channels: int = 3, **sources: Callable[[], ImageTasks]) -> Union:
+    return Union(PLAN, lambda name: sources[name](), list(sources), size, channels)
+
+
+def test_tasks_alternate_between_the_sources_and_are_their_own() -> None:
+    batch = union(grey=grey, coloured=coloured).batch("val", np.arange(3, 8))
+    assert batch.support.x.shape == (5, 5, 3, 28, 28)
+    for place, index in enumerate(range(3, 8)):
+        own = (grey if index % 2 == 0 else coloured)().batch("val", np.array([index // 2]))
+        assert torch.equal(batch.query.y[place], own.query.y[0])
+        if index % 2 == 0:
+            assert torch.equal(batch.query.x[place], own.query.x[0].expand(-1, 3, -1, -1))
+
+
+def test_images_are_scaled_to_the_common_size_and_colours_become_gray_where_asked() -> None:
+    both = union(size=8, channels=1, grey=grey, coloured=coloured)
+    batch = both.batch("train", np.arange(2))
+    assert both.info.input_shape == (1, 8, 8)
+    assert batch.support.x.shape == (2, 5, 1, 8, 8)
+    own = coloured().batch("train", np.array([0])).support.x[0]
+    assert torch.allclose(batch.support.x[1].mean(), own.mean(), atol=0.02)
+
+
+def test_a_source_alone_gives_its_own_tasks() -> None:
+    alone = union(size=16, coloured=coloured).batch("test", np.arange(4))
+    assert torch.equal(alone.query.x, coloured().batch("test", np.arange(4)).query.x)
+
+
+def test_fingerprint_and_split_hash_depend_on_every_source() -> None:
+    one, two = union(a=grey, b=coloured), union(a=grey, b=lambda: coloured(first=36))
+    assert one.fingerprint("test", 10) == union(a=grey, b=coloured).fingerprint("test", 10)
+    assert one.info.split_sha256 != two.info.split_sha256
+    assert one.info.facts["classes"] == {"train": 24, "val": 24, "test": 24}
+
+
+def test_a_class_that_trains_in_one_source_and_is_tested_in_another_is_refused() -> None:
+    """c12 to c23 validate in the one and train in the other; 24 to 35 test in the one and validate in the other."""
+    with pytest.raises(ValueError, match="b uses 12 classes to train on that a has in val, shared/c12 among them"):
+        union(a=lambda: coloured(One), b=lambda: coloured(Two, first=12))
+    union(a=lambda: coloured(One), b=lambda: coloured(Two, first=36))
+    union(a=lambda: coloured(One), b=grey)  # classes of another world, whatever their names
+
+
+def test_shipped_sources_are_opened_by_name_and_an_unknown_one_is_said(
+    full: Callable[..., DictConfig], cache: Path
+) -> None:
+    config = full("data=union", "data.sources=[glyphs]", f"paths.cache={cache}")
+    assert build_source(config, torch.device("cpu")).info.input_shape == (3, 32, 32)
+    config.data.sources = ["glyph"]
+    with pytest.raises(ConfigError, match=r"there is no data=glyph; did you mean glyphs\?; choices are"):
+        build_source(config, torch.device("cpu"))
+
+
+def test_a_union_of_nothing_or_of_the_same_twice_is_refused() -> None:
+    for sources in ([], ["a", "a"]):
+        with pytest.raises(ValueError, match="must be names of sources, each once"):
+            Union(PLAN, lambda name: grey(), sources, 28, 3)
