@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,9 @@ from metarun import norm
 Params = dict[str, Tensor]
 
 
-def call(module: nn.Module, params: Params, x: Tensor) -> Tensor:
-    """`module(x)` with its parameters replaced by `params`; the module itself is left as it was."""
-    out: Tensor = torch.func.functional_call(module, params, (x,), tie_weights=False)
-    return out
+def call(module: nn.Module, params: Params, *inputs: Tensor) -> Any:
+    """`module(*inputs)` with its parameters replaced by `params`; the module itself is left as it was."""
+    return torch.func.functional_call(module, params, inputs, tie_weights=False)
 
 
 def within(params: Params, prefix: str) -> Params:
@@ -39,6 +39,16 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, first_order: bool
         return {name: grad.detach() for name, grad in grads.items()}
     through = torch.is_grad_enabled() and not first_order
     with torch.enable_grad():
-        at = params if through else {name: value.detach().requires_grad_() for name, value in params.items()}
+        at = {n: v if through and v.requires_grad else v.detach().requires_grad_() for n, v in params.items()}
         values = torch.autograd.grad(loss(at), list(at.values()), create_graph=through)
     return dict(zip(at, values, strict=True))
+
+
+def dot(one: Params, other: Params) -> Tensor:
+    """The inner product of two sets of parameters with the same names."""
+    return torch.stack([(value * other[name]).sum() for name, value in one.items()]).sum()
+
+
+def flat(name: str) -> str:
+    """A parameter's name without dots, as the name of a parameter that belongs to it."""
+    return name.replace(".", "/")

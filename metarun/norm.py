@@ -8,6 +8,8 @@
     averages, taken of adapted networks, serve the query images. (With averages in the inner loop of a network
     that was meta-trained without them MAML falls to near chance.)
 
+`bn=none`: no normalisation at all; layers before it then have a bias.
+
 What a layer cannot know - which rows are support images, whether it runs inside vmap - the learner says
 with the context managers below.
 """
@@ -23,18 +25,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MODES = ("transductive", "support", "running")
+MODES = ("transductive", "support", "running", "none")
+
+
+def batch_norm(channels: int, mode: str) -> nn.Module:
+    """The layer for one of `MODES`."""
+    return nn.Identity() if mode == "none" else BatchNorm(channels, mode)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation of [R, C] or [R, C, H, W] with one of the three `MODES`.
+    """Batch normalisation of [R, C] or [R, C, H, W] with one of the first three `MODES`.
 
     Under torch.func the statistics are written out: in torch 2.15 `F.batch_norm` gives wrong second-order
     gradients under grad(vmap(grad)) without an error. Elsewhere the faster fused kernel serves.
 
     Args:
         channels: C.
-        mode: one of `MODES`.
+        mode: one of `MODES`, but not `none`.
         eps: added to the variance.
         momentum: weight of the newest batch in the running averages, in (0, 1].
     Reference: Ioffe, Szegedy. Batch Normalization. ICML 2015. arXiv:1502.03167.

@@ -16,7 +16,9 @@ from metarun.algos.protonet import ProtoNet
 from metarun.algos.reptile import Reptile
 from metarun.backbones.conv4 import Conv4
 from metarun.backbones.mlp import MLP
-from metarun.types import Batch, EpisodeShape, Examples
+from metarun.data.sinusoid import Sinusoid
+from metarun.objectives import classification, regression
+from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -42,8 +44,8 @@ def maml(engine: str, steps: int = 2, first_order: bool = False, cls: type[MAML]
     backbone = conv4(**conv)
     name, chunk = ENGINES[engine]
     if cls is FOMAML:
-        return FOMAML(backbone, 3, INNER_LR, steps, steps, name, chunk)
-    return cls(backbone, 3, INNER_LR, steps, steps, first_order, name, chunk)
+        return FOMAML(backbone, 3, classification, INNER_LR, steps, steps, [], name, chunk)
+    return cls(backbone, 3, classification, INNER_LR, steps, steps, [], first_order, name, chunk)
 
 
 def plain_conv4(p: dict[str, Tensor], x: Tensor, downsample: str) -> Tensor:
@@ -146,9 +148,59 @@ def test_maml_on_the_fully_connected_net_agrees_between_engines() -> None:
     for engine in ("loop", "vmap", "learn2learn"):
         torch.manual_seed(0)
         name, chunk = ENGINES[engine]
-        learner = MAML(MLP((1, 28, 28), "transductive", (16, 8)), 3, INNER_LR, 2, 2, False, name, chunk)
+        mlp = MLP((1, 28, 28), "transductive", (16, 8))
+        learner = MAML(mlp, 3, classification, INNER_LR, 2, 2, [], False, name, chunk)
         grads.append(meta_gradient(learner, batch()))
     assert max(furthest(grads[0], other) for other in grads[1:]) < 1e-9
+
+
+def waves(n_tasks: int = 4) -> Batch:
+    plan = EpisodePlan(EpisodeShape(0, 5, 7), EpisodeShape(0, 5, 7), 0, 0)
+    source = Sinusoid(plan, torch.device("cpu"), [0.1, 5.0], [0.0, 3.0], [-5.0, 5.0])
+    return source.batch("train", np.arange(n_tasks))
+
+
+def on_waves(cls: type[MAML], engine: str, steps: int, report_steps: tuple[int, ...] = ()) -> MAML:
+    torch.manual_seed(1)
+    name, chunk = ENGINES[engine]
+    return cls(MLP((1,), "none", (6, 5)), 1, regression, 0.01, steps, steps, report_steps, False, name, chunk)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("cls", "adapted"), [(MAML, "net"), (ANIL, "net.head")])
+def test_the_meta_gradient_on_functions_is_that_of_a_plain_loop(cls: type[MAML], adapted: str, engine: str) -> None:
+    """Two layers of ReLU and a linear head, squared errors, two inner steps."""
+    learner, tasks = on_waves(cls, engine, 2), waves()
+    theta = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
+
+    def error(p: dict[str, Tensor], side: Examples, i: int) -> Tensor:
+        hidden = side.x[i]
+        for layer in ("net.backbone.layers.0", "net.backbone.layers.3"):
+            hidden = torch.relu(hidden @ p[f"{layer}.weight"].T + p[f"{layer}.bias"])
+        return ((hidden @ p["net.head.weight"].T + p["net.head.bias"] - side.y[i]) ** 2).mean()
+
+    losses = []
+    for i in range(tasks.n_tasks):
+        phi = dict(theta)
+        for _ in range(2):
+            names = [name for name in phi if name.startswith(adapted)]
+            grads = torch.autograd.grad(error(phi, tasks.support, i), [phi[n] for n in names], create_graph=True)
+            phi |= {n: phi[n] - 0.01 * g for n, g in zip(names, grads, strict=True)}
+        losses.append(error(phi, tasks.query, i))
+    grads = torch.autograd.grad(torch.stack(losses).mean(), list(theta.values()))
+    assert furthest(meta_gradient(learner, tasks), dict(zip(theta, grads, strict=True))) < 1e-9
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("cls", [MAML, ANIL])
+def test_scores_along_the_inner_loop_are_those_of_learners_that_stop_there(cls: type[MAML], engine: str) -> None:
+    tasks = waves()
+    found = on_waves(cls, engine, 2, (0, 1, 2, 5)).eval().evaluate(tasks)
+    assert list(found) == ["loss", "mse", "mse@0", "mse@1", "mse@2", "mse@5"]
+    assert torch.equal(found["mse"], found["mse@2"])
+    for steps in (0, 1, 5):
+        assert torch.allclose(found[f"mse@{steps}"], on_waves(cls, engine, steps).eval().evaluate(tasks)["mse"])
+    assert found["mse@0"].mean() > found["mse@5"].mean()
 
 
 @pytest.mark.parametrize("bn", ["transductive", "support", "running"])
@@ -177,7 +229,7 @@ def test_reptile_gradient_is_theta_minus_phi() -> None:
     (g / (sqrt(g^2) + 1e-8)), so theta - phi is inner_lr * mean over tasks of the gradient's signs."""
     tasks = batch(k_shot=2)
     torch.manual_seed(1)
-    learner = Reptile(conv4(), 3, 0.01, 1, 1, 99, 99, 0.9, "vectorized", 4)
+    learner = Reptile(conv4(), 3, classification, 0.01, 1, 1, 99, 99, 0.9, "vectorized", 4)
     signs = []
     for i in range(tasks.n_tasks):
         loss = F.cross_entropy(learner.net(tasks.support.x[i]), tasks.support.y[i])
@@ -190,7 +242,7 @@ def test_reptile_gradient_is_theta_minus_phi() -> None:
 def test_reptile_sgd_step_with_rate_one_lands_on_the_mean_adapted_weights() -> None:
     tasks = batch(n_tasks=1)
     torch.manual_seed(1)
-    learner = Reptile(conv4(), 3, 0.01, 3, 3, 4, 4, 0.9, "vectorized", 1).train()
+    learner = Reptile(conv4(), 3, classification, 0.01, 3, 3, 4, 4, 0.9, "vectorized", 1).train()
     state = learner.adapt(dict(learner.named_parameters()), Examples(tasks.support.x[0], tasks.support.y[0]), 3)
     learner.meta_step(tasks, {"outer": torch.optim.SGD(learner.parameters(), lr=1.0)})
     assert all(torch.allclose(value, state.phi[n.removeprefix("net.")]) for n, value in learner.named_parameters())

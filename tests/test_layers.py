@@ -41,7 +41,23 @@ FORBIDDEN = {
         "omegaconf",
     ),
 }
-HYDRA = {"cli.py", "sweep.py", "build.py", "check.py", "schema.py", "names.py", "explain.py", "job.py"}
+HYDRA = {
+    "cli.py",
+    "sweep.py",
+    "search.py",
+    "sweep_jobs.py",
+    "launch.py",
+    "build.py",
+    "check.py",
+    "schema.py",
+    "names.py",
+    "explain.py",
+    "job.py",
+    "rerun.py",
+    "describe.py",
+    "sources.py",
+    "conclusion.py",
+}
 
 
 def imports(file: Path) -> set[str]:

@@ -9,20 +9,48 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from scipy import stats
-from test_contract import ALGOS, parts_of
+from test_contract import ALGOS, PAIRS, parts_of
 
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
+from metarun.run.offline import Parts
 
-STEPS = {"protonet": 150}  # its running averages need longer
+FUNCTIONS = [algo for algo, data in PAIRS if data == "sinusoid"]
+PROCESSES = ("cnp", "np", "anp")
+STEPS = {  # running averages need longer; what sees no tasks in training, or is good from the start, as well
+    "protonet": 150,
+    "r2d2": 150,
+    "metaoptnet": 150,
+    "simpleshot": 200,
+    "baseline": 200,
+    "baseline_pp": 200,
+    "finetune": 200,
+    "meta_baseline": 200,
+}
+SMALL_NET = ["backbone=conv4_strided", "optim.lr=0.003"]
+IMAGES = [*SMALL_NET, "run.meta_batch_size=64"]
 EXTRA = {
     "protonet": ["data.train.n_query=5"],
-    "reptile": ["data.train.n_query=1", "algo.test_inner_steps=20", "run.meta_batch_size=5"],
+    "matchingnet": SMALL_NET,
+    "r2d2": SMALL_NET,
+    "relationnet": SMALL_NET,
+    "metaoptnet": SMALL_NET,
+    "simpleshot": IMAGES,
+    "baseline": IMAGES,
+    "baseline_pp": IMAGES,
+    "finetune": IMAGES,
+    "meta_baseline": [*SMALL_NET, "algo.batch_size=64"],
+    "imaml": ["algo.inner_steps=8", "optim.lr=0.01"],
+    "minibatch_prox": ["optim.lr=0.01"],
+    "reptile": ["data.train.n_query=1", "algo.test_inner_steps=20"],
 }
 
 
-@pytest.mark.parametrize("bn", ["transductive", "support", "running"])
-@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize(
+    ("algo", "bn"),
+    [(algo, "transductive") for algo in ALGOS]
+    + [(algo, bn) for algo in ("maml", "protonet", "baseline") for bn in ("support", "running")],
+)
 def test_it_learns(settings: Callable[..., DictConfig], algo: str, bn: str) -> None:
     """Paired over 60 tasks: accuracy after training against before, p < 1e-4, and above chance (0.2) by as much."""
     steps = STEPS.get(algo, 60)
@@ -34,17 +62,37 @@ def test_it_learns(settings: Callable[..., DictConfig], algo: str, bn: str) -> N
         "backbone.hidden=16",
         *EXTRA.get(algo, []),
     ]
-    parts = parts_of(settings(*small))
+    config = settings(*small)
+    parts = parts_of(config)
 
-    def accuracy() -> np.ndarray:
-        return evaluate(parts.learner, parts.source, "test", 60, 10, StopRequest())["accuracy"]
+    before, after = before_and_after(parts, steps, config.run.meta_batch_size, 60, "accuracy")
+    assert stats.ttest_1samp(after, 0.2, alternative="greater").pvalue < 1e-4
+    assert stats.ttest_rel(after, before, alternative="greater").pvalue < 1e-4
 
-    before = accuracy()
-    stream = parts.learner.train().train_stream(parts.source, 0, 8)
+
+@pytest.mark.parametrize("algo", FUNCTIONS)
+def test_it_learns_functions(settings: Callable[..., DictConfig], algo: str) -> None:
+    """Paired over 300 tasks: the squared error after training against before, p < 1e-4."""
+    faster = [] if algo == "reptile" else ["optim.lr=0.01"]
+    network = ["algo.width=32"] if algo in PROCESSES else ["backbone.widths=[40,40]"]
+    small = ["data.k_shot=10", "data.n_query=20", "run.steps=200", *network, *faster]
+    parts = parts_of(settings(f"algo={algo}", "data=sinusoid", *small))
+    before, after = before_and_after(parts, 200, 8, 300, "mse")
+    assert stats.ttest_rel(after, before, alternative="less").pvalue < 1e-4
+
+
+def before_and_after(
+    parts: Parts, steps: int, meta_batch_size: int, n_tasks: int, score: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The score of so many test tasks before and after so many outer steps."""
+
+    def tested() -> np.ndarray:
+        return evaluate(parts.learner, parts.source, "test", n_tasks, 10, StopRequest())[score]
+
+    before = tested()
+    stream = parts.learner.train().train_stream(parts.source, 0, meta_batch_size)
     for _ in range(steps):
         assert torch.isfinite(parts.learner.meta_step(next(stream), parts.optims)["loss"])
         for schedule in parts.schedules:
             schedule.step()
-    after = accuracy()
-    assert stats.ttest_1samp(after, 0.2, alternative="greater").pvalue < 1e-4
-    assert stats.ttest_rel(after, before, alternative="greater").pvalue < 1e-4
+    return before, tested()

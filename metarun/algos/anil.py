@@ -4,12 +4,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from metarun.algos.l2l import learn2learn
 from metarun.algos.learner import with_support
 from metarun.algos.maml import MAML, Adapted
-from metarun.functional import Params, call, gradient, within
+from metarun.functional import Params, call, within
 from metarun.types import Examples
 
 
@@ -25,15 +24,15 @@ class ANIL(MAML):
     def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
         net = within(params, "net")
         features = call(self.net.backbone, within(net, "backbone"), support.x)
-        head = within(net, "head")
 
         def loss(head: Params) -> Tensor:
-            return cross_entropy(call(self.net.head, head, features), support.y)
+            return self.objective(call(self.net.head, head, features), support.y)["loss"]
 
-        for _ in range(self.steps):
-            grads = gradient(loss, head, self.first_order)
-            head = {name: value - self.inner_lr * grads[name] for name, value in head.items()}
-        return Adapted(net | {f"head.{name}": value for name, value in head.items()}, support.x)
+        def whole(head: Params) -> Params:
+            return net | {f"head.{name}": value for name, value in head.items()}
+
+        adapted, after = self.descend(loss, within(net, "head"), params)
+        return Adapted(whole(adapted), support, {steps: whole(head) for steps, head in after.items()})
 
     def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
         first_order = self.first_order or not self.training
@@ -41,7 +40,7 @@ class ANIL(MAML):
             head = learn2learn().algorithms.MAML(self.net.head, lr=self.inner_lr, first_order=first_order).clone()
             features = self.net.backbone(support.x)
             for _ in range(self.steps):
-                head.adapt(cross_entropy(head(features), support.y))
+                head.adapt(self.objective(head(features), support.y)["loss"])
 
         def predict(x: Tensor) -> Tensor:
             logits: Tensor = head(with_support(self.net.backbone, self.net.backbone, support.x, x))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from metarun.algos.maml import MAML
+from metarun.types import Objective
 
 
 class FOMAML(MAML):
@@ -16,11 +19,16 @@ class FOMAML(MAML):
     def __init__(
         self,
         backbone: nn.Module,
-        n_way: int,
+        outputs: int,
+        objective: Objective,
         inner_lr: float,
         inner_steps: int,
         test_inner_steps: int,
+        report_steps: Sequence[int],
         engine: str,
         task_chunk: int,
+        inner_optimizer: str = "sgd",
+        inner_clip_norm: float | None = None,
     ) -> None:
-        super().__init__(backbone, n_way, inner_lr, inner_steps, test_inner_steps, True, engine, task_chunk)
+        steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
+        super().__init__(backbone, outputs, objective, inner_lr, *steps, True, engine, task_chunk, *inner)

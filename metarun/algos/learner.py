@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from metarun import norm, objectives
 from metarun.algos.l2l import choose_engine
 from metarun.functional import Params
-from metarun.types import Batch, Examples, Metrics, OptimFactory, TaskSource
+from metarun.types import Batch, Examples, Metrics, Objective, OptimFactory, Prediction, TaskSource
 
 CPU_TASK_INPUTS = 16 * 28 * 28
 """Input numbers in a task above which tasks run one by one on a CPU (5-way 1-shot at 28x28: 1 query yes, 5 no)."""
@@ -30,15 +30,19 @@ class Learner(nn.Module, ABC):
     engine = "plain"
     """How a meta-batch is computed; printed, and kept in the results."""
 
+    kinds: ClassVar[tuple[str, ...]] = ("classification",)
+    """What the method can learn: classification, of tasks with classes, regression, of tasks that are functions, or
+    gaussian process, where their prior must be known too."""
+
     def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
         """The outer optimizers by name."""
         return {"outer": optim(self.parameters())}
 
-    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Batch]:
-        """The meta-batches of outer steps step, step + 1, ..."""
+    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
+        """What outer steps step, step + 1, ... train on: meta-batches, unless a method asks for something else."""
         return source.episodes("train", step * meta_batch_size, meta_batch_size)
 
-    def meta_step(self, batch: Batch, optims: dict[str, Optimizer]) -> Metrics:
+    def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
         """One outer update: descend `meta_loss`."""
         for optim in optims.values():
             optim.zero_grad(set_to_none=True)
@@ -49,12 +53,16 @@ class Learner(nn.Module, ABC):
         return metrics
 
     @abstractmethod
-    def meta_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """The outer objective, averaged over the tasks, and detached scalars to report."""
+    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        """The outer objective for what `train_stream` yields, averaged over it, and detached scalars to report."""
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         """One number per task [B] of each score, `loss` among them; changes nothing."""
+
+    def predictions(self, batch: Batch) -> Prediction | None:
+        """The query points of functions as they are predicted, for a picture; None where there is nothing to draw."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Facts of the method that belong beside its numbers, such as inner steps in training and test."""
@@ -70,14 +78,15 @@ class EpisodicLearner(Learner):
     Args:
         engine: `vectorized`, `learn2learn`, or `auto` for the faster one.
         task_chunk: tasks that `vectorized` runs at once, 1 for a plain loop, 0 to choose by size and device.
+        objective: what a task's outputs are scored by.
     """
 
-    def __init__(self, engine: str, task_chunk: int) -> None:
+    def __init__(self, engine: str, task_chunk: int, objective: Objective = objectives.classification) -> None:
         super().__init__()
         self.engine = choose_engine(engine)
         if self.engine == "learn2learn" and type(self).adapt_learn2learn is EpisodicLearner.adapt_learn2learn:
             raise ValueError(f"{type(self).__name__} has no learn2learn engine; set algo.engine=vectorized")
-        self.task_chunk = task_chunk
+        self.task_chunk, self.objective = task_chunk, objective
 
     @abstractmethod
     def adapt(self, params: Params, support: Examples, n_way: int) -> Any:
@@ -89,19 +98,35 @@ class EpisodicLearner(Learner):
 
     def score(self, params: Params, state: Any, output: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The objective of one task as scalars by name; `loss` is what training descends."""
-        return objectives.classification(output, y)
+        return self.objective(output, y)
+
+    def extra_scores(self, params: Params, state: Any, query: Examples) -> dict[str, Tensor]:
+        """Further scores of one task: in validation and test named as `accuracy@0`."""
+        return {}
 
     def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
         """`adapt` through learn2learn's wrapper; returns the task's predictor. Only for methods learn2learn has."""
         raise AssertionError("the constructor refuses this engine")
 
-    def meta_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
         scores = self._scores(batch)
         return scores["loss"].mean(), {name: score.detach().mean() for name, score in scores.items()}
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
             return {name: score.detach() for name, score in self._scores(batch).items()}
+
+    def predictions(self, batch: Batch) -> Prediction | None:
+        if batch.n_way or self.engine == "learn2learn":
+            return None
+        with torch.no_grad():
+            means = []
+            for support_x, support_y, x in zip(*batch.support, batch.query.x, strict=True):
+                with norm.adapting():
+                    state = self.adapt(_parameters(self), Examples(support_x, support_y), batch.n_way)
+                with norm.recording():
+                    means.append(self.predict(_parameters(self), state, x))
+        return Prediction(torch.stack(means), None)
 
     def chunk(self, batch: Batch) -> int:
         """Tasks to run at once. Small tasks gain from company; on a CPU, large ones run faster one by one."""
@@ -146,16 +171,19 @@ class EpisodicLearner(Learner):
                 predictor = partial(self.predict, params, state)
         with norm.recording() as statistics:
             output = predictor(query.x)
-        return Scored(self.score(params, state, output, query.y), statistics)
+        scores = self.score(params, state, output, query.y)
+        if self.engine != "learn2learn":  # which has no state to hand on
+            scores |= self.extra_scores(params, state, query)
+        return Scored(scores, statistics)
 
 
-class Classifier(nn.Module):
-    """A backbone and a linear head with `n_way` outputs."""
+class Network(nn.Module):
+    """A backbone and a linear head with so many `outputs`: logits of classes, or values of a function."""
 
-    def __init__(self, backbone: nn.Module, n_way: int) -> None:
+    def __init__(self, backbone: nn.Module, outputs: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(int(backbone.out_features), n_way)  # type: ignore[arg-type]
+        self.head: nn.Module = nn.Linear(int(backbone.out_features), outputs)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.backbone(x))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metarun.norm import BatchNorm
+from metarun.norm import batch_norm
 
 
 class Conv4(nn.Module):
@@ -11,40 +11,61 @@ class Conv4(nn.Module):
 
     `downsample=pool` follows each block by 2x2 max-pooling (Vinyals 2016, Snell 2017, MAML on mini-ImageNet);
     `downsample=stride` uses stride-2 convolutions instead and averages what is left over positions (MAML's code
-    on Omniglot). Convolutions have no bias: the normalisation behind them would cancel it.
+    on Omniglot). Convolutions have no bias, which the normalisation behind them would cancel, but with `bn=none`.
 
-    Shapes: x [R, C, H, W] -> features [R, out_features].
+    Shapes: x [R, C, H, W] -> features [R, out_features]; feature_map [R, *map_shape] is what they are made of.
     Args:
         input_shape: C, H, W.
         bn: which statistics normalise, see metarun/norm.py.
         hidden: filters of each layer.
         downsample: `pool` or `stride`.
         layers: number of blocks.
+        halvings: blocks that halve height and width, the first ones; null for all (RelationNet: 2).
     Reference: Vinyals et al. Matching Networks for One Shot Learning. NeurIPS 2016. arXiv:1606.04080, section 4.1.
     """
 
     def __init__(
-        self, input_shape: tuple[int, ...], bn: str, hidden: int = 64, downsample: str = "pool", layers: int = 4
+        self,
+        input_shape: tuple[int, ...],
+        bn: str,
+        hidden: int = 64,
+        downsample: str = "pool",
+        layers: int = 4,
+        halvings: int | None = None,
     ) -> None:
         super().__init__()
         if downsample not in ("pool", "stride"):
             raise ValueError(f"backbone.downsample={downsample} is not one of pool, stride")
+        if len(input_shape) != 3:
+            raise ValueError(f"Conv4 needs images, and the inputs are numbers of shape {input_shape}; set backbone=mlp")
         channels, height, width = input_shape
+        halvings = layers if halvings is None else halvings
+        if halvings > layers:
+            raise ValueError(f"backbone.halvings={halvings} is above backbone.layers={layers}")
         blocks: list[nn.Module] = []
         for layer in range(layers):
-            stride = 2 if downsample == "stride" else 1
+            halve = layer < halvings
+            stride = 2 if halve and downsample == "stride" else 1
             inputs = channels if layer == 0 else hidden
-            blocks += [nn.Conv2d(inputs, hidden, 3, stride=stride, padding=1, bias=False), BatchNorm(hidden, bn)]
-            blocks += [nn.ReLU(), nn.MaxPool2d(2)] if downsample == "pool" else [nn.ReLU()]
+            convolution = nn.Conv2d(inputs, hidden, 3, stride=stride, padding=1, bias=bn == "none")
+            blocks += [convolution, batch_norm(hidden, bn)]
+            blocks += [nn.ReLU(), nn.MaxPool2d(2)] if halve and downsample == "pool" else [nn.ReLU()]
+            if halve:
+                height, width = (height // 2, width // 2) if downsample == "pool" else (-(-height // 2), -(-width // 2))
+        if height * width == 0:
+            raise ValueError(
+                f"{halvings} halvings leave nothing of {input_shape[1]}x{input_shape[2]} images; "
+                "use larger ones or backbone=conv4_strided"
+            )
         self.blocks = nn.Sequential(*blocks)
         self.average = downsample == "stride"
-        positions = 1 if self.average else (height >> layers) * (width >> layers)
-        if positions == 0:
-            raise ValueError(
-                f"{layers} halvings leave nothing of {height}x{width} images; use larger ones or backbone=conv4_strided"
-            )
-        self.out_features = hidden * positions
+        self.map_shape = (hidden, height, width)
+        self.out_features = hidden if self.average else hidden * height * width
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        features: Tensor = self.blocks(x)
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.blocks(x)
+        features = self.feature_map(x)
         return features.mean((2, 3)) if self.average else torch.flatten(features, 1)

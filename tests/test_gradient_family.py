@@ -1,0 +1,390 @@
+"""What makes each gradient-based learner itself: reference and derived tests in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_gradients import ENGINES, INNER_LR, batch, conv4, furthest, meta_gradient, plain_conv4, waves
+from torch import Tensor
+
+from metarun.algos.anil import ANIL
+from metarun.algos.boil import BOIL
+from metarun.algos.cavia import CAVIA, ContextNetwork
+from metarun.algos.imaml import IMAML, conjugate_gradient
+from metarun.algos.inner import InnerOptimizer, clipped
+from metarun.algos.maml import MAML
+from metarun.algos.maml_pp import MAMLPlusPlus
+from metarun.algos.meta_curvature import MetaCurvature
+from metarun.algos.meta_sgd import MetaSGD
+from metarun.algos.minibatch_prox import MinibatchProx
+from metarun.algos.proto_maml import ProtoMAML, prototype_head
+from metarun.backbones.mlp import MLP
+from metarun.functional import call, dot, within
+from metarun.objectives import classification, regression
+from metarun.types import Batch, Examples
+
+pytestmark = pytest.mark.usefixtures("doubles")
+
+Tensors = dict[str, Tensor]
+
+
+def learner_of(cls: type[MAML], engine: str = "loop", steps: int = 2, inner_lr: float = INNER_LR, **more) -> MAML:
+    name, chunk = ENGINES[engine]
+    return cls(conv4(), 3, classification, inner_lr, steps, steps, [], False, name, chunk, **more)
+
+
+def jolted(learner: torch.nn.Module) -> torch.nn.Module:
+    """All parameters a little off their start, so that none is special."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for value in learner.parameters():
+            value += 0.05 * torch.randn(value.shape, generator=generator)
+    return learner
+
+
+def plain_gradient(
+    learner: MAML, tasks: Batch, change: Callable[[Tensors, str, Tensor, int], Tensor], steps: int = 2
+) -> Tensors:
+    """The meta-gradient of an inner loop in which `change(theta, name, gradient, step)` is taken off each weight."""
+    theta = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
+    losses = []
+    for i in range(tasks.n_tasks):
+        phi = {name: value for name, value in theta.items() if name.startswith("net.")}
+        for step in range(steps):
+            loss = F.cross_entropy(plain_conv4(phi, tasks.support.x[i], "stride"), tasks.support.y[i])
+            grads = torch.autograd.grad(loss, list(phi.values()), create_graph=True)
+            phi = {n: phi[n] - change(theta, n, g, step) for n, g in zip(list(phi), grads, strict=True)}
+        losses.append(F.cross_entropy(plain_conv4(phi, tasks.query.x[i], "stride"), tasks.query.y[i]))
+    return dict(zip(theta, torch.autograd.grad(torch.stack(losses).mean(), list(theta.values())), strict=True))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_boil_meta_gradient_is_that_of_a_plain_loop_with_a_head_rate_of_zero(engine: str) -> None:
+    learner, tasks = learner_of(BOIL, engine), batch()
+    expected = plain_gradient(learner, tasks, lambda _, name, grad, step: grad * (0 if "head" in name else INNER_LR))
+    assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_meta_sgd_meta_gradient_is_that_of_a_plain_loop_with_a_rate_for_every_weight(engine: str) -> None:
+    learner, tasks = jolted(learner_of(MetaSGD, engine)), batch()
+    rate = lambda theta, name: theta["rates." + name.removeprefix("net.").replace(".", "/")]  # noqa: E731
+    expected = plain_gradient(learner, tasks, lambda theta, name, grad, step: rate(theta, name) * grad)
+    assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+def test_meta_sgd_with_its_first_rates_is_maml() -> None:
+    tasks = batch()
+    expected = meta_gradient(learner_of(MAML), tasks)
+    found = meta_gradient(learner_of(MetaSGD), tasks)
+    assert furthest({name: found[name] for name in expected}, expected) < 1e-12
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_meta_curvature_meta_gradient_is_that_of_a_loop_with_products_written_out(engine: str) -> None:
+    """Axis by axis with tensordot; learn2learn's transform, permutations and views, is among the engines."""
+    learner, tasks = jolted(learner_of(MetaCurvature, engine)), batch()
+
+    def change(theta: Tensors, name: str, grad: Tensor, step: int) -> Tensor:
+        at = "curvature." + name.removeprefix("net.").replace(".", "/")
+        if grad.dim() == 1:
+            return INNER_LR * theta[f"{at}/mc"] * grad
+        out = torch.tensordot(theta[f"{at}/mc_in"], grad, ([1], [0]))
+        out = torch.tensordot(out, theta[f"{at}/mc_out"], ([1], [0])).movedim(-1, 1)
+        if grad.dim() == 4:
+            out = torch.tensordot(out.flatten(2), theta[f"{at}/mc_f"], ([2], [1])).reshape(grad.shape)
+        return INNER_LR * out
+
+    assert furthest(meta_gradient(learner, tasks), plain_gradient(learner, tasks, change)) < 1e-9
+
+
+def test_meta_curvature_at_the_identity_is_maml() -> None:
+    tasks = batch()
+    expected, found = meta_gradient(learner_of(MAML), tasks), meta_gradient(learner_of(MetaCurvature), tasks)
+    assert furthest({name: found[name] for name in expected}, expected) < 1e-12
+
+
+def maml_pp(engine: str = "loop", rates=False, multi_step=0, first_order_steps=0, norms=False, steps=2) -> MAMLPlusPlus:
+    name, chunk = ENGINES[engine]
+    parts = (rates, multi_step, first_order_steps, norms)
+    return MAMLPlusPlus(conv4(), 3, classification, INNER_LR, steps, steps, [], *parts, False, name, chunk)
+
+
+def test_maml_pp_with_every_part_off_is_maml() -> None:
+    tasks = batch()
+    assert furthest(meta_gradient(maml_pp(), tasks), meta_gradient(learner_of(MAML), tasks)) < 1e-12
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_maml_pp_learns_a_rate_for_every_weight_tensor_and_step(engine: str) -> None:
+    learner, tasks = jolted(maml_pp(engine, rates=True)), batch()
+    rate = lambda theta, name: theta["rates." + name.removeprefix("net.").replace(".", "/")]  # noqa: E731
+    expected = plain_gradient(learner, tasks, lambda theta, name, grad, step: rate(theta, name)[step] * grad)
+    assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_maml_pp_counts_every_step_first_and_the_last_alone_later(engine: str) -> None:
+    """With a horizon of 4 the first of two steps weighs 1/2, a quarter of the way 3/8, and at the end nothing."""
+    learner, tasks = maml_pp(engine, multi_step=4), batch()
+    one, two = (meta_gradient(learner_of(MAML, steps=steps), tasks) for steps in (1, 2))
+    for done, weight in ((0, 1 / 2), (1, 3 / 8), (4, 0), (9, 0)):
+        learner.outer_steps.fill_(done)
+        expected = {name: weight * one[name] + (1 - weight) * two[name] for name in one}
+        assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+def test_maml_pp_is_first_order_for_so_many_outer_steps() -> None:
+    learner, tasks = maml_pp(first_order_steps=1), batch()
+    second, first = learner_of(MAML), learner_of(MAML)
+    first.first_order = True
+    assert furthest(meta_gradient(learner, tasks), meta_gradient(first, tasks)) < 1e-12
+    learner.meta_step(tasks, {"outer": torch.optim.SGD(learner.parameters(), lr=0.0)})
+    assert furthest(meta_gradient(learner, tasks), meta_gradient(second, tasks)) < 1e-12
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_maml_pp_normalises_each_step_by_weights_of_its_own(engine: str) -> None:
+    learner, tasks = jolted(maml_pp(engine, norms=True)), batch()
+    theta = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
+    losses = []
+    for i in range(tasks.n_tasks):
+        phi = {name: value for name, value in theta.items() if name.startswith("net.")}
+        for step in range(3):
+            rows = {"net." + n[6:].replace("/", "."): v[step] for n, v in theta.items() if n.startswith("norms.")}
+            if step < 2:
+                loss = F.cross_entropy(plain_conv4(phi | rows, tasks.support.x[i], "stride"), tasks.support.y[i])
+                grads = torch.autograd.grad(loss, list(phi.values()), create_graph=True)
+                phi = {n: phi[n] - INNER_LR * g for n, g in zip(list(phi), grads, strict=True)}
+        losses.append(F.cross_entropy(plain_conv4(phi | rows, tasks.query.x[i], "stride"), tasks.query.y[i]))
+    expected = dict(zip(theta, torch.autograd.grad(torch.stack(losses).mean(), list(theta.values())), strict=True))
+    assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+def test_anil_without_head_steps_is_maml_with_an_inner_rate_of_zero() -> None:
+    tasks = batch()
+    expected = meta_gradient(learner_of(MAML, inner_lr=0.0), tasks)
+    assert furthest(meta_gradient(learner_of(ANIL, steps=0), tasks), expected) < 1e-12
+
+
+def cavia(backbone: torch.nn.Module, engine: str, n_context: int, scale: bool, layer: int, on_waves: bool) -> CAVIA:
+    name, chunk = ENGINES[engine]
+    kind = (1, regression) if on_waves else (3, classification)
+    return CAVIA(backbone, *kind, 1.0, 2, 2, [], n_context, layer, scale, False, name, chunk)
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_cavia_on_functions_is_a_network_with_the_context_among_its_inputs(engine: str) -> None:
+    """Two layers of ReLU; the map from context to the first one is the rest of that layer's weight matrix."""
+    torch.manual_seed(1)
+    learner, tasks = cavia(MLP((1,), "none", (6, 5)), engine, 4, False, 1, True), waves()
+    theta = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
+
+    def error(context: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        first = torch.cat([theta["net.backbone.layers.0.weight"], theta["net.film.weight"]], 1)
+        h = torch.relu(torch.cat([x, context.expand(len(x), 4)], 1) @ first.T + theta["net.backbone.layers.0.bias"])
+        h = torch.relu(h @ theta["net.backbone.layers.3.weight"].T + theta["net.backbone.layers.3.bias"])
+        return ((h @ theta["net.head.weight"].T + theta["net.head.bias"] - y) ** 2).mean()
+
+    losses = []
+    for i in range(tasks.n_tasks):
+        context = torch.zeros(4, requires_grad=True)
+        for _ in range(2):
+            loss = error(context, tasks.support.x[i], tasks.support.y[i])
+            context = context - torch.autograd.grad(loss, context, create_graph=True)[0]
+        losses.append(error(context, tasks.query.x[i], tasks.query.y[i]))
+    expected = dict(zip(theta, torch.autograd.grad(torch.stack(losses).mean(), list(theta.values())), strict=True))
+    assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+def test_cavia_on_images_agrees_between_loop_and_vmap() -> None:
+    one, other = (meta_gradient(cavia(conv4(), engine, 4, True, 3, False), batch()) for engine in ("loop", "vmap"))
+    assert furthest(one, other) < 1e-9
+    assert one["net.film.weight"].abs().max() > 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("scale", [False, True])
+def test_cavia_without_context_is_plain_training(scale: bool) -> None:
+    """Of the same network, without any inner step."""
+    learner, plain, tasks = cavia(conv4(), "loop", 0, scale, 3, False), learner_of(MAML, steps=0), batch()
+    plain.load_state_dict({name: value for name, value in learner.state_dict().items() if "film" not in name})
+    found, expected = meta_gradient(learner, tasks), meta_gradient(plain, tasks)
+    assert furthest({name: found[name] for name in expected}, expected) < 1e-12
+
+
+def test_cavia_scales_and_shifts_what_enters_the_relu() -> None:
+    """One channel, h = x; the map of context 2 gives a shift of 2 * 3 and a factor of 1 + 2 * 0.5 = 2."""
+    backbone = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU())
+    backbone.out_features = 1
+    net = ContextNetwork(backbone, 1, 1, 1, True)
+    values = {"backbone.0.weight": [[1.0]], "backbone.0.bias": [0.0], "head.weight": [[1.0]], "head.bias": [0.0]}
+    values |= {"film.weight": [[3.0], [0.5]], "context": [2.0]}
+    x = torch.tensor([[1.0], [-3.0], [-4.0]])
+    assert call(net, {n: torch.tensor(v) for n, v in values.items()}, x).flatten().tolist() == [8.0, 0.0, 0.0]
+
+
+def proto_maml(engine: str, steps: int) -> ProtoMAML:
+    name, chunk = ENGINES[engine]
+    return ProtoMAML(conv4(), INNER_LR, steps, steps, [], False, name, chunk)
+
+
+def test_proto_maml_starts_as_a_classifier_by_the_nearest_prototype() -> None:
+    """Softmax over minus squared distances is that over the head's logits: |f|^2, the difference, all classes share."""
+    features, y = torch.randn(6, 4), torch.tensor([0, 1, 2, 2, 1, 0])
+    head = prototype_head(features, y, 3)
+    means = torch.stack([features[y == n].mean(0) for n in range(3)])
+    x = torch.randn(5, 4)
+    logits = F.linear(x, head["head.weight"], head["head.bias"])
+    assert torch.allclose(logits.softmax(1), (-(torch.cdist(x, means) ** 2)).softmax(1))
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_proto_maml_meta_gradient_goes_through_inner_loop_and_prototypes(engine: str) -> None:
+    learner, tasks = proto_maml(engine, 2), batch()
+    theta = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
+    bare = {"net.head.weight": torch.eye(6), "net.head.bias": torch.zeros(6)}  # logits that are the features
+    losses = []
+    for i in range(tasks.n_tasks):
+        features = plain_conv4(theta | bare, tasks.support.x[i], "stride")
+        means = torch.stack([features[tasks.support.y[i] == n].mean(0) for n in range(3)])
+        phi = {name: value.clone() for name, value in theta.items()}  # other variables than the means come from
+        phi |= {"net.head.weight": 2 * means, "net.head.bias": -(means**2).sum(1)}
+        for _ in range(2):
+            loss = F.cross_entropy(plain_conv4(phi, tasks.support.x[i], "stride"), tasks.support.y[i])
+            grads = torch.autograd.grad(loss, list(phi.values()), create_graph=True)
+            phi = {n: phi[n] - INNER_LR * g for n, g in zip(list(phi), grads, strict=True)}
+        losses.append(F.cross_entropy(plain_conv4(phi, tasks.query.x[i], "stride"), tasks.query.y[i]))
+    expected = dict(zip(theta, torch.autograd.grad(torch.stack(losses).mean(), list(theta.values())), strict=True))
+    assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+class Smooth(torch.nn.Sequential):
+    """A backbone without kinks, so that minima move smoothly."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        super().__init__(torch.nn.Linear(1, 6), torch.nn.Tanh(), torch.nn.Linear(6, 4), torch.nn.Tanh())
+        self.out_features = 4
+
+
+def imaml(engine: str, lam: float, inner_lr: float, steps: int, cg_steps: int) -> IMAML:
+    name, chunk = ENGINES[engine]
+    return IMAML(Smooth(), 1, regression, inner_lr, steps, steps, [], lam, cg_steps, name, chunk)
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_imaml_meta_gradient_is_that_of_a_long_unrolled_inner_loop(engine: str) -> None:
+    """250 steps on the support loss held near theta, differentiated through every one of them."""
+    lam, inner_lr, tasks = 5.0, 0.03, waves(2)
+    learner = imaml(engine, lam, inner_lr, 250, 40)
+    theta = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
+
+    def error(p: Tensors, x: Tensor, y: Tensor) -> Tensor:
+        return ((call(learner.net, within(p, "net"), x) - y) ** 2).mean()
+
+    losses = []
+    for i in range(tasks.n_tasks):
+        phi = dict(theta)
+        for _ in range(250):
+            held = sum(((phi[n] - theta[n]) ** 2).sum() for n in theta)
+            loss = error(phi, tasks.support.x[i], tasks.support.y[i]) + lam / 2 * held
+            grads = torch.autograd.grad(loss, list(phi.values()), create_graph=True)
+            phi = {n: phi[n] - inner_lr * g for n, g in zip(theta, grads, strict=True)}
+        losses.append(error(phi, tasks.query.x[i], tasks.query.y[i]))
+    expected = dict(zip(theta, torch.autograd.grad(torch.stack(losses).mean(), list(theta.values())), strict=True))
+    assert furthest(meta_gradient(learner, tasks), expected) < 1e-6
+    assert furthest(meta_gradient(imaml(engine, lam, inner_lr, 250, 1), tasks), expected) > 1e-3
+
+
+def test_imaml_held_very_strongly_stays_at_theta_and_trains_plainly() -> None:
+    learner, tasks = imaml("loop", 1e9, 1e-9, 3, 5), waves()
+    state = learner.adapt(dict(learner.named_parameters()), Examples(tasks.support.x[0], tasks.support.y[0]), 0)
+    assert furthest(state.phi, dict(learner.net.state_dict())) < 1e-6
+    query = torch.stack([F.mse_loss(learner.net(x), y) for x, y in zip(*tasks.query, strict=True)]).mean()
+    plain = dict(zip(state.phi, torch.autograd.grad(query, list(learner.parameters())), strict=True))
+    assert furthest(within(meta_gradient(learner, tasks), "net"), plain) < 1e-6
+
+
+def test_conjugate_gradient_solves_a_system_in_as_many_steps_as_it_has_unknowns() -> None:
+    root, b = torch.randn(4, 4), torch.randn(4)
+    matrix = root @ root.T + torch.eye(4)
+    found = conjugate_gradient(lambda v: {"a": matrix @ v["a"]}, {"a": b}, 4)
+    assert torch.allclose(found["a"], torch.linalg.solve(matrix, b))
+    again = conjugate_gradient(lambda v: {"a": matrix @ v["a"]}, {"a": b}, 9)
+    assert torch.allclose(again["a"], found["a"])
+
+
+def prox(engine: str, lam: float, inner_lr: float, steps: int) -> MinibatchProx:
+    name, chunk = ENGINES[engine]
+    sizes = (steps, steps, 99, 99, 0.9)
+    return MinibatchProx(Smooth(), 1, regression, inner_lr, *sizes, lam, name, chunk)
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_minibatch_prox_descends_the_minimum_of_the_held_support_loss(engine: str) -> None:
+    """Of m(theta) = min over phi of L(phi) + lam / 2 |phi - theta|^2 by central differences along a direction."""
+    learner, tasks, lam = prox(engine, 5.0, 0.03, 300), waves(2), 5.0
+    found = meta_gradient(learner, tasks)
+    along = {name: torch.randn(value.shape) for name, value in found.items()}
+
+    def minimum(at: float) -> Tensor:
+        total = torch.tensor(0.0)
+        theta = {n: value.detach() + at * along[n] for n, value in learner.named_parameters()}
+        for x, y in zip(*tasks.support, strict=True):
+            phi = learner.adapt(theta, Examples(x, y), 0).phi
+            held = sum(((phi[n] - value) ** 2).sum() for n, value in within(theta, "net").items())
+            total += (F.mse_loss(call(learner.net, phi, x), y) + lam / 2 * held) / tasks.n_tasks
+        return total
+
+    slope = (minimum(1e-5) - minimum(-1e-5)) / 2e-5
+    assert torch.allclose(slope, dot(found, along), rtol=1e-5)
+
+
+@pytest.mark.parametrize("build", [lambda: imaml("loop", 2.0, 1.0, 3, 5), lambda: prox("loop", 2.0, 1.0, 3)])
+def test_a_pull_that_would_run_away_is_refused(build: Callable[[], MAML]) -> None:
+    with pytest.raises(ValueError, match=r"algo.inner_lr=1.0 with algo.lam=2.0 runs away .* below 2 / lam = 1"):
+        build()
+
+
+def test_inner_optimizers_step_as_torch_does() -> None:
+    """torch.optim's SGD, SGD with momentum and Adam with a first moment of nothing, five steps on a quartic."""
+    start = {"a": torch.tensor([1.0, -2.0]), "b": torch.tensor(0.5)}
+    for rule, build in {
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.01),
+        "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+        "adam": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.0, 0.999)),
+    }.items():
+        inner = InnerOptimizer(rule)
+        theirs = {name: value.clone().requires_grad_() for name, value in start.items()}
+        optim, phi, memory = build(list(theirs.values())), start, inner.start(start)
+        for step in range(5):
+            optim.zero_grad()
+            sum((value**4).sum() for value in theirs.values()).backward()
+            optim.step()
+            phi, memory = inner.step(phi, {n: 4 * v**3 for n, v in phi.items()}, memory, step, lambda _: 0.01)
+        assert all(torch.allclose(phi[name], theirs[name], atol=1e-9) for name in start), rule
+
+
+def test_a_long_gradient_is_shortened_and_a_short_one_is_not() -> None:
+    """(3, 4) is 5 long: shortened to 1 it is (0.6, 0.8)."""
+    grads = {"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}
+    short = clipped(grads, 1.0)
+    assert [short["a"].item(), short["b"].item()] == pytest.approx([0.6, 0.8])
+    assert clipped(grads, 6.0) == grads
+
+
+@pytest.mark.parametrize("rule", ["momentum", "adam"])
+def test_inner_optimizers_agree_between_loop_and_vmap(rule: str) -> None:
+    more = {"inner_optimizer": rule, "inner_clip_norm": 0.5, "inner_lr": 0.01}
+    one, other = (meta_gradient(learner_of(MAML, engine, 3, **more), batch()) for engine in ("loop", "vmap"))
+    assert furthest(one, other) < 1e-9
+    assert furthest(one, meta_gradient(learner_of(MAML, "loop", 3, inner_lr=0.01), batch())) > 1e-3
+
+
+def test_learn2learn_refuses_other_inner_optimizers() -> None:
+    with pytest.raises(ValueError, match=r"algo.inner_optimizer and algo.inner_clip_norm need algo.engine=vectorized"):
+        learner_of(MAML, "learn2learn", inner_optimizer="adam")

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+
+from metarun.report.figures import PALETTE
+from metarun.report.predictions import prediction_picture
+from metarun.types import Batch, Examples, Prediction
+
+
+def batch(dimensions: int = 1) -> Batch:
+    x = torch.linspace(-1, 1, 20)[None, :, None].expand(3, -1, dimensions)
+    return Batch(Examples(x[:, ::5], x[:, ::5, :1]), Examples(x, x[..., :1]), 0)
+
+
+def colours(picture: bytes | None) -> np.ndarray:
+    assert picture is not None
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).reshape(-1, 3)
+
+
+def seen(pixels: np.ndarray, colour: str) -> int:
+    return int((pixels == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(1).sum())
+
+
+def test_support_points_mean_and_band_are_drawn() -> None:
+    """The band takes a tenth of a panel at least, in the mean's colour at a fifth of its strength on white."""
+    mean = torch.zeros(3, 20, 1)
+    without = colours(prediction_picture(batch(), Prediction(mean, None)))
+    with_band = colours(prediction_picture(batch(), Prediction(mean, torch.ones(3, 20, 1))))
+    for pixels in (without, with_band):
+        assert seen(pixels, PALETTE[0]) > 100
+        assert seen(pixels, PALETTE[1]) > 100
+    pale = (with_band == [204, 227, 240]).all(1).sum(), (without == [204, 227, 240]).all(1).sum()
+    assert pale[0] > 0.1 * len(with_band) > 100 * pale[1]
+
+
+def test_functions_of_more_than_a_number_are_not_drawn() -> None:
+    assert prediction_picture(batch(dimensions=2), Prediction(torch.zeros(3, 20, 1), None)) is None

@@ -1,0 +1,155 @@
+"""What the methods that pretrain on single images do, in float64: the training stage, and what each fits to a task."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import noise_tasks
+from omegaconf import DictConfig, OmegaConf
+from test_gradients import batch, conv4, furthest
+from test_metric import Identity, logits
+from torch import nn
+
+from metarun.algos.baseline import Baseline
+from metarun.algos.baseline_pp import BaselinePP, CosineHead
+from metarun.algos.finetune import FineTune
+from metarun.algos.meta_baseline import MetaBaseline
+from metarun.algos.pretraining import Pretraining
+from metarun.algos.simpleshot import SimpleShot
+from metarun.build import build_learner, build_source
+from metarun.errors import ConfigError
+from metarun.types import Batch, Examples
+
+pytestmark = pytest.mark.usefixtures("doubles")
+
+LR, STEPS, DECAY = 0.1, 7, 0.01
+LEARNERS = {
+    "simpleshot": lambda backbone, chunk: SimpleShot(backbone, 12, "cl2n", "auto", chunk),
+    "baseline": lambda backbone, chunk: Baseline(backbone, 12, LR, STEPS, DECAY, "auto", chunk),
+    "baseline_pp": lambda backbone, chunk: BaselinePP(backbone, 12, 5.0, LR, STEPS, DECAY, "auto", chunk),
+    "finetune": lambda backbone, chunk: FineTune(backbone, 12, LR, STEPS, DECAY, "auto", chunk),
+    "meta_baseline": lambda backbone, chunk: MetaBaseline(backbone, 12, 10, 0.6, 32, 5.0, "auto", chunk),
+}
+
+
+def examples(n: int = 24) -> Examples:
+    return noise_tasks().labelled("train", np.arange(n))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_it_pretrains_on_the_cross_entropy_of_all_training_classes(name: str) -> None:
+    """With running averages in BatchNorm, which move as torch's own do: 0.9 of the old and 0.1 of the new."""
+    learner: Pretraining = LEARNERS[name](conv4("running"), 1).train()
+    x, y = examples()
+    first = F.conv2d(x, learner.backbone.blocks[0].weight, stride=2, padding=1)
+    expected = F.cross_entropy(learner.classifier(copy.deepcopy(learner.backbone)(x)), y)
+    loss, metrics = learner.meta_loss(Examples(x, y))
+    assert torch.allclose(loss, expected)
+    assert metrics["loss"] == loss.detach()
+    assert torch.allclose(learner.backbone.blocks[1].running_mean, 0.1 * first.mean((0, 2, 3)))
+    assert torch.allclose(learner.backbone.blocks[1].running_var, 0.9 + 0.1 * first.var((0, 2, 3)))
+
+
+@pytest.mark.parametrize("bn", ["transductive", "support", "running"])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_loop_over_tasks_and_vmap_give_the_same_scores(name: str, bn: str) -> None:
+    scores = []
+    for chunk in (1, 4):
+        torch.manual_seed(0)
+        learner = LEARNERS[name](conv4(bn), chunk).train()
+        learner.meta_loss(examples())
+        scores.append(learner.eval().evaluate(batch()))
+    assert furthest(*scores) < 1e-9
+
+
+def test_simpleshot_takes_off_the_mean_and_scales_to_length_one() -> None:
+    """Mean (1, 1). Support (3, 1), (1, 4) -> (1, 0), (0, 1); query (4, 5) - (1, 1) = (3, 4) -> (0.6, 0.8): squared
+    distances 0.16 + 0.64 = 0.8 and 0.36 + 0.04 = 0.4. Not centred, not scaled: 1 + 16 = 17 and 9 + 1 = 10."""
+    expected = {"cl2n": [-0.8, -0.4], "un": [-17.0, -10.0]}
+    for features, distances in expected.items():
+        learner = SimpleShot(Identity(2), 3, features, "auto", 1)
+        learner.mean.fill_(1.0)
+        assert torch.allclose(logits(learner, [[3.0, 1], [1, 4]], [0, 1], [[4.0, 5]]), torch.tensor([distances]))
+
+
+def test_simpleshots_mean_follows_the_training_batches() -> None:
+    """0.1 of the first batch's mean 1, then 0.9 of that and 0.1 of the second's mean 3: 0.39."""
+    learner = SimpleShot(Identity(2), 3, "cl2n", "auto", 1).train()
+    for value in (1.0, 3.0):
+        learner.meta_loss(Examples(torch.full((4, 2), value), torch.tensor([0, 1, 2, 0])))
+    assert torch.allclose(learner.mean, torch.full((2,), 0.39))
+
+
+@pytest.mark.parametrize("name", ["baseline", "baseline_pp"])
+def test_a_tasks_head_is_what_torchs_optimizer_makes_of_it(name: str) -> None:
+    torch.manual_seed(0)
+    support, query, y = torch.randn(6, 4), torch.randn(5, 4), torch.tensor([0, 1, 2, 2, 1, 0])
+    learner = LEARNERS[name](Identity(4), 1)
+    if name == "baseline":
+        head = nn.Linear(4, 3)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+    else:
+        head = CosineHead(4, 3, 5.0)
+        unit = support / support.norm(dim=1, keepdim=True)
+        head.weight.data = torch.stack([unit[y == c].mean(0) for c in range(3)])
+    fit(head, support, y)
+    assert torch.allclose(logits(learner, support.tolist(), y.tolist(), query.tolist()), head(query))
+
+
+def fit(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    optim = torch.optim.SGD(module.parameters(), LR, weight_decay=DECAY)
+    for _ in range(STEPS):
+        optim.zero_grad()
+        F.cross_entropy(module(x), y).backward()
+        optim.step()
+
+
+def test_fine_tuning_is_what_torchs_optimizer_makes_of_a_copy_of_the_network() -> None:
+    learner, task = LEARNERS["finetune"](conv4(), 1).eval(), batch(1)
+    before = copy.deepcopy(learner.state_dict())
+    x, y, query = task.support.x[0], task.support.y[0], task.query.x[0]
+    net = nn.Sequential(copy.deepcopy(learner.backbone), nn.Linear(6, 3))
+    embedded = F.normalize(net[0](x), dim=1).detach()
+    net[1].weight.data = torch.stack([embedded[y == c].mean(0) for c in range(3)])
+    nn.init.zeros_(net[1].bias)
+    fit(net, x, y)
+    expected = F.cross_entropy(net(query), task.query.y[0])
+    assert torch.allclose(learner.evaluate(task)["loss"], expected)
+    assert furthest(learner.state_dict(), before) == 0
+
+
+def test_meta_baseline_takes_images_then_tasks_wherever_the_stream_starts() -> None:
+    learner, source = LEARNERS["meta_baseline"](conv4(), 1), noise_tasks()
+    whole = list(islice(learner.train_stream(source, 0, 2), 9))
+    assert [type(one) for one in whole] == [Examples] * 6 + [Batch] * 3
+    assert [len(one.y) for one in whole[:6]] == [32] * 6
+    for start in (4, 6, 7):
+        for one, other in zip(learner.train_stream(source, start, 2), whole[start:], strict=False):
+            pairs = (
+                zip(one, other, strict=True) if isinstance(one, Examples) else zip(one.query, other.query, strict=True)
+            )
+            assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_meta_baseline_scales_the_cosine_to_class_means() -> None:
+    """Class means (1, 1) and (0, 1); the query (0, 2) has cosines sqrt(1/2) and 1, times 5."""
+    learner = LEARNERS["meta_baseline"](Identity(2), 1)
+    got = logits(learner, [[2.0, 0], [0, 2], [0, 1]], [0, 0, 1], [[0.0, 2]])
+    assert torch.allclose(got, torch.tensor([[5 * 0.5**0.5, 5.0]]))
+
+
+def test_data_without_labelled_images_is_refused_when_the_learner_is_built(settings: Callable[..., DictConfig]) -> None:
+    config = settings("algo=baseline")
+    OmegaConf.resolve(config)
+    source = build_source(config, torch.device("cpu"))
+    source.info = replace(source.info, train_classes=None)
+    with pytest.raises(ConfigError, match="Baseline trains on single labelled examples, and the chosen data has none"):
+        build_learner(config, source)
