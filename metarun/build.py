@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from metarun import machine
 from metarun.algos.learner import Learner
 from metarun.check import BUILD_KEYS
-from metarun.errors import ConfigError, wrong_input
+from metarun.cli import CONF
+from metarun.errors import ConfigError, nearest, wrong_input
 from metarun.report.sinks import RunFacts, Sink
 from metarun.run.offline import OfflineRun, Parts
 from metarun.seeding import seed_everything
@@ -26,8 +29,12 @@ from metarun.types import EpisodePlan, EpisodeShape, OptimFactory, TaskSource
 def build_parts(config: DictConfig, facts: RunFacts) -> Parts:
     """Source, learner and optimizers of checked settings.
 
+    torch gets `config.threads`; `auto` leaves them to it, and to a launcher, which sets OMP_NUM_THREADS.
+
     Raises: ConfigError if the parts do not go together, or data is missing.
     """
+    if config.threads != "auto":
+        torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     source = build_source(config, device)
     learner = build_learner(config, source).to(device)
@@ -42,10 +49,30 @@ def build_parts(config: DictConfig, facts: RunFacts) -> Parts:
 def build_source(config: DictConfig, device: torch.device) -> TaskSource:
     """The task source of `config.data`."""
     data = config.data
-    train = EpisodeShape(data.train.n_way, data.train.k_shot, data.train.n_query)
-    test = EpisodeShape(data.n_way, data.k_shot, data.n_query)
-    plan = EpisodePlan(train, test, config.seed, data.eval_seed)
-    source: TaskSource = _construct(data, BUILD_KEYS["data"], plan=plan, device=device)
+    plan = EpisodePlan(_shape(data.train), _shape(data), config.seed, data.eval_seed)
+
+    def open_source(name: str) -> TaskSource:
+        return _construct(shipped_source(config, name), BUILD_KEYS["data"], plan=plan, device=device)  # type: ignore[no-any-return]
+
+    source: TaskSource = _construct(data, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)
+    return source
+
+
+def shipped_source(config: DictConfig, name: str) -> DictConfig:
+    """The settings of `data=NAME` as they are shipped, beside the rest of `config`.
+
+    Raises: ConfigError if there is no such source.
+    """
+    file = CONF / "data" / f"{name}.yaml"
+    if not file.is_file():
+        known = sorted(path.stem for path in file.parent.glob("*.yaml"))
+        raise ConfigError(f"there is no data={name}{nearest(name, known)}; choices are {', '.join(known)}")
+    other = config.copy()
+    node = OmegaConf.load(file)
+    assert isinstance(node, DictConfig)
+    other.data = node.get("data", node)  # under `data` where the file sets more than the source
+    OmegaConf.resolve(other.data)
+    source: DictConfig = other.data
     return source
 
 
@@ -53,7 +80,15 @@ def build_learner(config: DictConfig, source: TaskSource) -> Learner:
     """The learner of `config.algo` on `config.backbone`, its weights drawn from the run's seed."""
     seed_everything(config.seed, "weights")
     backbone = _construct(config.backbone, input_shape=source.info.input_shape, bn=config.bn)
-    learner: Learner = _construct(config.algo, backbone=backbone, n_way=source.info.n_way)
+    info = source.info
+    if info.train_classes is None and "train_classes" in _asked(config.algo):
+        raise ConfigError(
+            f"{config.algo['_target_'].rpartition('.')[2]} trains on single labelled examples, and the chosen data "
+            "has none; choose another algo or data"
+        )
+    told = ("input_shape", "n_way", "outputs", "objective", "train_classes", "prior")
+    facts = {"backbone": backbone, "bn": config.bn, **{name: getattr(info, name) for name in told}}
+    learner: Learner = _construct(config.algo, **facts)
     seed_everything(config.seed, "training")
     return learner
 
@@ -86,15 +121,39 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+@contextmanager
+def held_device(name: str) -> Iterator[torch.device]:
+    """The device of `device=name` while a run is on it; `auto` takes the GPU that the fewest other runs are on.
+
+    Raises: ConfigError if it is not there.
+    """
+    if name != "auto" or torch.cuda.device_count() < 2:
+        yield choose_device(name)
+        return
+    with machine.seat(machine.gpus()) as index:
+        yield torch.device("cuda", index)
+
+
 def _construct(node: DictConfig, without: Set[str] = frozenset(), **facts: Any) -> Any:
     """What `node` describes, handed those of the runtime facts that its constructor asks for."""
-    asked = inspect.signature(get_object(node["_target_"])).parameters
     kept = OmegaConf.masked_copy(node, [str(key) for key in node if key not in without])
     factory = instantiate(kept, _convert_="all", _partial_=True)
     if node.get("_partial_"):
         return factory
     with wrong_input():
-        return factory(**{name: fact for name, fact in facts.items() if name in asked})
+        return factory(**{name: fact for name, fact in facts.items() if name in _asked(node)})
+
+
+def _asked(node: DictConfig) -> Set[str]:
+    return inspect.signature(get_object(node["_target_"])).parameters.keys()
+
+
+def _shape(node: DictConfig) -> EpisodeShape:
+    n_way = node.n_way if "n_way" in node else 0
+    if OmegaConf.is_list(node.k_shot):
+        least, most = node.k_shot
+        return EpisodeShape(n_way, least, node.n_query, most)
+    return EpisodeShape(n_way, node.k_shot, node.n_query)
 
 
 def _optim_factory(node: DictConfig) -> OptimFactory:

@@ -13,16 +13,21 @@ from metarun.errors import ConfigError, nearest
 from metarun.schema import CHOICES, GROUPS, RANGES, Config
 
 # Keys of a group that build.py reads itself, and facts that it hands to whichever constructor asks for them.
-BUILD_KEYS = {"data": {"n_way", "k_shot", "n_query", "train", "eval_seed", "steps"}, "optim": {"clip_norm", "schedule"}}
+BUILD_KEYS = {
+    "data": {"n_way", "k_shot", "n_query", "train", "eval_seed", "steps", "wide"},
+    "optim": {"clip_norm", "schedule"},
+}
 FACTS = {
-    "data": {"plan", "device"},
+    "data": {"plan", "device", "open_source"},
     "backbone": {"input_shape", "bn"},
-    "algo": {"backbone", "n_way"},
+    "algo": {"backbone", "bn", "input_shape", "n_way", "outputs", "objective", "train_classes", "prior"},
     "optim": {"params"},
     "optim.schedule": {"optimizer"},
     "run": {"parts"},
     "logger": {"facts"},
 }
+
+NO_BACKBONE = "torch.nn.Identity"
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +43,47 @@ def check(config: DictConfig) -> None:
     for key, choices in CHOICES.items():
         value = OmegaConf.select(config, key)
         if _has(config, key) and value not in choices:
-            problems.append(f"{key}={value} is not one of {', '.join(choices)}{nearest(str(value), choices)}")
-    ways = config.data.train.n_way
-    if "n_way" in _parameters(config.algo["_target_"]) and ways != config.data.n_way:
-        problems.append(
-            f"data.train.n_way={ways} must be data.n_way={config.data.n_way}: the chosen algo has a head of that size"
-        )
+            words = [str(choice) for choice in choices]
+            problems.append(f"{key}={value} is not one of {', '.join(words)}{nearest(str(value), words)}")
+    problems += [_algo_and_data(config.algo["_target_"], config.data) or "", _algo_and_backbone(config) or ""]
+    if "n_way" in config.data and OmegaConf.is_list(config.data.train.k_shot):
+        problems.append(f"data.train.k_shot={config.data.train.k_shot} must be one number where tasks have classes")
     problems = [problem for problem in problems if problem]
     if problems:
         raise ConfigError("\n".join(problems))
     _warn(config)
+
+
+def _algo_and_data(algo: str, data: DictConfig) -> str | None:
+    """What keeps the algorithm from learning the data's tasks, if anything."""
+    found = getattr(get_object(data["_target_"]), "kinds", ("classification" if "n_way" in data else "regression",))
+    kinds = getattr(get_object(algo), "kinds", None)
+    if kinds is None:
+        return f"algo._target_={algo} is no Learner, see metarun/algos/learner.py"
+    names = algo.rpartition(".")[2], data["_target_"].rpartition(".")[2]
+    if not set(kinds) & set(found):
+        are = " and ".join(found)
+        return (
+            f"{names[0]} is for {' and '.join(kinds)}; the tasks of {names[1]} are {are}: choose another algo or data"
+        )
+    heads = "outputs" in _parameters(algo) and "n_way" in data and "n_way" in data.train
+    if heads and data.train.n_way != data.n_way:
+        return (
+            f"data.train.n_way={data.train.n_way} must be data.n_way={data.n_way}: "
+            "the chosen algo has a head of that size"
+        )
+    return None
+
+
+def _algo_and_backbone(config: DictConfig) -> str | None:
+    """Whether a backbone is chosen where none is asked for, or the other way round."""
+    name = config.algo["_target_"].rpartition(".")[2]
+    asked, given = "backbone" in _parameters(config.algo["_target_"]), config.backbone["_target_"] != NO_BACKBONE
+    if asked and not given:
+        return f"{name} needs a network: choose another backbone than none"
+    if given and not asked:
+        return f"{name} has no use for a backbone, all that it has are the settings of algo: set backbone=none"
+    return None
 
 
 def _root() -> list[str]:
@@ -87,5 +123,7 @@ def _warn(config: DictConfig) -> None:
         log.warning("algo.task_chunk has no effect with algo.engine=learn2learn, which loops over tasks")
     if value("run.val_every") is not None and value("run.val_every") > value("run.steps"):
         log.warning("run.val_every is above run.steps: the run is validated once, at its end")
+    if value("data.trainval"):
+        log.warning("data.trainval=true: classes of val are trained on, so the best step by validation means little")
     if value("run.test_tasks") < 600:
         log.warning("run.test_tasks=%s is few for a number to believe; papers use 600 or more", value("run.test_tasks"))

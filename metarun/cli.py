@@ -21,7 +21,7 @@ def main() -> None:
 
 def command(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 130 or 143 interrupted."""
-    from metarun.errors import ConfigError
+    from metarun.errors import ConfigError, Refused
 
     try:
         if arguments and _is_word(arguments[0]):
@@ -36,7 +36,7 @@ def command(arguments: Sequence[str]) -> int:
             show_help(CONF, arguments)
         else:
             return _hydra(arguments)
-    except ConfigError as error:
+    except (ConfigError, Refused) as error:
         print(f"metarun: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
@@ -48,6 +48,18 @@ def _is_word(argument: str) -> bool:
     return "=" not in argument and argument[:1] not in "-+~"
 
 
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for what Hydra has no flag for, as `--optim.lr=0.1` from W&B's `${args}`."""
+    from hydra._internal.utils import get_args_parser
+
+    from metarun.errors import ConfigError
+
+    for flag in get_args_parser().parse_known_args(list(arguments))[1]:
+        setting = flag.lstrip("-")
+        hint = f"; settings are typed without --: {setting} (in a W&B sweep, ${{args_no_hyphens}})"
+        raise ConfigError(f"there is no flag {flag.partition('=')[0]}{hint if '=' in flag else ''}")
+
+
 def _hydra(arguments: Sequence[str]) -> int:
     """Compose the settings and run each job, with Hydra's errors made readable."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, instead of printing and exiting with 1
@@ -55,32 +67,56 @@ def _hydra(arguments: Sequence[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from metarun import names, schema
+    from metarun import launch, names, schema
     from metarun.errors import ConfigError
 
+    _check_flags(arguments)
     schema.register()
     names.register()
+    launch.register(CONF)
     codes: list[int] = []
     sweep = bool({"-m", "--multirun"} & set(arguments))
-    if sweep:
-        from metarun.sweep import ENVIRONMENT, sweep_name
+    search = next((argument for argument in arguments if argument.startswith("search=")), None)
+    if search:
+        from metarun.search import require
 
-        os.environ[ENVIRONMENT] = sweep_name(arguments)
+        require(search, sweep)
+    if sweep and os.environ.get("WANDB_SWEEP_ID"):
+        raise ConfigError("under `wandb agent` a command is one run: leave out -m")
+    here = os.getpid()
+    if not sweep and any(argument.startswith("hydra/launcher=") for argument in arguments):
+        print("hydra/launcher has no effect without -m")
 
-    def job(config: Any) -> None:
+    def job(config: Any) -> float | None:
         from metarun.job import run_new
 
-        codes.append(run_new(config))
-        if codes[-1] > 128 and sweep:  # a signal ends the sweep, not just this job
-            from metarun.run.interrupt import Interrupted
+        if search:
+            from metarun.search import wait_for_others
 
-            print("the sweep stopped; the same command goes on with it")
-            raise Interrupted(codes[-1] - 128)
+            wait_for_others()
+        codes.append(run_new(config))
+        if codes[-1] > 128 and sweep:
+            from metarun.run.interrupt import Interrupted, hand_on
+
+            launched = os.getpid() != here
+            if search and launched:  # a trial that did not come to its end is not to be told to the study
+                raise Interrupted(codes[-1] - 128)
+            hand_on(codes[-1] - 128, launched)
+        if not sweep:
+            return None
+        from metarun.search import objective
+
+        return objective()
 
     sys.argv[1:] = arguments
     sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+        if sweep:
+            from metarun.sweep import run_sweep
+
+            return run_sweep(main, arguments)
+        main()
     except (HydraException, OmegaConfBaseException) as error:
         from metarun.explain import explain
 
@@ -91,8 +127,4 @@ def _hydra(arguments: Sequence[str]) -> int:
         raise ConfigError(
             f"cannot write {error.filename}: {error.strerror}. Set paths.outputs=FOLDER or hydra.run.dir=FOLDER"
         ) from error
-    if sweep:
-        from metarun.sweep import SweepTable
-
-        return int(SweepTable.failed > 0)
     return max(codes, default=0)

@@ -11,6 +11,12 @@ class ConfigError(ValueError):
     """The settings or the input are wrong; the message says what to type instead. Exit code 2."""
 
 
+class Refused(KeyboardInterrupt):
+    """A ConfigError from inside Hydra, which takes exceptions of callbacks for warnings, and of jobs for failures."""
+
+    exit_code = 2
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the known word nearest to `word`, or nothing."""
     known = list(known)

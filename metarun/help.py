@@ -15,13 +15,23 @@ EXAMPLES = (
     ("metarun algo=protonet data=omniglot data.n_way=20 data.k_shot=5", "another task"),
     ("metarun -m algo=maml,fomaml,protonet seed=0,1,2 logger=none", "nine runs, one after the other"),
     (
+        "metarun -m algo=maml,protonet seed=0,1,2 hydra/launcher=joblib",
+        "six runs, as many at a time as there are cores",
+    ),
+    (
         "metarun compare outputs/sweeps/NAME --baseline algo=maml",
         "the nine, means over seeds, paired over test tasks",
     ),
+    ("metarun -m search=maml data=omniglot", "twenty runs with settings that Optuna proposes; the best of them"),
     ("metarun resume outputs/DATE/RUN", "go on after an interruption"),
 )
 
-GROUPS = ("data", "backbone", "algo", "optim", "optim/schedule", "run", "logger", "experiment")
+GROUPS = (
+    "data", "backbone", "algo", "optim", "optim/schedule", "run", "logger",
+    "experiment", "tuned", "search", "hydra/launcher",
+)  # fmt: skip
+
+HEADS = {"experiment": "+experiment=", "tuned": "settings that come by themselves with DATA-ALGO"}
 
 
 def show_help(conf: Path, arguments: Sequence[str]) -> None:
@@ -35,6 +45,7 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
         Text("metarun list [PATH] | show RUN                 what ran and how it ended; one run with its curves")
     )
     screen.print(Text("metarun compare PATH ...                       finished runs, task by task (compare --help)"))
+    screen.print(Text("metarun data [prepare|show NAME]               data sets at hand; fetch one; draw its tasks"))
     screen.print(Text("metarun --cfg job | --version | --config-dir DIR   settings; version; your own YAML files\n"))
     for group in GROUPS:
         choices = {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}
@@ -44,7 +55,7 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
             table.add_column(overflow="fold")
             for name, file in choices.items():
                 table.add_row(f"  {name}", Text(meaning(file)))
-            screen.print(Text(f"+{group}=" if group == "experiment" else f"{group}=", style="bold"))
+            screen.print(Text(HEADS.get(group, f"{group}="), style="bold"))
             screen.print(table)
     screen.print("\n[bold]examples[/bold]")
     for line, what in EXAMPLES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +14,20 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from metarun.build import build_logger, build_parts, build_run
+from metarun.build import build_logger, build_parts, build_run, held_device
 from metarun.check import check
+from metarun.describe import GROUPS, asked, built, run_facts
 from metarun.errors import ConfigError, wrong_input
-from metarun.names import run_name
+from metarun.launch import STARTED_FILE
 from metarun.report.console import ConsoleSink, config_tree, console, end_table, start_logging, stop_logging
+from metarun.report.pictures import curve_picture, episode_picture
 from metarun.report.sinks import RunFacts, Sink
 from metarun.run import record
-from metarun.run.interrupt import stop_requests
+from metarun.run.interrupt import STOP_FILE, stop_requests
 from metarun.run.offline import OfflineRun, Parts
+
+TASKS_DRAWN = 3
+TASKS_PREDICTED = 4
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +45,24 @@ def run_new(config: DictConfig) -> int:
         if (folder / "run.log").exists():
             raise ConfigError(f"{folder} already holds a run; go on with it by: metarun resume {folder}")
         return _run(config, folder, choices, list(overrides), None)
-    status = (record.read_results(folder) or {}).get("status")
+    stop = Path(hydra.sweep.dir) / STOP_FILE
+    if stop.exists():
+        return 128 + signal.SIGINT
     if config.sweep.rerun == "all":
-        _clear(folder)
-    elif status == "finished":
+        _clear(folder, stop.with_name(STARTED_FILE).stat().st_mtime_ns)
+    status = (record.read_results(folder) or {}).get("status")
+    if status == "finished":
         return 0
-    elif status == "failed" and config.sweep.rerun != "failed":
+    if status == "failed" and config.sweep.rerun != "failed":
         return 1
-    return _run(config, folder, choices, list(overrides), folder.resolve().parent.name, quiet=True)  # one table for all
+    return _run(config, folder, choices, list(overrides), folder.resolve().parent.name, stop)
 
 
-def _clear(folder: Path) -> None:
-    """Take away what an earlier run left, the settings aside."""
+def _clear(folder: Path, before: int) -> None:
+    """Take away what a run left `before` that moment, the settings aside; a requeued job keeps its own."""
     for path in folder.iterdir():
+        if path.stat().st_mtime_ns >= before:
+            continue
         if path.is_dir() and path.name != ".hydra":
             shutil.rmtree(path)
         elif path.is_file():
@@ -82,9 +93,9 @@ def _run(
     choices: DictConfig,
     overrides: list[str],
     sweep: str | None,
-    quiet: bool = False,
+    stop_file: Path | None = None,
 ) -> int:
-    screen = console(quiet)
+    screen = console(quiet=stop_file is not None)  # one table for the whole sweep
     with _alone_in(folder), _logging_to(folder, screen):
         (folder / "results.json").unlink(missing_ok=True)
         try:
@@ -95,18 +106,11 @@ def _run(
             return 2
         OmegaConf.resolve(config)
         settings: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-        chosen = {group: str(choices[group]) for group in ("algo", "data", "backbone", "optim", "run", "logger")}
+        chosen = {group: str(choices[group]) for group in GROUPS}
         screen.print(config_tree(settings, chosen))
-        facts = RunFacts(
-            name=run_name(config, choices),
-            group=sweep or f"{chosen['algo']}-{chosen['data']}-{config.data.n_way}w{config.data.k_shot}s",
-            job_type="train",
-            tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={config.bn}"],
-            config=_flat(settings) | chosen,
-            folder=_shown(folder),
-        )
-        results = _what(config, chosen, overrides)
-        code = _execute(config, facts, results, screen)
+        facts = run_facts(config, choices, _shown(folder), sweep)
+        results = asked(config, chosen, overrides)
+        code = _execute(config, facts, results, screen, stop_file)
         if code == 0:
             screen.print()
             screen.print(end_table(results, _shown(folder), facts.notes))
@@ -115,25 +119,30 @@ def _run(
         return code
 
 
-def _execute(config: DictConfig, facts: RunFacts, results: dict[str, Any], screen: Console) -> int:
+def _execute(
+    config: DictConfig, facts: RunFacts, results: dict[str, Any], screen: Console, stop_file: Path | None
+) -> int:
     """Build and run, filling `results`; writes results.json and closes the sinks whatever happens."""
     run: OfflineRun | None = None
     sinks: list[Sink] = []
     code = 1
     try:
-        with stop_requests() as stop:
+        with stop_requests(stop_file) as stop, held_device(config.device) as device:
+            config.device = str(device)  # what `auto` comes to
             run = build_run(config, build_parts(config, facts))
             parts = run.parts
-            results |= _built(parts, config.run.test_tasks)
+            results |= built(parts, config.run.test_tasks)
             if run.resumable():
                 with wrong_input():
                     run.restore()
-                screen.print(f"going on from step {run.progress.step}")
+                log.info("going on from step %d", run.progress.step)
             stop.raise_if_made()
             log.info("engine %s on %s", parts.learner.engine, parts.device)
             sinks += [build_logger(config, facts), ConsoleSink(screen, run.steps)]
             results["wandb_id"] = facts.wandb_id
+            _show_tasks(parts, sinks)
             results |= run.execute(sinks, stop)
+            _show_predictions(parts, sinks)
         results["status"], code = "finished", 0
     except KeyboardInterrupt as interrupted:
         code = getattr(interrupted, "exit_code", 130)
@@ -148,9 +157,47 @@ def _execute(config: DictConfig, facts: RunFacts, results: dict[str, Any], scree
     finally:
         results |= run.facts() if run else {}
         record.write_results(facts.folder, results)
-        for sink in reversed(sinks):
-            sink.finish(results, code)
+        try:
+            if code == 0:
+                _show_curves(facts.folder, sinks)
+        finally:
+            for sink in reversed(sinks):
+                sink.finish(results, code)
     return code
+
+
+def _show_tasks(parts: Parts, sinks: list[Sink]) -> None:
+    """Draw the first training tasks into episodes.png, where they can be drawn."""
+    picture = episode_picture(next(parts.source.episodes("train", 0, TASKS_DRAWN)), TASKS_DRAWN)
+    if picture:
+        path = parts.facts.folder / "episodes.png"
+        picture.save(path)
+        for sink in sinks:
+            sink.show("episodes", path)
+
+
+def _show_predictions(parts: Parts, sinks: list[Sink]) -> None:
+    """Draw what the tested learner predicts of the first test tasks into predictions.png, where they are functions."""
+    batch = next(parts.source.episodes("test", 0, TASKS_PREDICTED))
+    predicted = parts.learner.eval().predictions(batch)
+    if predicted is None:
+        return
+    from metarun.report.predictions import prediction_picture  # imports the drawing library, which takes a second
+
+    if picture := prediction_picture(batch, predicted):
+        path = parts.facts.folder / "predictions.png"
+        path.write_bytes(picture)
+        for sink in sinks:
+            sink.show("predictions", path)
+
+
+def _show_curves(folder: Path, sinks: list[Sink]) -> None:
+    """Draw learning curves into curves.png, where somebody will look at them."""
+    if any(sink.shows for sink in sinks) and (picture := curve_picture(folder)):
+        path = folder / "curves.png"
+        path.write_bytes(picture)
+        for sink in sinks:
+            sink.show("curves", path)
 
 
 def _say_how_to_go_on(screen: Console, folder: Path, results: dict[str, Any]) -> None:
@@ -162,51 +209,6 @@ def _say_how_to_go_on(screen: Console, folder: Path, results: dict[str, Any]) ->
     step = results.get("saved_step")
     start = f"from the checkpoint of step {step}" if step else "from the start"
     screen.print(f"go on {start} with: metarun resume {_shown(folder)}")
-
-
-def _built(parts: Parts, test_tasks: int) -> dict[str, Any]:
-    """The fields of results.json that building a run makes known."""
-    return {
-        "engine": parts.learner.engine,
-        **parts.learner.describe(),
-        "parameters": sum(p.numel() for p in parts.learner.parameters()),
-        "device": str(parts.device),
-        "split_sha256": parts.source.info.split_sha256,
-        "episode_sha256": parts.source.fingerprint("test", test_tasks),
-        "source": parts.source.info.facts,
-    }
-
-
-def _what(config: DictConfig, chosen: dict[str, str], overrides: list[str]) -> dict[str, Any]:
-    """The fields of results.json that are known before anything is built."""
-    train = config.data.train
-    return {
-        "status": "running",
-        "error": None,
-        **{group: chosen[group] for group in ("algo", "data", "backbone")},
-        "seed": config.seed,
-        **{key: config.data[key] for key in ("n_way", "k_shot", "n_query")},
-        "train": {key: train[key] for key in ("n_way", "k_shot", "n_query")},
-        "meta_batch_size": config.run.meta_batch_size,
-        "bn": config.bn,
-        "test": None,
-        "git": record.git_state(),
-        "versions": record.versions(),
-        "overrides": overrides,
-        "wandb_id": None,
-        "paper": OmegaConf.to_container(config.paper) if config.paper else None,
-    }
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted key, without what only the program cares for."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif not key.startswith("_") and not prefix.startswith(("paths.", "logger.", "sweep.")):
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _shown(folder: Path) -> Path:

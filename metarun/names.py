@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import secrets
+from urllib.parse import quote
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,23 +19,36 @@ LONGEST = 100
 
 def run_name(config: DictConfig, choices: DictConfig) -> str:
     """What a run is, in one readable word: algorithm, data, ways, shots, BatchNorm mode, seed."""
-    task = f"{config.data.n_way}w{config.data.k_shot}s"
-    words = [str(choices.algo), str(choices.data), task, config.bn, f"s{config.seed}"]
+    modes = [] if config.bn == "none" else [config.bn]
+    modes += ["trainval"] if OmegaConf.select(config, "data.trainval") else []
+    words = [str(choices.algo), str(choices.data), task_name(config.data), *modes, f"s{config.seed}"]
     return re.sub(r"[^\w.+-]+", "_", "-".join(words))[:LONGEST]
 
 
+def task_name(data: DictConfig) -> str:
+    """5w1s: 5 ways, 1 shot. k5: 5 points of a function."""
+    return f"{data.n_way}w{data.k_shot}s" if "n_way" in data else f"k{data.k_shot}"
+
+
 def settings_key(config: DictConfig) -> str:
-    """Eight characters that differ where any resolved setting differs, paths and logger aside."""
-    kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in ("hydra", "logger", "sweep")])
+    """Eight characters that differ where any resolved setting differs, paths, threads and logger aside."""
+    aside = ("hydra", "logger", "sweep", "threads")
+    kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
     for name in config.paths:
         kept.paths[name] = ""  # settings that name them are the same everywhere
     settings = OmegaConf.to_container(kept, resolve=True)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def sqlite_url(path: str) -> str:
+    """The database in the file `path`, whatever characters that has."""
+    return f"sqlite:///{quote(path)}"
+
+
 def register() -> None:
     """Make the resolvers known to OmegaConf."""
     options = {"replace": True}
+    OmegaConf.register_new_resolver("metarun.sqlite_url", sqlite_url, **options)
     OmegaConf.register_new_resolver("metarun.unique", lambda: UNIQUE, **options)
     OmegaConf.register_new_resolver(
         "metarun.run_name", lambda *, _root_: run_name(_root_, _root_.hydra.runtime.choices), **options

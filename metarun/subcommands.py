@@ -1,4 +1,4 @@
-"""What `metarun WORD ...` does: compare, list, show, resume. Imports no torch but for resume."""
+"""What `metarun WORD ...` does: compare, data, list, show, resume, rerun. Imports no torch but to run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from metarun.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUBCOMMANDS = ("compare", "list", "resume", "show")
+    from metarun.report.compare import Comparison
+
+SUBCOMMANDS = ("compare", "data", "list", "rerun", "resume", "show")
 
 UNTOLD = 200
 """Columns where there is no terminal and COLUMNS says nothing: a line a run."""
@@ -27,7 +29,7 @@ def run_subcommand(name: str, arguments: Sequence[str]) -> int:
         known = f"(there is {', '.join(SUBCOMMANDS)}; settings are KEY=VALUE)"
         raise ConfigError(f"there is no subcommand {name}{nearest(name, SUBCOMMANDS)} {known}")
     do: dict[str, Callable[[_Parser, Sequence[str]], int]] = {
-        "compare": _compare, "list": _list, "resume": _resume, "show": _show
+        "compare": _compare, "data": _data, "list": _list, "rerun": _rerun, "resume": _resume, "show": _show
     }  # fmt: skip
     try:
         return do[name](_Parser(prog=f"metarun {name}", allow_abbrev=False), arguments)
@@ -54,10 +56,12 @@ def _compare(parser: _Parser, arguments: Sequence[str]) -> int:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folders with runs in or under them")
     parser.add_argument("--by", metavar="KEYS", help="algo,data.k_shot ...; default: the settings that differ")
     parser.add_argument("--over", metavar="KEYS", default="seed", help="keys to average over; default: seed")
-    parser.add_argument("--metric", default="accuracy", help="a score of results.json; default: accuracy")
+    parser.add_argument("--metric", help="a score of results.json; default: accuracy, return, log_likelihood or mse")
     parser.add_argument("--baseline", metavar="KEY=VALUE,...", help="hold the others against it; default: the best")
     for form in ("csv", "markdown", "latex"):
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write the tables as {form} too")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write tables and figures as one page")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw all figures; into a folder: a file each")
     asked = parser.parse_args(arguments)
     baseline = _pairs(asked.baseline) if asked.baseline is not None else None
     runs = find_runs(asked.paths)
@@ -80,8 +84,38 @@ def _compare(parser: _Parser, arguments: Sequence[str]) -> int:
         (asked.csv, tables.as_csv), (asked.markdown, tables.as_markdown), (asked.latex, tables.as_latex)
     ):  # fmt: skip
         if path:
-            _write(path, write(comparisons))
+            _write(path, write(comparisons).encode())
+    if asked.html or asked.png:
+        _draw(asked.html, asked.png, comparisons, notes, ["compare", *arguments])
     return 0
+
+
+def _draw(
+    html: Path | None, png: Path | None, comparisons: Sequence[Comparison], notes: Sequence[str], command: Sequence[str]
+) -> None:
+    """Imports the drawing library, which takes a second."""
+    from metarun.report import figures
+    from metarun.report.gallery import apart, gallery, together
+    from metarun.report.page import page
+
+    found = gallery(comparisons)
+    if html:
+        _write(html, page(comparisons, found, notes, command).encode())
+    if png:
+        views = apart(found)
+        if not views:
+            raise ConfigError(f"there is nothing to draw for {png}: one group, and no metrics.jsonl with its curves")
+        if png.is_dir():
+            for name, view in views.items():
+                _write(png / f"{name}.png", figures.png(view))
+        else:
+            _write(png, figures.png(together(comparisons, found)))
+
+
+def _data(parser: _Parser, arguments: Sequence[str]) -> int:
+    from metarun.sources import data_command
+
+    return data_command(parser, arguments, _wide())
 
 
 def _list(parser: _Parser, arguments: Sequence[str]) -> int:
@@ -90,7 +124,7 @@ def _list(parser: _Parser, arguments: Sequence[str]) -> int:
         "path", nargs="?", type=Path, metavar="PATH", default=Path("outputs"), help="a folder; default: outputs"
     )
     path = parser.parse_args(arguments).path
-    from metarun.report.listing import run_table
+    from metarun.report.listing import run_table, unsynced
     from metarun.report.runs import find_runs
 
     runs = find_runs([path])
@@ -98,6 +132,9 @@ def _list(parser: _Parser, arguments: Sequence[str]) -> int:
     screen = _wide()
     if started:
         screen.print(run_table(started, time.time()))
+        commands = unsynced(started)
+        for line in ["not uploaded to W&B yet:", *commands] if commands else []:
+            screen.print(line, markup=False, soft_wrap=True)
     else:
         screen.print(f"there is no run under {path}", markup=False)
     if len(started) < len(runs):
@@ -139,6 +176,24 @@ def _resume(parser: _Parser, arguments: Sequence[str]) -> int:
     return resume(folder)
 
 
+def _rerun(parser: _Parser, arguments: Sequence[str]) -> int:
+    parser.description = "Run again what a run ran, with the settings it had, in a folder of its own."
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, as seed=1")
+    asked = parser.parse_args(arguments)
+    import shlex
+
+    from metarun.cli import CONF, command
+    from metarun.rerun import rerun_arguments
+
+    typed, notes = rerun_arguments(asked.run, asked.overrides, CONF)
+    screen = _wide()
+    screen.print(f"metarun {shlex.join(typed)}", markup=False, soft_wrap=True)
+    for note in notes or ["the code and its packages are as they were"]:
+        screen.print(note, markup=False)
+    return command(typed)
+
+
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
@@ -150,9 +205,9 @@ def _pairs(text: str) -> dict[str, str]:
     return pairs
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     try:
-        path.write_text(text)
+        path.write_bytes(content)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 

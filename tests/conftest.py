@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from metarun import names, schema
 from metarun.cli import CONF
 from metarun.data.images import ImageClasses, ImageTasks
 from metarun.types import EpisodePlan, EpisodeShape
 
+torch.set_num_threads(1)  # tests run side by side, on tiny networks
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so do the commands that they start
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 
@@ -35,17 +38,30 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(cache: Path, tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
-    """Compose settings as the command line does, on glyphs few enough to draw in no time."""
+    """Compose settings as the command line does, on tasks few and small enough to take no time.
+
+    What makes them small is left out where the chosen groups do not have it.
+    """
     schema.register()
     names.register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
 
         def composed(*overrides: str) -> DictConfig:
-            width = "backbone.widths=[8]" if "backbone=mlp" in overrides else "backbone.hidden=8"
-            return compose("config", [*SMALL, width, f"paths.cache={cache}", "logger=none", *overrides])
+            known = of_choices(tuple(o for o in overrides if "." not in o.partition("=")[0]))
+            small = [o for o in (*SMALL, *NARROW) if has(known, o.partition("=")[0])]
+            return compose("config", [*small, f"paths.cache={cache}", "logger=none", *overrides])
+
+        @lru_cache
+        def of_choices(choices: tuple[str, ...]) -> DictConfig:
+            return compose("config", list(choices))
 
         yield composed
+
+
+def has(config: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    return name in (OmegaConf.select(config, parent) if parent else config)
 
 
 @pytest.fixture
@@ -74,6 +90,7 @@ SMALL = [  # a run of a second
     "run.val_every=2",
     "device=cpu",
 ]
+NARROW = ["backbone.hidden=8", "backbone.widths=[8]", "algo.width=8", "algo.latent=4", "algo.heads=2"]
 
 
 @pytest.fixture

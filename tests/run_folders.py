@@ -37,24 +37,31 @@ def write_settings(folder: Path, config: dict[str, Any]) -> Path:
 def write_metrics(folder: Path, steps: int = 40) -> None:
     lines = []
     for step in range(10, steps + 1, 10):
-        lines.append({"step": step, "split": "train", "loss": 2 - step / 40, "accuracy": 0.2 + step / 100})
+        train = {"loss": 2 - step / 40, "accuracy": 0.2 + step / 100, "seconds": step / 5}
+        lines.append({"step": step, "split": "train", **train})
         lines.append({"step": step, "split": "val", "loss": 2 - step / 50, "accuracy": 0.2 + step / 200})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def finished(
-    folder: Path, scores: Sequence[float], algo: str = "maml", seed: int = 0, config: Any = None, **fields: Any
+    folder: Path,
+    scores: Sequence[float],
+    algo: str = "maml",
+    seed: int = 0,
+    config: Any = None,
+    score: str = "accuracy",
+    **fields: Any,
 ) -> Path:
-    """A finished run whose test tasks scored `scores` in accuracy."""
+    """A finished run whose test tasks scored `scores`."""
     values = np.array(scores)
     write_settings(folder, config or settings(algo.upper(), 0.4 if algo == "maml" else None, seed=seed))
     write_metrics(folder)
-    np.savez_compressed(folder / "test_tasks.npz", index=np.arange(len(values)), accuracy=values, loss=1 - values)
+    np.savez_compressed(folder / "test_tasks.npz", index=np.arange(len(values)), loss=1 - values, **{score: values})
     test = {"mean": values.mean(), "ci95": 0.01, "n_tasks": len(values), "interval": "Student t over tasks"}
     results = {
         "status": "finished", "error": None, "algo": algo, "data": "glyphs", "backbone": "conv4", "seed": seed,
         "n_way": 5, "k_shot": 1, "n_query": 15, "bn": "transductive", "engine": "vectorized", "device": "cpu",
-        "test": {"accuracy": test, "loss": test}, "val": {"accuracy": 0.6, "loss": 1.2}, "best_step": 30, "steps": 40,
+        "test": {score: test, "loss": test}, "val": {"accuracy": 0.6, "loss": 1.2}, "best_step": 30, "steps": 40,
         "seconds": {"total": 100.0, "train": 80.0, "val": 10.0, "test": 10.0}, "tasks_per_second": 16.0,
         "parameters": 1000, "split_sha256": "s" * 64, "episode_sha256": "e" * 64, "git": None, "paper": None,
         "overrides": [f"algo={algo}", f"seed={seed}"],

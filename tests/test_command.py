@@ -25,6 +25,7 @@ def start(*arguments: str, cwd: Path, cache: Path, **environment: str | None) ->
     return subprocess.Popen(
         [sys.executable, "-m", "metarun", *arguments],
         cwd=cwd, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )  # fmt: skip
 
 
@@ -66,6 +67,29 @@ def test_a_run_leaves_every_file_and_says_where(tmp_path: Path, cache: Path) -> 
     assert results["test"]["accuracy"]["mean"] == pytest.approx(tasks["accuracy"].mean())
     assert [line["step"] for line in lines_of(folder) if line["split"] == "val"] == [2, 4]
     assert "metarun" in out and "seed=1" in out and "± " in out and str(folder.relative_to(tmp_path)) in out  # noqa: PT018
+
+
+def test_a_run_on_functions_is_known_by_its_squared_error(tmp_path: Path, cache: Path) -> None:
+    small = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
+    sines = [*small, "data=sinusoid", "logger=none"]
+    code, out, error = metarun(*sines, cwd=tmp_path, cache=cache)
+    assert (code, error) == (0, "")
+    (folder,) = tmp_path.glob("outputs/*/*-maml-sinusoid-k5-s0-*")
+    assert "maml on sinusoid, 5-shot, mlp_small, bn=none, seed 0" in out
+    results = results_of(folder)
+    assert (results["n_way"], results["k_shot"], results["train"]["n_query"]) == (None, 5, 3)
+    assert list(results["test"]) == ["loss", "mse", "mse@0", "mse@1", "mse@5", "mse@10"]
+    assert (
+        results["best_step"]
+        == min((line["mse"], line["step"]) for line in lines_of(folder) if line["split"] == "val")[1]
+    )
+    mean = results["test"]["mse"]["mean"]
+    assert np.load(folder / "test_tasks.npz")["mse"].mean() == pytest.approx(mean)
+    assert f"test mse {mean:.4f}" in metarun("list", cwd=tmp_path, cache=cache)[1]
+    code, out, error = metarun("-m", *sines, "seed=0,1", cwd=tmp_path, cache=cache)
+    assert code == 0, out + error
+    assert f"mse {mean:.4f}" in out
+    assert "sinusoid, 5-shot, 3 queries" in out
 
 
 def test_the_same_command_gives_the_same_numbers_bit_for_bit(tmp_path: Path, cache: Path) -> None:
@@ -146,17 +170,20 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["algo=mamml"], "there is no algo=mamml; did you mean maml?; choices are anil, fomaml, maml"),
+        (["algo=mamml"], "there is no algo=mamml; did you mean maml?; choices are anil, "),
         (["run.stepps=3"], "there is no setting run.stepps; did you mean run.steps?"),
         (["sed=3"], "there is no setting sed; did you mean seed?"),
         (["inner_lr=3"], "there is no setting inner_lr; did you mean algo.inner_lr?"),
         (["+foo=3"], "there is no setting foo"),
         (["+algo.inner_lrr=3"], "there is no setting algo.inner_lrr; did you mean algo.inner_lr?"),
-        (["bn=transductiv"], "bn=transductiv is not one of transductive, support, running; did you mean transductive?"),
+        (["bn=transductiv"], "is not one of transductive, support, running, none; did you mean transductive?"),
         (["seed=abc"], "Value 'abc' of type 'str' could not be converted to Integer"),
         (["run.steps=0", "optim.lr=-1"], "run.steps=0 must be a whole number of at least 1\n"),
         (["run.steps=0", "optim.lr=-1"], "optim.lr=-1 must be a number above 0"),
         (["data.n_way=60", "data.train.n_way=60"], "n_way=60 needs 60 classes; split 'val' has 24. Set data.n_way=24"),
+        (["algo.report_steps=7"], "algo.report_steps=7 must be a list, each a whole number of at least 0"),
+        (["algo.engine=learn2learn", "algo.report_steps=[1]"], "set the one, or algo.report_steps=[]"),
+        (["algo._target_=torch.nn.Linear"], "algo._target_=torch.nn.Linear is no Learner"),
         (["data.train.n_way=7"], "data.train.n_way=7 must be data.n_way=5"),
         (["data=omniglot", "paths.data=nowhere/at/all"], "set paths.data or METARUN_DATA"),
         (["paths.outputs=/proc/nowhere"], "Set paths.outputs=FOLDER"),
@@ -193,7 +220,7 @@ def test_help_lists_every_choice_with_its_meaning(tmp_path: Path, cache: Path) -
 
     _, out, _ = metarun("--help", cwd=tmp_path, cache=cache)
     words = " ".join(out.split())
-    for file in CONF.glob("*/*.yaml"):
+    for file in [*CONF.glob("*/*.yaml"), *CONF.glob("hydra/launcher/*.yaml")]:
         assert f" {file.stem} " in words
         assert meaning(file) and " ".join(meaning(file).split()[:3]) in words  # noqa: PT018
     assert words.count("metarun ") >= 5

@@ -112,6 +112,23 @@ def group(name: str, scores: Any) -> Group:
     return Group((name,), (Run(Path(name), "finished", {}, {}, ()),), np.atleast_2d(scores))
 
 
+def test_each_table_is_of_the_score_its_runs_are_known_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Accuracy on classes, the larger the better; squared errors on functions, the smaller the better."""
+    for algo, gain in (("maml", 0.0), ("protonet", 0.1)):
+        finished(tmp_path / f"classes-{algo}", BASE + gain + CENTRED / 10, algo)
+    functions = {"data": "sinusoid", "n_way": None, "k_shot": 5, "n_query": 100, "score": "mse"}
+    for algo, gain in (("maml", 0.1), ("reptile", 0.0)):
+        finished(tmp_path / f"functions-{algo}", BASE + gain + CENTRED / 10, algo, **functions)
+    code, out, error = said(capsys, tmp_path)
+    assert (code, error) == (0, "")
+    classes, sines = sorted(out.split("table ")[1:], key=lambda text: "mse" in text)
+    assert "glyphs, 5-way 1-shot, 15 queries a class" in classes
+    assert "sinusoid, 5-shot, 100 queries, bn=" in sines
+    assert ("accuracy %" in classes, "mse" in sines) == (True, True)
+    best = {text: re.search(r"(\w+) +\S+ +± \S+ +1 +best", text) for text in (classes, sines)}
+    assert [found and found[1] for found in best.values()] == ["protonet", "reptile"]
+
+
 def marks(groups: list[Group], baseline: int | None = None, metric: str = "accuracy") -> dict[str, str]:
     return {r.group.values[0]: r.mark for r in rows_of(groups, metric, baseline, given=baseline is not None)}
 
@@ -308,6 +325,10 @@ def test_unfinished_and_unscored_runs_are_left_out_and_said(tmp_path: Path, caps
         (["{}/outputs", "--baseline", "bn=transductive"], "bn=transductive is 2 groups: algo=maml; algo=protonet"),
         (["{}/outputs", "--baseline", "maml"], "--baseline maml is not KEY=VALUE"),
         (["{}/outputs", "--csv", "{}/no/where.csv"], "cannot write {}/no/where.csv"),
+        (["{}/outputs", "--html", "{}/no/where.html"], "cannot write {}/no/where.html: No such file or directory"),
+        (["{}/outputs", "--html", "{}/outputs"], "cannot write {}/outputs: Is a directory"),
+        (["{}/outputs", "--png", "{}/no/where.png"], "cannot write {}/no/where.png: No such file or directory"),
+        (["{}/outputs/a", "--png", "{}/a.png"], "there is nothing to draw for {}/a.png"),
         (["{}/outputs", "--metrc", "loss"], "unrecognized arguments: --metrc loss; did you mean --metric?"),
         ([], "the following arguments are required: PATH"),
     ],
@@ -315,7 +336,7 @@ def test_unfinished_and_unscored_runs_are_left_out_and_said(tmp_path: Path, caps
 def test_wrong_input_ends_with_code_2_and_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    finished(tmp_path / "outputs" / "a", BASE)
+    (finished(tmp_path / "outputs" / "a", BASE) / "metrics.jsonl").unlink()
     finished(tmp_path / "outputs" / "b", BASE, "protonet")
     finished(tmp_path / "half" / "c", BASE, status="interrupted")
     (tmp_path / "empty").mkdir()
@@ -325,10 +346,11 @@ def test_wrong_input_ends_with_code_2_and_one_message(
     assert error.count("metarun: ") == 1
 
 
-def test_comparing_needs_no_torch(tmp_path: Path) -> None:
+def test_comparing_on_the_screen_needs_no_torch_and_draws_nothing(tmp_path: Path) -> None:
     finished(tmp_path / "a", BASE)
     call = f"import sys; from metarun.cli import command; code = command(['compare', {str(tmp_path)!r}])"
-    script = f"{call}; sys.exit(code or bool({{'torch', 'hydra', 'scipy.stats'}} & set(sys.modules)))"
+    slow = {"torch", "hydra", "scipy.stats", "altair", "vl_convert", "jinja2"}
+    script = f"{call}; sys.exit(code or bool({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "glyphs, 5-way" in done.stdout

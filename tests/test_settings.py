@@ -20,14 +20,29 @@ FILES = sorted(CONF.glob("*/*.yaml")) + sorted(CONF.glob("*/schedule/*.yaml"))
 Settings = Callable[..., DictConfig]
 
 
+GOES_WITH = {  # what does not go with the default data or algorithm
+    **{f"algo={name}": ["data=gp"] for name in ("cnp", "np", "anp", "gp_oracle")},
+    "algo=cavia": ["data=sinusoid"],
+    "backbone=none": ["algo=cnp", "data=gp"],
+}
+
+
 def choice(file: Path) -> str:
     group = file.parent.relative_to(CONF).as_posix()
     return f"+{group}={file.stem}" if group == "experiment" else f"{group}={file.stem}"
 
 
+def typed(file: Path) -> list[str]:
+    """The words that choose a file."""
+    data, _, algo = file.stem.partition("-")
+    if file.parent.name == "tuned":
+        return [f"data={data}", f"algo={algo}"]
+    return [choice(file), *GOES_WITH.get(choice(file), [])]
+
+
 @pytest.mark.parametrize("file", FILES, ids=choice)
 def test_it_composes_passes_the_checks_and_has_a_meaning(file: Path, full: Settings) -> None:
-    config = full(choice(file))
+    config = full(*typed(file))
     check(config)
     OmegaConf.to_container(config, resolve=True)
     assert 10 <= len(meaning(file)) <= 110 or meaning(file) == "Adam"
@@ -36,7 +51,7 @@ def test_it_composes_passes_the_checks_and_has_a_meaning(file: Path, full: Setti
 @pytest.mark.parametrize("file", FILES, ids=choice)
 def test_it_gives_every_argument_of_its_constructor_in_order(file: Path, full: Settings) -> None:
     group = file.parent.relative_to(CONF).as_posix().replace("/", ".")
-    if group == "experiment":
+    if group in ("experiment", "tuned", "search"):
         return
     node = OmegaConf.select(full(choice(file)), group)
     outside = FACTS[group] | BUILD_KEYS.get(group, set())
@@ -70,6 +85,15 @@ def test_a_setting_without_effect_warns(full: Settings, caplog: pytest.LogCaptur
     assert [line.split()[0] for line in caplog.messages] == ["algo.task_chunk", "run.val_every", "run.test_tasks=9"]
 
 
+def test_training_on_train_and_val_warns_and_is_in_the_name(full: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    config = full("data=cifar_fs", "data.trainval=true")
+    check(config)
+    assert [line.split()[0] for line in caplog.messages] == ["data.trainval=true:"]
+    choices = OmegaConf.create({"algo": "maml", "data": "cifar_fs"})
+    assert "-trainval-" in names.run_name(config, choices)
+    assert "trainval" not in names.run_name(full("data=cifar_fs"), choices)
+
+
 def test_jobs_with_other_settings_have_other_names_and_none_is_too_long(full: Settings) -> None:
     keys = {names.settings_key(full(*o)) for o in ([], ["seed=1"], ["algo.inner_lr=0.1"], ["data.eval_seed=3"])}
     assert len(keys) == 4
@@ -80,3 +104,35 @@ def test_jobs_with_other_settings_have_other_names_and_none_is_too_long(full: Se
     name = names.run_name(full(), long)
     assert len(name) <= names.LONGEST
     assert "/" not in name
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "tuned").glob("*.yaml")), ids=lambda file: file.stem)
+def test_what_is_tuned_for_a_pair_comes_with_it_and_yields_to_what_is_typed(file: Path, full: Settings) -> None:
+    (group, values), *_ = OmegaConf.load(file).items()
+    (key, tuned), *_ = values.items()
+    assert OmegaConf.select(full(*typed(file)), f"{group}.{key}") == tuned
+    assert OmegaConf.select(full(f"{group}.{key}=77", *typed(file)), f"{group}.{key}") == 77
+
+
+def test_a_backbone_that_nothing_uses_is_refused_as_is_none_where_one_is_needed(full: Settings) -> None:
+    assert full("data=gp", "algo=cnp").backbone._target_ == "torch.nn.Identity"
+    with pytest.raises(ConfigError, match=r"CNP has no use for a backbone.*set backbone=none"):
+        check(full("data=gp", "algo=cnp", "backbone=mlp"))
+    with pytest.raises(ConfigError, match="MAML needs a network: choose another backbone than none"):
+        check(full("backbone=none"))
+
+
+def test_a_range_of_shots_is_for_training_on_functions(full: Settings) -> None:
+    check(full("data=sinusoid", "data.train.k_shot=[3,8]", "data.train.n_query=5"))
+    for wrong in ("[8,3]", "[0,3]", "[1,2,3]", "few"):
+        with pytest.raises(ConfigError, match=r"data.train.k_shot=.* or a range: \[3,50\]"):
+            check(full("data=gp", f"data.train.k_shot={wrong}"))
+    with pytest.raises(ConfigError, match="must be one number where tasks have classes"):
+        check(full("data.train.k_shot=[1,5]"))
+
+
+def test_data_brings_its_network_unless_another_is_typed(full: Settings) -> None:
+    assert (full("data=sinusoid").backbone.widths, full("data=sinusoid").bn) == ([40, 40], "none")
+    typed = full("data=sinusoid", "backbone=mlp", "bn=support")
+    assert (len(typed.backbone.widths), typed.bn) == (4, "support")
+    assert names.task_name(full("data=sinusoid").data) == "k5"

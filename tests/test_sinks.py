@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_command import TINY, metarun
+from run_folders import finished
+from test_command import TINY, metarun, results_of
 from wandb.proto.wandb_internal_pb2 import Record
 
+from metarun.report.listing import unsynced
+from metarun.report.runs import find_runs
 from metarun.report.sinks import JsonLines, RunFacts, TensorBoardSink, WandbSink
 
 OPTIONS: dict[str, Any] = {
@@ -139,11 +144,59 @@ def test_without_a_key_or_a_server_the_run_goes_on_offline_and_says_how_to_uploa
 
 def test_each_job_of_a_multirun_is_a_wandb_run_of_one_group(tmp_path: Path, cache: Path) -> None:
     assert metarun("-m", *TINY, "logger=wandb", "seed=0,1", cwd=tmp_path, cache=cache)[0] == 0
-    folders = sorted(tmp_path.glob("outputs/sweeps/*/*"))
-    heads = [record.run for f in folders if f.is_dir() for record in records(f) if record.HasField("run")]
+    folders = sorted(path.parent for path in tmp_path.glob("outputs/sweeps/*/*/results.json"))
+    heads = [record.run for folder in folders for record in records(folder) if record.HasField("run")]
     ids = {head.run_id: head.run_group for head in heads}
     assert len(ids) == 2
-    assert set(ids.values()) == {next(tmp_path.glob("outputs/sweeps/*")).name}
+    (sweep,) = tmp_path.glob("outputs/sweeps/*")
+    assert set(ids.values()) == {sweep.name}
+    compared = records(sweep)  # and the comparison is one more
+    (head,) = [record.run for record in compared if record.HasField("run")]
+    assert (head.run_group, head.job_type, head.run_id) == (sweep.name, "comparison", f"comparison-{min(ids)}")
+    history = [items(record.history.item) for record in compared if record.HasField("history")]
+    kinds = {name: value for row in history for name, value in row.items() if name.endswith("_type")}
+    assert kinds == {"comparison/_type": "table-file", "figures/_type": "image-file", "report/_type": "html-file"}
+    (page,) = sweep.glob("wandb/offline-run-*/files/media/html/report*.html")
+    assert page.read_bytes() == (sweep / "comparison.html").read_bytes()
+    (table,) = sweep.glob("wandb/offline-run-*/files/media/table/*.json")
+    found = json.loads(table.read_text())
+    rows = [dict(zip(found["columns"], row, strict=True)) for row in found["data"]]
+    means = [results_of(folder)["test"]["accuracy"]["mean"] for folder in folders]
+    assert [row["mean"] for row in rows] == [pytest.approx(sum(means) / 2)]
+
+
+def test_wandb_own_reader_finds_everything_in_a_run_of_the_command(tmp_path: Path, cache: Path) -> None:
+    assert metarun(*TINY, "logger=wandb", "hydra.run.dir=r", cwd=tmp_path, cache=cache, WANDB_MODE="offline")[0] == 0
+    records(tmp_path / "r")
+    (file,) = tmp_path.glob("r/wandb/offline-run-*/*.wandb")
+
+    def inspect(*options: str) -> str:
+        typed = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(file)]
+        return subprocess.run(typed, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    found, results = json.loads(inspect("--summary")), results_of(tmp_path / "r")
+    assert found["exit_code"] == 0
+    assert {"algo": "maml", "data": "glyphs", "seed": 0, "algo.inner_lr": 0.4}.items() <= found["config"].items()
+    assert not [key for key, value in found["config"].items() if str(cache) in str(value)]  # no folder of this machine
+    assert found["summary"]["test/accuracy"] == pytest.approx(results["test"]["accuracy"]["mean"])
+    assert found["summary"]["test/n_tasks"] == results["test"]["accuracy"]["n_tasks"]
+    rows = [json.loads(line)["history"]["item"] for line in inspect().splitlines() if '"type":"history"' in line]
+    assert [row["step"] for row in rows if "val/accuracy" in row] == [2, 4]
+    for name in ("episodes", "curves"):
+        (shown,) = (file.parent / "files" / "media" / "images").glob(f"{name}_*.png")
+        assert shown.read_bytes() == (tmp_path / "r" / f"{name}.png").read_bytes()
+
+
+def test_list_has_the_command_that_uploads_what_was_not_uploaded(tmp_path: Path) -> None:
+    for name in ("s/a", "s/b", "t u"):
+        finished(tmp_path / name, [0.5] * 4)
+        (tmp_path / name / "wandb" / "offline-run-1-x").mkdir(parents=True)
+        (tmp_path / name / "wandb" / "offline-run-1-x" / "run-x.wandb").touch()
+    sync = [f"wandb sync {tmp_path}/s/*/wandb/offline-run-*", f"wandb sync '{tmp_path}/t u'/wandb/offline-run-*"]
+    assert unsynced(find_runs([tmp_path])) == sync
+    for file in tmp_path.glob("s/*/wandb/*/*.wandb"):
+        file.with_name("run-x.wandb.synced").touch()
+    assert unsynced(find_runs([tmp_path])) == sync[1:]
 
 
 def test_tensorboard_files_hold_the_metrics(tmp_path: Path) -> None:

@@ -23,8 +23,12 @@ def test_the_interval_holds_the_truth_95_times_in_100() -> None:
 
 def test_accuracy_is_maximised_and_loss_minimised() -> None:
     assert selection_score(["loss", "accuracy"]) == "accuracy"
-    assert selection_score(["mse", "loss"]) == "loss"
+    assert selection_score(["loss", "mse@0", "mse"]) == "mse"
+    assert selection_score(["loss"]) == "loss"
     assert better("accuracy", 0.6, 0.5)
     assert not better("accuracy", 0.5, 0.5)
+    assert better("accuracy@5", 0.6, 0.5)
+    assert better("mse", 0.4, 0.5)
+    assert better("mse@0", 0.4, 0.5)
     assert better("loss", 0.4, 0.5)
     assert better("loss", 9.0, None)

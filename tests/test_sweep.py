@@ -37,6 +37,9 @@ def test_the_same_command_again_runs_only_what_is_missing(tmp_path: Path, cache:
     assert code == 0
     assert "over tasks" in out
     assert "metarun compare outputs/sweeps/" in out
+    page = next(tmp_path.glob("outputs/sweeps/*/comparison.html"))
+    assert f"as a page: {page.relative_to(tmp_path)}" in out
+    assert "Comparison of 2 runs" in page.read_text()
     written = [(folder / "results.json").stat().st_mtime_ns for folder in jobs_of(tmp_path)]
     code, out, _ = metarun(*command, cwd=tmp_path, cache=cache)
     assert (code, out.count("skipped: ")) == (0, 2)
@@ -101,15 +104,6 @@ def test_a_signal_ends_the_whole_sweep(tmp_path: Path, cache: Path) -> None:
     assert f"going on from step {stopped['steps']}" in out
 
 
-def test_jobs_in_processes_of_their_own_do_the_same(tmp_path: Path, cache: Path) -> None:
-    code, out, error = metarun("-m", *TINY, "seed=0,1", "hydra/launcher=joblib", cwd=tmp_path, cache=cache)
-    assert code == 0, out + error
-    assert "2 of 2 done" in out
-    parallel = {results_of(folder)["seed"]: results_of(folder)["test"] for folder in jobs_of(tmp_path)}
-    assert metarun("-m", *TINY, "seed=0,1", "sweep.rerun=all", cwd=tmp_path, cache=cache)[0] == 0
-    assert parallel == {results_of(folder)["seed"]: results_of(folder)["test"] for folder in jobs_of(tmp_path)}
-
-
 def test_a_sweeps_name_is_that_of_its_command() -> None:
     name = sweep_name(["-m", "algo=maml,protonet", "data.k_shot=1,5", "seed=0"])
     assert name.startswith("algo-data.k_shot-")
@@ -121,7 +115,13 @@ def test_a_sweeps_name_is_that_of_its_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "jobs"), [(["seed=0,1,2", "algo=maml,anil", "bn=support"], 6), (["seed=range(5)"], 5), ([], 1)]
+    ("overrides", "jobs"),
+    [
+        (["seed=0,1,2", "algo=maml,anil", "bn=support"], 6),
+        (["seed=range(5)"], 5),
+        (["optim.lr=interval(0,1)"], 1),
+        ([], 1),
+    ],
 )
 def test_jobs_are_counted_as_hydra_makes_them(overrides: list[str], jobs: int) -> None:
     assert n_jobs(overrides) == jobs

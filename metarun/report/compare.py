@@ -20,7 +20,7 @@ from metarun.report.groups import (
     with_scores,
 )
 from metarun.report.runs import Run
-from metarun.report.stats import HIGHER_IS_BETTER, Difference, Estimate, estimate, holm, paired, seed_interval
+from metarun.report.stats import Difference, Estimate, estimate, holm, paired, seed_interval, selection_score, sign
 
 LEVEL = 0.05
 """A corrected p-value below it is a finding."""
@@ -76,7 +76,11 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[Run], by: Sequence[str] | None, over: Sequence[str], metric: str, baseline: Mapping[str, str] | None
+    runs: Sequence[Run],
+    by: Sequence[str] | None,
+    over: Sequence[str],
+    metric: str | None,
+    baseline: Mapping[str, str] | None,
 ) -> tuple[list[Comparison], list[str]]:
     """One comparison for each set of runs that were tested in the same way, and notes on runs left out.
 
@@ -84,7 +88,7 @@ def compare(
         runs: finished runs.
         by: keys of the groups; None takes what differs within a set.
         over: keys to average over, such as seed.
-        metric: a score of results.json.
+        metric: a score of results.json; None takes what the runs of a table are known by.
         baseline: settings of the group that the others are held against; None takes the best.
     Raises: ConfigError for a metric, key or baseline that the runs do not have.
     """
@@ -99,19 +103,18 @@ def compare(
     names: list[str] = []
     for values, members in sets.items():
         own = tuple(by) if by is not None else differing(members, over)
-        groups, notes = groups_of(members, own, over, metric)
+        score = metric or selection_score(set.intersection(*(set(run.results["test"]) for run in members)))
+        groups, notes = groups_of(members, own, over, score)
         notes += notes_on(members, own, over)
         names += [label(own, group.values) for group in groups]
         chosen = group_of(groups, own, baseline) if baseline else None
-        rows = rows_of(groups, metric, chosen, given=baseline is not None)
+        rows = rows_of(groups, score, chosen, given=baseline is not None)
         against = next((label(own, row.group.values) for row in rows if row.difference is None), None)
         if baseline and chosen is None:
             against, notes = None, [*notes, "the baseline was not run here: nothing is compared"]
         shared = dict(zip(APART, values, strict=True))
         found.append(
-            Comparison(
-                metric, shared, apart, own, tuple(over), tuple(rows), against, baseline is not None, tuple(notes)
-            )
+            Comparison(score, shared, apart, own, tuple(over), tuple(rows), against, baseline is not None, tuple(notes))
         )
     if baseline and all(comparison.baseline is None for comparison in found):
         asked = label(list(baseline), list(baseline.values()))
@@ -125,9 +128,8 @@ def rows_of(groups: Sequence[Group], metric: str, baseline: int | None, given: b
     Against a given baseline each finding is marked. Without one the best was picked by the very scores that are
     tested, so a single claim is made, that it beats all the others, and every comparison must support it.
     """
-    sign = 1 if metric in HIGHER_IS_BETTER else -1
     means = [group.scores.mean(0) for group in groups]  # over seeds: [tasks]
-    order = sorted(range(len(groups)), key=lambda i: -sign * float(means[i].mean()))
+    order = sorted(range(len(groups)), key=lambda i: -sign(metric) * float(means[i].mean()))
     first = baseline if given else order[0]
     others = [i for i in order if i != first] if first is not None else []
     differences = {i: paired(means[i], means[first]) for i in others if first is not None}
@@ -141,7 +143,7 @@ def rows_of(groups: Sequence[Group], metric: str, baseline: int | None, given: b
         elif i == first and others and findings == set(others):
             mark = "best"
         elif i in findings and given:
-            mark = "better" if sign * differences[i].mean > 0 else "worse"
+            mark = "better" if sign(metric) * differences[i].mean > 0 else "worse"
         over_tasks, over_seeds = estimate(means[i]), seed_interval(groups[i].scores.mean(1))
         paper = _paper_inside(groups[i], metric, over_tasks, over_seeds)
         rows.append(Row(groups[i], over_tasks, over_seeds, differences.get(i), corrected.get(i), mark, paper))
@@ -150,6 +152,6 @@ def rows_of(groups: Sequence[Group], metric: str, baseline: int | None, given: b
 
 def _paper_inside(group: Group, metric: str, over_tasks: Estimate, over_seeds: float | None) -> bool | None:
     paper = group.paper()
-    if not paper or metric != "accuracy":
+    if not paper or metric != group.runs[0].score_name:
         return None
     return abs(float(paper["value"]) - over_tasks.mean) <= max(over_tasks.ci95, over_seeds or 0.0)

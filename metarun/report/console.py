@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
+
+from metarun.report import words
+from metarun.report.stats import TELLING, selection_score
 
 PLAIN_EVERY = 5.0
 """Seconds between lines where there is no terminal."""
@@ -28,7 +30,7 @@ def start_logging(folder: Path, screen: Console) -> list[logging.Handler]:
     """Send metarun's messages to the screen and, with everything else, to run.log; returns what to remove again."""
     file = logging.FileHandler(folder / "run.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    shown = _Shown(screen)
+    shown = Shown(screen)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(file)
@@ -43,7 +45,7 @@ def stop_logging(handlers: list[logging.Handler]) -> None:
         handler.close()
 
 
-class _Shown(logging.Handler):
+class Shown(logging.Handler):
     """Prints metarun's own messages, tracebacks aside."""
 
     def __init__(self, screen: Console) -> None:
@@ -77,12 +79,14 @@ def _grow(branch: Tree, values: dict[str, Any]) -> None:
 
 
 class ConsoleSink:
-    """A live line in a terminal, plain lines elsewhere, with loss, accuracy, tasks per second and time to go.
+    """A live line in a terminal, plain lines elsewhere, with loss, score, tasks per second and time to go.
 
     Args:
         screen: where to print.
         steps: outer steps of the whole run.
     """
+
+    shows = False
 
     def __init__(self, screen: Console, steps: int) -> None:
         self.screen, self.steps = screen, steps
@@ -98,12 +102,15 @@ class ConsoleSink:
         self.last[split] = metrics
         line = self._line(step)
         if split == "val":
-            self.screen.print(Text(f"step {step:>6}  val {_scores(metrics)}"))
+            self.screen.print(Text(f"step {step:>6}  val {words.in_a_line(metrics)}"))
         if self.live:
             self.live.update(Text(line))
         elif split == "train" and (time.monotonic() - self.printed > PLAIN_EVERY or step == self.steps):
             self.printed = time.monotonic()
             self.screen.print(Text(line))
+
+    def show(self, name: str, file: Path) -> None:
+        pass
 
     def finish(self, results: dict[str, Any], exit_code: int) -> None:
         if self.live:
@@ -112,19 +119,11 @@ class ConsoleSink:
     def _line(self, step: int) -> str:
         train = self.last.get("train", {})
         left = (self.steps - step) * train["seconds"] / step if train else 0.0
-        shown = {name: value for name, value in train.items() if name in ("loss", "accuracy", "mse", "return")}
+        shown = {name: value for name, value in train.items() if name in ("loss", *TELLING)}
         return (
-            f"step {step:>6}/{self.steps}  train {_scores(shown)}"
+            f"step {step:>6}/{self.steps}  train {words.in_a_line(shown)}"
             f"  {train.get('tasks_per_second', 0):.0f} tasks/s  {duration(left)} left"
         )
-
-
-def _scores(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {_score(name, value)}" for name, value in metrics.items())
-
-
-def _score(name: str, value: float) -> str:
-    return f"{100 * value:.2f} %" if name == "accuracy" else f"{value:.4f}"
 
 
 def duration(seconds: float) -> str:
@@ -140,16 +139,18 @@ def end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     r = results
-    task = f"{r['n_way']}-way {r['k_shot']}-shot"
-    table.add_row("run", f"{r['algo']} on {r['data']}, {task}, {r['backbone']}, bn={r['bn']}, seed {r['seed']}")
+    task = words.task(r["n_way"], r["k_shot"])
+    what = [f"{r['algo']} on {r['data']}", task, *words.network(r["backbone"]), f"bn={r['bn']}", f"seed {r['seed']}"]
+    what += ["trained on train and val"] if r.get("trainval") else []
+    table.add_row("run", ", ".join(what))
     for name, test in (r.get("test") or {}).items():
-        value = f"{_score(name, test['mean'])} ± {_score(name, test['ci95'])}"
+        value = f"{words.with_unit(name, test['mean'])} ± {words.with_unit(name, test['ci95'])}"
         table.add_row(f"test {name}", f"{value}  (95 % interval, {test['interval']}, {test['n_tasks']} of them)")
     if r.get("paper"):
         known = [r["paper"][key] for key in ("value", "ci95") if r["paper"][key] is not None]
-        value = " ± ".join(_score("accuracy", number) for number in known)
+        value = " ± ".join(words.with_unit(selection_score(r["test"]), number) for number in known)
         table.add_row("paper", f"{value}  ({r['paper']['source']})")
-    table.add_row("validation", f"{_scores(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested")
+    table.add_row("validation", f"{words.in_a_line(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested")
     time_of = {name: duration(value) for name, value in r["seconds"].items()}
     speed = f" at {r['tasks_per_second']:.0f} tasks/s" if r["tasks_per_second"] else ""
     parts = f"training {time_of['train']}{speed}, validation {time_of['val']}, test {time_of['test']}"

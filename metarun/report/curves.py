@@ -8,6 +8,7 @@ import plotille
 
 from metarun.report.runs import Run
 from metarun.report.stats import selection_score
+from metarun.report.words import is_percent
 
 
 def curves(run: Run, width: int, colors: bool) -> list[str]:
@@ -25,13 +26,14 @@ def curves(run: Run, width: int, colors: bool) -> list[str]:
 
 
 def _drawn(lines: list[dict[str, Any]], name: str, width: int, colors: bool) -> str:
-    scale = 100 if name == "accuracy" else 1
+    percent = is_percent(name)
+    scale = 100 if percent else 1
     figure = plotille.Figure()
     figure.width, figure.height = max(20, width - 24), 12  # the axis, its numbers and its name take the rest
     figure.with_colors, figure.origin = colors, False
-    figure.x_label, figure.y_label = "step", f"{name} %" if name == "accuracy" else name
+    figure.x_label, figure.y_label = "step", f"{name} %" if percent else name
     figure.x_ticks_fkt = lambda value, _: f"{value:.0f}"
-    figure.y_ticks_fkt = lambda value, _: f"{value:.1f}" if name == "accuracy" else f"{value:.3f}"
+    figure.y_ticks_fkt = lambda value, _: f"{value:.1f}" if percent else f"{value:.3f}"
     steps = [line["step"] for line in lines if name in line and line["split"] != "test"]
     if not steps:
         return ""

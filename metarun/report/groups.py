@@ -20,7 +20,7 @@ APART = ("data", "n_way", "k_shot", "n_query", "bn", "trainval", "split_sha256",
 LEADING = ("algo", "data", "backbone", "optim")
 """Keys that say best what a run is, tried first."""
 
-ASIDE = ("paths.", "logger", "paper", "device", "data.cache")
+ASIDE = ("paths.", "logger", "paper", "device", "threads", "data.cache")
 """Beginnings of settings that are not what an experiment varies."""
 
 
@@ -59,19 +59,22 @@ def comparable_sets(runs: Iterable[Run]) -> dict[tuple[Any, ...], list[Run]]:
     return dict(sets)
 
 
-def with_scores(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[str]]:
+def with_scores(runs: Sequence[Run], metric: str | None) -> tuple[list[Run], list[str]]:
     """Those of the finished `runs` whose tasks were scored in `metric`, and a note on each other one.
+
+    None is the score that each is known by.
 
     Raises: ConfigError if there is none.
     """
     metrics = sorted({name for run in runs for name in run.results.get("test") or {}})
-    if metric not in metrics:
+    if metric is not None and metric not in metrics:
         raise ConfigError(f"no run has the score {metric}{nearest(metric, metrics)}; there is {', '.join(metrics)}")
     kept, notes = [], []
     for run in runs:
-        if metric not in (run.results.get("test") or {}):
-            notes.append(f"{run.folder} is left out: it has no {metric}")
-        elif run.task_scores(metric) is None:
+        wanted = metric or run.score_name
+        if wanted not in (run.results.get("test") or {}):
+            notes.append(f"{run.folder} is left out: it has no {wanted}")
+        elif run.task_scores(wanted) is None:
             notes.append(f"{run.folder} is left out: its test_tasks.npz is missing or broken")
         else:
             kept.append(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich import box
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from metarun.report.runs import Run
 from metarun.report.stats import selection_score
-from metarun.report.tables import number
+from metarun.report.words import alone, network, task
 
 STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "died": "red"}
 
@@ -26,6 +27,9 @@ FILES = {
     "test_tasks.npz": "index and score of every test task",
     "checkpoints/best.pt": "the best by validation, the one tested",
     "checkpoints/last.pt": "what resuming starts from",
+    "episodes.png": "the first training tasks",
+    "curves.png": "learning curves",
+    "predictions.png": "what is predicted of the first test functions",
     "run.log": "messages and tracebacks",
     ".hydra/config.yaml": "the settings",
     "wandb": "what W&B wrote",
@@ -48,12 +52,31 @@ def run_table(runs: Sequence[Run], now: float) -> Table:
     return table
 
 
+def unsynced(runs: Sequence[Run]) -> list[str]:
+    """A command for each folder of runs that uploads those of its W&B files that were not yet uploaded."""
+    commands: dict[Path, list[Path]] = {}
+    for run in runs:
+        files = [file for file in run.folder.glob("wandb/offline-run-*/*.wandb") if not _uploaded(file)]
+        if files:
+            commands.setdefault(run.folder.parent, []).append(run.folder)
+    return [
+        f"wandb sync {quote(str(folders[0] if len(folders) == 1 else parent))}"
+        f"{'' if len(folders) == 1 else '/*'}/wandb/offline-run-*"
+        for parent, folders in commands.items()
+    ]
+
+
+def _uploaded(file: Path) -> bool:
+    return file.with_name(f"{file.name}.synced").exists()  # what `wandb sync` leaves
+
+
 def what(run: Run) -> str:
     """What the run is, as its folder's name would say it."""
     words = [run.value("algo"), run.value("data")]
     if (shots := _setting(run, "k_shot")) is not None:
-        words.append(f"{_setting(run, 'n_way')}-way {shots}-shot")
-    words += [run.value("backbone"), f"bn={run.value('bn')}", f"seed {run.value('seed')}"]
+        words.append(task(_setting(run, "n_way"), shots))
+    words += [*network(run.value("backbone") or "none"), f"bn={run.value('bn')}", f"seed {run.value('seed')}"]
+    words += ["trained on train and val"] if run.value("trainval") else []
     return " ".join(str(word) for word in words if word is not None)
 
 
@@ -61,11 +84,11 @@ def score(run: Run) -> str:
     """The test score, else that of the last validation."""
     test = run.results.get("test")
     if test:
-        name = selection_score(list(test))
-        return f"test {_score(name, test[name]['mean'])}" if name in test else ""
+        name = selection_score(test)
+        return f"test {alone(name, test[name]['mean'])}" if name in test else ""
     validations = [line for line in run.lines() if line.get("split") == "val"]
-    name = selection_score(list(validations[-1])) if validations else ""
-    return f"val {_score(name, validations[-1][name])}" if validations and name in validations[-1] else ""
+    name = selection_score(validations[-1]) if validations else ""
+    return f"val {alone(name, validations[-1][name])}" if validations and name in validations[-1] else ""
 
 
 def progress(run: Run) -> str:
@@ -132,7 +155,3 @@ def file_table(run: Run) -> Table:
 
 def _setting(run: Run, name: str) -> Any:
     return run.value(name) if run.value(name) is not None else run.value(f"data.{name}")
-
-
-def _score(name: str, value: float) -> str:
-    return f"{number(name, value)} %" if name == "accuracy" else f"{name} {number(name, value)}"

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from metarun.errors import ConfigError, nearest
+from metarun.report.stats import selection_score
 
 OUTCOMES = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id"})
 """Scalar fields of results.json that a run ends with, rather than was asked for."""
@@ -47,6 +48,11 @@ class Run:
     def value(self, key: str) -> Any:
         """The setting or fact `key`, None where this run has none."""
         return self.results[key] if _is_fact(key, self.results.get(key)) else self.settings.get(key)
+
+    @property
+    def score_name(self) -> str:
+        """The score that the run is known by."""
+        return selection_score(self.results.get("test") or {})
 
     def keys(self) -> set[str]:
         """What `value` knows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -11,7 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from metarun.report.stats import better, selection_score
+
 log = logging.getLogger(__name__)
+
+AGENT = "WANDB_SWEEP_ID"
+"""Set by `wandb agent`, which gives each command a run of its own."""
+
+OFFLINE_TIMEOUT = 90.0
+"""Seconds for W&B's own service to start, which no server keeps waiting."""
 
 
 @dataclass
@@ -37,9 +46,17 @@ class RunFacts:
 
 
 class Sink(Protocol):
-    """Something that numbers are sent to; `finish` is called however the run ends."""
+    """Something that numbers are sent to; `finish` is called however the run ends.
+
+    `show` is handed a file for people, a picture (.png), a page (.html) or a table (.csv); it takes those that it has
+    a place for, none where `shows` is false.
+    """
+
+    shows: bool
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None: ...
+
+    def show(self, name: str, file: Path) -> None: ...
 
     def finish(self, results: dict[str, Any], exit_code: int) -> None: ...
 
@@ -67,10 +84,15 @@ class JsonLines:
 class NoSink:
     """`logger=none`."""
 
+    shows = False
+
     def __init__(self, facts: RunFacts) -> None:
         pass
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        pass
+
+    def show(self, name: str, file: Path) -> None:
         pass
 
     def finish(self, results: dict[str, Any], exit_code: int) -> None:
@@ -79,6 +101,8 @@ class NoSink:
 
 class TensorBoardSink:
     """`logger=tensorboard`: event files in the run's folder `tensorboard`, one tag `split/metric` each."""
+
+    shows = True
 
     def __init__(self, facts: RunFacts) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -91,6 +115,13 @@ class TensorBoardSink:
         for name, value in metrics.items():
             self.writer.add_scalar(f"{split}/{name}", value, step)
 
+    def show(self, name: str, file: Path) -> None:
+        import numpy as np
+        from PIL import Image
+
+        if file.suffix == ".png":
+            self.writer.add_image(name, np.asarray(Image.open(file).convert("RGB")), dataformats="HWC")
+
     def finish(self, results: dict[str, Any], exit_code: int) -> None:
         self.writer.close()
 
@@ -98,7 +129,8 @@ class TensorBoardSink:
 class WandbSink:
     """`logger=wandb`: one W&B run, online where a key is configured, else offline in the run's folder.
 
-    Metrics are named `split/metric` and drawn over the outer step, `step`.
+    Metrics are named `split/metric` and drawn over the outer step, `step`; `val/best_metric` is the best so far, and
+    at the end what the tested checkpoint had. Under `wandb agent` the run is the agent's.
 
     Args:
         facts: the run; its `wandb_id` is set.
@@ -107,6 +139,8 @@ class WandbSink:
         group, tags: None takes the run's own.
         init_timeout: seconds to wait for W&B before going offline.
     """
+
+    shows = True
 
     def __init__(
         self,
@@ -138,26 +172,47 @@ class WandbSink:
             "resume": "allow",
             "reinit": "finish_previous",  # else a second run in one process silently is the first
         }
+        if os.environ.get(AGENT):  # the run is there already, and the environment names it
+            options |= {"project": None, "entity": None, "id": None}
         try:
             self.run = wandb.init(mode=mode, settings=settings, **options)  # type: ignore[arg-type]
         except (wandb.errors.CommError, wandb.errors.UsageError) as error:
             log.warning("W&B cannot be reached (%s): logging offline", str(error).splitlines()[0])
             mode = "offline"
-            options["id"] = _new_id()  # the failed attempt still holds the other one
+            wandb.teardown()
+            options["id"] = options["id"] and _new_id()  # the failed attempt may still hold the other one
+            settings.init_timeout = OFFLINE_TIMEOUT
             self.run = wandb.init(mode="offline", settings=settings, **options)
         facts.wandb_id = self.run.id
+        self.best: float | None = None
         self.run.define_metric("step", hidden=True)
         for split in ("train", "val", "test"):
             self.run.define_metric(f"{split}/*", step_metric="step")
         if mode == "offline":
-            note = f"W&B is offline; to upload: wandb sync {facts.folder / 'wandb'}/offline-run-*"
-            log.info(note)
-            facts.notes.append(note)
-        elif self.run.url:
-            facts.notes.append(self.run.url)
+            facts.notes.append(f"W&B is offline; to upload: wandb sync {facts.folder / 'wandb'}/offline-run-*")
+            log.info(facts.notes[-1])
+        else:
+            facts.notes += filter(None, [self.run.url])
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        self.run.log({"step": step, **{f"{split}/{name}": value for name, value in metrics.items()}})
+        shown = {f"{split}/{name}": value for name, value in metrics.items()}
+        if split == "val":  # what a W&B sweep is by, at every validation for it to end a trial early
+            score = selection_score(list(metrics))
+            if self.best is None or better(score, metrics[score], self.best):
+                self.best = metrics[score]
+            shown[f"val/best_{score}"] = self.best
+        self.run.log({"step": step, **shown})
+
+    def show(self, name: str, file: Path) -> None:
+        import wandb
+
+        if file.suffix == ".csv":
+            heads, *rows = csv.reader(file.read_text().splitlines())
+            self.run.log({name: wandb.Table([*heads], [[_number(word) for word in row] for row in rows])})
+        elif file.suffix == ".html":
+            self.run.log({name: wandb.Html(str(file), inject=False)})  # W&B's own style would be loaded from its site
+        else:
+            self.run.log({name: wandb.Image(str(file))})
 
     def finish(self, results: dict[str, Any], exit_code: int) -> None:
         summary = {key: results.get(key) for key in ("status", "best_step", "steps", "tasks_per_second", "parameters")}
@@ -169,6 +224,13 @@ class WandbSink:
                     summary |= {f"test/{name}_ci95": fields["ci95"], "test/n_tasks": fields["n_tasks"]}
         self.run.summary.update(summary)
         self.run.finish(exit_code=exit_code)
+
+
+def _number(word: str) -> float | str | None:
+    try:
+        return float(word)
+    except ValueError:
+        return word or None
 
 
 def _new_id() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special  # not scipy.stats, which takes half a second to import
 
-HIGHER_IS_BETTER = frozenset({"accuracy", "return"})
-"""Scores to maximise; every other is minimised."""
+from metarun.report.words import plain
+
+MAXIMISED = frozenset({"accuracy", "return", "log_likelihood"})
+"""Every other score is minimised."""
+
+TELLING = ("accuracy", "return", "log_likelihood", "mse")
+"""Scores that tell how well a run did; where it has none of them, its loss does."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,15 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def better(score: str, new: float, old: float | None) -> bool:
     """Whether `new` beats `old` (None: nothing yet) in `score`."""
-    return old is None or (new > old if score in HIGHER_IS_BETTER else new < old)
+    return old is None or sign(score) * (new - old) > 0
 
 
-def selection_score(names: list[str]) -> str:
-    """The score a checkpoint is chosen by: accuracy or return where there is one, else the loss."""
-    return next((name for name in sorted(names) if name in HIGHER_IS_BETTER), "loss")
+def sign(score: str) -> int:
+    """1 for a score to maximise, -1 for one to minimise."""
+    return 1 if plain(score) in MAXIMISED else -1
+
+
+def selection_score(names: Iterable[str]) -> str:
+    """The score a checkpoint is chosen by, and a run is known by, of those that it has."""
+    names = set(names)
+    return next((name for name in TELLING if name in names), "loss")

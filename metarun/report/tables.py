@@ -14,6 +14,7 @@ from rich.text import Text
 from metarun.report.compare import LEVEL, Comparison, Row
 from metarun.report.console import duration
 from metarun.report.groups import APART
+from metarun.report.words import is_percent, number, task
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -24,11 +25,11 @@ LATEX = {
 def on_screen(comparisons: Sequence[Comparison]) -> list[Table]:
     """One table each; the winner, where there is one, in bold."""
     tables = []
-    for number, comparison in enumerate(comparisons):
-        heads, lines = _cells(comparison)
+    for nth, comparison in enumerate(comparisons):
+        heads, lines = cells(comparison)
         table = Table(
-            title=Text(_title(comparisons, number), style="bold"),
-            caption=Text("\n".join(_caption(comparison)), style="dim"),
+            title=Text(heading(comparisons, nth), style="bold"),
+            caption=Text("\n".join(caption(comparison)), style="dim"),
             box=box.SIMPLE_HEAD,
             title_justify="left",
             caption_justify="left",
@@ -45,9 +46,7 @@ def on_screen(comparisons: Sequence[Comparison]) -> list[Table]:
 
 def as_csv(comparisons: Sequence[Comparison]) -> str:
     """One line a group over all tables, every number in full, accuracy as a fraction."""
-    lines = [
-        _record(comparison, row, number + 1) for number, comparison in enumerate(comparisons) for row in comparison.rows
-    ]
+    lines = [_record(comparison, row, nth + 1) for nth, comparison in enumerate(comparisons) for row in comparison.rows]
     heads = dict.fromkeys(name for line in lines for name in line)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(heads), lineterminator="\n")
@@ -59,35 +58,35 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
 def as_markdown(comparisons: Sequence[Comparison]) -> str:
     """A heading, a table and its caption for each comparison."""
     parts = []
-    for number, comparison in enumerate(comparisons):
-        heads, lines = _cells(comparison)
+    for nth, comparison in enumerate(comparisons):
+        heads, lines = cells(comparison)
         rule = ["---" if place < len(comparison.keys) else "---:" for place in range(len(heads))]
         rows = [[cell.replace("|", r"\|") for cell in line] for line in (heads, rule, *lines)]
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        parts.append(f"### {_title(comparisons, number)}\n\n{table}\n\n{'. '.join(_caption(comparison))}.\n")
+        parts.append(f"### {heading(comparisons, nth)}\n\n{table}\n\n{'. '.join(caption(comparison))}.\n")
     return "\n".join(parts)
 
 
 def as_latex(comparisons: Sequence[Comparison]) -> str:
     """A table environment each, with the rules of the package booktabs."""
     parts = ["% \\usepackage{booktabs}\n"]
-    for number, comparison in enumerate(comparisons):
-        heads, lines = _cells(comparison)
+    for nth, comparison in enumerate(comparisons):
+        heads, lines = cells(comparison)
         words = len(comparison.keys)
         head, *body = [" & ".join(map(_latex, line)) + r" \\" for line in (heads, *lines)]
-        caption = _latex(". ".join([_title(comparisons, number), *_caption(comparison)]) + ".")
+        below = _latex(". ".join([heading(comparisons, nth), *caption(comparison)]) + ".")
         columns = "l" * words + "r" * (len(heads) - words)
-        above = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}"]
+        above = [r"\begin{table}", r"\centering", rf"\caption{{{below}}}", rf"\begin{{tabular}}{{{columns}}}"]
         rows = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
         parts.append("\n".join([*above, *rows, r"\end{tabular}", r"\end{table}", ""]))
     return "\n".join(parts)
 
 
-def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of what people read; columns that would be empty throughout are left out."""
     metric, rows = comparison.metric, comparison.rows
     runs = "seeds" if comparison.over == ("seed",) else "runs"
-    heads = [*_short(comparison.keys), f"{metric} %" if metric == "accuracy" else metric, "over tasks", f"over {runs}"]
+    heads = [*short(comparison.keys), f"{metric} %" if is_percent(metric) else metric, "over tasks", f"over {runs}"]
     heads += [runs]
     compared = any(row.difference for row in rows)
     papers = any(row.in_interval is not None for row in rows)
@@ -96,7 +95,7 @@ def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     lines = []
     for row in rows:
         group, speed, step = row.group, row.group.mean_of("tasks_per_second"), row.group.mean_of("best_step")
-        line = [_word(value) for value in group.values]
+        line = [word(value) for value in group.values]
         line += [number(metric, row.over_tasks.mean), f"± {number(metric, row.over_tasks.ci95)}"]
         line += ["" if row.over_seeds is None else f"± {number(metric, row.over_seeds)}"]
         line += [str(len(group.runs))]
@@ -111,19 +110,20 @@ def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return heads, lines
 
 
-def _title(comparisons: Sequence[Comparison], number: int) -> str:
-    comparison = comparisons[number]
+def heading(comparisons: Sequence[Comparison], nth: int) -> str:
+    comparison = comparisons[nth]
     has = comparison.shared
-    title = f"{has['data']}, {has['n_way']}-way {has['k_shot']}-shot, {has['n_query']} queries a class, bn={has['bn']}"
+    queries = f"{has['n_query']} queries" + (" a class" if has["n_way"] else "")
+    title = f"{has['data']}, {task(has['n_way'], has['k_shot'])}, {queries}, bn={has['bn']}"
     title += ", trained on train and val" if has["trainval"] else ""
     title += f", {comparison.rows[0].over_tasks.n_tasks} test tasks"
     if len(comparisons) > 1:
-        apart = ", ".join(f"{field}={_word(has[field])[:16]}" for field in comparison.apart)
-        title = f"table {number + 1} of {len(comparisons)}: {title}\nnot to be compared with the others: {apart}"
+        apart = ", ".join(f"{field}={word(has[field])[:16]}" for field in comparison.apart)
+        title = f"table {nth + 1} of {len(comparisons)}: {title}\nnot to be compared with the others: {apart}"
     return title
 
 
-def _caption(comparison: Comparison) -> list[str]:
+def caption(comparison: Comparison) -> list[str]:
     several = any(len(row.group.runs) > 1 for row in comparison.rows)
     compared = [row for row in comparison.rows if row.difference]
     said = ["over tasks, over seeds: 95 % intervals, Student t over test tasks and over means of seeds"]
@@ -172,18 +172,14 @@ def _record(comparison: Comparison, row: Row, table: int) -> dict[str, Any]:
     }
 
 
-def _short(keys: Sequence[str]) -> list[str]:
+def short(keys: Sequence[str]) -> list[str]:
     """The last part of each key, or all of it where another ends alike."""
     tails = [key.rsplit(".", 1)[-1] for key in keys]
     return [tail if tails.count(tail) == 1 else key for key, tail in zip(keys, tails, strict=True)]
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
     return "-" if value is None else str(value)
-
-
-def number(metric: str, value: float) -> str:
-    return f"{100 * value:.2f}" if metric == "accuracy" else f"{value:.4f}"
 
 
 def _difference(metric: str, row: Row) -> str:
@@ -202,7 +198,7 @@ def _paper(row: Row) -> str:
     if not paper:
         return ""
     known = [paper["value"], *([paper["ci95"]] if paper.get("ci95") is not None else [])]
-    return " ± ".join(number("accuracy", value) for value in known)
+    return " ± ".join(number(row.group.runs[0].score_name, value) for value in known)
 
 
 def _latex(text: str) -> str:

@@ -117,7 +117,7 @@ class OfflineRun:
         state = checkpoint.load(path, parts.device)
         now, then = parts.source.info.split_sha256, state["split_sha256"]
         if now != then:
-            raise ValueError(f"{path} was trained on another class split: {then[:12]}, not {now[:12]}")
+            raise ValueError(f"{path} was trained on another split of the data: {then[:12]}, not {now[:12]}")
         parts.learner.load_state_dict(state["learner"])
         for name, optim in parts.optims.items():
             optim.load_state_dict(state["optims"][name])
@@ -160,7 +160,7 @@ class OfflineRun:
             if val:
                 self._validate()
             stopping = stop.made  # asked once: a signal between saving and stopping waits for the next step
-            if save or stopping:
+            if save or stopping or stop.take_save():
                 self._save()
             if stopping:
                 stop.raise_if_made()
@@ -189,7 +189,7 @@ class OfflineRun:
         started, p = time.perf_counter(), self.progress
         scores = self._evaluate("val", self.val_tasks, StopRequest())  # never left half done: the best depends on it
         means = {name: float(values.mean()) for name, values in scores.items()}
-        score = selection_score(list(means))
+        score = selection_score(means)
         if better(score, means[score], p.best.get(score)):
             p.best, p.best_step = means, p.step
             checkpoint.save(self.checkpoints / "best.pt", {"learner": self.parts.learner.state_dict(), "step": p.step})

@@ -1,0 +1,115 @@
+"""`metarun rerun`: an earlier run's settings again, and what is no longer as it was."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from test_command import TINY, metarun, results_of
+
+from metarun.cli import CONF
+from metarun.rerun import code_difference, rerun_arguments
+from metarun.run import record
+
+OWN = """\
+_target_: metarun.algos.maml.MAML
+inner_lr: 0.1
+inner_steps: 2
+test_inner_steps: 2
+report_steps: []
+first_order: true
+engine: auto
+task_chunk: 0
+"""
+
+
+def edit(path: Path, *changes: tuple[str, str]) -> None:
+    text = path.read_text()
+    for old, new in changes:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def test_a_rerun_gives_the_same_numbers_in_a_folder_of_its_own(tmp_path: Path, cache: Path) -> None:
+    assert metarun(*TINY, "algo=fomaml", "seed=3", "hydra.run.dir=r", cwd=tmp_path, cache=cache)[0] == 0
+    code, out, error = metarun("rerun", "r", "hydra.run.dir=again", cwd=tmp_path, cache=cache)
+    assert code == 0, out + error
+    assert results_of(tmp_path / "again")["test"] == results_of(tmp_path / "r")["test"]
+    assert "code: commit" not in out
+    code, out, _ = metarun("rerun", "r", "seed=4", "hydra.run.dir=other", cwd=tmp_path, cache=cache)
+    assert code == 0
+    assert (results_of(tmp_path / "other")["seed"], results_of(tmp_path / "other")["algo"]) == (4, "fomaml")
+
+
+def test_a_default_that_has_changed_since_keeps_its_value_of_then(tmp_path: Path, cache: Path) -> None:
+    assert metarun(*TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)[0] == 0
+    saved = tmp_path / "r" / ".hydra" / "config.yaml"
+    edit(saved, ("inner_lr: 0.4", "inner_lr: 0.25"), ("eps: 1.0e-08", "eps: 1.0e-06\n  forgotten: 3"))
+    arguments, notes = rerun_arguments(tmp_path / "r", [], CONF)
+    assert arguments[-2:] == ["algo.inner_lr=0.25", "optim.eps=1e-06"]
+    assert "algo.inner_lr=0.25 as then; the default is 0.4 now" in notes
+    assert "optim.forgotten=3 then; there is no such setting now" in notes
+    assert "optim.forgotten=3" not in " ".join(arguments)
+    arguments, notes = rerun_arguments(tmp_path / "r", ["algo=anil"], CONF)  # another algorithm has its own defaults
+    assert not any("inner_lr" in text for text in [*arguments, *notes])
+
+
+def test_a_run_of_ones_own_algorithm_is_found_again(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "my settings" / "algo").mkdir(parents=True)
+    (tmp_path / "my settings" / "algo" / "own.yaml").write_text(OWN)
+    typed = ["--config-dir", "my settings", *TINY, "algo=own", "hydra.run.dir=r"]
+    code, out, error = metarun(*typed, cwd=tmp_path, cache=cache)
+    assert code == 0, out + error
+    code, out, error = metarun("rerun", "r", "hydra.run.dir=again", cwd=tmp_path, cache=cache)
+    assert code == 0, out + error
+    assert results_of(tmp_path / "again")["test"] == results_of(tmp_path / "r")["test"]
+    shown = shlex.split(out.splitlines()[0])
+    assert shown[0] == "metarun"
+    assert shown[-1] == "hydra.run.dir=again"
+
+
+def test_what_differs_in_the_code_is_said() -> None:
+    versions = record.versions()
+    then = {"git": {"commit": "0" * 40, "dirty": True}, "versions": versions | {"torch": "1.0"}}
+    said = code_difference(then)
+    assert f"torch: 1.0 then, {versions['torch']} now" in said
+    assert "code: with uncommitted changes then" in said
+    assert sum(line.startswith("code: commit 0000000000 then, ") for line in said) == 1
+
+
+def test_the_same_code_has_nothing_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = {"commit": "1" * 40, "dirty": False}
+    monkeypatch.setattr(record, "git_state", lambda: clean)
+    assert code_difference({"git": clean, "versions": record.versions()}) == []
+    assert code_difference({"git": None, "versions": record.versions()}) == [
+        "code: an installed copy then, commit 1111111111 now"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["nosuch"], "nosuch is not the folder of a run: it has no .hydra/config.yaml"),
+        (["r", "algo.inner_lrr=1"], "there is no setting algo.inner_lrr; did you mean algo.inner_lr?"),
+        ([], "rerun: the following arguments are required: RUN"),
+    ],
+)
+def test_wrong_input_ends_with_2(tmp_path: Path, cache: Path, typed: list[str], message: str) -> None:
+    assert metarun(*TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)[0] == 0
+    code, _, error = metarun("rerun", *typed, cwd=tmp_path, cache=cache)
+    assert code == 2
+    assert message in error
+
+
+def test_a_choice_that_is_gone_is_named(tmp_path: Path, cache: Path) -> None:
+    assert metarun(*TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)[0] == 0
+    results = json.loads((tmp_path / "r" / "results.json").read_text())
+    results["overrides"] = ["algo=gone", *results["overrides"]]
+    (tmp_path / "r" / "results.json").write_text(json.dumps(results))
+    code, _, error = metarun("rerun", "r", cwd=tmp_path, cache=cache)
+    assert code == 2
+    assert "the run's settings no longer compose: " in error
+    assert "gone" in error
