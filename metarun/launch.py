@@ -33,7 +33,8 @@ PATIENCE = 60.0
 
 def register(conf: Path) -> None:
     """Make the resolvers of conf/hydra/launcher known; its files stand in for the plugins' own of the same names."""
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else, under `uv run`, Ray makes each job an environment
+    # Under `uv run` Ray would build an environment for each job.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     Plugins.instance()  # which stores their settings
     stored = ConfigStore.instance().repo["hydra"]["launcher"]
     for file in (conf / "hydra" / "launcher").glob("*.yaml"):
