@@ -90,7 +90,7 @@ class Distill(Pretraining, MetricLearner):
             yield Stage(examples, min(step // self.generation_steps, self.generations - 1))
             step += 1
 
-    def meta_step(self, batch: Stage, optims: dict[str, Optimizer]) -> Metrics:
+    def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
         while self.generation < batch.generation:
             self._graduate()
             for optim in optims.values():
