@@ -97,7 +97,7 @@ class Distill(Pretraining, MetricLearner):
                 optim.state.clear()
         return super().meta_step(batch, optims)
 
-    def meta_loss(self, batch: Stage) -> tuple[Tensor, Metrics]:
+    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
         x, y = batch.examples
         logits = self.classifier(self.embed(x))
         scores = objectives.classification(logits, y)
