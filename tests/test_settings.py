@@ -22,7 +22,6 @@ Settings = Callable[..., DictConfig]
 
 GOES_WITH = {  # what does not go with the default data or algorithm
     **{f"algo={name}": ["data=gp"] for name in ("cnp", "np", "anp", "gp_oracle")},
-    "algo=cavia": ["data=sinusoid"],
     "backbone=none": ["algo=cnp", "data=gp"],
 }
 
