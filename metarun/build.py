@@ -51,7 +51,7 @@ def build_source(config: DictConfig, device: torch.device) -> TaskSource:
     data = config.data
     plan = EpisodePlan(_shape(data.train), _shape(data), config.seed, data.eval_seed)
 
-    def open_source(name: str) -> TaskSource:
+    def open_source(name: str, plan: EpisodePlan = plan) -> TaskSource:
         return _construct(shipped_source(config, name), BUILD_KEYS["data"], plan=plan, device=device)  # type: ignore[no-any-return]
 
     source: TaskSource = _construct(data, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)

@@ -28,10 +28,14 @@ EXAMPLES = (
 
 GROUPS = (
     "data", "backbone", "algo", "optim", "optim/schedule", "run", "logger",
-    "experiment", "tuned", "search", "hydra/launcher",
+    "experiment", "experiment/quick", "tuned", "search", "hydra/launcher",
 )  # fmt: skip
 
-HEADS = {"experiment": "+experiment=", "tuned": "settings that come by themselves with DATA-ALGO"}
+HEADS = {
+    "experiment": "+experiment=",
+    "experiment/quick": "+experiment=quick/",
+    "tuned": "settings that come by themselves with DATA-ALGO",
+}
 
 
 def show_help(conf: Path, arguments: Sequence[str]) -> None:

@@ -181,7 +181,8 @@ def test_clipping_bounds_the_outer_step(settings: Settings) -> None:
 
 @pytest.mark.parametrize("optim", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize(
-    ("schedule", "factors"), [("constant", [1, 1]), ("linear", [0.75, 0.5]), ("cosine", [0.854, 0.5])]
+    ("schedule", "factors"),
+    [("constant", [1, 1]), ("linear", [0.75, 0.5]), ("cosine", [0.854, 0.5]), ("cosine_restarts", [0.5, 1])],
 )
 def test_every_optimizer_follows_every_schedule(
     settings: Settings, optim: str, schedule: str, factors: list[float]

@@ -7,12 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
 from test_gradients import batch, conv4, furthest, meta_gradient
 from torch import Tensor, nn
 
 from metarun.algos.matchingnet import FullContext, LSTMCell, MatchingNet
 from metarun.algos.metaoptnet import MetaOptNet, crammer_singer
 from metarun.algos.metric import MetricLearner
+from metarun.algos.protonet import ProtoNet
 from metarun.algos.r2d2 import R2D2, ridge_regression
 from metarun.algos.relationnet import RelationNet
 from metarun.backbones.conv4 import Conv4
@@ -212,3 +214,13 @@ class Square(Identity):
 
     def feature_map(self, x: Tensor) -> Tensor:
         return x
+
+
+def test_protonet_from_one_shot_by_cosine_goes_to_the_nearest_neighbour() -> None:
+    learner = ProtoNet(conv4(), "cosine", 0.1, "auto", 1).eval()
+    support, query = batch(1, k_shot=1).support, batch(1, k_shot=1).query
+    embedded = learner.backbone(torch.cat([support.x[0], query.x[0]])).numpy(force=True)
+    known, asked = embedded[: len(support.y[0])], embedded[len(support.y[0]) :]
+    nearest = support.y[0].numpy()[cdist(asked, known, "cosine").argmin(1)]
+    hits = (nearest == query.y[0].numpy()).mean()
+    assert learner.evaluate(batch(1, k_shot=1))["accuracy"].item() == pytest.approx(hits)

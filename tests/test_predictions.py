@@ -38,4 +38,4 @@ def test_support_points_mean_and_band_are_drawn() -> None:
 
 
 def test_functions_of_more_than_a_number_are_not_drawn() -> None:
-    assert prediction_picture(batch(dimensions=2), Prediction(torch.zeros(3, 20, 1), None)) is None
+    assert prediction_picture(batch(dimensions=3), Prediction(torch.zeros(3, 20, 1), None)) is None

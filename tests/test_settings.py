@@ -16,20 +16,21 @@ from metarun.cli import CONF
 from metarun.errors import ConfigError
 from metarun.help import meaning
 
-FILES = sorted(CONF.glob("*/*.yaml")) + sorted(CONF.glob("*/schedule/*.yaml"))
+FILES = [path for depth in ("*", "*/schedule", "*/quick") for path in sorted(CONF.glob(f"{depth}/*.yaml"))]
 Settings = Callable[..., DictConfig]
 
 
 GOES_WITH = {  # what does not go with the default data or algorithm
     **{f"algo={name}": ["data=gp"] for name in ("cnp", "np", "anp", "gp_oracle")},
-    "algo=cavia": ["data=sinusoid"],
     "backbone=none": ["algo=cnp", "data=gp"],
 }
 
 
 def choice(file: Path) -> str:
     group = file.parent.relative_to(CONF).as_posix()
-    return f"+{group}={file.stem}" if group == "experiment" else f"{group}={file.stem}"
+    if group.startswith("experiment"):
+        return f"+experiment={file.relative_to(CONF / 'experiment').with_suffix('')}"
+    return f"{group}={file.stem}"
 
 
 def typed(file: Path) -> list[str]:
@@ -51,7 +52,7 @@ def test_it_composes_passes_the_checks_and_has_a_meaning(file: Path, full: Setti
 @pytest.mark.parametrize("file", FILES, ids=choice)
 def test_it_gives_every_argument_of_its_constructor_in_order(file: Path, full: Settings) -> None:
     group = file.parent.relative_to(CONF).as_posix().replace("/", ".")
-    if group in ("experiment", "tuned", "search"):
+    if group.partition(".")[0] in ("experiment", "tuned", "search"):
         return
     node = OmegaConf.select(full(choice(file)), group)
     outside = FACTS[group] | BUILD_KEYS.get(group, set())
@@ -71,6 +72,11 @@ def test_an_experiment_names_its_command_and_its_papers_number(file: Path, full:
     paper = full(f"+experiment={file.stem}").paper
     assert 0 < paper.value < 1
     assert paper.source
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "experiment" / "quick").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_quick_experiment_names_its_command(file: Path) -> None:
+    assert f"metarun -m +experiment=quick/{file.stem}" in file.read_text()
 
 
 def test_all_problems_come_in_one_report(full: Settings) -> None:

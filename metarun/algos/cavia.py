@@ -20,7 +20,8 @@ class CAVIA(MAML):
     the bare network; the paper's code learns it from a start near 0.
 
     Args: as for MAML, but
-        inner_lr: step size of the context, > 0.
+        inner_lr: step size of the context, > 0. On images the paper's 1.0 learns very slowly at first: the maps start
+            small, so that a step changes next to nothing of which a meta-gradient could come.
         n_context: length of the context vector, >= 0.
         layer: which of the backbone's ReLUs, counted from 1; the last where there are fewer.
         film_scale: whether the context scales as well as shifts.
@@ -29,7 +30,6 @@ class CAVIA(MAML):
         arXiv:1810.03642, equations 3 to 5 and section 3.4.
     """
 
-    kinds = ("regression",)  # on images it was not brought to learn yet
     adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
 
     def __init__(

@@ -137,6 +137,12 @@ class ImageTasks:
         x = self._examples(split, drawn, drawn.support, drawn.support_y, bits).x[:, 0]
         return Examples(x, torch.from_numpy(label).to(x.device))
 
+    def bare(self, split: str, indices: NDArray[np.int64]) -> Tensor:
+        """The images at places `indices` [R] of a split's stream of examples as they are: [R, C, H, W] in 0..1."""
+        x = self.labelled(split, indices).x
+        mean, std = (x.new_tensor(list(values))[:, None, None] for values in (self.look.mean, self.look.std))
+        return x * std + mean
+
     def fingerprint(self, split: str, n_tasks: int) -> str:
         drawn = self._draw(split, np.arange(n_tasks))
         return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in drawn)).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 from torch import Tensor
 
+from metarun.report.completions import completion_picture
 from metarun.report.figures import GREY, PALETTE, png
 from metarun.types import Batch, Prediction
 
@@ -17,8 +18,10 @@ BAND = "mean and 95 % band"
 def prediction_picture(batch: Batch, predicted: Prediction) -> bytes | None:
     """For each task its support points, its query points and what is predicted of these, as a PNG.
 
-    None where inputs or outputs have more than one dimension.
+    Images, whose inputs are places, are drawn as images. None where inputs or outputs have other dimensions.
     """
+    if batch.query.x.shape[-1] == 2 and batch.query.y.shape[-1] in (1, 3):
+        return completion_picture(batch, predicted)
     if batch.query.x.shape[-1] != 1 or batch.query.y.shape[-1] != 1:
         return None
     panels = [_panel(batch, predicted, task) for task in range(batch.n_tasks)]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metarun import objectives
+from metarun.data.functions import PointTasks
+from metarun.data.images import ImageTasks
+from metarun.episodes import random_bits
+from metarun.types import Batch, EpisodePlan, EpisodeShape, SourceInfo
+
+
+class Completion(PointTasks):
+    """Images as functions from a place to a colour: of each task's image some pixels are known, others are asked for.
+
+    x [.., 2] is the row and the column of a pixel's middle, each from -1 to 1; y [.., C] its C channels in 0..1. A
+    split's images are those of the source's classes of that split, each once before any comes again.
+
+    Args:
+        plan, device: see PointTasks.
+        open_source: from the runner: the source that a name of `data=` stands for.
+        images: name of the source of the images.
+    Raises: ValueError if it has no images, or an image fewer pixels than a task's support and query points.
+    Reference: Garnelo et al. Conditional Neural Processes. ICML 2018. arXiv:1807.01613, section 4.2.
+    """
+
+    def __init__(
+        self, plan: EpisodePlan, device: torch.device, open_source: Callable[[str, EpisodePlan], Any], images: str
+    ) -> None:
+        super().__init__(plan, device)
+        whole = EpisodeShape(1, 1, 1)
+        source = open_source(images, EpisodePlan(whole, whole, plan.seed, plan.eval_seed))
+        if not isinstance(source, ImageTasks):
+            raise ValueError(f"data.images={images} is not a source of images; data.images=omniglot is one")
+        self.source = source
+        channels, height, width = source.info.input_shape
+        self.places = torch.cartesian_prod(_middles(height), _middles(width)).to(device)  # [H W, 2]
+        for split, key in (("train", "data.train"), ("test", "data")):
+            points = self.most_shots(split) + self.shape(split).n_query
+            if points > height * width:
+                raise ValueError(
+                    f"{key}.k_shot and {key}.n_query are {points} points together, and an image of {images} has "
+                    f"{height * width} pixels; set {key}.n_query={max(height * width - self.most_shots(split), 1)}"
+                )
+        self.info = SourceInfo(
+            input_shape=(2,),
+            n_way=0,
+            outputs=channels,
+            objective=objectives.regression,
+            split_sha256=source.info.split_sha256,
+            facts={"images": images, "pixels": [height, width], **source.info.facts},
+        )
+
+    def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
+        """The tasks number `indices` of a split's stream."""
+        values = self.source.bare(split, indices).flatten(2).transpose(1, 2)  # [B, H W, C]
+        order = torch.from_numpy(self._pixels(split, indices)).to(self.device)  # [B, P]
+        x, y = self.places[order], torch.take_along_dim(values, order[..., None], 1)
+        return self.sides(split, int(indices[0]), x, y)
+
+    def fingerprint(self, split: str, n_tasks: int) -> str:
+        indices = np.arange(n_tasks)
+        values = (self.source.bare(split, indices) * 255).round().to(torch.uint8).cpu().numpy()
+        return hashlib.sha256(values.tobytes() + self._pixels(split, indices).tobytes()).hexdigest()
+
+    def _pixels(self, split: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which pixels of its image each task asks about, those of the support set first [B, P]."""
+        bits = random_bits(self.seed(split), f"{split}/pixels", indices, len(self.places))
+        return np.argsort(bits, 1, kind="stable")[:, : self.most_shots(split) + self.shape(split).n_query]
+
+
+def _middles(n: int) -> Tensor:
+    return (torch.arange(n) + 0.5) * (2 / n) - 1
