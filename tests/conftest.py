@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,26 +37,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(cache: Path, tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
+def settings(full: Callable[..., DictConfig], cache: Path) -> Callable[..., DictConfig]:
     """Compose settings as the command line does, on tasks few and small enough to take no time.
 
     What makes them small is left out where the chosen groups do not have it.
     """
-    schema.register()
-    names.register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
 
-        def composed(*overrides: str) -> DictConfig:
-            known = of_choices(tuple(o for o in overrides if "." not in o.partition("=")[0]))
-            small = [o for o in (*SMALL, *NARROW) if has(known, o.partition("=")[0])]
-            return compose("config", [*small, f"paths.cache={cache}", "logger=none", *overrides])
+    def composed(*overrides: str) -> DictConfig:
+        known = full(*[o for o in overrides if "." not in o.partition("=")[0]])
+        small = [o for o in (*SMALL, *NARROW) if has(known, o.partition("=")[0])]
+        return full(*small, f"paths.cache={cache}", "logger=none", *overrides)
 
-        @lru_cache
-        def of_choices(choices: tuple[str, ...]) -> DictConfig:
-            return compose("config", list(choices))
-
-        yield composed
+    return composed
 
 
 def has(config: DictConfig, key: str) -> bool:
@@ -65,13 +57,19 @@ def has(config: DictConfig, key: str) -> bool:
 
 
 @pytest.fixture
-def full(cache: Path) -> Iterator[Callable[..., DictConfig]]:
+def full() -> Callable[..., DictConfig]:
     """Compose settings as the command line does, at their real size."""
+    return lambda *overrides: _composed(overrides).copy()
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Composing takes a tenth of a second, and many tests want the same."""
     schema.register()
     names.register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield lambda *overrides: compose("config", list(overrides))
+        return compose("config", list(overrides))
 
 
 SMALL = [  # a run of a second
