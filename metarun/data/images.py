@@ -88,6 +88,7 @@ class ImageTasks:
             outputs=plan.test.n_way,
             objective=objectives.classification,
             train_classes=len(self._sizes["train"]),
+            normalisation=(look.mean, look.std),
             split_sha256=digest.hexdigest(),
             facts={
                 "classes": {s: len(self._sizes[s]) for s in SPLITS},
