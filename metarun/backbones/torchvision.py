@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torchvision.models import convnext
 from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
+from metarun.backbones.layer_norm import LayerNorm, LayerNorm2d
 from metarun.backbones.maps import image_shape
 from metarun.backbones.noise import DropPath, Noise
 from metarun.backbones.pretrained import classifier, one_line
@@ -60,7 +62,7 @@ class Torchvision(nn.Module):
         if bn == "none" and weights is not None and any(isinstance(m, nn.BatchNorm2d) for m in self.net.modules()):
             raise ValueError(f"the weights of {name} need its BatchNorm layers; set bn=running")
         self.frozen = frozen
-        _obeying(self.net, bn, frozen)
+        obeying(self.net, bn, frozen)
         if frozen:
             _freeze(self.net)
         self.size = _size(transforms, image_size) or (height, width)
@@ -101,17 +103,24 @@ class Torchvision(nn.Module):
             ) from error
 
 
-def _obeying(module: nn.Module, bn: str, frozen: bool) -> None:
-    """Replace BatchNorm layers by those of the run, and put noise out of inner loops."""
+def obeying(module: nn.Module, bn: str, frozen: bool) -> None:
+    """Replace layers of `module`: BatchNorm by one that obeys the run's `bn`, LayerNorm by one that torch.func
+    differentiates right, noise by noise that inner loops are spared.
+    """
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, _norm(child, bn, frozen))
+        elif isinstance(child, nn.LayerNorm):
+            kind = LayerNorm2d if isinstance(child, convnext.LayerNorm2d) else LayerNorm
+            made = kind(list(child.normalized_shape), child.eps)
+            made.load_state_dict(child.state_dict())
+            setattr(module, name, made)
         elif isinstance(child, StochasticDepth):
             setattr(module, name, Noise(DropPath(child.p)))
         elif isinstance(child, nn.Dropout):
             setattr(module, name, Noise(nn.Dropout(child.p)))  # never in place, which vmap refuses
         else:
-            _obeying(child, bn, frozen)
+            obeying(child, bn, frozen)
 
 
 def _norm(layer: nn.BatchNorm2d, bn: str, frozen: bool) -> nn.Module:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from metarun.backbones.layer_norm import LayerNorm
 from metarun.backbones.maps import image_shape
 
 
@@ -51,7 +52,7 @@ class ViT(nn.Module):
         self.places = nn.Parameter(torch.empty(1, patches, hidden))
         nn.init.trunc_normal_(self.places, std=0.02)
         self.blocks = nn.Sequential(*(Block(hidden, heads, mlp_ratio) for _ in range(layers)))
-        self.norm = nn.LayerNorm(hidden)
+        self.norm = LayerNorm(hidden)
 
     def feature_map(self, x: Tensor) -> Tensor:
         return self._tokens(x).mT.reshape(-1, *self.map_shape)
@@ -76,7 +77,7 @@ class Block(nn.Module):
     def __init__(self, hidden: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm_attention, self.norm_mlp = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.norm_attention, self.norm_mlp = LayerNorm(hidden), LayerNorm(hidden)
         self.query_key_value, self.out = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
         self.mlp = nn.Sequential(
             nn.Linear(hidden, mlp_ratio * hidden), nn.GELU(), nn.Linear(mlp_ratio * hidden, hidden)
