@@ -29,7 +29,10 @@ def classifier(name: str, weights: str | None) -> tuple[nn.Module, Any]:
     known = models.list_models(module=models)
     if name not in known:
         raise ValueError(f"backbone.name={name} is no classifier of torchvision{nearest(name, known)}")
-    net = models.get_model(name)
+    choices = models.get_model_weights(name)
+    trained = choices.__members__.get(weights or "")
+    sizes = {"image_size": trained.meta["min_size"][0]} if trained and name.startswith("vit_") else {}
+    net = models.get_model(name, **sizes)  # a ViT has a weight for each place in images of its size
     head = _last(net, nn.Linear) or _last(net, nn.Conv2d)  # SqueezeNet's is a 1x1 convolution
     parent, _, last = head.rpartition(".")
     setattr(net.get_submodule(parent), last, nn.Identity())
@@ -39,11 +42,10 @@ def classifier(name: str, weights: str | None) -> tuple[nn.Module, Any]:
             net.aux_logits = False
     if weights is None:
         return net, None
-    choices = models.get_model_weights(name)
     _load(net, _state_of(weights, name, choices.__members__), (head, *PARTS_OF_TRAINING), weights)
     if hasattr(net, "transform_input"):
         net.transform_input = True  # as torchvision does with its weights
-    return net, choices.__members__.get(weights, choices.DEFAULT).transforms()
+    return net, (trained or choices.DEFAULT).transforms()
 
 
 def _last(net: nn.Module, kind: type[nn.Module]) -> str:
@@ -74,9 +76,10 @@ def _state_of(weights: str, name: str, choices: Mapping[str, Any]) -> dict[str, 
 def _load(net: nn.Module, state: Any, aside: tuple[str, ...], weights: str) -> None:
     """Put what `state` holds into all of `net`; what begins with a name of `aside` may be left over."""
     try:
-        named = {OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
-        missing, left = net.load_state_dict(named, strict=False)
-    except (AttributeError, TypeError, RuntimeError) as error:
+        if any(map(OLD_DENSENET.search, state)):  # a new dict would lack the versions that state_dicts carry
+            state = {OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
+        missing, left = net.load_state_dict(state, strict=False)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"backbone.weights={weights} are not of this network: {one_line(error)}") from error
     left = [key for key in left if not key.startswith(aside)]
     if missing or left:
