@@ -38,7 +38,8 @@ def build_parts(config: DictConfig, facts: RunFacts) -> Parts:
     device = choose_device(config.device)
     source = build_source(config, device)
     learner = build_learner(config, source).to(device)
-    optims = learner.build_optims(_optim_factory(config.optim))
+    with wrong_input():
+        optims = learner.build_optims(_optim_factory(config.optim))
     for optim in optims.values():
         if config.optim.clip_norm is not None:
             optim.register_step_pre_hook(partial(_clip, float(config.optim.clip_norm)))
@@ -79,8 +80,8 @@ def shipped_source(config: DictConfig, name: str) -> DictConfig:
 def build_learner(config: DictConfig, source: TaskSource) -> Learner:
     """The learner of `config.algo` on `config.backbone`, its weights drawn from the run's seed."""
     seed_everything(config.seed, "weights")
-    backbone = _construct(config.backbone, input_shape=source.info.input_shape, bn=config.bn)
     info = source.info
+    backbone = _construct(config.backbone, bn=config.bn, input_shape=info.input_shape, normalisation=info.normalisation)
     if info.train_classes is None and "train_classes" in _asked(config.algo):
         raise ConfigError(
             f"{config.algo['_target_'].rpartition('.')[2]} trains on single labelled examples, and the chosen data "

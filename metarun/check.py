@@ -19,7 +19,7 @@ BUILD_KEYS = {
 }
 FACTS = {
     "data": {"plan", "device", "open_source"},
-    "backbone": {"input_shape", "bn"},
+    "backbone": {"input_shape", "bn", "normalisation"},
     "algo": {"backbone", "bn", "input_shape", "n_way", "outputs", "objective", "train_classes", "prior"},
     "optim": {"params"},
     "optim.schedule": {"optimizer"},

@@ -118,6 +118,11 @@ def transformed() -> bool:
     return _now.under_transform
 
 
+def in_inner_loop() -> bool:
+    """Whether an inner loop is under way."""
+    return _now.adapting
+
+
 @contextmanager
 def recording() -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Collect each `bn=running` layer's batch mean and variance, in the order the layers run."""

@@ -6,7 +6,7 @@ Where tasks are functions, S = K and M = Q.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -107,6 +107,8 @@ class SourceInfo:
         facts: anything else that makes a run's data recognisable, such as the hash of the first image.
         train_classes: classes of the split train where the source is an ExampleSource, else None.
         prior: what functions are drawn from, where it is known and Gaussian.
+        normalisation: mean and std, each of every channel or of all, by which inputs were made of pixels in 0..1: the
+            pixel less the mean over the std. None where inputs are no images, or not all are made alike.
     """
 
     input_shape: tuple[int, ...]
@@ -117,6 +119,7 @@ class SourceInfo:
     facts: dict[str, Any]
     train_classes: int | None = None
     prior: Prior | None = None
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None
 
 
 class TaskSource(Protocol):

@@ -88,7 +88,16 @@ SMALL = [  # a run of a second
     "run.val_every=2",
     "device=cpu",
 ]
-NARROW = ["backbone.hidden=8", "backbone.widths=[8]", "algo.width=8", "algo.latent=4", "algo.heads=2"]
+NARROW = [
+    "backbone.hidden=8",
+    "backbone.widths=[8]",
+    "backbone.depth=10",
+    "backbone.width=1",
+    "backbone.name=shufflenet_v2_x0_5",
+    "algo.width=8",
+    "algo.latent=4",
+    "algo.heads=2",
+]
 
 
 @pytest.fixture

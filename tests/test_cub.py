@@ -26,9 +26,8 @@ NAMES = sorted(name for part in read_split("cub").values() for name in part)
 
 
 def make(root: Path, cache: Path) -> CUB:
-    return CUB(
-        PLAN, torch.device("cpu"), str(root), str(cache / "cache"), 8, "bicubic", "crop", (0,), (1,), "none", False
-    )
+    look = (0,), (1,), "none", "none"
+    return CUB(PLAN, torch.device("cpu"), str(root), str(cache / "cache"), 8, "bicubic", "crop", *look, False)
 
 
 @pytest.fixture(scope="module")

@@ -242,6 +242,15 @@ def test_rotation_class_makes_four_classes_of_one_and_turns_their_images() -> No
     assert len(stored) == len(turned.pixels)
 
 
+def test_rotation_train_makes_classes_of_turns_in_training_alone() -> None:
+    everywhere, training, plain = noise_tasks(rotation="class"), noise_tasks(rotation="train"), noise_tasks()
+    assert training.info.train_classes == 48
+    assert training.info.facts["classes"] == {"train": 48, "val": 12, "test": 12}
+    numbers = np.arange(6)
+    assert torch.equal(training.batch("train", numbers).query.x, everywhere.batch("train", numbers).query.x)
+    assert torch.equal(training.batch("test", numbers).query.x, plain.batch("test", numbers).query.x)
+
+
 def test_rotation_random_turns_the_images_of_a_class_alike() -> None:
     source = noise_tasks(rotation="random")
     quarters = {torch.rot90(image, q, (-2, -1)).numpy().tobytes(): q for image in source.pixels for q in range(4)}

@@ -48,7 +48,8 @@ def photos(tmp_path: Path) -> Path:
 def make(path: Path | str | None, cache: Path, **changes: object) -> Folder:
     options: dict[str, object] = {
         "split": None, "fractions": (0.5, 0.25, 0.25), "split_seed": 0, "least": 1, "image_size": 16, "channels": 3,
-        "fit": "crop", "interpolation": "nearest", "mean": (0,), "std": (1,), "augment": "none", "trainval": False,
+        "fit": "crop", "interpolation": "nearest", "mean": (0,), "std": (1,), "augment": "none", "rotation": "none",
+        "trainval": False,
     }  # fmt: skip
     path = None if path is None else str(path)
     return Folder(PLAN, torch.device("cpu"), path, str(cache / "cache"), **(options | changes))

@@ -25,7 +25,7 @@ from metarun.types import EpisodePlan, EpisodeShape
 PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
 OPTIONS = {
     "image_size": 10, "interpolation": "bicubic", "fit": "crop", "mean": (0,), "std": (1,), "augment": "none",
-    "trainval": False,
+    "rotation": "none", "trainval": False,
 }  # fmt: skip
 Pixels = dict[str, NDArray[np.uint8]]
 

@@ -7,15 +7,17 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as v2
 from conftest import noise_tasks
+from torchvision.transforms.v2 import RandAugment
 
+from metarun.data import randaugment
 from metarun.data.images import SPLITS, ImageClasses, ImageTasks
-from metarun.data.look import JITTER, WORDS, Look, standard
+from metarun.data.look import JITTER, Look, standard
 from metarun.types import EpisodePlan, EpisodeShape
 
 
 def test_each_image_is_cropped_mirrored_and_recoloured_as_torchvision_does_with_the_same_numbers() -> None:
     generator = torch.Generator().manual_seed(0)
-    x, uniform = torch.rand(12, 3, 16, 16, generator=generator), torch.rand(12, WORDS, generator=generator)
+    x, uniform = torch.rand(12, 3, 16, 16, generator=generator), torch.rand(12, 6, generator=generator)
     for image, numbers, ours in zip(x, uniform, standard(x, uniform), strict=True):
         top, left = (numbers[:2] * 5).long().tolist()  # padded by 16/8 = 2 on each side: offsets 0..4
         theirs = v2.crop(v2.pad(image, [2]), top, left, 16, 16)
@@ -26,26 +28,53 @@ def test_each_image_is_cropped_mirrored_and_recoloured_as_torchvision_does_with_
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def augmented(seed: int) -> ImageTasks:
+def test_every_operation_of_randaugment_is_torchvisions() -> None:
+    """At torchvision's default magnitude, 9 of 30, forwards and backwards, on a batch and image by image."""
+    theirs = RandAugment()
+    x = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert list(randaugment.OPERATIONS) == list(theirs._AUGMENTATION_SPACE)
+    for name, (magnitudes, signed) in theirs._AUGMENTATION_SPACE.items():
+        found = magnitudes(31, 32, 32)
+        for sign in (1, -1) if signed else (1,):
+            size = 0.0 if found is None else sign * float(found[9])
+            expected = [theirs._apply_image_or_video_transform(i, name, size, theirs.interpolation, {}) for i in x]
+            ours = randaugment.OPERATIONS[name](x, sign * randaugment.MAGNITUDE)
+            assert (ours.int() - torch.stack(expected).int()).abs().max() <= 1, name  # a factor's last digit
+
+
+def test_each_image_draws_its_two_operations_for_itself() -> None:
+    """The numbers of image i choose Identity, then operation i: 14 operations, so numbers of i / 14 and a little."""
+    x = torch.randint(0, 256, (14, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    uniform = torch.zeros(14, 4)
+    uniform[:, 2] = (torch.arange(14) + 0.5) / 14
+    uniform[1::2, 3] = 0.9  # forwards
+    out = randaugment.randaugment(x, uniform)
+    for i, operation in enumerate(randaugment.OPERATIONS.values()):
+        sign = 1 if i % 2 else -1
+        assert torch.equal(out[i], operation(x[i : i + 1], sign * randaugment.MAGNITUDE)[0])
+
+
+def augmented(seed: int, augment: str) -> ImageTasks:
     plain = noise_tasks()
     data = ImageClasses(plain.pixels, np.arange(37) * 20, [f"c{i}" for i in range(36)])
     split = {s: data.names[12 * i : 12 * i + 12] for i, s in enumerate(SPLITS)}
     plan = EpisodePlan(EpisodeShape(5, 1, 2), EpisodeShape(5, 1, 3), seed, 0)
-    return ImageTasks(data, split, plan, "none", torch.device("cpu"), Look(augment="standard"))
+    return ImageTasks(data, split, plan, "none", torch.device("cpu"), Look(augment=augment))
 
 
-def test_augmentation_depends_on_seed_and_episode_alone_and_spares_validation_and_test() -> None:
-    source = augmented(0)
+@pytest.mark.parametrize("augment", ["standard", "randaugment"])
+def test_augmentation_depends_on_seed_and_episode_alone_and_spares_validation_and_test(augment: str) -> None:
+    source = augmented(0, augment)
     batch, alone = source.batch("train", np.arange(5)), source.batch("train", np.array([3]))
     assert torch.equal(batch.query.x[3:4], alone.query.x)
     assert not torch.equal(batch.query.x, noise_tasks().batch("train", np.arange(5)).query.x)
-    assert not torch.equal(batch.query.x, augmented(1).batch("train", np.arange(5)).query.x)
+    assert not torch.equal(batch.query.x, augmented(1, augment).batch("train", np.arange(5)).query.x)
     for split in ("val", "test"):
         assert torch.equal(source.batch(split, np.arange(2)).query.x, noise_tasks().batch(split, np.arange(2)).query.x)
 
 
 def test_a_look_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data.augment=heavy is not one of none, standard"):
+    with pytest.raises(ValueError, match=r"data.augment=heavy is not one of none, standard, randaugment"):
         Look(augment="heavy")
     with pytest.raises(ValueError, match="must be as many, and std above 0"):
         Look(mean=(0.5,), std=(0.0,))

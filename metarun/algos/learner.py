@@ -35,8 +35,17 @@ class Learner(nn.Module, ABC):
     gaussian process, where their prior must be known too."""
 
     def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
-        """The outer optimizers by name."""
-        return {"outer": optim(self.parameters())}
+        """The outer optimizers by name.
+
+        Raises: ValueError if there is nothing to learn.
+        """
+        parameters = list(self.parameters())
+        if not parameters:
+            raise ValueError(
+                f"{type(self).__name__} learns nothing but its network, which is frozen: set backbone.frozen=false, or "
+                "algo=simpleshot run.steps=1 to test the network's own features"
+            )
+        return {"outer": optim(parameters)}
 
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
         """What outer steps step, step + 1, ... train on: meta-batches, unless a method asks for something else."""

@@ -23,7 +23,7 @@ class CifarFS(ImageTasks):
         image_size: side in pixels that the 32x32 originals are scaled to.
         interpolation: Pillow's filter for that.
         mean, std, augment: see metarun/data/look.py.
-        trainval: see ImageTasks.
+        rotation, trainval: see ImageTasks.
     Reference: Bertinetto, Henriques, Torr, Vedaldi. Meta-learning with differentiable closed-form solvers. ICLR 2019.
         arXiv:1805.08136, section 4.1.
     """
@@ -42,7 +42,8 @@ class CifarFS(ImageTasks):
         mean: Sequence[float],
         std: Sequence[float],
         augment: str,
+        rotation: str,
         trainval: bool,
     ) -> None:
         data = cifar100(Path(root), Path(cache), Scale(image_size, interpolation))
-        super().__init__(data, read_split("cifar_fs"), plan, "none", device, Look(mean, std, augment), trainval)
+        super().__init__(data, read_split("cifar_fs"), plan, rotation, device, Look(mean, std, augment), trainval)

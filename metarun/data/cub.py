@@ -32,7 +32,7 @@ class CUB(ImageTasks):
         interpolation: Pillow's filter for that.
         fit: `crop` cuts the middle square out of a photo, `stretch` deforms it.
         mean, std, augment: see metarun/data/look.py.
-        trainval: see ImageTasks.
+        rotation, trainval: see ImageTasks.
     Reference: Wah et al. The Caltech-UCSD Birds-200-2011 Dataset. 2011. Split: Chen et al. A Closer Look at Few-shot
         Classification. ICLR 2019. arXiv:1904.04232.
     """
@@ -49,13 +49,14 @@ class CUB(ImageTasks):
         mean: Sequence[float],
         std: Sequence[float],
         augment: str,
+        rotation: str,
         trainval: bool,
     ) -> None:
         split, scale = read_split("cub"), Scale(image_size, interpolation, fit=fit)
         found = self.found(root) or _downloaded(Path(root).expanduser())
         wanted = {name for names in split.values() for name in names}
         data = decoded(Path(cache), "cub", stamp(found), lambda: _by_species(found, wanted), scale)
-        super().__init__(data, split, plan, "none", device, Look(mean, std, augment), trainval)
+        super().__init__(data, split, plan, rotation, device, Look(mean, std, augment), trainval)
 
     @staticmethod
     def found(root: str) -> list[Path]:

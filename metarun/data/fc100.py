@@ -26,7 +26,7 @@ class FC100(ImageTasks):
         image_size: side in pixels that the 32x32 originals are scaled to.
         interpolation: Pillow's filter for that.
         mean, std, augment: see metarun/data/look.py.
-        trainval: see ImageTasks.
+        rotation, trainval: see ImageTasks.
     Reference: Oreshkin, Rodriguez, Lacoste. TADAM. NeurIPS 2018. arXiv:1805.10123.
     """
 
@@ -44,7 +44,8 @@ class FC100(ImageTasks):
         mean: Sequence[float],
         std: Sequence[float],
         augment: str,
+        rotation: str,
         trainval: bool,
     ) -> None:
         data = cifar100(Path(root), Path(cache), Scale(image_size, interpolation))
-        super().__init__(data, read_split("fc100"), plan, "none", device, Look(mean, std, augment), trainval)
+        super().__init__(data, read_split("fc100"), plan, rotation, device, Look(mean, std, augment), trainval)

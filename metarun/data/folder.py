@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from metarun.data.checked import checked
 from metarun.data.decode import Scale, decoded
 from metarun.data.imagefiles import SUFFIXES, ImageFile, image_files, stamp
-from metarun.data.images import SPLITS, ImageTasks, checked
+from metarun.data.images import SPLITS, ImageTasks
 from metarun.data.look import Look
 from metarun.data.splits import draw_split, read_split_file, write_split_file
 from metarun.types import EpisodePlan
@@ -39,7 +40,7 @@ class Folder(ImageTasks):
         fit: `crop` cuts the middle square out of an image, `stretch` deforms it.
         interpolation: Pillow's filter.
         mean, std, augment: see metarun/data/look.py.
-        trainval: see ImageTasks.
+        rotation, trainval: see ImageTasks.
     Raises: ValueError naming the files that cannot be read, or saying how many classes or images are missing.
     """
 
@@ -60,6 +61,7 @@ class Folder(ImageTasks):
         mean: Sequence[float],
         std: Sequence[float],
         augment: str,
+        rotation: str,
         trainval: bool,
     ) -> None:
         if path is None:
@@ -93,7 +95,7 @@ class Folder(ImageTasks):
         except ValueError as error:  # before minutes of decoding
             raise ValueError(f"{error}\n{_counts(classes, chosen, place, file)}") from error
         data = decoded(Path(cache), name, stamp([place]), lambda: classes, scale)
-        super().__init__(data, chosen, plan, "none", device, look, trainval)
+        super().__init__(data, chosen, plan, rotation, device, look, trainval)
 
     @staticmethod
     def found(path: str | None) -> list[Path]:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarun import objectives
-from metarun.data.look import WORDS, Look
+from metarun.data.checked import checked
+from metarun.data.look import Look
 from metarun.episodes import Bits, EpisodeIndices, draw, random_bits, shuffled
 from metarun.errors import ConfigError
 from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
 
 SPLITS = ("train", "val", "test")
-ROTATIONS = ("none", "class", "random")
+ROTATIONS = ("none", "class", "train", "random")
 PLAIN = Look()
 
 
@@ -41,8 +42,8 @@ class ImageTasks:
         data: all images.
         split: class names of each of train, val, test.
         plan: shapes and seeds of the tasks.
-        rotation: `none`; `class` makes each rotation by 0, 90, 180, 270 degrees a class of its own; `random` turns
-            each class of an episode by one of the four.
+        rotation: `none`; `class` makes each rotation by 0, 90, 180, 270 degrees a class of its own, `train` in
+            training alone; `random` turns each class of an episode by one of the four.
         device: where tasks are made; images lie there too if they fit into half of its free memory.
         look: how pixels become inputs.
         trainval: training tasks come from the classes of train and val; validation then says little.
@@ -72,14 +73,14 @@ class ImageTasks:
             raise ValueError(f"data.mean has {len(look.mean)} numbers for images of {data.pixels.shape[1]} channels")
         self.plan, self.rotation, self.look, self.device = plan, rotation, look, device
         self.pixels = data.pixels.to(device) if _fits(data.pixels, device) else data.pixels
-        turns = 4 if rotation == "class" else 1
+        turns = {s: 4 if rotation in ("class", s) else 1 for s in SPLITS}  # `train` is a split too
         number = {name: c for c, name in enumerate(data.names)}
         sizes = np.diff(data.starts)
         split = checked(split, dict(zip(data.names, sizes.tolist(), strict=True)), plan, turns, trainval)
         self._classes = {s: np.array([number[name] for name in split[s]], np.int64) for s in SPLITS}
         self._starts, self._names = data.starts, data.names
-        self._sizes = {s: np.tile(sizes[c], turns) for s, c in self._classes.items()}
-        self._groups = {s: _groups(split[s], group_of, turns, self._shape(s)) if group_of else None for s in SPLITS}
+        self._sizes = {s: np.tile(sizes[c], turns[s]) for s, c in self._classes.items()}
+        self._groups = {s: _groups(split[s], group_of, turns[s], self._shape(s)) if group_of else None for s in SPLITS}
         self.classes = {s: {f"{self.world or type(self).__name__}/{name}" for name in split[s]} for s in SPLITS}
         digest = hashlib.sha256("\n".join(f"{s} {name}" for s in SPLITS for name in sorted(split[s])).encode())
         self.info = SourceInfo(
@@ -88,6 +89,7 @@ class ImageTasks:
             outputs=plan.test.n_way,
             objective=objectives.classification,
             train_classes=len(self._sizes["train"]),
+            normalisation=(look.mean, look.std),
             split_sha256=digest.hexdigest(),
             facts={
                 "classes": {s: len(self._sizes[s]) for s in SPLITS},
@@ -159,10 +161,12 @@ class ImageTasks:
         return self.plan.seed if split == "train" else self.plan.eval_seed
 
     def _words(self, stream: str, indices: NDArray[np.int64], n_images: int) -> Bits | None:
-        """What augments each image of the tasks [B, n_images, WORDS]; None where images stay as they are."""
+        """What augments each image of the tasks [B, n_images, words]; None where images stay as they are."""
         if self.look.augment == "none" or not stream.startswith("train"):
             return None
-        return random_bits(self.plan.seed, stream, indices, n_images * WORDS).reshape(len(indices), n_images, WORDS)
+        return random_bits(self.plan.seed, stream, indices, n_images * self.look.words).reshape(
+            len(indices), n_images, -1
+        )
 
     def _examples(
         self,
@@ -208,44 +212,3 @@ def _groups(
 
 def _fits(pixels: Tensor, device: torch.device) -> bool:
     return device.type != "cuda" or pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 2
-
-
-def checked(
-    split: Mapping[str, list[str]], sizes: Mapping[str, int], plan: EpisodePlan, turns: int = 1, trainval: bool = False
-) -> dict[str, list[str]]:
-    """The split that tasks are drawn from, train with the classes of val added if `trainval`.
-
-    Args:
-        sizes: images of each class there is.
-        turns: how many classes rotation makes of one.
-    Raises: ValueError if splits share a class, or the plan asks for more classes or images than there are.
-    """
-    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = sorted(set(split[one]) & set(split[other]))
-        if shared:
-            raise ValueError(f"splits {one} and {other} share {len(shared)} classes, {shared[0]} among them")
-    missing = [name for s in SPLITS for name in split[s] if name not in sizes]
-    if missing:
-        raise ValueError(f"{len(missing)} classes of the split have no images, {missing[0]} among them")
-    used = {**split, "train": [*split["train"], *(split["val"] if trainval else [])]}
-    problems = []
-    for name in SPLITS:
-        key, shape = ("data.train", plan.train) if name == "train" else ("data", plan.test)
-        have, need = turns * len(used[name]), shape.k_shot + shape.n_query
-        if 0 < have < shape.n_way:
-            problems.append(
-                f"{key}.n_way={shape.n_way} needs {shape.n_way} classes; split '{name}' has {have}. "
-                f"Set {key}.n_way={have} or less"
-            )
-        short = sorted((sizes[c], c) for c in used[name] if sizes[c] < need)
-        if short:
-            smallest, label = short[0]
-            more = f", and {len(short) - 1} more have too few" if len(short) > 1 else ""
-            problems.append(
-                f"{key}.k_shot={shape.k_shot} and {key}.n_query={shape.n_query} need {need} images of a class; "
-                f"'{label}' of split '{name}' has {smallest}{more}. "
-                f"Set {key}.n_query={max(smallest - shape.k_shot, 1)} or less"
-            )
-    if problems:
-        raise ValueError("\n".join(problems))
-    return used

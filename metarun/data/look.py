@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from metarun.data import randaugment
 from metarun.episodes import Bits
 
-AUGMENTS = ("none", "standard")
-WORDS = 6
-"""Random words that one augmented image takes."""
+WORDS = {"none": 0, "standard": 6, "randaugment": 3 + randaugment.WORDS}
+"""Random words that one image takes under each kind of augmentation."""
 
 JITTER = 0.4
 """Brightness, contrast and saturation are each multiplied by 1 - JITTER to 1 + JITTER."""
@@ -27,7 +27,8 @@ class Look:
 
     Args:
         mean, std: of each channel, in units of 0..1; the input is (pixel/255 - mean) / std.
-        augment: `standard` moves, mirrors and recolours each training image by itself.
+        augment: `standard` moves, mirrors and recolours each training image by itself; `randaugment` moves and
+            mirrors it, then applies two operations at random, for pre-training.
     Raises: ValueError if they do not fit.
     """
 
@@ -36,19 +37,26 @@ class Look:
     augment: str = "none"
 
     def __post_init__(self) -> None:
-        if self.augment not in AUGMENTS:
-            raise ValueError(f"data.augment={self.augment} is not one of {', '.join(AUGMENTS)}")
+        if self.augment not in WORDS:
+            raise ValueError(f"data.augment={self.augment} is not one of {', '.join(WORDS)}")
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ValueError(f"data.mean={self.mean} and data.std={self.std} must be as many, and std above 0")
 
+    @property
+    def words(self) -> int:
+        """Random words that one training image takes."""
+        return WORDS[self.augment]
+
     def __call__(self, pixels: Tensor, bits: Bits | None) -> Tensor:
-        """Inputs [..., C, H, W] of pixels [..., C, H, W] uint8; augmented if there are random words [..., WORDS]."""
+        """Inputs [..., C, H, W] of pixels [..., C, H, W] uint8; augmented if there are random words [..., `words`]."""
+        uniform = None if bits is None else _uniform(bits)
+        if uniform is not None and self.augment == "randaugment":
+            place = uniform[:, :3].to(pixels.device)
+            flat = _cropped(pixels.flatten(0, -4), place[:, :2], place[:, 2] < 0.5)
+            pixels = randaugment.randaugment(flat, uniform[:, 3:]).reshape(pixels.shape)
         x = pixels.to(torch.get_default_dtype()).div_(255)
-        if bits is not None and self.augment == "standard":
-            uniform = torch.from_numpy(np.float32(bits >> np.uint64(40)) * np.float32(2**-24)).to(
-                x
-            )  # in 0..1, without 1
-            x = standard(x.flatten(0, -4), uniform.flatten(0, -2)).reshape(x.shape)
+        if uniform is not None and self.augment == "standard":
+            x = standard(x.flatten(0, -4), uniform.to(x)).reshape(x.shape)
         if not any(self.mean) and set(self.std) == {1}:
             return x
         mean, std = (x.new_tensor(list(values))[:, None, None] for values in (self.mean, self.std))
@@ -63,13 +71,18 @@ def standard(x: Tensor, uniform: Tensor) -> Tensor:
     al. 2019). torchvision's transforms draw once for a whole batch; here each image has its own draw.
 
     Args:
-        uniform: numbers in 0..1, [R, WORDS].
+        uniform: numbers in 0..1, [R, 6].
     """
     x = _cropped(x, uniform[:, :2], uniform[:, 2] < 0.5)
     factor = (1 - JITTER + 2 * JITTER * uniform[:, 3:])[..., None, None, None]  # [R, 3, 1, 1, 1]
     x = (x * factor[:, 0]).clamp_(0, 1)  # brightness
     x = _blend(x, _gray(x).mean((1, 2, 3), keepdim=True), factor[:, 1])  # contrast
     return _blend(x, _gray(x), factor[:, 2])  # saturation
+
+
+def _uniform(bits: Bits) -> Tensor:
+    """Numbers in 0..1, without 1, of random words [..., W]: [R, W] float32."""
+    return torch.from_numpy(np.float32(bits >> np.uint64(40)) * np.float32(2**-24)).flatten(0, -2)
 
 
 def _cropped(x: Tensor, place: Tensor, mirror: Tensor) -> Tensor:

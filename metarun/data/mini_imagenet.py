@@ -27,7 +27,7 @@ class MiniImageNet(ImageTasks):
         fit: `crop` cuts the middle square out of a larger image first, `stretch` deforms it; the usual 84x84 files
             are square.
         mean, std, augment: see metarun/data/look.py.
-        trainval: see ImageTasks.
+        rotation, trainval: see ImageTasks.
     Reference: Ravi, Larochelle. Optimization as a Model for Few-Shot Learning. ICLR 2017, section 5.1.
     """
 
@@ -45,11 +45,12 @@ class MiniImageNet(ImageTasks):
         mean: Sequence[float],
         std: Sequence[float],
         augment: str,
+        rotation: str,
         trainval: bool,
     ) -> None:
         split, scale = read_split("mini_imagenet"), Scale(image_size, interpolation, fit=fit)
         data = imagenet(Path(root), Path(cache), "mini_imagenet", split, scale)
-        super().__init__(data, split, plan, "none", device, Look(mean, std, augment), trainval)
+        super().__init__(data, split, plan, rotation, device, Look(mean, std, augment), trainval)
 
     @staticmethod
     def found(root: str) -> list[Path]:

@@ -27,7 +27,7 @@ class TieredImageNet(ImageTasks):
         fit: `crop` cuts the middle square out of a larger image first, `stretch` deforms it; the usual 84x84 files
             are square.
         mean, std, augment: see metarun/data/look.py.
-        trainval: see ImageTasks.
+        rotation, trainval: see ImageTasks.
     Reference: Ren et al. Meta-Learning for Semi-Supervised Few-Shot Classification. ICLR 2018. arXiv:1803.00676,
         section 4.1.
     """
@@ -46,11 +46,12 @@ class TieredImageNet(ImageTasks):
         mean: Sequence[float],
         std: Sequence[float],
         augment: str,
+        rotation: str,
         trainval: bool,
     ) -> None:
         split, scale = read_split("tiered_imagenet"), Scale(image_size, interpolation, fit=fit)
         data = imagenet(Path(root), Path(cache), "tiered_imagenet", split, scale)
-        super().__init__(data, split, plan, "none", device, Look(mean, std, augment), trainval)
+        super().__init__(data, split, plan, rotation, device, Look(mean, std, augment), trainval)
 
     @staticmethod
     def found(root: str) -> list[Path]:

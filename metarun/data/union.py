@@ -63,6 +63,7 @@ class Union:
             self.members[name] = member
         _check_apart(self.members)
         self.shape = (channels, image_size, image_size)
+        made = {repr(member.info.normalisation): member.info.normalisation for member in self.members.values()}
         digest = hashlib.sha256("".join(m.info.split_sha256 for m in self.members.values()).encode())
         self.info = SourceInfo(
             input_shape=self.shape,
@@ -70,6 +71,7 @@ class Union:
             outputs=plan.test.n_way,
             objective=objectives.classification,
             split_sha256=digest.hexdigest(),
+            normalisation=next(iter(made.values())) if len(made) == 1 else None,
             facts={
                 "classes": {s: sum(len(m.classes[s]) for m in self.members.values()) for s in SPLITS},
                 "trainval": any(m.info.facts["trainval"] for m in self.members.values()),

@@ -1,0 +1,67 @@
+"""RandAugment for many images at once: those that drew the same operation go through torchvision together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as v2
+
+WORDS = 4
+"""Random numbers that one image takes: an operation and its sign, twice."""
+
+MAGNITUDE = 0.3
+"""Of each operation, in units of its greatest; torchvision's default, 9 of 30."""
+
+
+def randaugment(x: Tensor, uniform: Tensor) -> Tensor:
+    """Images [R, 1 or 3, H, W] uint8, each after two of `OPERATIONS` that it draws for itself, forwards or backwards.
+
+    Args:
+        uniform: numbers in 0..1, [R, WORDS], on the CPU.
+    Reference: Cubuk, Zoph, Shlens, Le. RandAugment. NeurIPS 2020. arXiv:1909.13719; operations and ranges are those of
+        torchvision.transforms.v2.RandAugment, which draws once for a whole batch.
+    """
+    for numbers in (uniform[:, :2], uniform[:, 2:]):
+        operation, back = (numbers[:, 0] * len(OPERATIONS)).long(), numbers[:, 1] < 0.5
+        out = torch.empty_like(x)
+        for place, apply in enumerate(OPERATIONS.values()):
+            for sign in (-1, 1):
+                rows = torch.nonzero((operation == place) & (back == (sign < 0)))[:, 0].to(x.device)
+                if len(rows):
+                    out[rows] = apply(x[rows], sign * MAGNITUDE)
+        x = out
+    return x
+
+
+def _shear(x: Tensor, across: float, down: float) -> Tensor:
+    angles = [math.degrees(math.atan(0.3 * part)) for part in (across, down)]
+    out: Tensor = v2.affine(x, angle=0.0, translate=[0, 0], scale=1.0, shear=angles, center=[0, 0])
+    return out
+
+
+def _translate(x: Tensor, across: float, down: float) -> Tensor:
+    sides = [int(150 / 331 * part * side) for part, side in ((across, x.shape[-1]), (down, x.shape[-2]))]
+    out: Tensor = v2.affine(x, angle=0.0, translate=sides, scale=1.0, shear=[0.0, 0.0])
+    return out
+
+
+OPERATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "Identity": lambda x, m: x,
+    "ShearX": lambda x, m: _shear(x, m, 0),
+    "ShearY": lambda x, m: _shear(x, 0, m),
+    "TranslateX": lambda x, m: _translate(x, m, 0),
+    "TranslateY": lambda x, m: _translate(x, 0, m),
+    "Rotate": lambda x, m: v2.rotate(x, 30 * m),
+    "Brightness": lambda x, m: v2.adjust_brightness(x, 1 + 0.9 * m),
+    "Color": lambda x, m: v2.adjust_saturation(x, 1 + 0.9 * m),
+    "Contrast": lambda x, m: v2.adjust_contrast(x, 1 + 0.9 * m),
+    "Sharpness": lambda x, m: v2.adjust_sharpness(x, 1 + 0.9 * m),
+    "Posterize": lambda x, m: v2.posterize(x, round(8 - 4 * abs(m))),
+    "Solarize": lambda x, m: v2.solarize(x, 255 * (1 - abs(m))),
+    "AutoContrast": lambda x, m: v2.autocontrast(x),
+    "Equalize": lambda x, m: v2.equalize(x),
+}
+"""By torchvision's names: functions of images [R, C, H, W] uint8 and a magnitude in -1..1."""
