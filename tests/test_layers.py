@@ -57,6 +57,8 @@ HYDRA = {
     "describe.py",
     "sources.py",
     "conclusion.py",
+    "eval.py",
+    "eval_settings.py",
 }
 
 

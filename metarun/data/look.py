@@ -49,6 +49,10 @@ class Look:
                 x
             )  # in 0..1, without 1
             x = standard(x.flatten(0, -4), uniform.flatten(0, -2)).reshape(x.shape)
+        return self.normalised(x)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Inputs of images [..., C, H, W] in 0..1, which it writes over."""
         if not any(self.mean) and set(self.std) == {1}:
             return x
         mean, std = (x.new_tensor(list(values))[:, None, None] for values in (self.mean, self.std))
