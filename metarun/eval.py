@@ -22,7 +22,7 @@ from metarun.algos.learner import Learner
 from metarun.build import build_learner, build_source, held_device, shipped
 from metarun.data.fitted import Fitted
 from metarun.errors import ConfigError, wrong_input
-from metarun.eval_settings import combinations, saved_settings, test_settings
+from metarun.eval_settings import combinations, saved_settings, settings_for
 from metarun.names import settings_key, task_name
 from metarun.report.console import messages
 from metarun.report.evaluations import as_csv, as_markdown, in_short, over_shots, table
@@ -35,6 +35,8 @@ from metarun.run.interrupt import StopRequest, stop_requests
 from metarun.types import TaskSource
 
 AVERAGES = ("running_mean", "running_var")
+
+Done = Callable[[Mapping[str, Any]], None]
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +53,18 @@ def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as markdown too")
     asked = parser.parse_args(arguments)
 
-    with messages(screen):
-        found, refused = evaluate_run(asked.run, asked.overrides, asked.again, lambda one: screen.print(in_short(one)))
+    made = []
+
+    def done(one: Mapping[str, Any]) -> None:
+        made.append(one)
+        screen.print(Text(in_short(one)))
+
+    try:
+        with messages(screen):
+            found, refused = evaluate_run(asked.run, asked.overrides, asked.again, done)
+    except KeyboardInterrupt:
+        screen.print("stopped; what was tested is kept, and the same command goes on")
+        raise
     screen.print()
     screen.print(table(found))
     files = {asked.csv: as_csv(found).encode(), asked.markdown: as_markdown(found).encode()}
@@ -62,21 +74,21 @@ def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
         if path:
             write(path, content)
             screen.print(Text(f"written: {path}"))
-    screen.print(Text(f"kept in {asked.run / EVALUATIONS}/"))
+    before = len(found) - len(made)
+    again = f"; {before} of {len(found)} made before, --again repeats them" if before else ""
+    screen.print(Text(f"kept in {asked.run / EVALUATIONS}/{again}"))
     if refused:
         raise ConfigError("\n".join(refused))
     return 0
 
 
-def evaluate_run(
-    folder: Path, typed: Sequence[str], again: bool, done: Callable[[Mapping[str, Any]], None]
-) -> tuple[list[dict[str, Any]], list[str]]:
+def evaluate_run(folder: Path, typed: Sequence[str], again: bool, done: Done) -> tuple[list[dict[str, Any]], list[str]]:
     """What tests of the run in `folder` found, each kept in a file there, and why others could not be made.
 
     Args:
         typed: overrides; several values of a key make a test each.
         again: repeat tests that were made before.
-        done: is told of each test.
+        done: is told of each test that is made now.
     Raises: ConfigError if there is no finished run, or no test could be made.
     """
     found: list[dict[str, Any]] = []
@@ -85,11 +97,11 @@ def evaluate_run(
     with stop_requests() as stop, _trained(folder, asked[0], machine) as trained:
         for values in asked:
             try:
-                for one in trained.tests(values, modes, again, stop):
-                    found.append(one)
-                    done(one)
+                for one in trained.tests(values, modes, again, stop, done):
+                    found.append(one)  # one by one: a later mode may be refused
             except ConfigError as error:
-                refused.append(str(error))
+                words = " ".join(f"{key}={value}" for key, value in values.items())
+                refused.append(f"{words}: {error}" if len(asked) > 1 else str(error))
     if not found:
         raise ConfigError("\n".join(refused))
     return found, refused
@@ -117,10 +129,10 @@ class Trained:
     device: torch.device
 
     def tests(
-        self, values: Mapping[str, Any], modes: Sequence[str], again: bool, stop: StopRequest
+        self, values: Mapping[str, Any], modes: Sequence[str], again: bool, stop: StopRequest, done: Done
     ) -> Iterator[dict[str, Any]]:
         """What each BatchNorm mode of the test with `values` found, in files or now."""
-        config, name = test_settings(self.config, self.data, self.source.info.input_shape, values)
+        config, name = settings_for(self.config, self.data, self.source.info.input_shape, values)
         source: TaskSource | None = None
         for mode in modes or self.modes[:2]:  # one transductive, one inductive
             if mode not in self.modes:
@@ -135,6 +147,7 @@ class Trained:
                 with wrong_input():
                     source = source or self.opened(config, name)
                 kept = self.tested(config, name, source, file, stop)
+                done(kept)
             yield kept
 
     def opened(self, config: DictConfig, name: str) -> TaskSource:
@@ -167,7 +180,7 @@ class Trained:
             "data": name,
             **{key: config.data.get(key) for key in ("n_way", "k_shot", "n_query")},
             "bn": config.bn,
-            "trained": {key: self.results[key] for key in ("data", "n_way", "k_shot", "bn", "trainval")},
+            "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
             "test": {score: estimate(values).as_json() for score, values in scores.items()},
             "split_sha256": info.split_sha256,
             "episode_sha256": source.fingerprint("test", n_tasks),
@@ -210,18 +223,19 @@ def _trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any]
             OmegaConf.update(config, key, value)
     if (threads := machine.get("threads", config.threads)) != "auto":
         torch.set_num_threads(threads)
-    with held_device(machine.get("device", config.device)) as device, wrong_input():
-        resolved = config.copy()
-        OmegaConf.resolve(resolved)
-        source = build_source(resolved, device)
+    with held_device(machine.get("device", config.device)) as device:
+        with wrong_input():
+            resolved = config.copy()
+            OmegaConf.resolve(resolved)
+            source = build_source(resolved, device)
+            state = checkpoint.load(best, device)["learner"]
         now, then = source.info.split_sha256, run.results["split_sha256"]
         if now != then:
             raise ConfigError(f"{folder} was trained on another split of the data: {then[:12]}, not {now[:12]}")
         modes = [config.bn]
         if norm.has_batch_norm(build_learner(config, source)):
             modes = list(dict.fromkeys([config.bn, "transductive", "support"]))
-        state = checkpoint.load(best, device)["learner"]
-    yield Trained(folder, run.results, config, data, source, state, modes, device)
+        yield Trained(folder, run.results, config, data, source, state, modes, device)
 
 
 def _name(config: DictConfig, data: str) -> str:

@@ -67,7 +67,7 @@ def combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[str],
     return [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())], modes, machine
 
 
-def test_settings(
+def settings_for(
     config: DictConfig, own: str, input_shape: tuple[int, ...], values: Mapping[str, Any]
 ) -> tuple[DictConfig, str]:
     """The settings of a test, and its choice of `data=`.

@@ -40,7 +40,7 @@ class Fitted:
 
     def _side(self, side: Examples) -> Examples:
         x = fitted(side.x, self.shape)
-        return Examples(self.look.normalised(x) if self.look else x, side.y)
+        return Examples(self.look.normalised(x.contiguous()) if self.look else x, side.y)  # repeated gray is one memory
 
 
 def fitted(x: Tensor, shape: tuple[int, ...]) -> Tensor:
