@@ -17,7 +17,7 @@ from conftest import SMALL, noise_tasks
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from metarun import eval as evaluation
+from metarun import trained
 from metarun.cli import command
 from metarun.data.fitted import Fitted, fitted
 from metarun.data.images import checked
@@ -93,7 +93,7 @@ def test_the_own_source_gives_the_runs_own_scores_bit_for_bit_and_once(
             assert set(now) == set(then)
             assert all(np.array_equal(now[score], then[score]) for score in then)
         assert (run / "results.json").read_bytes() == before
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_: pytest.fail("made twice"))
+    monkeypatch.setattr(trained, "evaluate", lambda *_: pytest.fail("made twice"))
     assert "1 of 1 made before, --again repeats them" in say("eval", run)[1]
     with pytest.raises(pytest.fail.Exception, match="made twice"):
         say("eval", run, "--again")
@@ -126,6 +126,9 @@ def test_images_of_another_source_are_made_what_the_network_takes(runs: Path, sa
     assert [float(row["accuracy_mean"]) for row in rows] == [
         one["test"]["accuracy"]["mean"] for one in sorted(made_of(run), key=lambda one: one["bn"] != "transductive")
     ]
+    typed = ["data=folder", *words[1:], "bn=support", "data.mean=[0.9,0.9,0.9]"]
+    assert "28x28, colours become gray\n" in say("eval", run, *typed)[1]
+    assert len({one["test"]["loss"]["mean"] for one in made_of(run)}) == 3
     assert all(0 < float(row["loss_mean"]) < 10 and row["seen_classes"] == "0" for row in rows)
 
 

@@ -57,7 +57,7 @@ HYDRA = {
     "describe.py",
     "sources.py",
     "conclusion.py",
-    "eval.py",
+    "trained.py",
     "eval_settings.py",
 }
 

@@ -26,7 +26,7 @@ class Fitted:
     def __init__(self, source: Any, shape: tuple[int, ...], look: Look | None) -> None:
         self.source, self.shape, self.look = source, shape, look
         if look:
-            for member in getattr(source, "members", {"": source}).values():
+            for member in members(source):
                 member.look = PLAIN
         self.info = replace(source.info, input_shape=shape)
 
@@ -41,6 +41,12 @@ class Fitted:
     def _side(self, side: Examples) -> Examples:
         x = fitted(side.x, self.shape)
         return Examples(self.look.normalised(x.contiguous()) if self.look else x, side.y)  # repeated gray is one memory
+
+
+def members(source: Any) -> list[Any]:
+    """The sources that a union is made of; of another source, itself."""
+    source = source.source if isinstance(source, Fitted) else source
+    return list(getattr(source, "members", {"": source}).values())
 
 
 def fitted(x: Tensor, shape: tuple[int, ...]) -> Tensor:

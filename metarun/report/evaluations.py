@@ -123,5 +123,7 @@ def over_shots(found: Sequence[Found]) -> bytes | None:
         point = {"group": ", ".join(words), "k_shot": one["k_shot"], "runs": [test["mean"]]}
         points.append(point | {"mean": test["mean"], "ci95": test["ci95"]})
     groups = list(dict.fromkeys(point["group"] for point in points))
-    view = shot_curves(points, score, dict(zip(groups, cycle(PALETTE), strict=False)))
-    return png(view.properties(width=460, title=heading(found[0])))
+    shot = "support examples a class" if found[0]["n_way"] else "support points"
+    view = shot_curves(points, score, dict(zip(groups, cycle(PALETTE), strict=False)), shot)
+    trained, _, with_what = heading(found[0]).partition(", ")
+    return png(view.properties(width=460, title=[trained, with_what]))
