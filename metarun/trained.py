@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Trained:
     state: Mapping[str, torch.Tensor]
     modes: Sequence[str]
     device: torch.device
+    said: set[str] = field(default_factory=set)
 
     def tests(
         self, values: Mapping[str, Any], modes: Sequence[str], again: bool, stop: StopRequest, done: Done
@@ -92,7 +93,10 @@ class Trained:
             look = None if theirs else getattr(self.source, "look", None)
             size = self.config.data if name == self.data else shipped(name)
             size = size.get("image_size", shape[-1])
-            log.info("%s", _fitting(name, size, shape, wanted, self.data if look else None))
+            said = _fitting(name, size, shape, wanted, self.data if look else None)
+            if said not in self.said:
+                self.said.add(said)
+                log.info("%s", said)
             source = Fitted(source, wanted, look)
         return source
 

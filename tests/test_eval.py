@@ -112,7 +112,7 @@ def test_images_of_another_source_are_made_what_the_network_takes(runs: Path, sa
             colours = rng.integers(0, 256, (30, 40, 3), np.uint8)
             Image.fromarray(colours).save(tmp_path / "mine" / f"c{label:02d}" / f"{nth}.png")
     run, table = own(runs, "proto", tmp_path), tmp_path / "t.csv"
-    words = ["data=glyphs,folder", f"data.path={tmp_path / 'mine'}", "data.n_way=3"]
+    words = ["data=glyphs,folder", f"data.path={tmp_path / 'mine'}", "data.n_way=3", "data.n_query=2,3"]
     code, out, error = say("eval", run, *words, "--csv", table)
     assert code == 2
     assert "data=glyphs data.path=" in error and "there is no setting data.path" in error  # noqa: PT018
@@ -120,15 +120,14 @@ def test_images_of_another_source_are_made_what_the_network_takes(runs: Path, sa
     assert out.count(said) == 1
     with table.open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["data"], row["n_way"], row["bn"], row["n_tasks"]) for row in rows] == [
-        ("folder", "3", "transductive", "12"), ("folder", "3", "support", "12")
-    ]  # fmt: skip
-    assert [float(row["accuracy_mean"]) for row in rows] == [
-        one["test"]["accuracy"]["mean"] for one in sorted(made_of(run), key=lambda one: one["bn"] != "transductive")
+    assert [(row["data"], row["n_way"], row["n_query"], row["bn"], row["n_tasks"]) for row in rows] == [
+        ("folder", "3", queries, bn, "12") for queries in "23" for bn in ("transductive", "support")
     ]
-    typed = ["data=folder", *words[1:], "bn=support", "data.mean=[0.9,0.9,0.9]"]
+    kept = {(str(one["n_query"]), one["bn"]): one["test"]["loss"]["mean"] for one in made_of(run)}
+    assert [float(row["loss_mean"]) for row in rows] == [kept[row["n_query"], row["bn"]] for row in rows]
+    typed = ["data=folder", *words[1:3], "bn=support", "data.mean=[0.9,0.9,0.9]"]
     assert "28x28, colours become gray\n" in say("eval", run, *typed)[1]
-    assert len({one["test"]["loss"]["mean"] for one in made_of(run)}) == 3
+    assert len({one["test"]["loss"]["mean"] for one in made_of(run)}) == 5
     assert all(0 < float(row["loss_mean"]) < 10 and row["seen_classes"] == "0" for row in rows)
 
 

@@ -63,7 +63,7 @@ def caption(found: Sequence[Found]) -> list[str]:
     said = ["over tasks: 95 % intervals, Student t over test tasks, which are the same for every run"]
     modes = {one["bn"] for one in found}
     if "transductive" in modes:
-        said.append("bn=transductive: BatchNorm takes its statistics from all queries of a task together")
+        said.append("bn=transductive: BatchNorm sees all queries, and a query's prediction depends on the others")
     if inductive := sorted(modes & {"support", "running"}):
         said.append(f"bn={', '.join(inductive)}: inductive, a query's prediction does not depend on other queries")
     return said + seen(found)
