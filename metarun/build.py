@@ -19,6 +19,7 @@ from metarun import machine
 from metarun.algos.learner import Learner
 from metarun.check import BUILD_KEYS
 from metarun.cli import CONF
+from metarun.data.images import SPLITS
 from metarun.errors import ConfigError, nearest, wrong_input
 from metarun.report.sinks import RunFacts, Sink
 from metarun.run.offline import OfflineRun, Parts
@@ -47,10 +48,10 @@ def build_parts(config: DictConfig, facts: RunFacts) -> Parts:
     return Parts(learner, source, optims, schedules, device, facts)
 
 
-def build_source(config: DictConfig, device: torch.device) -> TaskSource:
-    """The task source of `config.data`."""
+def build_source(config: DictConfig, device: torch.device, splits: tuple[str, ...] = SPLITS) -> TaskSource:
+    """The task source of `config.data`, to draw tasks of `splits` from."""
     data = config.data
-    plan = EpisodePlan(_shape(data.train), _shape(data), config.seed, data.eval_seed)
+    plan = EpisodePlan(_shape(data.train), _shape(data), config.seed, data.eval_seed, splits)
 
     def open_source(name: str, plan: EpisodePlan = plan) -> TaskSource:
         return _construct(shipped_source(config, name), BUILD_KEYS["data"], plan=plan, device=device)  # type: ignore[no-any-return]
@@ -60,20 +61,26 @@ def build_source(config: DictConfig, device: torch.device) -> TaskSource:
 
 
 def shipped_source(config: DictConfig, name: str) -> DictConfig:
-    """The settings of `data=NAME` as they are shipped, beside the rest of `config`.
+    """The settings of `data=NAME` as they are shipped, resolved beside the rest of `config`.
 
     Raises: ConfigError if there is no such source.
     """
+    other = config.copy()
+    other.data = shipped(name)
+    OmegaConf.resolve(other.data)
+    source: DictConfig = other.data
+    return source
+
+
+def shipped(name: str) -> DictConfig:
+    """The settings of `data=NAME` as they stand in its file. Raises: ConfigError if there is no such source."""
     file = CONF / "data" / f"{name}.yaml"
     if not file.is_file():
         known = sorted(path.stem for path in file.parent.glob("*.yaml"))
         raise ConfigError(f"there is no data={name}{nearest(name, known)}; choices are {', '.join(known)}")
-    other = config.copy()
     node = OmegaConf.load(file)
     assert isinstance(node, DictConfig)
-    other.data = node.get("data", node)  # under `data` where the file sets more than the source
-    OmegaConf.resolve(other.data)
-    source: DictConfig = other.data
+    source: DictConfig = node.get("data", node)  # under `data` where the file sets more than the source
     return source
 
 

@@ -34,6 +34,12 @@ log = logging.getLogger(__name__)
 
 def check(config: DictConfig) -> None:
     """Raise ConfigError with all problems of `config`, one a line; warn of settings without effect."""
+    refuse(config)
+    _warn(config)
+
+
+def refuse(config: DictConfig) -> None:
+    """Raise ConfigError with all problems of `config`, one a line."""
     problems = [f"there is no setting {key}{nearest(key, _root())}" for key in map(str, config) if key not in _root()]
     for group in (*GROUPS, "optim.schedule"):
         problems += _unknown(group, OmegaConf.select(config, group))
@@ -51,7 +57,11 @@ def check(config: DictConfig) -> None:
     problems = [problem for problem in problems if problem]
     if problems:
         raise ConfigError("\n".join(problems))
-    _warn(config)
+
+
+def has_head(algo: str) -> bool:
+    """Whether the algorithm's class `algo` is built for a number of classes."""
+    return bool({"outputs", "n_way"} & _parameters(algo))
 
 
 def _algo_and_data(algo: str, data: DictConfig) -> str | None:

@@ -23,6 +23,7 @@ def command(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 130 or 143 interrupted."""
     from metarun.errors import ConfigError, Refused
 
+    sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
         if arguments and _is_word(arguments[0]):
             from metarun.subcommands import run_subcommand
@@ -109,7 +110,6 @@ def _hydra(arguments: Sequence[str]) -> int:
         return objective()
 
     sys.argv[1:] = arguments
-    sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
         main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
         if sweep:

@@ -49,6 +49,7 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
         Text("metarun list [PATH] | show RUN                 what ran and how it ended; one run with its curves")
     )
     screen.print(Text("metarun compare PATH ...                       finished runs, task by task (compare --help)"))
+    screen.print(Text("metarun eval RUN [data=NAME,NAME] [KEY=VALUE]  test it on other data, ways and shots"))
     screen.print(Text("metarun data [prepare|show NAME]               data sets at hand; fetch one; draw its tasks"))
     screen.print(Text("metarun --cfg job | --version | --config-dir DIR   settings; version; your own YAML files\n"))
     for group in GROUPS:

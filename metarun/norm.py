@@ -145,6 +145,11 @@ def running_layers(module: nn.Module) -> list[BatchNorm]:
     return [layer for layer in module.modules() if isinstance(layer, BatchNorm) and layer.mode == "running"]
 
 
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether `bn` makes a difference to `module`."""
+    return any(isinstance(layer, BatchNorm) for layer in module.modules())
+
+
 def uses_support_statistics(module: nn.Module) -> bool:
     """Whether some layer wants to be told which rows are support images."""
     return any(isinstance(layer, BatchNorm) and layer.mode == "support" for layer in module.modules())

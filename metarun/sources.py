@@ -7,8 +7,7 @@ import hashlib
 import inspect
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from metarun.cli import CONF
 from metarun.errors import ConfigError
 from metarun.explain import explain
 from metarun.help import meaning
+from metarun.report.console import messages
 from metarun.report.listing import size
 
 
@@ -47,7 +47,7 @@ def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
     if asked.name is None:
         raise ConfigError(f"metarun data {asked.action} needs a NAME; metarun data lists them")
     config = _config(asked.name, asked.overrides)
-    with _messages(screen):
+    with messages(screen):
         if asked.action == "prepare":
             _prepare(config, asked.name, screen)
         else:
@@ -162,23 +162,6 @@ def _config(name: str, overrides: Sequence[str]) -> DictConfig:
             return compose("config", arguments)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, CONF, arguments)) from error
-
-
-@contextmanager
-def _messages(screen: Console) -> Iterator[None]:
-    """Inside, what the program has to say goes to the screen."""
-    import logging
-
-    from metarun.report.console import Shown
-
-    handler = Shown(screen)
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
 
 
 def _size(found: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""What `metarun WORD ...` does: compare, data, list, show, resume, rerun. Imports no torch but to run."""
+"""What `metarun WORD ...` does: compare, data, eval, list, show, resume, rerun. Imports no torch but to run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from metarun.report.compare import Comparison
 
-SUBCOMMANDS = ("compare", "data", "list", "rerun", "resume", "show")
+SUBCOMMANDS = ("compare", "data", "eval", "list", "rerun", "resume", "show")
 
 UNTOLD = 200
 """Columns where there is no terminal and COLUMNS says nothing: a line a run."""
@@ -29,7 +29,8 @@ def run_subcommand(name: str, arguments: Sequence[str]) -> int:
         known = f"(there is {', '.join(SUBCOMMANDS)}; settings are KEY=VALUE)"
         raise ConfigError(f"there is no subcommand {name}{nearest(name, SUBCOMMANDS)} {known}")
     do: dict[str, Callable[[_Parser, Sequence[str]], int]] = {
-        "compare": _compare, "data": _data, "list": _list, "rerun": _rerun, "resume": _resume, "show": _show
+        "compare": _compare, "data": _data, "eval": _eval, "list": _list, "rerun": _rerun, "resume": _resume,
+        "show": _show,
     }  # fmt: skip
     try:
         return do[name](_Parser(prog=f"metarun {name}", allow_abbrev=False), arguments)
@@ -50,6 +51,7 @@ class _Parser(argparse.ArgumentParser):
 def _compare(parser: _Parser, arguments: Sequence[str]) -> int:
     from metarun.report import tables
     from metarun.report.compare import compare
+    from metarun.report.files import write
     from metarun.report.runs import find_runs
 
     parser.description = "Compare finished runs, task by task, in one table for each set that may be compared."
@@ -80,11 +82,11 @@ def _compare(parser: _Parser, arguments: Sequence[str]) -> int:
         screen.print(table)
     for note in notes:
         screen.print(note, markup=False)
-    for path, write in (
+    for path, written in (
         (asked.csv, tables.as_csv), (asked.markdown, tables.as_markdown), (asked.latex, tables.as_latex)
     ):  # fmt: skip
         if path:
-            _write(path, write(comparisons).encode())
+            write(path, written(comparisons).encode())
     if asked.html or asked.png:
         _draw(asked.html, asked.png, comparisons, notes, ["compare", *arguments])
     return 0
@@ -95,27 +97,34 @@ def _draw(
 ) -> None:
     """Imports the drawing library, which takes a second."""
     from metarun.report import figures
+    from metarun.report.files import write
     from metarun.report.gallery import apart, gallery, together
     from metarun.report.page import page
 
     found = gallery(comparisons)
     if html:
-        _write(html, page(comparisons, found, notes, command).encode())
+        write(html, page(comparisons, found, notes, command).encode())
     if png:
         views = apart(found)
         if not views:
             raise ConfigError(f"there is nothing to draw for {png}: one group, and no metrics.jsonl with its curves")
         if png.is_dir():
             for name, view in views.items():
-                _write(png / f"{name}.png", figures.png(view))
+                write(png / f"{name}.png", figures.png(view))
         else:
-            _write(png, figures.png(together(comparisons, found)))
+            write(png, figures.png(together(comparisons, found)))
 
 
 def _data(parser: _Parser, arguments: Sequence[str]) -> int:
     from metarun.sources import data_command
 
     return data_command(parser, arguments, _wide())
+
+
+def _eval(parser: _Parser, arguments: Sequence[str]) -> int:
+    from metarun.eval import eval_command
+
+    return eval_command(parser, arguments, _wide())
 
 
 def _list(parser: _Parser, arguments: Sequence[str]) -> int:
@@ -147,6 +156,7 @@ def _show(parser: _Parser, arguments: Sequence[str]) -> int:
     parser.description = "Show one run: its end table, its files, and its curves over the outer steps."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
     folder = parser.parse_args(arguments).run
+    from metarun.report import evaluations
     from metarun.report.console import end_table
     from metarun.report.curves import curves
     from metarun.report.listing import file_table, unfinished_table
@@ -161,6 +171,9 @@ def _show(parser: _Parser, arguments: Sequence[str]) -> int:
     screen.print(end_table(dict(run.results), folder, []) if run.state == "finished" else unfinished_table(run))
     screen.print(f"\nin {folder}/", markup=False)
     screen.print(file_table(run))
+    if found := run.evaluations():
+        screen.print()
+        screen.print(evaluations.table(found))
     for drawing in curves(run, min(screen.width, 100), screen.is_terminal and not screen.no_color):
         screen.print()
         print(drawing)
@@ -203,13 +216,6 @@ def _pairs(text: str) -> dict[str, str]:
     if not pairs or len(pairs) < len(_words(text)):
         raise ConfigError(f"--baseline {text} is not KEY=VALUE; for example --baseline algo=protonet")
     return pairs
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _wide() -> Console:

@@ -85,13 +85,15 @@ class EpisodePlan:
     """Which tasks a source yields: shapes for training and for validation and test, and the two seeds.
 
     Training tasks are keyed by `seed`, validation and test tasks by `eval_seed` alone, so that they are
-    the same for every algorithm and every training seed.
+    the same for every algorithm and every training seed. Of `splits` tasks are drawn; they alone have to hold
+    enough classes and images for them.
     """
 
     train: EpisodeShape
     test: EpisodeShape
     seed: int
     eval_seed: int
+    splits: tuple[str, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

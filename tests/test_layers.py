@@ -57,6 +57,8 @@ HYDRA = {
     "describe.py",
     "sources.py",
     "conclusion.py",
+    "trained.py",
+    "eval_settings.py",
 }
 
 

@@ -30,7 +30,7 @@ def checked(
         raise ValueError(f"{len(missing)} classes of the split have no images, {missing[0]} among them")
     used = {**split, "train": [*split["train"], *(split["val"] if trainval else [])]}
     problems = []
-    for name in used:
+    for name in plan.splits:
         key, shape = ("data.train", plan.train) if name == "train" else ("data", plan.test)
         have, need = (turns or {}).get(name, 1) * len(used[name]), shape.k_shot + shape.n_query
         if 0 < have < shape.n_way:

@@ -80,7 +80,7 @@ class ImageTasks:
         self._classes = {s: np.array([number[name] for name in split[s]], np.int64) for s in SPLITS}
         self._starts, self._names = data.starts, data.names
         self._sizes = {s: np.tile(sizes[c], turns[s]) for s, c in self._classes.items()}
-        self._groups = {s: _groups(split[s], group_of, turns[s], self._shape(s)) if group_of else None for s in SPLITS}
+        self._groups = {s: _groups(split[s], group_of, turns[s], self._shape(s)) for s in plan.splits if group_of}
         self.classes = {s: {f"{self.world or type(self).__name__}/{name}" for name in split[s]} for s in SPLITS}
         digest = hashlib.sha256("\n".join(f"{s} {name}" for s in SPLITS for name in sorted(split[s])).encode())
         self.info = SourceInfo(
@@ -155,7 +155,7 @@ class ImageTasks:
     def _draw(self, split: str, indices: NDArray[np.int64]) -> EpisodeIndices:
         if not len(self._sizes[split]):
             raise ConfigError(f"this data set has no classes to {split} on; it is there to be tested on: metarun eval")
-        return draw(self._seed(split), split, indices, self._sizes[split], self._shape(split), self._groups[split])
+        return draw(self._seed(split), split, indices, self._sizes[split], self._shape(split), self._groups.get(split))
 
     def _seed(self, split: str) -> int:
         return self.plan.seed if split == "train" else self.plan.eval_seed

@@ -57,6 +57,10 @@ class Look:
         x = pixels.to(torch.get_default_dtype()).div_(255)
         if uniform is not None and self.augment == "standard":
             x = standard(x.flatten(0, -4), uniform.to(x)).reshape(x.shape)
+        return self.normalised(x)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Inputs of images [..., C, H, W] in 0..1, which it writes over."""
         if not any(self.mean) and set(self.std) == {1}:
             return x
         mean, std = (x.new_tensor(list(values))[:, None, None] for values in (self.mean, self.std))

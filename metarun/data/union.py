@@ -6,11 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from metarun import objectives
+from metarun.data.fitted import fitted
 from metarun.data.images import SPLITS
 from metarun.types import Batch, EpisodePlan, Examples, SourceInfo
 
@@ -94,7 +93,7 @@ class Union:
                 places.append(np.flatnonzero(which == number))
         order = torch.from_numpy(np.argsort(np.concatenate(places))).to(parts[0].support.y.device)
         sides = [
-            Examples(torch.cat([self._fitted(e.x) for e in side])[order], torch.cat([e.y for e in side])[order])
+            Examples(torch.cat([fitted(e.x, self.shape) for e in side])[order], torch.cat([e.y for e in side])[order])
             for side in ([part.support for part in parts], [part.query for part in parts])
         ]
         return Batch(sides[0], sides[1], parts[0].n_way)
@@ -111,15 +110,6 @@ class Union:
         counts = [len(range(number, n_tasks, n)) for number in range(n)]
         parts = [m.fingerprint(split, count) for m, count in zip(self.members.values(), counts, strict=True)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-    def _fitted(self, x: Tensor) -> Tensor:
-        """Images [B, S, C, H, W] in the common shape."""
-        flat = x.flatten(0, 1)
-        if flat.shape[-2:] != self.shape[1:]:
-            flat = F.interpolate(flat, self.shape[1:], mode="bilinear", antialias=True, align_corners=False)
-        if flat.shape[1] > self.shape[0]:
-            flat = flat.mean(1, keepdim=True)
-        return flat.expand(-1, self.shape[0], -1, -1).reshape(*x.shape[:2], *self.shape)
 
 
 def _check_apart(members: dict[str, Member]) -> None:

@@ -158,13 +158,16 @@ def task_scatter(
     return alt.LayerChart(layer=[diagonal, points, counts, below, beside], height=340)
 
 
-def shot_curves(points: Sequence[Mapping[str, Any]], score: str, colors: Mapping[str, str]) -> alt.LayerChart:
+def shot_curves(
+    points: Sequence[Mapping[str, Any]], score: str, colors: Mapping[str, str], shot: str = "support examples a class"
+) -> alt.LayerChart:
     """The score over the shots.
 
     Args:
         points: each with its `group`, `k_shot`, `mean`, `ci95` over tasks and the `runs`' own means.
         score: what they are of.
         colors: of each group.
+        shot: what shots count.
     """
     records, single = [], []
     for point in points:
@@ -176,7 +179,7 @@ def shot_curves(points: Sequence[Mapping[str, Any]], score: str, colors: Mapping
     shots = sorted({point["k_shot"] for point in points})
     groups = dict.fromkeys(point["group"] for point in points)
     x = alt.X(
-        "k_shot:Q", title="shots (support examples a class)", axis=alt.Axis(values=shots, format="d"),
+        "k_shot:Q", title=f"shots ({shot})", axis=alt.Axis(values=shots, format="d"),
         scale=alt.Scale(type="log", domain=[shots[0] * 0.9, shots[-1] * 1.1], nice=False),
     )  # fmt: skip
     y = alt.Y("mean:Q", title=title_of(score), scale=alt.Scale(zero=False))

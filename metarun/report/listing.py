@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from metarun.report.runs import Run
+from metarun.report.runs import EVALUATIONS, Run
 from metarun.report.stats import selection_score
 from metarun.report.words import alone, network, task
 
@@ -30,6 +30,7 @@ FILES = {
     "episodes.png": "the first training tasks",
     "curves.png": "learning curves",
     "predictions.png": "what is predicted of the first test functions",
+    EVALUATIONS: "what metarun eval found",
     "run.log": "messages and tracebacks",
     ".hydra/config.yaml": "the settings",
     "wandb": "what W&B wrote",
@@ -43,12 +44,14 @@ def run_table(runs: Sequence[Run], now: float) -> Table:
     table.add_column("run", overflow="fold")
     table.add_column("state")
     table.add_column("what")
-    for head in ("score", "step", "age", "size"):
+    tested = any(run.evaluations() for run in runs)
+    for head in ("score", *(["evals"] if tested else []), "step", "age", "size"):
         table.add_column(head, justify="right", no_wrap=True)
     for run in runs:
         state = Text(run.state, style=STYLES.get(run.state, ""))
-        age = ago(now - last_sign(run.folder))
-        table.add_row(Text(str(run.folder)), state, Text(what(run)), score(run), progress(run), age, size(run.folder))
+        evals = [str(len(run.evaluations()) or "")] if tested else []
+        numbers = [score(run), *evals, progress(run), ago(now - last_sign(run.folder)), size(run.folder)]
+        table.add_row(Text(str(run.folder)), state, Text(what(run)), *numbers)
     return table
 
 

@@ -22,7 +22,10 @@ from metarun.report.stats import selection_score
 OUTCOMES = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id"})
 """Scalar fields of results.json that a run ends with, rather than was asked for."""
 
-INSIDE = frozenset({"checkpoints", "wandb", "tensorboard"})
+EVALUATIONS = "evals"
+"""Folder within a run of what `metarun eval` found, a file a test."""
+
+INSIDE = frozenset({"checkpoints", "wandb", "tensorboard", EVALUATIONS})
 """Folders within a run that hold no other run."""
 
 
@@ -66,6 +69,12 @@ class Run:
         except (OSError, KeyError, ValueError, zipfile.BadZipFile):
             return None
 
+    def evaluations(self) -> list[dict[str, Any]]:
+        """What later tests of the run found, by source, ways, shots and queries."""
+        files = sorted((self.folder / EVALUATIONS).glob("*.json"))
+        found = [one for file in files if (one := read_evaluation(file))]
+        return sorted(found, key=lambda one: (one["data"], one["n_way"] or 0, one["k_shot"], one["n_query"]))
+
     def lines(self) -> Iterator[dict[str, Any]]:
         """metrics.jsonl, but for a line that is being written or was cut off."""
         path = self.folder / "metrics.jsonl"
@@ -108,6 +117,15 @@ def read_run(folder: Path) -> Run | None:
     settings = {key: _resolved(value, settings) for key, value in settings.items()}
     overrides = results.get("overrides") or (hydra.get("overrides") or {}).get("task") or ()
     return Run(folder, _state(folder, results), results, settings, tuple(overrides))
+
+
+def read_evaluation(file: Path) -> dict[str, Any] | None:
+    """What a test found that `metarun eval` made, None without it."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "test" in found else None
 
 
 def _is_fact(key: str, value: Any) -> bool:

@@ -15,9 +15,14 @@ PACKAGES = ("torch", "torchvision", "learn2learn", "hydra-core", "numpy", "wandb
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     """Write results.json, whole or not at all."""
-    aside = folder / "results.json.part"
-    aside.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(aside, folder / "results.json")
+    write_json(folder / "results.json", results)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    aside = path.with_name(f"{path.name}.part")
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(aside, path)
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:

@@ -1,0 +1,238 @@
+"""`metarun eval`: a trained run tested on other sources, ways, shots and queries."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, noise_tasks
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from metarun import trained
+from metarun.cli import command
+from metarun.data.fitted import Fitted, fitted
+from metarun.data.images import checked
+from metarun.data.look import Look
+from metarun.types import EpisodePlan, EpisodeShape
+
+TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
+FUNCTIONS = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
+
+Said = tuple[int, str, str]
+Say = Callable[..., Said]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A finished run of each kind: `proto`, `running` (bn), `maml` and `cnp` (on sine waves)."""
+    folder = tmp_path_factory.mktemp("runs")
+    typed = {
+        "proto": [*TINY, "algo=protonet"],
+        "running": [*TINY, "algo=protonet", "bn=running"],
+        "maml": TINY,
+        "cnp": [*FUNCTIONS, "algo=cnp", "data=sinusoid", "algo.width=8", "logger=none"],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["metarun"])
+        for name, words in typed.items():
+            GlobalHydra.instance().clear()
+            assert command([*words, f"paths.cache={cache}", f"hydra.run.dir={folder / name}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cache: Path) -> Say:
+    """Exit code, standard output and standard error of `metarun` with these words."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("METARUN_CACHE", str(cache))
+
+    def said(*words: str | Path) -> Said:
+        capsys.readouterr()
+        code = command([str(word) for word in words])
+        out, error = capsys.readouterr()
+        return code, out, error
+
+    return said
+
+
+def own(runs: Path, name: str, to: Path) -> Path:
+    """A copy of a run for one test to leave its files in."""
+    return Path(shutil.copytree(runs / name, to / name))
+
+
+def made_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in sorted((run / "evals").glob("*.json"))]
+
+
+def test_the_own_source_gives_the_runs_own_scores_bit_for_bit_and_once(
+    runs: Path, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("proto", "maml", "running", "cnp"):
+        run = own(runs, name, tmp_path)
+        before = (run / "results.json").read_bytes()
+        code, out, error = say("eval", run)
+        assert (code, error) == (0, ""), out
+        results, (mine, *others) = json.loads(before), sorted(made_of(run), key=lambda one: one["bn"] != bn_of(before))
+        assert mine["test"] == results["test"]
+        assert mine["episode_sha256"] == results["episode_sha256"]
+        assert [one["bn"] for one in others] == {
+            "proto": ["support"], "maml": ["support"], "running": ["transductive"], "cnp": []
+        }[name]  # fmt: skip
+        assert all(one["test"] != mine["test"] for one in others)
+        (file,) = (run / "evals").glob(f"*-{mine['bn']}-*.npz")
+        with np.load(file) as now, np.load(run / "test_tasks.npz") as then:
+            assert set(now) == set(then)
+            assert all(np.array_equal(now[score], then[score]) for score in then)
+        assert (run / "results.json").read_bytes() == before
+    monkeypatch.setattr(trained, "evaluate", lambda *_: pytest.fail("made twice"))
+    assert "1 of 1 made before, --again repeats them" in say("eval", run)[1]
+    with pytest.raises(pytest.fail.Exception, match="made twice"):
+        say("eval", run, "--again")
+
+
+def bn_of(results: bytes) -> str:
+    return str(json.loads(results)["bn"])
+
+
+def test_images_of_another_source_are_made_what_the_network_takes(runs: Path, say: Say, tmp_path: Path) -> None:
+    """20 classes of colour images of 40x30 pixels, for a network of gray 28x28 ones."""
+    rng = np.random.default_rng(0)
+    for label in range(20):
+        (tmp_path / "mine" / f"c{label:02d}").mkdir(parents=True)
+        for nth in range(6):
+            colours = rng.integers(0, 256, (30, 40, 3), np.uint8)
+            Image.fromarray(colours).save(tmp_path / "mine" / f"c{label:02d}" / f"{nth}.png")
+    run, table = own(runs, "proto", tmp_path), tmp_path / "t.csv"
+    words = ["data=glyphs,folder", f"data.path={tmp_path / 'mine'}", "data.n_way=3", "data.n_query=2,3"]
+    code, out, error = say("eval", run, *words, "--csv", table)
+    assert code == 2
+    assert "data=glyphs data.path=" in error and "there is no setting data.path" in error  # noqa: PT018
+    said = "images of folder: 84x84 pixels become 28x28, colours become gray, normalised as those of glyphs"
+    assert out.count(said) == 1
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["data"], row["n_way"], row["n_query"], row["bn"], row["n_tasks"]) for row in rows] == [
+        ("folder", "3", queries, bn, "12") for queries in "23" for bn in ("transductive", "support")
+    ]
+    kept = {(str(one["n_query"]), one["bn"]): one["test"]["loss"]["mean"] for one in made_of(run)}
+    assert [float(row["loss_mean"]) for row in rows] == [kept[row["n_query"], row["bn"]] for row in rows]
+    typed = ["data=folder", *words[1:3], "bn=support", "data.mean=[0.9,0.9,0.9]"]
+    assert "28x28, colours become gray\n" in say("eval", run, *typed)[1]
+    assert len({one["test"]["loss"]["mean"] for one in made_of(run)}) == 5
+    assert all(0 < float(row["loss_mean"]) < 10 and row["seen_classes"] == "0" for row in rows)
+
+
+def test_fitted_images_are_scaled_made_gray_and_normalised_in_this_order() -> None:
+    """Two sources of the same pixels; the one normalises by itself, which being fitted takes from it."""
+    source, plain = noise_tasks(), noise_tasks()
+    source.look = Look((0.9,), (3.0,))
+    shape, look = (3, 14, 14), Look((0.1, 0.2, 0.3), (0.5, 0.5, 2.0))
+    batch, before = next(Fitted(source, shape, look).episodes("test", 2, 2)), next(plain.episodes("test", 2, 2))
+    half = fitted(before.query.x, (1, 14, 14))
+    for channel, (mean, std) in enumerate(zip(look.mean, look.std, strict=True)):
+        assert torch.allclose(batch.query.x[:, :, channel], (half[:, :, 0] - mean) / std)
+    assert torch.equal(batch.support.y, before.support.y)
+    kept = next(Fitted(plain, (1, 28, 28), None).episodes("test", 2, 2))
+    assert torch.equal(kept.query.x, before.query.x)
+    colours = torch.tensor([0.0, 0.3, 0.9]).reshape(1, 1, 3, 1, 1).expand(1, 1, 3, 4, 4)
+    assert torch.allclose(fitted(colours, (1, 4, 4)), torch.tensor(0.4))
+
+
+def test_shots_make_a_curve_and_ways_may_differ_where_heads_are_made_for_each_task(
+    runs: Path, say: Say, tmp_path: Path
+) -> None:
+    run = own(runs, "proto", tmp_path)
+    code, out, error = say("eval", run, "data.k_shot=1,12", "data.n_way=3", "bn=support")
+    assert (code, error) == (0, "")
+    assert [line.split()[1:4] for line in out.splitlines() if line.startswith(" glyphs")] == [
+        ["3-way", "1-shot", "3"], ["3-way", "12-shot", "3"]
+    ]  # fmt: skip
+    picture = Image.open(run / "evals" / "shots-glyphs.png")
+    assert len(set(picture.convert("RGB").get_flattened_data())) > 20
+    run = own(runs, "maml", tmp_path)
+    assert say("eval", run, "data.k_shot=2")[0] == 0
+    code, _, error = say("eval", run, "data.n_way=3")
+    assert code == 2
+    assert "data.n_way=3: this MAML has a head for 5 classes; leave data.n_way=5, or train one that" in error
+
+
+def test_classes_that_were_trained_on_are_told(runs: Path, say: Say, tmp_path: Path) -> None:
+    """Alphabet 4 of five is tested on, and is one of the first six of ten, which were trained on."""
+    run = own(runs, "proto", tmp_path)
+    said = "glyphs: 12 of 12 classes tested on were trained on, alphabet004/character00 among them"
+    assert said in say("eval", run, "data.alphabets=5", "data.characters=12", "bn=transductive")[1]
+    assert "trained on, alphabet" not in say("eval", run)[1]
+
+
+def test_a_learner_of_functions_is_tested_on_others(runs: Path, say: Say, tmp_path: Path) -> None:
+    run = own(runs, "cnp", tmp_path)
+    code, out, error = say("eval", run, "data=sinusoid,harmonic,gp", "data.k_shot=5,10")
+    assert (code, error) == (0, ""), out
+    found = {(one["data"], one["k_shot"]): one["test"]["log_likelihood"]["mean"] for one in made_of(run)}
+    assert len(found) == len(set(found.values())) == 6
+    assert (run / "evals" / "shots-sinusoid-harmonic-gp.png").is_file()
+    code, _, error = say("eval", run, "data=glyphs")
+    assert (code, error) == (2, "metarun: data=glyphs: its tasks are classes, and the run's were functions\n")
+
+
+def test_list_and_show_tell_of_tests(runs: Path, say: Say, tmp_path: Path) -> None:
+    run = own(runs, "proto", tmp_path)
+    assert "evals" not in say("list", tmp_path)[1]
+    say("eval", run)
+    heads, _, row = say("list", tmp_path)[1].split("\n")[1:4]
+    assert (heads.split()[4], row.split()[-6]) == ("evals", "2")
+    out = say("show", run)[1]
+    assert "what metarun eval found" in out
+    assert sum(line.startswith(" glyphs   5-way 1-shot") for line in out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["seed=1"], "seed=1 changes nothing in a test, or what was trained; eval takes data=, "),
+        (["data.train.k_shot=2"], "data.train.k_shot=2 changes nothing in a test"),
+        (["data.kshot=2"], "there is no setting data.kshot; did you mean data.k_shot?"),
+        (["data=cubb"], "there is no data=cubb; did you mean cub?"),
+        (["data=sinusoid"], "data=sinusoid: its tasks are functions, and the run's were classes"),
+        (["bn=running"], "bn=running: the run was trained with bn=transductive; it can be tested with bn="),
+        (["data.k_shot=18"], "need 21 images of a class; 'alphabet008/character00' of split 'test' has 20"),
+        (["run.test_tasks=1"], "run.test_tasks=1 must be a whole number of at least 2"),
+        (["data.k_shot=[1"], "data.k_shot=[1 cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_tested_is_said_in_a_line(runs: Path, say: Say, words: list[str], said: str) -> None:
+    code, _, error = say("eval", runs / "proto", *words)
+    assert code == 2
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert not (runs / "proto" / "evals").exists()
+
+
+def test_only_finished_runs_with_their_weights_are_tested(runs: Path, say: Say, tmp_path: Path) -> None:
+    run = own(runs, "proto", tmp_path)
+    (run / "checkpoints" / "best.pt").unlink()
+    assert f"{run / 'checkpoints' / 'best.pt'} is not there, and eval tests those weights" in say("eval", run)[2]
+    (run / "results.json").unlink()
+    code, _, error = say("eval", run)
+    assert (code, error) == (2, f"metarun: {run} is died, and eval tests finished runs: metarun resume {run}\n")
+    code, _, error = say("eval", tmp_path)
+    assert (code, error) == (2, f"metarun: {tmp_path} is not the folder of a run: it has no .hydra/config.yaml\n")
+
+
+def test_only_splits_that_tasks_are_drawn_of_have_to_be_large_enough() -> None:
+    """Train and val have 4 images of a class, test has 9."""
+    split = {"train": ["a", "b"], "val": ["c", "d"], "test": ["e", "f"]}
+    sizes = {label: 9 if label in split["test"] else 4 for labels in split.values() for label in labels}
+    plan = EpisodePlan(EpisodeShape(2, 5, 4), EpisodeShape(2, 5, 4), 0, 0)
+    with pytest.raises(ValueError, match="'a' of split 'train' has 4"):
+        checked(split, sizes, plan)
+    assert checked(split, sizes, replace(plan, splits=("test",))) == split
