@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +66,18 @@ def full() -> Callable[..., DictConfig]:
 @functools.cache
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     """Composing takes a tenth of a second, and many tests want the same."""
+    with composing():
+        return compose("config", list(overrides))
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Inside, hydra.compose finds our settings."""
     schema.register()
     names.register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
+        yield
 
 
 SMALL = [  # a run of a second

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import composing
+from hydra import compose
 from omegaconf import DictConfig
 from test_command import TINY, lines_of, metarun, results_of, start
 from test_sweep import jobs_of
@@ -70,6 +72,7 @@ def started(root: Path, count: int, process: subprocess.Popen[str]) -> list[Path
     return jobs_of(root)[:count]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "signum"),
     [
@@ -100,6 +103,7 @@ def test_a_signal_to_the_sweep_saves_its_jobs_and_leaves_no_process(
     assert not processes_in(tmp_path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_all_processes_of_a_terminal_and_does_the_same(tmp_path: Path, cache: Path) -> None:
     command = ["-m", *ENDLESS, "seed=0,1", "hydra/launcher=joblib", "threads=1"]
     process = start(*command, cwd=tmp_path, cache=cache, LOKY_MAX_CPU_COUNT="2")
@@ -112,6 +116,7 @@ def test_ctrl_c_reaches_all_processes_of_a_terminal_and_does_the_same(tmp_path: 
     assert not processes_in(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_the_numbers_do_not_depend_on_the_launcher_and_a_failed_job_is_told(
     tmp_path: Path, cache: Path, launcher: str
@@ -134,6 +139,7 @@ def test_the_numbers_do_not_depend_on_the_launcher_and_a_failed_job_is_told(
     assert not list(tmp_path.rglob("*%*"))
 
 
+@pytest.mark.slow
 def test_a_preempted_job_of_submitit_saves_starts_again_and_ends_with_the_same_numbers(
     tmp_path: Path, cache: Path
 ) -> None:
@@ -168,6 +174,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_slurm_gets_the_script_and_a_preempted_job_resumes(tmp_path: Path, cache: Path, slurm: Path) -> None:
     """SIGTERM, the warning, makes a job save and go on; SIGUSR2 makes it save, leave and be requeued."""
     long = [*TINY, "run.steps=400", "run.checkpoint_every=400", "run.val_every=200"]
@@ -266,11 +273,7 @@ def test_runs_spread_over_the_gpus_and_take_the_place_that_was_left(tmp_path: Pa
     assert taken == [0, 1, 0, 1, 1, 0]
 
 
-def test_the_settings_of_launchers_follow_the_machine_and_the_sweep(
-    full: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from hydra import compose
-
+def test_the_settings_of_launchers_follow_the_machine_and_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     launch.register(CONF)
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
     monkeypatch.setattr("metarun.machine.cores", lambda: 16)
@@ -278,9 +281,9 @@ def test_the_settings_of_launchers_follow_the_machine_and_the_sweep(
     monkeypatch.setenv(launch.JOBS, "4")
 
     def of(name: str, *overrides: str) -> DictConfig:
-        return compose("config", [f"hydra/launcher={name}", *overrides], return_hydra_config=True).hydra.launcher
+        with composing():
+            return compose("config", [f"hydra/launcher={name}", *overrides], return_hydra_config=True).hydra.launcher
 
-    full()
     assert of("joblib").n_jobs == 4
     assert of("joblib", "threads=8").n_jobs == 2
     assert of("ray").ray.remote == {"num_cpus": 4, "num_gpus": 0, "max_retries": 3}

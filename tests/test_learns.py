@@ -26,6 +26,8 @@ STEPS = {  # running averages need longer; what sees no tasks in training, or is
     "baseline_pp": 200,
     "finetune": 200,
     "meta_baseline": 200,
+    "distill": 300,
+    "cavia": 100,
 }
 SMALL_NET = ["backbone=conv4_strided", "optim.lr=0.003"]
 IMAGES = [*SMALL_NET, "run.meta_batch_size=64"]
@@ -39,6 +41,8 @@ EXTRA = {
     "baseline": IMAGES,
     "baseline_pp": IMAGES,
     "finetune": IMAGES,
+    "distill": IMAGES,
+    "cavia": ["algo.inner_lr=30", "optim.lr=0.01"],
     "meta_baseline": [*SMALL_NET, "algo.batch_size=64"],
     "imaml": ["algo.inner_steps=8", "optim.lr=0.01"],
     "minibatch_prox": ["optim.lr=0.01"],
