@@ -72,16 +72,16 @@ def shipped_source(config: DictConfig, name: str) -> DictConfig:
     return source
 
 
-def shipped(name: str) -> DictConfig:
-    """The settings of `data=NAME` as they stand in its file. Raises: ConfigError if there is no such source."""
-    file = CONF / "data" / f"{name}.yaml"
+def shipped(name: str, group: str = "data") -> DictConfig:
+    """The settings of `GROUP=NAME` as they stand in its file. Raises: ConfigError if there is no such choice."""
+    file = CONF / group / f"{name}.yaml"
     if not file.is_file():
         known = sorted(path.stem for path in file.parent.glob("*.yaml"))
-        raise ConfigError(f"there is no data={name}{nearest(name, known)}; choices are {', '.join(known)}")
+        raise ConfigError(f"there is no {group}={name}{nearest(name, known)}; choices are {', '.join(known)}")
     node = OmegaConf.load(file)
     assert isinstance(node, DictConfig)
-    source: DictConfig = node.get("data", node)  # under `data` where the file sets more than the source
-    return source
+    settings: DictConfig = node.get(group, node)  # under the group's name where the file sets more than it
+    return settings
 
 
 def build_learner(config: DictConfig, source: TaskSource) -> Learner:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.build import shipped
 from metarun.check import has_head, refuse
+from metarun.cli import CONF
 from metarun.errors import ConfigError
 
 SHAPE = ("n_way", "k_shot", "n_query")
@@ -26,10 +27,17 @@ UNDER = ("data.", "paths.", "algo.test_")
 
 
 def saved_settings(folder: Path) -> tuple[DictConfig, str]:
-    """The settings of the run in `folder`, resolved but for those of data and paths, and its choice of `data=`."""
+    """The settings of the run in `folder`, resolved but for those of data and paths, and its choice of `data=`.
+
+    A setting that is newer than the run has today's default.
+    """
     config = OmegaConf.load(folder / ".hydra" / "config.yaml")
     hydra = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra
     assert isinstance(config, DictConfig)
+    for group in ("data", "backbone", "algo"):
+        choice = hydra.runtime.choices[group]
+        if (CONF / group / f"{choice}.yaml").is_file():
+            config[group] = OmegaConf.merge(shipped(choice, group), config[group])
     whole = config.copy()
     OmegaConf.resolve(whole)
     for group in map(str, config):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import SMALL, noise_tasks
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from PIL import Image
 
 from metarun import trained
@@ -236,3 +237,16 @@ def test_only_splits_that_tasks_are_drawn_of_have_to_be_large_enough() -> None:
     with pytest.raises(ValueError, match="'a' of split 'train' has 4"):
         checked(split, sizes, plan)
     assert checked(split, sizes, replace(plan, splits=("test",))) == split
+
+
+def test_a_run_older_than_a_setting_is_tested_with_the_settings_default(runs: Path, say: Say, tmp_path: Path) -> None:
+    folder = own(runs, "proto", tmp_path)
+    file = folder / ".hydra" / "config.yaml"
+    config = OmegaConf.load(file)
+    for group, key in (("data", "rotation"), ("algo", "temperature"), ("backbone", "layers")):
+        del config[group][key]
+    OmegaConf.save(config, file)
+    code, _, error = say("eval", folder)
+    assert code == 0, error
+    found = [json.loads(path.read_text())["test"] for path in (folder / "evals").glob("*-transductive-*.json")]
+    assert found == [json.loads((folder / "results.json").read_text())["test"]]
