@@ -25,7 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metarun.standardise import standardise
+
 MODES = ("transductive", "support", "running", "none")
+
+LARGE = 150_000
+"""Numbers of a batch from which `standardise` gains more than its calls cost (measured on a CPU)."""
 
 
 def batch_norm(channels: int, mode: str) -> nn.Module:
@@ -36,8 +41,8 @@ def batch_norm(channels: int, mode: str) -> nn.Module:
 class BatchNorm(nn.Module):
     """Batch normalisation of [R, C] or [R, C, H, W] with one of the first three `MODES`.
 
-    Under torch.func the statistics are written out: in torch 2.15 `F.batch_norm` gives wrong second-order
-    gradients under grad(vmap(grad)) without an error. Elsewhere the faster fused kernel serves.
+    Under torch.func, and where much is to be done, `standardise` serves: in torch 2.15 `F.batch_norm` gives wrong
+    second-order gradients under grad(vmap(grad)) without an error, and slow ones elsewhere.
 
     Args:
         channels: C.
@@ -69,10 +74,10 @@ class BatchNorm(nn.Module):
             _now.recorded.append((mean, var * (x.numel() / (x.numel() - mean.numel()))))  # unbiased, as torch does
         if self.mode == "support" and _now.support_rows is not None:
             var, mean = _var_mean(x[: _now.support_rows])
-        elif not _now.under_transform:
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        elif _now.under_transform or (x.numel() >= LARGE and torch.is_grad_enabled()):
+            return standardise(x, self.weight, self.bias, self.eps)
         else:
-            var, mean = _var_mean(x)
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return _scale_and_shift(x, mean, var, self.weight, self.bias, self.eps)
 
 

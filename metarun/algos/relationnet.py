@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from metarun.algos.learner import with_support
 from metarun.algos.metric import MetricLearner
+from metarun.convolution import Conv2d
 from metarun.functional import Params, call, within
 from metarun.norm import batch_norm
 
@@ -74,7 +75,7 @@ def relation_module(map_shape: tuple[int, int, int], bn: str, hidden: int, units
     channels, height, width = map_shape
     layers: list[nn.Module] = []
     for inputs in (2 * channels, hidden):
-        layers += [nn.Conv2d(inputs, hidden, 3, padding=1, bias=bn == "none"), batch_norm(hidden, bn), nn.ReLU()]
+        layers += [Conv2d(inputs, hidden, 3, padding=1, bias=bn == "none"), batch_norm(hidden, bn), nn.ReLU()]
         if min(height, width) > 1:
             layers.append(nn.MaxPool2d(2))
             height, width = height // 2, width // 2

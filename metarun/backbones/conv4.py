@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from metarun.convolution import Conv2d
 from metarun.norm import batch_norm
 
 
@@ -47,7 +48,7 @@ class Conv4(nn.Module):
             halve = layer < halvings
             stride = 2 if halve and downsample == "stride" else 1
             inputs = channels if layer == 0 else hidden
-            convolution = nn.Conv2d(inputs, hidden, 3, stride=stride, padding=1, bias=bn == "none")
+            convolution = Conv2d(inputs, hidden, 3, stride=stride, padding=1, bias=bn == "none")
             blocks += [convolution, batch_norm(hidden, bn)]
             blocks += [nn.ReLU(), nn.MaxPool2d(2)] if halve and downsample == "pool" else [nn.ReLU()]
             if halve:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from metarun.convolution import Conv2d
 from metarun.norm import batch_norm
 
 
@@ -45,9 +46,9 @@ def image_shape(name: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]
     return channels, height, width
 
 
-def convolution(inputs: int, outputs: int, bn: str, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+def convolution(inputs: int, outputs: int, bn: str, kernel: int = 3, stride: int = 1) -> Conv2d:
     """A convolution that keeps the size, but for its stride; without the bias that normalisation would cancel."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bn == "none")
+    return Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bn == "none")
 
 
 def normalised(inputs: int, outputs: int, bn: str, kernel: int = 3, stride: int = 1) -> list[nn.Module]:

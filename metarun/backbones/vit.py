@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from metarun.backbones.layer_norm import LayerNorm
 from metarun.backbones.maps import image_shape
+from metarun.convolution import Conv2d
 
 
 class ViT(nn.Module):
@@ -48,7 +49,7 @@ class ViT(nn.Module):
         self.map_shape = (hidden, height // side, width // side)
         patches = self.map_shape[1] * self.map_shape[2]
         self.pool, self.out_features = pool, hidden if pool else hidden * patches
-        self.patches = nn.Conv2d(channels, hidden, side, stride=side)
+        self.patches = Conv2d(channels, hidden, side, stride=side)
         self.places = nn.Parameter(torch.empty(1, patches, hidden))
         nn.init.trunc_normal_(self.places, std=0.02)
         self.blocks = nn.Sequential(*(Block(hidden, heads, mlp_ratio) for _ in range(layers)))
