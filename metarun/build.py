@@ -34,12 +34,15 @@ def build_parts(config: DictConfig, facts: RunFacts) -> Parts:
 
     Raises: ConfigError if the parts do not go together, or data is missing.
     """
+    machine.keep_memory()
     if config.threads != "auto":
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     source = build_source(config, device)
     learner = build_learner(config, source).to(device)
     with wrong_input():
+        if config.run.compile:
+            learner.record("inductor" if config.run.compile == "inductor" else "replay")
         optims = learner.build_optims(_optim_factory(config.optim))
     for optim in optims.values():
         if config.optim.clip_norm is not None:
@@ -103,7 +106,7 @@ def build_learner(config: DictConfig, source: TaskSource) -> Learner:
 
 def build_run(config: DictConfig, parts: Parts) -> OfflineRun:
     """The protocol of `config.run` over the parts."""
-    run: OfflineRun = _construct(config.run, parts=parts)
+    run: OfflineRun = _construct(config.run, BUILD_KEYS["run"], parts=parts)
     return run
 
 

@@ -38,10 +38,15 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, first_order: bool
         grads = torch.func.grad(loss)({name: value.detach() for name, value in params.items()})
         return {name: grad.detach() for name, grad in grads.items()}
     through = torch.is_grad_enabled() and not first_order
-    with torch.enable_grad():
+    with torch.enable_grad(), norm.differentiated(twice=through):
         at = {n: v if through and v.requires_grad else v.detach().requires_grad_() for n, v in params.items()}
         values = torch.autograd.grad(loss(at), list(at.values()), create_graph=through)
     return dict(zip(at, values, strict=True))
+
+
+def one_hot(y: Tensor, n_way: int, dtype: torch.dtype) -> Tensor:
+    """[R, n_way], 1 at the class y [R]; unlike torch's, without looking at the numbers."""
+    return (y[:, None] == torch.arange(n_way, device=y.device)).to(dtype)
 
 
 def dot(one: Params, other: Params) -> Tensor:

@@ -41,8 +41,8 @@ def batch_norm(channels: int, mode: str) -> nn.Module:
 class BatchNorm(nn.Module):
     """Batch normalisation of [R, C] or [R, C, H, W] with one of the first three `MODES`.
 
-    Under torch.func, and where much is to be done, `standardise` serves: in torch 2.15 `F.batch_norm` gives wrong
-    second-order gradients under grad(vmap(grad)) without an error, and slow ones elsewhere.
+    Under torch.func, and where much is to be differentiated twice, `standardise` serves: in torch 2.15 `F.batch_norm`
+    gives wrong second-order gradients under grad(vmap(grad)) without an error, and slow ones elsewhere.
 
     Args:
         channels: C.
@@ -74,7 +74,7 @@ class BatchNorm(nn.Module):
             _now.recorded.append((mean, var * (x.numel() / (x.numel() - mean.numel()))))  # unbiased, as torch does
         if self.mode == "support" and _now.support_rows is not None:
             var, mean = _var_mean(x[: _now.support_rows])
-        elif _now.under_transform or (x.numel() >= LARGE and torch.is_grad_enabled()):
+        elif _now.under_transform or (_now.twice and x.numel() >= LARGE):
             return standardise(x, self.weight, self.bias, self.eps)
         else:
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
@@ -86,6 +86,7 @@ class _Now:
     support_rows: int | None = None
     under_transform: bool = False
     adapting: bool = False
+    twice: bool = False
     recorded: list[tuple[Tensor, Tensor]] | None = None
 
 
@@ -116,6 +117,11 @@ def under_transform() -> AbstractContextManager[None]:
 def adapting() -> AbstractContextManager[None]:
     """Inside, an inner loop trains on a task, whatever the module's mode."""
     return _during(adapting=True)
+
+
+def differentiated(twice: bool) -> AbstractContextManager[None]:
+    """Inside, what layers do will be differentiated `twice`, or once."""
+    return _during(twice=twice)
 
 
 def transformed() -> bool:

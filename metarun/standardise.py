@@ -61,7 +61,7 @@ class _Gradient(Function):
     @staticmethod
     def forward(g: Tensor, x: Tensor, w: Tensor, mean: Tensor, s: Tensor, eps: float) -> Any:
         everything, aten = (True, True, True), torch.ops.aten
-        return aten.native_batch_norm_backward(g.contiguous(), x, w, None, None, mean, s, True, eps, everything)
+        return aten.native_batch_norm_backward(_as(x, g), x, w, None, None, mean, s, True, eps, everything)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -98,3 +98,9 @@ class _Gradient(Function):
         joined = (into_first(each, where, tasks) for each, where in zip(channels, at[2:5], strict=True))
         gx, *sums = _Gradient.apply(into_channels(g, at[0], tasks), into_channels(x, at[1], tasks), *joined, eps)
         return (from_channels(gx, tasks), *(each.reshape(tasks, -1) for each in sums)), (1, 0, 0)
+
+
+def _as(x: Tensor, g: Tensor) -> Tensor:
+    """g in the order in memory that x has, without which the kernel is slow."""
+    last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return g.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from metarun.algos.l2l import learn2learn
-from metarun.algos.learner import with_support
 from metarun.algos.maml import MAML, Adapted
+from metarun.algos.network import with_support
 from metarun.functional import Params, call, within
 from metarun.types import Examples
 

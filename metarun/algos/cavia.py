@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from metarun.algos.learner import EpisodicLearner, Network
+from metarun.algos.episodic import EpisodicLearner
 from metarun.algos.maml import MAML
+from metarun.algos.network import Network
 from metarun.functional import Params
 from metarun.types import Objective
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, normalize, one_hot
+from torch.nn.functional import cross_entropy, linear, normalize
 
-from metarun.algos.learner import with_support
 from metarun.algos.metric import class_means
+from metarun.algos.network import with_support
 from metarun.algos.pretraining import Pretraining, fitted
-from metarun.functional import Params, call, within
+from metarun.functional import Params, call, one_hot, within
 from metarun.types import Examples
 
 
@@ -58,7 +58,7 @@ class FineTune(Pretraining):
 
         phi = {name: value.detach() for name, value in params.items() if name.startswith("backbone.")}
         embedded = normalize(call(self.backbone, within(phi, "backbone"), support.x), dim=-1)
-        weight = class_means(embedded, one_hot(support.y, n_way).to(embedded.dtype))
+        weight = class_means(embedded, one_hot(support.y, n_way, embedded.dtype))
         phi |= {"head.weight": weight, "head.bias": weight.new_zeros(n_way)}
         return Tuned(fitted(loss, phi, self.test_inner_steps, self.inner_lr, self.inner_weight_decay), support.x)
 

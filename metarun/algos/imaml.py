@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from metarun.algos.learner import EpisodicLearner
+from metarun.algos.episodic import EpisodicLearner
 from metarun.algos.maml import MAML, Adapted
 from metarun.algos.proximal import check_rate, proximal
 from metarun.algos.pull import PulledLearner, pull

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from metarun.algos.episodic import EpisodicLearner
 from metarun.algos.inner import InnerOptimizer
 from metarun.algos.l2l import learn2learn
-from metarun.algos.learner import EpisodicLearner, Network, with_support
+from metarun.algos.network import Network, with_support
 from metarun.functional import Params, call, gradient, within
 from metarun.types import Examples, Objective
 
@@ -47,6 +48,7 @@ class MAML(EpisodicLearner):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("classification", "regression")
+    recordable = True
 
     def __init__(
         self,

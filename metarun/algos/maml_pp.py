@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from metarun.algos.learner import EpisodicLearner
+from metarun.algos.episodic import EpisodicLearner
 from metarun.algos.maml import MAML, Adapted
 from metarun.functional import Params, flat, gradient
 from metarun.norm import BatchNorm
@@ -35,6 +35,8 @@ class MAMLPlusPlus(MAML):
 
     adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
     outer_steps: Tensor
+
+    recordable = False  # steps and orders change along the way
 
     def __init__(
         self,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from metarun.algos.l2l import learn2learn
-from metarun.algos.learner import with_support
 from metarun.algos.maml import MAML
+from metarun.algos.network import with_support
 from metarun.functional import Params, flat
 from metarun.types import Examples, Objective
 

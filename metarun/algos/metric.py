@@ -4,12 +4,11 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun import norm
-from metarun.algos.learner import EpisodicLearner
-from metarun.functional import Params, call, within
+from metarun.algos.episodic import EpisodicLearner
+from metarun.functional import Params, call, one_hot, within
 from metarun.types import Examples
 
 
@@ -31,6 +30,8 @@ class MetricLearner(EpisodicLearner):
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
     """
 
+    recordable = True
+
     def __init__(self, backbone: nn.Module, engine: str, task_chunk: int) -> None:
         super().__init__(engine, task_chunk)
         self.backbone = backbone.to(memory_format=torch.channels_last)  # 1.3 to 1.6 x on a CPU
@@ -40,7 +41,7 @@ class MetricLearner(EpisodicLearner):
         """Logits [M, N] for embedded queries [M, D], from an embedded support set [S, D] and its one-hot [S, N]."""
 
     def adapt(self, params: Params, support: Examples, n_way: int) -> Support:
-        return Support(support.x, F.one_hot(support.y, n_way).to(support.x.dtype))
+        return Support(support.x, one_hot(support.y, n_way, support.x.dtype))
 
     def predict(self, params: Params, state: Support, x: Tensor) -> Tensor:
         rows = state.x.shape[0]

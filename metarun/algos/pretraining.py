@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from metarun import norm, objectives
-from metarun.algos.learner import EpisodicLearner
+from metarun.algos.episodic import EpisodicLearner
 from metarun.functional import Params, gradient
 from metarun.types import Examples, ExampleSource, Metrics, TaskSource
 
@@ -18,6 +18,7 @@ class Pretraining(EpisodicLearner):
     training classes. An outer step takes `meta_batch_size` images.
     """
 
+    recordable = False
     backbone: nn.Module
     classifier: nn.Module
 

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.algos.learner import EpisodicLearner, Network
+from metarun.algos.episodic import EpisodicLearner
 from metarun.algos.maml import MAML, Adapted
-from metarun.functional import Params, call, within
+from metarun.algos.network import Network
+from metarun.functional import Params, call, one_hot, within
 from metarun.objectives import classification
 from metarun.types import Examples
 
@@ -79,6 +80,6 @@ class GivenHead(nn.Module):
 
 def prototype_head(features: Tensor, y: Tensor, n_way: int) -> Params:
     """The linear head whose logits are, up to what all classes share, minus squared distances to class means."""
-    classes = F.one_hot(y, n_way).to(features.dtype)
+    classes = one_hot(y, n_way, features.dtype)
     prototypes = classes.T @ features / classes.sum(0)[:, None]  # [N, D]
     return {"head.weight": 2 * prototypes, "head.bias": -prototypes.square().sum(-1)}

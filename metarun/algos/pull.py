@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from metarun.algos.learner import EpisodicLearner
+from metarun.algos.episodic import EpisodicLearner
 from metarun.functional import Params, dot
-from metarun.types import Batch, Metrics
 
 
 class PulledLearner(EpisodicLearner):
@@ -14,10 +13,7 @@ class PulledLearner(EpisodicLearner):
     its gradient.
     """
 
-    def meta_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        scores = self._scores(batch)
-        pulls = scores.pop("pull")
-        return pulls.mean(), {name: score.detach().mean() for name, score in scores.items()}
+    goal = "pull"
 
 
 def pull(theta: Params, direction: Params) -> Tensor:

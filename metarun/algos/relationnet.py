@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.algos.learner import with_support
 from metarun.algos.metric import MetricLearner
+from metarun.algos.network import with_support
 from metarun.convolution import Conv2d
-from metarun.functional import Params, call, within
+from metarun.functional import Params, call, one_hot, within
 from metarun.norm import batch_norm
 
 
@@ -52,7 +52,7 @@ class RelationNet(MetricLearner):
     def score(self, params: Params, state: object, output: Tensor, y: Tensor) -> dict[str, Tensor]:
         scores = super().score(params, state, output, y)
         if self.loss == "mse":
-            scores["loss"] = F.mse_loss(output.sigmoid(), F.one_hot(y, output.shape[-1]).to(output.dtype))  # equation 2
+            scores["loss"] = F.mse_loss(output.sigmoid(), one_hot(y, output.shape[-1], output.dtype))  # equation 2
         return scores
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from metarun.algos.inner import InnerOptimizer
-from metarun.algos.learner import Network, with_support
 from metarun.algos.maml import Adapted
+from metarun.algos.network import Network, with_support
 from metarun.algos.pull import PulledLearner, pull
 from metarun.functional import Params, call, gradient, within
 from metarun.types import Examples, Objective
@@ -39,6 +39,7 @@ class Reptile(PulledLearner):
     """
 
     kinds = ("classification", "regression")
+    recordable = True
 
     def __init__(
         self,

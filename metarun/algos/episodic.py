@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metarun import norm, objectives
+from metarun.algos.l2l import choose_engine
+from metarun.algos.learner import Learner
+from metarun.functional import Params
+from metarun.recorder import Recorder
+from metarun.types import Batch, Examples, Metrics, Objective, Prediction
+
+CPU_TASK_INPUTS = 16 * 28 * 28
+"""Input numbers in a task above which tasks run one by one on a CPU (5-way 1-shot at 28x28: 1 query yes, 5 no)."""
+
+
+class EpisodicLearner(Learner):
+    """A method written as what happens in ONE task: adapt to the support set, predict the query set.
+
+    This class runs the whole meta-batch, the same way in training and in evaluation. The engine `vectorized`
+    runs tasks together under torch.func.vmap; `learn2learn` loops over tasks through learn2learn's wrappers.
+
+    Args:
+        engine: `vectorized`, `learn2learn`, or `auto` for the faster one.
+        task_chunk: tasks that `vectorized` runs at once, 1 for a plain loop, 0 to choose by size and device.
+        objective: what a task's outputs are scored by.
+    """
+
+    recordable: ClassVar[bool] = False
+    """Whether what is done in a task depends on nothing but its tensors, and on how only by their shapes."""
+
+    goal: ClassVar[str] = "loss"
+    """The score that training descends."""
+
+    def __init__(self, engine: str, task_chunk: int, objective: Objective = objectives.classification) -> None:
+        super().__init__()
+        self.recorder: Recorder | None = None
+        self.engine = choose_engine(engine)
+        if self.engine == "learn2learn" and type(self).adapt_learn2learn is EpisodicLearner.adapt_learn2learn:
+            raise ValueError(f"{type(self).__name__} has no learn2learn engine; set algo.engine=vectorized")
+        self.task_chunk, self.objective = task_chunk, objective
+
+    @abstractmethod
+    def adapt(self, params: Params, support: Examples, n_way: int) -> Any:
+        """The inner loop: what the task's support set makes of theta (`params`), as a tree of tensors."""
+
+    @abstractmethod
+    def predict(self, params: Params, state: Any, x: Tensor) -> Tensor:
+        """Outputs [M, ...] for the query inputs x [M, ...] under what `adapt` returned."""
+
+    def score(self, params: Params, state: Any, output: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The objective of one task as scalars by name; `loss` is what training descends."""
+        return self.objective(output, y)
+
+    def extra_scores(self, params: Params, state: Any, query: Examples) -> dict[str, Tensor]:
+        """Further scores of one task: in validation and test named as `accuracy@0`."""
+        return {}
+
+    def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
+        """`adapt` through learn2learn's wrapper; returns the task's predictor. Only for methods learn2learn has."""
+        raise AssertionError("the constructor refuses this engine")
+
+    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        scores = self._scores(batch, partial(self._tasks, _parameters(self)))
+        return scores[self.goal].mean(), self._metrics(scores)
+
+    def meta_gradient(self, batch: Any) -> Metrics:
+        recorder = self.recorder
+        if recorder is None:
+            return super().meta_gradient(batch)
+        theta = {name: value for name, value in _parameters(self).items() if value.requires_grad}
+
+        def tasks(chunk: Batch) -> Scored:
+            scored: Scored
+            scored, gradients = self._replayed(recorder, "outer step", self._differentiated, chunk)
+            for name, gradient in gradients.items():
+                mean, before = gradient / batch.n_tasks, theta[name].grad
+                theta[name].grad = mean if before is None else before + mean
+            return scored
+
+        return self._metrics(self._scores(batch, tasks))
+
+    def record(self, backend: str) -> None:
+        if not self.recordable or self.engine == "learn2learn":
+            super().record(backend)
+        self.recorder = Recorder(backend)
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        recorder = self.recorder
+
+        def tasks(chunk: Batch) -> Scored:
+            if recorder is None:
+                return self._tasks(_parameters(self), chunk)
+            scored: Scored = self._replayed(recorder, "test", self._tasks, chunk)
+            return scored
+
+        with torch.no_grad():
+            return {name: score.detach() for name, score in self._scores(batch, tasks).items()}
+
+    def predictions(self, batch: Batch) -> Prediction | None:
+        if batch.n_way or self.engine == "learn2learn":
+            return None
+        with torch.no_grad():
+            means = []
+            for support_x, support_y, x in zip(*batch.support, batch.query.x, strict=True):
+                with norm.adapting():
+                    state = self.adapt(_parameters(self), Examples(support_x, support_y), batch.n_way)
+                with norm.recording():
+                    means.append(self.predict(_parameters(self), state, x))
+        return Prediction(torch.stack(means), None)
+
+    def chunk(self, batch: Batch) -> int:
+        """Tasks to run at once. Small tasks gain from company; on a CPU, large ones run faster one by one."""
+        if self.engine == "learn2learn":
+            return 1
+        if self.task_chunk:
+            return self.task_chunk
+        inputs_per_task = (batch.support.x.numel() + batch.query.x.numel()) // batch.n_tasks
+        return 1 if batch.query.x.device.type == "cpu" and inputs_per_task > CPU_TASK_INPUTS else batch.n_tasks
+
+    def _scores(self, batch: Batch, tasks: Callable[[Batch], Scored]) -> dict[str, Tensor]:
+        """Each score of each task [B], of as many at once as `tasks` is to be given."""
+        size = self.chunk(batch)
+        done = [tasks(batch.tasks(first, first + size)) for first in range(0, batch.n_tasks, size)]
+        if self.training and norm.running_layers(self):
+            norm.update_running(self, [_join(layer) for layer in zip(*(d.statistics for d in done), strict=True)])
+        return {name: torch.cat([d.scores[name] for d in done]) for name in done[0].scores}
+
+    def _metrics(self, scores: dict[str, Tensor]) -> Metrics:
+        hidden = {self.goal} - {"loss"}
+        return {name: score.detach().mean() for name, score in scores.items() if name not in hidden}
+
+    def _replayed(self, recorder: Recorder, use: str, function: Callable[[Params, Batch], Any], chunk: Batch) -> Any:
+        def of_tensors(theta: Params, support: Examples, query: Examples) -> Any:
+            return function(theta, Batch(support, query, chunk.n_way))
+
+        theta = {name: value.detach() for name, value in _parameters(self).items()}
+        return recorder(use, of_tensors, theta, chunk.support, chunk.query, key=(chunk.n_way, self.training))
+
+    def _differentiated(self, params: Params, chunk: Batch) -> tuple[Scored, Params]:
+        """Scores and statistics, and the gradient of the goal's sum over the tasks."""
+        learned = [name for name, value in self.named_parameters() if value.requires_grad]
+        params = params | {name: params[name].detach().requires_grad_() for name in learned}
+        with torch.enable_grad():
+            scored = self._tasks(params, chunk)
+            goal = scored.scores[self.goal].sum()
+            gradients = torch.autograd.grad(goal, [params[name] for name in learned], allow_unused=True)
+        found = {name: value for name, value in zip(learned, gradients, strict=True) if value is not None}
+        return Scored({name: score.detach() for name, score in scored.scores.items()}, scored.statistics), found
+
+    def _tasks(self, params: Params, chunk: Batch) -> Scored:
+        """The one path of training and evaluation."""
+        return self._one(params, chunk) if chunk.n_tasks == 1 else self._together(params, chunk)
+
+    def _together(self, params: Params, batch: Batch) -> Scored:
+        def task(support: Examples, query: Examples) -> Scored:
+            return self._task(params, support, query, batch.n_way)
+
+        with norm.under_transform():
+            scored: Scored = torch.func.vmap(task, randomness="different")(batch.support, batch.query)
+        return scored
+
+    def _one(self, params: Params, batch: Batch) -> Scored:
+        support, query = (Examples(side.x[0], side.y[0]) for side in (batch.support, batch.query))
+        scored = self._task(params, support, query, batch.n_way)
+        return Scored({name: score[None] for name, score in scored.scores.items()}, scored.statistics)
+
+    def _task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
+        state = None
+        with norm.adapting():
+            if self.engine == "learn2learn":
+                predictor = self.adapt_learn2learn(support, n_way)
+            else:
+                state = self.adapt(params, support, n_way)
+                predictor = partial(self.predict, params, state)
+        with norm.recording() as statistics:
+            output = predictor(query.x)
+        scores = self.score(params, state, output, query.y)
+        if self.engine != "learn2learn":  # which has no state to hand on
+            scores |= self.extra_scores(params, state, query)
+        return Scored(scores, statistics)
+
+
+class Scored(NamedTuple):
+    """Scores by name, and the batch statistics that `bn=running` layers saw while predicting."""
+
+    scores: dict[str, Tensor]
+    statistics: list[tuple[Tensor, Tensor]]
+
+
+def _parameters(module: nn.Module) -> Params:
+    return {name: value for name, value in module.named_parameters()}
+
+
+def _join(layer: tuple[tuple[Tensor, Tensor], ...]) -> tuple[Tensor, Tensor]:
+    means, variances = zip(*layer, strict=True)
+    channels = means[0].shape[-1]
+    return torch.cat([m.reshape(-1, channels) for m in means]), torch.cat([v.reshape(-1, channels) for v in variances])

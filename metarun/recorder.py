@@ -1,0 +1,56 @@
+"""Functions of tensors without their Python: the operations are recorded once for each shape, and replayed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+log = logging.getLogger(__name__)
+
+BACKENDS = ("replay", "inductor")
+
+
+class Recorder:
+    """Runs functions by what they did when they were first called with inputs of these shapes.
+
+    What a function decides by anything but its inputs' shapes is decided when it is recorded. Gradients taken inside
+    it, under torch.func or plain autograd, are recorded with it; its outputs are not to be differentiated. Random
+    numbers are drawn anew at each replay.
+
+    Args:
+        backend: `replay` repeats the operations one by one; `inductor` has torch compile them, which takes minutes
+            the first time (the result is kept on disk by torch).
+    """
+
+    def __init__(self, backend: str) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f"{backend} is not one of {', '.join(BACKENDS)}")
+        self.backend = backend
+        self.replays: dict[Hashable, Callable[..., Any]] = {}
+
+    def __call__(self, name: str, function: Callable[..., Any], *inputs: Any, key: Hashable = None) -> Any:
+        """`function(*inputs)`, trees of tensors in and out; recorded under `name`, `key` and the inputs' shapes."""
+        tensors: list[torch.Tensor] = pytree.tree_leaves(inputs)
+        shapes = tuple((tuple(t.shape), t.dtype, t.device) for t in tensors)
+        replay = self.replays.get((name, key, shapes))
+        with torch.no_grad():
+            if replay is not None:
+                return replay(*inputs)
+            started = time.perf_counter()
+            replay = self.replays[name, key, shapes] = self._record(function, inputs)
+            outputs = replay(*inputs)
+        log.info("recorded %s in %.1f s", name, time.perf_counter() - started)
+        return outputs
+
+    def _record(self, function: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
+        graph = make_fx(function)(*inputs)
+        if self.backend == "replay":
+            return graph
+        compiled: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False)
+        return compiled

@@ -1,0 +1,84 @@
+"""What is recorded once is done again with other numbers, not repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig
+from test_contract import ALGOS, choices, parts_of
+
+from metarun.algos.episodic import EpisodicLearner
+from metarun.errors import ConfigError
+from metarun.recorder import Recorder
+
+Settings = Callable[..., DictConfig]
+CLASSES = {name: get_object(values["_target_"]) for name, values in choices("algo").items()}
+RECORDABLE = [name for name in ALGOS if getattr(CLASSES[name], "recordable", False)]
+
+QUICK = ("maml", "imaml", "protonet")
+"""One of each kind; the others wait for `-m slow`."""
+
+
+def trained(config: DictConfig) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The state after two outer steps of four tasks each, and scores of validation tasks after each."""
+    parts = parts_of(config)
+    stream, optims = parts.learner.train_stream(parts.source, 0, 4), parts.optims
+    tests = next(parts.source.episodes("val", 0, 2))
+    scores = {}
+    for step in range(2):
+        parts.learner.train()
+        metrics = parts.learner.meta_step(next(stream), optims)
+        found = parts.learner.eval().evaluate(tests)
+        scores |= {f"{name} {step}": value for name, value in {**metrics, **found}.items()}
+    return parts.learner.state_dict(), scores
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("algo", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in RECORDABLE])
+def test_a_recorded_learner_goes_where_the_plain_one_goes(settings: Settings, algo: str) -> None:
+    """In float64, with batch statistics that are kept, weights that change, and chunks of two tasks."""
+    words = [f"algo={algo}", "bn=running", "algo.task_chunk=2", "backbone.hidden=4", "backbone.layers=2"]
+    costly = {"inner_steps", "test_inner_steps", "cg_steps", "iterations"} & choices("algo")[algo].keys()
+    words += [f"algo.{key}=1" for key in sorted(costly)]
+    plain, recorded = (trained(settings(*words, f"run.compile={on}")) for on in ("false", "true"))
+    for one, other in zip(recorded, plain, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            assert torch.allclose(one[name].double(), value.double(), rtol=1e-9, atol=1e-12), name
+
+
+def test_most_of_the_gradient_family_can_be_recorded() -> None:
+    assert {"maml", "fomaml", "anil", "meta_sgd", "imaml", "reptile", "protonet", "r2d2"} <= set(RECORDABLE)
+
+
+@pytest.mark.parametrize("words", [["algo=maml_pp"], ["algo=baseline"], ["algo=maml", "algo.engine=learn2learn"]])
+def test_what_cannot_be_recorded_is_refused(settings: Settings, words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be recorded; set run\.compile=false"):
+        parts_of(settings(*words, "run.compile=true"))
+
+
+def test_a_recorder_records_each_shape_once() -> None:
+    calls = []
+
+    def function(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        calls.append(x.shape)
+        return {"twice": 2 * x}
+
+    recorder = Recorder("replay")
+    for size in (2, 3, 2, 3):
+        x = torch.rand(size)
+        assert torch.equal(recorder("f", function, x)["twice"], 2 * x)
+    assert [tuple(shape) for shape in calls] == [(2,), (3,)]
+
+
+def test_noise_is_drawn_anew_at_each_replay() -> None:
+    recorder = Recorder("replay")
+    one, other = (recorder("f", lambda x: x + torch.rand(3), torch.zeros(3)) for _ in range(2))
+    assert not torch.equal(one, other)
+
+
+def test_a_learner_is_episodic_if_it_is_recordable() -> None:
+    assert all(issubclass(CLASSES[name], EpisodicLearner) for name in RECORDABLE)
