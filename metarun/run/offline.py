@@ -17,7 +17,8 @@ from metarun.report.sinks import RunFacts, Sink
 from metarun.report.stats import better, estimate, selection_score
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate
-from metarun.run.files import Files
+from metarun.run.files import Files, NoFiles
+from metarun.run.group import Group
 from metarun.run.interrupt import StopRequest
 from metarun.types import Metrics, TaskSource
 
@@ -38,6 +39,7 @@ class Parts:
     schedules: list[LRScheduler]
     device: torch.device
     facts: RunFacts
+    group: Group = field(default_factory=Group)
 
 
 @dataclass
@@ -95,7 +97,8 @@ class OfflineRun:
 
         Raises: Interrupted, Diverged; the last checkpoint is then there to go on from.
         """
-        self.files = Files(self.parts.facts.folder, sinks, self.progress.metrics_bytes)
+        folder, kept = self.parts.facts.folder, self.progress.metrics_bytes
+        self.files: Files | NoFiles = NoFiles() if self.parts.group.rank else Files(folder, sinks, kept)
         try:
             self._train(stop)
             return self._test(stop)
@@ -145,7 +148,7 @@ class OfflineRun:
         stream = learner.train_stream(parts.source, p.step, self.meta_batch_size)
         while p.step < self.steps:
             started = time.perf_counter()
-            self.pending.append(learner.meta_step(next(stream), parts.optims))
+            self.pending.append(parts.group.meta_step(learner, next(stream), parts.optims, p.step))
             for schedule in parts.schedules:
                 schedule.step()
             p.step += 1
@@ -197,6 +200,7 @@ class OfflineRun:
 
     def _test(self, stop: StopRequest) -> dict[str, Any]:
         started = time.perf_counter()
+        self.parts.group.wait()  # for the best checkpoint to be written
         best = checkpoint.load(self.checkpoints / "best.pt", self.parts.device)
         self.parts.learner.load_state_dict(best["learner"])
         log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)
@@ -208,7 +212,8 @@ class OfflineRun:
         return {"test": {name: e.as_json() for name, e in estimates.items()}}
 
     def _evaluate(self, split: str, n_tasks: int, stop: StopRequest) -> Scores:
-        return evaluate(self.parts.learner, self.parts.source, split, n_tasks, self.eval_batch_size, stop)
+        parts = self.parts
+        return evaluate(parts.learner, parts.source, split, n_tasks, self.eval_batch_size, stop, parts.group)
 
     def _save(self) -> None:
         self._read()
