@@ -47,7 +47,8 @@ def shared(config: DictConfig, folder: Path) -> Iterator[Group]:
 def choose_processes(config: DictConfig) -> int:
     """The processes that share the tasks of a run: as many as torchrun started, or as `run.processes` says.
 
-    `auto`: one a GPU, or else one for every `threads` of the cores that this process has, if there are tasks for them.
+    `auto`: one a GPU, or else one for every `threads` of the cores that this process has, if there are tasks for them;
+    one alone where tasks are functions, a step of which is done in less time than it takes to tell the others.
     Raises: ConfigError if the run is not to be shared by so many.
     """
     run, asked, threads = config.run, config.run.processes, config.threads
@@ -59,8 +60,8 @@ def choose_processes(config: DictConfig) -> int:
             raise ConfigError(f"torchrun started {size} processes, and run.processes={asked} others: leave that out")
     elif asked == "auto":
         cores = torch.get_num_threads() // (1 if threads == "auto" else threads)
-        places = cores if config.device == "cpu" or not gpus else gpus
-        return machine.share_of(tasks, 1 if gpus and JOBS in os.environ else places)
+        one = "n_way" not in config.data or (gpus and JOBS in os.environ)  # jobs of a sweep are a GPU each
+        return machine.share_of(tasks, 1 if one else gpus or cores)
     else:
         size = asked
     if size > 1 and not get_object(name).splits:

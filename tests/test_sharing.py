@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import get_object
@@ -117,21 +118,36 @@ def test_two_processes_come_to_the_numbers_of_one_and_end_when_one_dies(doubled:
     """The second process is killed in its fourth outer step; one process goes on from the checkpoint of the second.
     Second order, unequal shares, clipped gradients, running averages, in float64."""
     alone = run(doubled(), tmp_path / "alone")
-    began = time.monotonic()
     with pytest.raises(Lost, match="process 1 was ended by SIGKILL"):
         run(doubled("run.processes=2"), tmp_path / "shared")
-    assert time.monotonic() - began < 60
     assert not torch.distributed.is_initialized()
     assert torch.load(tmp_path / "shared" / "checkpoints" / "last.pt")["progress"]["step"] == 2
     resumed = run(doubled(), tmp_path / "shared")
-    for name, value in alone.items():
+    same(tmp_path / "shared", resumed, tmp_path / "alone", alone)
+
+
+@pytest.mark.slow
+def test_one_process_is_followed_by_two(doubled: Settings, tmp_path: Path) -> None:
+    alone = run(doubled("run.steps=5", "optim/schedule=constant"), tmp_path / "alone")
+    run(doubled("run.steps=2", "optim/schedule=constant"), tmp_path / "shared")
+    resumed = run(doubled("run.steps=5", "optim/schedule=constant", "run.processes=2"), tmp_path / "shared")
+    same(tmp_path / "shared", resumed, tmp_path / "alone", alone)
+
+
+def same(folder: Path, outcome: dict[str, Any], other: Path, expected: dict[str, Any]) -> None:
+    """Weights and averages, scores of every test task, and metrics."""
+    for name, value in expected.items():
         if isinstance(value, torch.Tensor):
-            assert torch.allclose(resumed[name], value, rtol=1e-9, atol=1e-12), name
-    lines, expected = lines_of(tmp_path / "shared"), lines_of(tmp_path / "alone")
-    assert [line["step"] for line in lines] == [line["step"] for line in expected]
-    for line, other in zip(lines, expected, strict=True):
-        assert line.pop("split") == other.pop("split")
-        assert line == pytest.approx(other, rel=1e-6)  # kept in float32
+            assert torch.allclose(outcome[name], value, rtol=1e-9, atol=1e-12), name
+    scores, theirs = (dict(np.load(path / "test_tasks.npz")) for path in (folder, other))
+    assert scores.keys() == theirs.keys()
+    assert all(np.allclose(scores[name], theirs[name], rtol=1e-9) for name in theirs)
+    lines, others = ([line for line in lines_of(path) if line["split"] == "train"] for path in (folder, other))
+    assert [line["step"] for line in lines] == [line["step"] for line in others]
+    for line, one in zip(lines, others, strict=True):
+        assert {k: v for k, v in line.items() if k != "split"} == pytest.approx(
+            {k: v for k, v in one.items() if k != "split"}, rel=1e-6
+        )  # kept in float32
 
 
 def test_processes_are_as_many_as_there_is_work_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +159,8 @@ def test_processes_are_as_many_as_there_is_work_for(settings: Settings, monkeypa
     auto = {("run.meta_batch_size=8",): 4, ("run.meta_batch_size=8", "threads=2"): 2, ("run.meta_batch_size=1",): 1}
     for words, size in auto.items():
         assert sharing.choose_processes(settings("run.processes=auto", "run.val_tasks=8", *words)) == size
-    assert sharing.choose_processes(settings("run.processes=auto", "algo=baseline")) == 1
+    for words in (["algo=baseline"], ["data=sinusoid", "run.meta_batch_size=8"]):
+        assert sharing.choose_processes(settings("run.processes=auto", "run.val_tasks=8", *words)) == 1
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert sharing.choose_processes(settings()) == 3
@@ -193,10 +210,9 @@ def test_torchrun_starts_the_processes_of_a_run(tmp_path: Path, cache: Path) -> 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "metarun"]
     env = {**os.environ, "METARUN_CACHE": str(cache)}
     for words, code in ((["hydra.run.dir=two"], 0), (["algo=baseline"], 1), (["-m", "seed=0,1"], 1)):
-        began = time.monotonic()
         done = subprocess.run([*torchrun, *TINY, *words], cwd=tmp_path, env=env, capture_output=True, timeout=120)
         assert done.returncode == code, done.stderr
-        assert time.monotonic() - began < 30  # torchrun's patience with those that do not end
+        assert b"SIGKILL" not in done.stderr  # what torchrun does after 30 s to those that do not end by themselves
     assert results_of(tmp_path / "two")["processes"] == 2
     assert len([*tmp_path.glob("outputs/*/*")]) == 1  # that of the refused one
     means = [results_of(tmp_path / name)["test"]["loss"]["mean"] for name in ("alone", "two")]
