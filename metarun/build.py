@@ -22,13 +22,15 @@ from metarun.cli import CONF
 from metarun.data.images import SPLITS
 from metarun.errors import ConfigError, nearest, wrong_input
 from metarun.report.sinks import RunFacts, Sink
+from metarun.run.group import Group
 from metarun.run.offline import OfflineRun, Parts
+from metarun.run.processes import place
 from metarun.seeding import seed_everything
 from metarun.types import EpisodePlan, EpisodeShape, OptimFactory, TaskSource
 
 
-def build_parts(config: DictConfig, facts: RunFacts) -> Parts:
-    """Source, learner and optimizers of checked settings.
+def build_parts(config: DictConfig, facts: RunFacts, group: Group | None = None) -> Parts:
+    """Source, learner and optimizers of checked settings; the processes of `group` share the work.
 
     torch gets `config.threads`; `auto` leaves them to it, and to a launcher, which sets OMP_NUM_THREADS.
 
@@ -44,11 +46,13 @@ def build_parts(config: DictConfig, facts: RunFacts) -> Parts:
         if config.run.compile:
             learner.record("inductor" if config.run.compile == "inductor" else "replay")
         optims = learner.build_optims(_optim_factory(config.optim))
+    group = group or Group()
     for optim in optims.values():
+        group.tie(optim)
         if config.optim.clip_norm is not None:
             optim.register_step_pre_hook(partial(_clip, float(config.optim.clip_norm)))
     schedules: list[LRScheduler] = [_construct(config.optim.schedule)(optim) for optim in optims.values()]
-    return Parts(learner, source, optims, schedules, device, facts)
+    return Parts(learner, source, optims, schedules, device, facts, group)
 
 
 def build_source(config: DictConfig, device: torch.device, splits: tuple[str, ...] = SPLITS) -> TaskSource:
@@ -133,11 +137,16 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def held_device(name: str) -> Iterator[torch.device]:
+def held_device(name: str, group: Group | None = None) -> Iterator[torch.device]:
     """The device of `device=name` while a run is on it; `auto` takes the GPU that the fewest other runs are on.
 
+    The processes of a `group` take a GPU each.
     Raises: ConfigError if it is not there.
     """
+    if group and group.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{place()}"
+    elif group and group.size > 1 and name not in ("auto", "cpu"):
+        raise ConfigError(f"device={name} is for one process; {group.size} take device=cuda, a GPU each, or device=cpu")
     if name != "auto" or torch.cuda.device_count() < 2:
         yield choose_device(name)
         return

@@ -16,7 +16,7 @@ from metarun.schema import CHOICES, GROUPS, RANGES, Config
 BUILD_KEYS = {
     "data": {"n_way", "k_shot", "n_query", "train", "eval_seed", "steps", "wide"},
     "optim": {"clip_norm", "schedule"},
-    "run": {"compile"},
+    "run": {"compile", "processes"},
 }
 FACTS = {
     "data": {"plan", "device", "open_source"},

@@ -25,6 +25,10 @@ def command(arguments: Sequence[str]) -> int:
 
     sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
+        if int(os.environ.get("RANK", 0)) > 0:  # whatever was typed: the first process of the run tells
+            from metarun.sharing import work
+
+            return work()
         if arguments and _is_word(arguments[0]):
             from metarun.subcommands import run_subcommand
 
@@ -84,6 +88,8 @@ def _hydra(arguments: Sequence[str]) -> int:
         require(search, sweep)
     if sweep and os.environ.get("WANDB_SWEEP_ID"):
         raise ConfigError("under `wandb agent` a command is one run: leave out -m")
+    if sweep and "RANK" in os.environ:
+        raise ConfigError("torchrun is for one run: leave out -m, or set run.processes instead of it")
     here = os.getpid()
     if not sweep and any(argument.startswith("hydra/launcher=") for argument in arguments):
         print("hydra/launcher has no effect without -m")

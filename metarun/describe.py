@@ -58,6 +58,7 @@ def built(parts: Parts, test_tasks: int) -> dict[str, Any]:
         **parts.learner.describe(),
         "parameters": sum(p.numel() for p in parts.learner.parameters()),
         "device": str(parts.device),
+        "processes": parts.group.size,
         "threads": torch.get_num_threads(),
         "split_sha256": parts.source.info.split_sha256,
         "episode_sha256": parts.source.fingerprint("test", test_tasks),

@@ -1,4 +1,4 @@
-"""One run from its settings to its results, new or resumed, whatever happens on the way."""
+"""One run from its settings to its results, whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from metarun.launch import STARTED_FILE
 from metarun.report.console import ConsoleSink, config_tree, console, end_table, start_logging, stop_logging
 from metarun.report.pictures import curve_picture, episode_picture
 from metarun.report.sinks import RunFacts, Sink
+from metarun.report.words import in_processes
 from metarun.run import record
 from metarun.run.interrupt import STOP_FILE, stop_requests
 from metarun.run.offline import OfflineRun, Parts
+from metarun.sharing import shared
 
 TASKS_DRAWN = 3
 TASKS_PREDICTED = 4
@@ -44,7 +46,7 @@ def run_new(config: DictConfig) -> int:
     if "MULTIRUN" not in str(hydra.mode):
         if (folder / "run.log").exists():
             raise ConfigError(f"{folder} already holds a run; go on with it by: metarun resume {folder}")
-        return _run(config, folder, choices, list(overrides), None)
+        return run_job(config, folder, choices, list(overrides), None)
     stop = Path(hydra.sweep.dir) / STOP_FILE
     if stop.exists():
         return 128 + signal.SIGINT
@@ -55,7 +57,7 @@ def run_new(config: DictConfig) -> int:
         return 0
     if status == "failed" and config.sweep.rerun != "failed":
         return 1
-    return _run(config, folder, choices, list(overrides), folder.resolve().parent.name, stop)
+    return run_job(config, folder, choices, list(overrides), folder.resolve().parent.name, stop)
 
 
 def _clear(folder: Path, before: int) -> None:
@@ -69,25 +71,7 @@ def _clear(folder: Path, before: int) -> None:
             path.unlink()
 
 
-def resume(folder: Path) -> int:
-    """Go on with the run in `folder` from its last checkpoint; returns the exit code."""
-    settings = folder / ".hydra" / "config.yaml"
-    if not settings.is_file():
-        raise ConfigError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml")
-    results = record.read_results(folder)
-    if results and results["status"] == "finished":
-        screen = console()
-        screen.print(f"{folder} is finished already")
-        screen.print(end_table(results, folder, []))
-        return 0
-    config, saved = OmegaConf.load(settings), OmegaConf.load(folder / ".hydra" / "hydra.yaml")
-    assert isinstance(config, DictConfig)
-    hydra = saved.hydra
-    sweep = folder.resolve().parent.name if "MULTIRUN" in str(hydra.mode) else None
-    return _run(config, folder, hydra.runtime.choices, list(hydra.overrides.task), sweep)
-
-
-def _run(
+def run_job(
     config: DictConfig,
     folder: Path,
     choices: DictConfig,
@@ -95,6 +79,16 @@ def _run(
     sweep: str | None,
     stop_file: Path | None = None,
 ) -> int:
+    """Run, or go on with, what `config` says in `folder`; returns the exit code.
+
+    Args:
+        config: the settings, not resolved.
+        folder: the run's.
+        choices: of each group.
+        overrides: what was typed.
+        sweep: the name of the sweep that it is a job of.
+        stop_file: stops the run when it appears.
+    """
     screen = console(quiet=stop_file is not None)  # one table for the whole sweep
     with _alone_in(folder), _logging_to(folder, screen):
         (folder / "results.json").unlink(missing_ok=True)
@@ -127,9 +121,13 @@ def _execute(
     sinks: list[Sink] = []
     code = 1
     try:
-        with stop_requests(stop_file) as stop, held_device(config.device) as device:
+        with (
+            stop_requests(stop_file) as stop,
+            shared(config, facts.folder) as group,
+            held_device(config.device, group) as device,
+        ):
             config.device = str(device)  # what `auto` comes to
-            run = build_run(config, build_parts(config, facts))
+            run = build_run(config, build_parts(config, facts, group))
             parts = run.parts
             results |= built(parts, config.run.test_tasks)
             if run.resumable():
@@ -137,10 +135,11 @@ def _execute(
                     run.restore()
                 log.info("going on from step %d", run.progress.step)
             stop.raise_if_made()
-            log.info("engine %s on %s", parts.learner.engine, parts.device)
+            log.info("engine %s on %s%s", parts.learner.engine, parts.device, in_processes(group.size))
             sinks += [build_logger(config, facts), ConsoleSink(screen, run.steps)]
             results["wandb_id"] = facts.wandb_id
             _show_tasks(parts, sinks)
+            group.connect()
             results |= run.execute(sinks, stop)
             _show_predictions(parts, sinks)
         results["status"], code = "finished", 0

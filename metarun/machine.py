@@ -58,6 +58,12 @@ def cores_per_job(jobs: int, threads: int | None, cores: int, gpus: int) -> int:
     return threads or max(1, cores // jobs_at_once(jobs, None, cores, gpus))
 
 
+def share_of(tasks: int, places: int) -> int:
+    """How many processes share `tasks` on so many places: no more than it takes to leave each as few as possible."""
+    most = -(-tasks // max(1, min(tasks, places)))
+    return -(-tasks // most)
+
+
 @contextmanager
 def seat(names: Sequence[str], folder: Path = SEATS) -> Iterator[int]:
     """The index of one of `names`, held inside: a free one if there is one, then one that holds a single run, ..."""

@@ -31,9 +31,10 @@ def task_name(data: DictConfig) -> str:
 
 
 def settings_key(config: DictConfig) -> str:
-    """Eight characters that differ where any resolved setting differs, paths, threads and logger aside."""
+    """Eight characters that differ where any resolved setting differs, paths, threads, processes and logger aside."""
     aside = ("hydra", "logger", "sweep", "threads")
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
+    kept.run.pop("processes", None)  # an older run has none
     for name in config.paths:
         kept.paths[name] = ""  # settings that name them are the same everywhere
     settings = OmegaConf.to_container(kept, resolve=True)

@@ -155,6 +155,7 @@ RANGES = {
     "run.eval_batch_size": COUNT,
     "run.checkpoint_every": COUNT,
     "run.log_every": COUNT,
+    "run.processes": Number(1, word="auto"),
 }
 """Checked wherever the key is there."""
 

@@ -183,10 +183,13 @@ def _show(parser: _Parser, arguments: Sequence[str]) -> int:
 def _resume(parser: _Parser, arguments: Sequence[str]) -> int:
     parser.description = "Go on with an interrupted run from its last checkpoint."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
-    folder = parser.parse_args(arguments).run
-    from metarun.job import resume
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="of device, threads, run.processes: what is different now"
+    )
+    asked = parser.parse_args(arguments)
+    from metarun.resume import resume
 
-    return resume(folder)
+    return resume(asked.run, asked.overrides)
 
 
 def _rerun(parser: _Parser, arguments: Sequence[str]) -> int:

@@ -43,7 +43,7 @@ ENVIRONMENT = "METARUN_SWEEP"
 POLL = 1.0
 """Seconds between looks at the folders."""
 
-ASIDE = ("hydra.", "hydra/", "paths.", "logger", "sweep.", "threads=")
+ASIDE = ("hydra.", "hydra/", "paths.", "logger", "sweep.", "threads=", "run.processes=")
 """Overrides that do not make another sweep."""
 
 

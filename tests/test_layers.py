@@ -53,6 +53,8 @@ HYDRA = {
     "names.py",
     "explain.py",
     "job.py",
+    "resume.py",
+    "sharing.py",
     "rerun.py",
     "describe.py",
     "sources.py",

@@ -26,6 +26,9 @@ class Learner(nn.Module, ABC):
     """What the method can learn: classification, of tasks with classes, regression, of tasks that are functions, or
     gaussian process, where their prior must be known too."""
 
+    splits: ClassVar[bool] = True
+    """Whether processes may share a meta-batch: its loss is a mean over tasks, none of which sees the others."""
+
     def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
         """The outer optimizers by name.
 

@@ -19,6 +19,7 @@ class Pretraining(EpisodicLearner):
     """
 
     recordable = False
+    splits = False  # BatchNorm takes its statistics from all images of an outer step
     backbone: nn.Module
     classifier: nn.Module
 

@@ -170,7 +170,8 @@ def end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
     speed = f" at {r['tasks_per_second']:.0f} tasks/s" if r["tasks_per_second"] else ""
     parts = f"training {time_of['train']}{speed}, validation {time_of['val']}, test {time_of['test']}"
     table.add_row("time", f"{time_of['total']}: {parts}")
-    table.add_row("engine", f"{r['engine']} on {r['device']}, {r['parameters']:,} parameters")
+    engine = f"{r['engine']} on {r['device']}{words.in_processes(r.get('processes', 1))}"
+    table.add_row("engine", f"{engine}, {r['parameters']:,} parameters")
     table.add_row("files", f"{folder}/  results.json  metrics.jsonl  test_tasks.npz  checkpoints/best.pt")
     for note in notes:
         table.add_row("", note)

@@ -43,3 +43,8 @@ def task(n_way: int | None, k_shot: int) -> str:
 def network(backbone: str) -> list[str]:
     """The backbone in a list of words; nothing for an algorithm with networks of its own."""
     return [] if backbone == "none" else [backbone]
+
+
+def in_processes(size: int) -> str:
+    """, in 2 processes; nothing for one."""
+    return f", in {size} processes" if size > 1 else ""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarun.algos.learner import Learner
+from metarun.run.group import Group
 from metarun.run.interrupt import StopRequest
 from metarun.types import TaskSource
 
@@ -16,18 +17,30 @@ Scores = dict[str, NDArray[np.floating[Any]]]
 
 
 def evaluate(
-    learner: Learner, source: TaskSource, split: str, n_tasks: int, batch_size: int, stop: StopRequest
+    learner: Learner,
+    source: TaskSource,
+    split: str,
+    n_tasks: int,
+    batch_size: int,
+    stop: StopRequest,
+    group: Group | None = None,
 ) -> Scores:
-    """Each score of tasks 0..n_tasks-1 of `split` [n_tasks]; the learner is left as it was, in training mode or not."""
+    """Each score of tasks 0..n_tasks-1 of `split` [n_tasks]; the learner is left as it was, in training mode or not.
+
+    The processes of `group` share the tasks, and each gets all scores.
+    """
+    group = group or Group()
+    start, end = group.share(n_tasks)
     was_training = learner.training
     learner.eval()
     parts: list[dict[str, torch.Tensor]] = []
     try:
-        stream = source.episodes(split, 0, batch_size)
-        for first in range(0, n_tasks, batch_size):
+        stream = source.episodes(split, start, batch_size)
+        for first in range(start, end, batch_size):
             stop.raise_if_made()
             batch = next(stream)
-            parts.append(learner.evaluate(batch.tasks(0, min(batch_size, n_tasks - first))))
+            parts.append(learner.evaluate(batch.tasks(0, min(batch_size, end - first))))
     finally:
         learner.train(was_training)
-    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: group.gathered(score, n_tasks).numpy() for name, score in scores.items()}

@@ -13,10 +13,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from metarun.algos.learner import Learner
-from metarun.report.sinks import JsonLines, RunFacts, Sink
+from metarun.report.sinks import RunFacts, Sink
 from metarun.report.stats import better, estimate, selection_score
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate
+from metarun.run.files import Files, NoFiles
+from metarun.run.group import Group
 from metarun.run.interrupt import StopRequest
 from metarun.types import Metrics, TaskSource
 
@@ -37,6 +39,7 @@ class Parts:
     schedules: list[LRScheduler]
     device: torch.device
     facts: RunFacts
+    group: Group = field(default_factory=Group)
 
 
 @dataclass
@@ -87,22 +90,20 @@ class OfflineRun:
         self.pending: list[Metrics] = []
         self.test_seconds = 0.0
         self.saved_step: int | None = None
-        self.folder = parts.facts.folder
-        self.checkpoints = self.folder / "checkpoints"
-        self.sinks: list[Sink] = []
+        self.checkpoints = parts.facts.folder / "checkpoints"
 
     def execute(self, sinks: list[Sink], stop: StopRequest) -> dict[str, Any]:
         """Train from where the run stands, and test; returns the outcome for results.json.
 
         Raises: Interrupted, Diverged; the last checkpoint is then there to go on from.
         """
-        self.sinks = sinks
-        self.lines = JsonLines(self.folder / "metrics.jsonl", self.progress.metrics_bytes)
+        folder, kept = self.parts.facts.folder, self.progress.metrics_bytes
+        self.files: Files | NoFiles = NoFiles() if self.parts.group.rank else Files(folder, sinks, kept)
         try:
             self._train(stop)
             return self._test(stop)
         finally:
-            self.lines.close()
+            self.files.close()
 
     def resumable(self) -> bool:
         """Whether there is a checkpoint to go on from."""
@@ -147,7 +148,7 @@ class OfflineRun:
         stream = learner.train_stream(parts.source, p.step, self.meta_batch_size)
         while p.step < self.steps:
             started = time.perf_counter()
-            self.pending.append(learner.meta_step(next(stream), parts.optims))
+            self.pending.append(parts.group.meta_step(learner, next(stream), parts.optims, p.step))
             for schedule in parts.schedules:
                 schedule.step()
             p.step += 1
@@ -179,7 +180,8 @@ class OfflineRun:
         means = {name: float(np.mean([line[name] for line in p.window])) for name in p.window[0]}
         rates = {f"lr_{name}": optim.param_groups[0]["lr"] for name, optim in self.parts.optims.items()}
         p.window.clear()
-        self._log("train", {**means, **rates, "tasks_per_second": self._speed() or 0.0, "seconds": p.train_seconds})
+        speed = {"tasks_per_second": self._speed() or 0.0, "seconds": p.train_seconds}
+        self.files.log(p.step, "train", means | rates | speed)
 
     def _speed(self) -> float | None:
         p = self.progress
@@ -192,36 +194,33 @@ class OfflineRun:
         score = selection_score(means)
         if better(score, means[score], p.best.get(score)):
             p.best, p.best_step = means, p.step
-            checkpoint.save(self.checkpoints / "best.pt", {"learner": self.parts.learner.state_dict(), "step": p.step})
+            self.files.save("best", {"learner": self.parts.learner.state_dict(), "step": p.step})
         p.val_seconds += time.perf_counter() - started
-        self._log("val", means)
+        self.files.log(p.step, "val", means)
 
     def _test(self, stop: StopRequest) -> dict[str, Any]:
         started = time.perf_counter()
+        self.parts.group.wait()  # for the best checkpoint to be written
         best = checkpoint.load(self.checkpoints / "best.pt", self.parts.device)
         self.parts.learner.load_state_dict(best["learner"])
         log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)
         scores = self._evaluate("test", self.test_tasks, stop)
         self.test_seconds = time.perf_counter() - started
         estimates = {name: estimate(values) for name, values in scores.items()}
-        np.savez_compressed(self.folder / "test_tasks.npz", index=np.arange(self.test_tasks), **scores)  # type: ignore[arg-type]
-        self._log("test", {name: e.mean for name, e in estimates.items()})
+        self.files.keep(scores)
+        self.files.log(self.progress.step, "test", {name: e.mean for name, e in estimates.items()})
         return {"test": {name: e.as_json() for name, e in estimates.items()}}
 
     def _evaluate(self, split: str, n_tasks: int, stop: StopRequest) -> Scores:
-        return evaluate(self.parts.learner, self.parts.source, split, n_tasks, self.eval_batch_size, stop)
-
-    def _log(self, split: str, metrics: dict[str, float]) -> None:
-        self.lines.log(self.progress.step, split, metrics)
-        for sink in self.sinks:
-            sink.log(self.progress.step, split, metrics)
+        parts = self.parts
+        return evaluate(parts.learner, parts.source, split, n_tasks, self.eval_batch_size, stop, parts.group)
 
     def _save(self) -> None:
         self._read()
         p, parts = self.progress, self.parts
         if not all(bool(torch.isfinite(value).all()) for value in parts.learner.parameters()):
             raise Diverged(f"a weight is not a finite number after outer step {p.step}")
-        p.metrics_bytes = self.lines.flush()
+        p.metrics_bytes = self.files.flush()
         state = {
             "learner": parts.learner.state_dict(),
             "optims": {name: optim.state_dict() for name, optim in parts.optims.items()},
@@ -230,7 +229,7 @@ class OfflineRun:
             "split_sha256": parts.source.info.split_sha256,
             "wandb_id": parts.facts.wandb_id,
         }
-        checkpoint.save(self.checkpoints / "last.pt", state)
+        self.files.save("last", state)
         self.saved_step = p.step
 
 

@@ -1,0 +1,219 @@
+"""Several processes that share the tasks of a run: the same numbers as one, and the same end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from test_command import TINY, lines_of, metarun, results_of, start, wait_for_step
+from test_contract import ALGOS, parts_of
+
+from metarun import sharing
+from metarun.build import build_parts, build_run
+from metarun.errors import ConfigError
+from metarun.machine import share_of
+from metarun.report.sinks import RunFacts
+from metarun.run.group import Group, Lost
+from metarun.run.interrupt import StopRequest
+from metarun.types import Batch
+
+Settings = Callable[..., DictConfig]
+
+DOUBLED = """
+import os
+import torch
+from metarun.algos.maml import MAML
+from metarun.data.glyphs import Glyphs  # what is opened first
+
+torch.set_default_dtype(torch.float64)
+
+
+class Dies(MAML):
+    steps_done = 0
+
+    def meta_step(self, batch, optims):
+        self.steps_done += 1
+        if "RANK" in os.environ and self.steps_done == 4:
+            os.kill(os.getpid(), 9)
+        return super().meta_step(batch, optims)
+"""
+
+
+def effect(learner: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    """What an outer step on the batch would tell the other processes: gradients, metrics, how buffers move."""
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    learner.zero_grad()
+    metrics = learner.train().meta_step(batch, {})
+    found = {f"grad {name}": p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
+    found |= {f"metric {name}": value.clone() for name, value in metrics.items()}
+    after = learner.state_dict()
+    found |= {f"move {n}": after[n] - before[n] for n, _ in learner.named_buffers() if n in before}
+    learner.load_state_dict(before)
+    return found
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize(
+    ("algo", "data"), [*((algo, "glyphs") for algo in ALGOS), ("cnp", "sinusoid"), ("gp_oracle", "gp")]
+)
+def test_the_outer_step_is_a_mean_over_tasks(settings: Settings, algo: str, data: str) -> None:
+    """Of two unequal shares of three tasks, each weighed by its tasks; where a learner says so."""
+    config = settings(f"algo={algo}", f"data={data}", *(["bn=running"] if data == "glyphs" else []))
+    if not get_object(config.algo["_target_"]).splits:
+        config.run.processes = 2
+        with pytest.raises(ConfigError, match=r"does not train task by task.*: set run.processes=1"):
+            sharing.choose_processes(config)
+        return
+    parts = parts_of(config)
+    batch = next(parts.learner.train_stream(parts.source, 0, 3))
+    state = torch.get_rng_state()
+    whole = effect(parts.learner, batch)
+    if not torch.equal(state, torch.get_rng_state()):
+        pytest.skip("draws noise")
+    shares = [Group(rank, 2).share(3) for rank in range(2)]
+    assert shares == [(0, 1), (1, 3)]
+    one, other = (effect(parts.learner, batch.tasks(*share)) for share in shares)
+    assert whole.keys() == one.keys()
+    for name, value in whole.items():
+        mean = (one[name] + 2 * other[name]) / 3
+        assert torch.allclose(mean.double(), value.double(), rtol=1e-9, atol=1e-12), name
+
+
+@pytest.fixture
+def doubled(settings: Settings, doubles: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a run in float64, in every process."""
+    (tmp_path / "doubled.py").write_text(DOUBLED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["data._target_=doubled.Glyphs", "algo._target_=doubled.Dies", "bn=running"]
+    words += ["optim.clip_norm=0.1", "threads=1", "run.checkpoint_every=2"]
+    return lambda *more: settings(*words, "run.meta_batch_size=5", "run.steps=6", *more)
+
+
+def run(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """As job.py does it; the state at the end and the outcome."""
+    folder.mkdir(exist_ok=True)
+    OmegaConf.resolve(config)
+    with sharing.shared(config, folder) as group:
+        made = build_run(config, build_parts(config, RunFacts("", "", "", [], {}, folder), group))
+        if made.resumable():
+            made.restore()
+        group.connect()
+        outcome = made.execute([], StopRequest())
+    return outcome | torch.load(folder / "checkpoints" / "last.pt")["learner"]
+
+
+def test_two_processes_come_to_the_numbers_of_one_and_end_when_one_dies(doubled: Settings, tmp_path: Path) -> None:
+    """The second process is killed in its fourth outer step; one process goes on from the checkpoint of the second.
+    Second order, unequal shares, clipped gradients, running averages, in float64."""
+    alone = run(doubled(), tmp_path / "alone")
+    with pytest.raises(Lost, match="process 1 was ended by SIGKILL"):
+        run(doubled("run.processes=2"), tmp_path / "shared")
+    assert not torch.distributed.is_initialized()
+    assert torch.load(tmp_path / "shared" / "checkpoints" / "last.pt")["progress"]["step"] == 2
+    resumed = run(doubled(), tmp_path / "shared")
+    same(tmp_path / "shared", resumed, tmp_path / "alone", alone)
+
+
+@pytest.mark.slow
+def test_one_process_is_followed_by_two(doubled: Settings, tmp_path: Path) -> None:
+    alone = run(doubled("run.steps=5", "optim/schedule=constant"), tmp_path / "alone")
+    run(doubled("run.steps=2", "optim/schedule=constant"), tmp_path / "shared")
+    resumed = run(doubled("run.steps=5", "optim/schedule=constant", "run.processes=2"), tmp_path / "shared")
+    same(tmp_path / "shared", resumed, tmp_path / "alone", alone)
+
+
+def same(folder: Path, outcome: dict[str, Any], other: Path, expected: dict[str, Any]) -> None:
+    """Weights and averages, scores of every test task, and metrics."""
+    for name, value in expected.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.allclose(outcome[name], value, rtol=1e-9, atol=1e-12), name
+    scores, theirs = (dict(np.load(path / "test_tasks.npz")) for path in (folder, other))
+    assert scores.keys() == theirs.keys()
+    assert all(np.allclose(scores[name], theirs[name], rtol=1e-9) for name in theirs)
+    lines, others = ([line for line in lines_of(path) if line["split"] == "train"] for path in (folder, other))
+    assert [line["step"] for line in lines] == [line["step"] for line in others]
+    for line, one in zip(lines, others, strict=True):
+        assert {k: v for k, v in line.items() if k != "split"} == pytest.approx(
+            {k: v for k, v in one.items() if k != "split"}, rel=1e-6
+        )  # kept in float32
+
+
+def test_processes_are_as_many_as_there_is_work_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [share_of(16, places) for places in (0, 1, 2, 3, 8, 12, 64)] == [1, 1, 2, 3, 8, 8, 16]
+    few = r"run.processes=4 share the tasks .* is 3: set run.processes=3"
+    with pytest.raises(ConfigError, match=few):
+        sharing.choose_processes(settings("run.processes=4"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    auto = {("run.meta_batch_size=8",): 4, ("run.meta_batch_size=8", "threads=2"): 2, ("run.meta_batch_size=1",): 1}
+    for words, size in auto.items():
+        assert sharing.choose_processes(settings("run.processes=auto", "run.val_tasks=8", *words)) == size
+    for words in (["algo=baseline"], ["data=sinusoid", "run.meta_batch_size=8"]):
+        assert sharing.choose_processes(settings("run.processes=auto", "run.val_tasks=8", *words)) == 1
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert sharing.choose_processes(settings()) == 3
+    with pytest.raises(ConfigError, match=r"torchrun started 3 processes, and run.processes=2 others"):
+        sharing.choose_processes(settings("run.processes=2"))
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_more_processes_and_leaves_none_behind(tmp_path: Path, cache: Path) -> None:
+    endless = [*TINY, "run.steps=100000", "run.val_every=100000", "hydra.run.dir=run"]
+    process = start(*endless, cwd=tmp_path, cache=cache)
+    wait_for_step(tmp_path / "run", 3, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    step = results_of(tmp_path / "run")["steps"]
+    for stop, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        process = start("resume", "run", "run.processes=2", cwd=tmp_path, cache=cache)
+        wait_for_step(tmp_path / "run", step + 3, process)
+        others = children(process)
+        assert len(others) == 1
+        process.send_signal(stop)
+        assert process.wait(60) == code
+        end = time.monotonic() + 10
+        while alive(others[0]) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not alive(others[0])
+        step += 3
+    results = results_of(tmp_path / "run")
+    assert (results["status"], results["processes"], results["saved_step"]) == ("interrupted", 2, results["steps"])
+    code, _, error = metarun("resume", "run", "run.steps=9", cwd=tmp_path, cache=cache)
+    assert (code, "metarun rerun" in error) == (2, True)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_processes_of_a_run(tmp_path: Path, cache: Path) -> None:
+    assert metarun(*TINY, "hydra.run.dir=alone", cwd=tmp_path, cache=cache)[0] == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "metarun"]
+    env = {**os.environ, "METARUN_CACHE": str(cache)}
+    for words, code in ((["hydra.run.dir=two"], 0), (["algo=baseline"], 1), (["-m", "seed=0,1"], 1)):
+        done = subprocess.run([*torchrun, *TINY, *words], cwd=tmp_path, env=env, capture_output=True, timeout=120)
+        assert done.returncode == code, done.stderr
+        assert b"SIGKILL" not in done.stderr  # what torchrun does after 30 s to those that do not end by themselves
+    assert results_of(tmp_path / "two")["processes"] == 2
+    assert len([*tmp_path.glob("outputs/*/*")]) == 1  # that of the refused one
+    means = [results_of(tmp_path / name)["test"]["loss"]["mean"] for name in ("alone", "two")]
+    assert means[0] == pytest.approx(means[1], rel=1e-4)
