@@ -161,6 +161,11 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(layer, BatchNorm) for layer in module.modules())
 
 
+def fixed(module: nn.Module) -> bool:
+    """Whether, in validation and test, each row of a batch is normalised as if it were alone."""
+    return all(layer.mode == "running" for layer in module.modules() if isinstance(layer, BatchNorm))
+
+
 def uses_support_statistics(module: nn.Module) -> bool:
     """Whether some layer wants to be told which rows are support images."""
     return any(isinstance(layer, BatchNorm) and layer.mode == "support" for layer in module.modules())

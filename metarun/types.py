@@ -139,6 +139,15 @@ class TaskSource(Protocol):
 
 
 @runtime_checkable
+class EmbeddableSource(TaskSource, Protocol):
+    """A source that can hand over embeddings of its inputs in their place."""
+
+    def embedded(self, split: str, encode: Callable[[Tensor], Tensor], n_tasks: int) -> TaskSource | None:
+        """The tasks of a split with `encode` of each input; None if that does not pay for the first `n_tasks`."""
+        ...
+
+
+@runtime_checkable
 class ExampleSource(TaskSource, Protocol):
     """A source that also yields single labelled examples, for methods that learn to tell all training classes apart."""
 

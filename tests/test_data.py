@@ -86,7 +86,7 @@ def test_within_alphabet_draws_all_characters_of_a_task_from_one(
     names = read_split("omniglot_lake")["test"]
 
     def alphabets(source: Omniglot) -> list[set[str]]:
-        classes = source._draw("test", np.arange(200)).classes % len(names)
+        classes = source.drawn("test", np.arange(200))[0].classes % len(names)
         return [{names[c].split("/")[0] for c in task} for task in classes]
 
     assert {len(found) for found in alphabets(within)} == {1}

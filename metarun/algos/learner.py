@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -78,6 +79,14 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         """One number per task [B] of each score, `loss` among them; changes nothing."""
+
+    def input_encoder(self) -> Callable[[Tensor], Tensor] | None:
+        """What tests first make of inputs [R, ...], each by itself; None if more than one input decides it."""
+        return None
+
+    def encoded(self) -> AbstractContextManager[None]:
+        """Inside, `evaluate` takes what `input_encoder` has made of the inputs."""
+        raise NotImplementedError
 
     def predictions(self, batch: Batch) -> Prediction | None:
         """The query points of functions as they are predicted, for a picture; None where there is nothing to draw."""

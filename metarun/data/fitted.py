@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarun.data.images import PLAIN
 from metarun.data.look import Look
-from metarun.types import Batch, Examples
+from metarun.types import Batch, EmbeddableSource, Examples, TaskSource
 
 
 class Fitted:
@@ -34,13 +34,21 @@ class Fitted:
         for batch in self.source.episodes(split, first, batch_size):
             yield Batch(self._side(batch.support), self._side(batch.query), batch.n_way)
 
+    def embedded(self, split: str, encode: Callable[[Tensor], Tensor], n_tasks: int) -> TaskSource | None:
+        if not isinstance(self.source, EmbeddableSource):
+            return None
+        return self.source.embedded(split, lambda x: encode(self._fitted(x[None])[0]), n_tasks)
+
     def fingerprint(self, split: str, n_tasks: int) -> str:
         found: str = self.source.fingerprint(split, n_tasks)
         return found
 
     def _side(self, side: Examples) -> Examples:
-        x = fitted(side.x, self.shape)
-        return Examples(self.look.normalised(x.contiguous()) if self.look else x, side.y)  # repeated gray is one memory
+        return Examples(self._fitted(side.x), side.y)
+
+    def _fitted(self, x: Tensor) -> Tensor:
+        x = fitted(x, self.shape)
+        return self.look.normalised(x.contiguous()) if self.look else x  # repeated gray is one memory
 
 
 def members(source: Any) -> list[Any]:

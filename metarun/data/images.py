@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from metarun import objectives
 from metarun.data.checked import checked
+from metarun.data.embedded import Embedded
 from metarun.data.look import Look
 from metarun.episodes import Bits, EpisodeIndices, draw, random_bits, shuffled
 from metarun.errors import ConfigError
-from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
+from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo, TaskSource
 
 SPLITS = ("train", "val", "test")
 ROTATIONS = ("none", "class", "train", "random")
@@ -106,17 +108,30 @@ class ImageTasks:
 
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
         """The tasks number `indices` of a split's stream."""
-        drawn, shape = self._draw(split, indices), self._shape(split)
+        drawn, n_way = self.drawn(split, indices)
         sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
         support, query = (
             self._examples(split, drawn, images, y, self._words(f"{split}/augment/{number}", indices, images.shape[1]))
             for number, (images, y) in enumerate(sides)
         )
-        return Batch(support, query, shape.n_way)
+        return Batch(support, query, n_way)
+
+    def embedded(self, split: str, encode: Callable[[Tensor], Tensor], n_tasks: int) -> TaskSource | None:
+        """The tasks of val or test with what `encode` makes of each image by itself in its place.
+
+        None if the first `n_tasks` tasks hold fewer images than the split has, or embeddings take too much memory.
+        """
+        shape = self._shape(split)
+        if len(self.rows_of(split)) * self.turns_of(split) > n_tasks * shape.n_way * (shape.k_shot + shape.n_query):
+            return None
+        with suppress(MemoryError):
+            return Embedded(self, split, encode)
+        return None
 
     def labels(self, split: str, index: int) -> list[str]:
         """The classes that labels 0..N-1 of task number `index` stand for."""
-        turn, base = np.divmod(self._draw(split, np.array([index])).classes[0], len(self._classes[split]))
+        drawn, _ = self.drawn(split, np.array([index]))
+        turn, base = np.divmod(drawn.classes[0], len(self._classes[split]))
         names = [self._names[number] for number in self._classes[split][base]]
         return [f"{name} turned by {90 * t}" if t else name for name, t in zip(names, turn.tolist(), strict=True)]
 
@@ -146,16 +161,42 @@ class ImageTasks:
         return x * std + mean
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
-        drawn = self._draw(split, np.arange(n_tasks))
+        drawn, _ = self.drawn(split, np.arange(n_tasks))
         return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in drawn)).hexdigest()
 
     def _shape(self, split: str) -> EpisodeShape:
         return self.plan.train if split == "train" else self.plan.test
 
-    def _draw(self, split: str, indices: NDArray[np.int64]) -> EpisodeIndices:
+    def drawn(self, split: str, indices: NDArray[np.int64]) -> tuple[EpisodeIndices, int]:
+        """Which classes and images the tasks number `indices` hold, and their n_way."""
         if not len(self._sizes[split]):
             raise ConfigError(f"this data set has no classes to {split} on; it is there to be tested on: metarun eval")
-        return draw(self._seed(split), split, indices, self._sizes[split], self._shape(split), self._groups.get(split))
+        shape = self._shape(split)
+        return draw(self._seed(split), split, indices, self._sizes[split], shape, self._groups.get(split)), shape.n_way
+
+    def rows_of(self, split: str) -> NDArray[np.int64]:
+        """Where a split's images lie among all, rising."""
+        classes = np.sort(self._classes[split])
+        return np.concatenate([np.arange(self._starts[c], self._starts[c + 1]) for c in classes])
+
+    def turns_of(self, split: str) -> int:
+        """In how many turns an image may come."""
+        return 4 if self.rotation in ("class", "random", split) else 1
+
+    def placed(
+        self, split: str, drawn: EpisodeIndices, images: NDArray[np.int64], y: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the drawn images of classes y lie among all, and their quarter turns: [B, S] each."""
+        drawn_class = np.take_along_axis(drawn.classes, y, axis=1)
+        turn, base = np.divmod(drawn_class, len(self._classes[split]))
+        if self.rotation == "random":
+            turn = np.take_along_axis(drawn.rotation, y, axis=1)
+        return self._starts[self._classes[split][base]] + images, turn
+
+    def pictures(self, rows: NDArray[np.int64], turn: NDArray[np.int64]) -> Tensor:
+        """The images at `rows` [...] in their quarter turns, on the device: [..., C, H, W] uint8."""
+        x = self.pixels[torch.from_numpy(rows).to(self.pixels.device)].to(self.device)
+        return x if self.rotation == "none" else _turned(x, torch.from_numpy(turn).to(self.device))
 
     def _seed(self, split: str) -> int:
         return self.plan.seed if split == "train" else self.plan.eval_seed
@@ -176,14 +217,7 @@ class ImageTasks:
         y: NDArray[np.int64],
         bits: Bits | None = None,
     ) -> Examples:
-        drawn_class = np.take_along_axis(drawn.classes, y, axis=1)  # [B, S]
-        turn, base = np.divmod(drawn_class, len(self._classes[split]))
-        if self.rotation == "random":
-            turn = np.take_along_axis(drawn.rotation, y, axis=1)
-        rows = self._starts[self._classes[split][base]] + images
-        x = self.pixels[torch.from_numpy(rows).to(self.pixels.device)].to(self.device)  # [B, S, C, H, W]
-        if self.rotation != "none":
-            x = _turned(x, torch.from_numpy(turn).to(self.device))
+        x = self.pictures(*self.placed(split, drawn, images, y))
         return Examples(self.look(x, bits), torch.from_numpy(y).to(self.device))
 
 

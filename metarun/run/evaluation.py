@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from metarun.algos.learner import Learner
 from metarun.run.group import Group
 from metarun.run.interrupt import StopRequest
-from metarun.types import TaskSource
+from metarun.types import EmbeddableSource, TaskSource
 
 Scores = dict[str, NDArray[np.floating[Any]]]
 
@@ -35,12 +37,25 @@ def evaluate(
     learner.eval()
     parts: list[dict[str, torch.Tensor]] = []
     try:
-        stream = source.episodes(split, start, batch_size)
-        for first in range(start, end, batch_size):
-            stop.raise_if_made()
-            batch = next(stream)
-            parts.append(learner.evaluate(batch.tasks(0, min(batch_size, end - first))))
+        with _encoded(learner, source, split, end - start) as tasks:
+            stream = tasks.episodes(split, start, batch_size)
+            for first in range(start, end, batch_size):
+                stop.raise_if_made()
+                batch = next(stream)
+                parts.append(learner.evaluate(batch.tasks(0, min(batch_size, end - first))))
     finally:
         learner.train(was_training)
     scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return {name: group.gathered(score, n_tasks).numpy() for name, score in scores.items()}
+
+
+@contextmanager
+def _encoded(learner: Learner, source: TaskSource, split: str, n_tasks: int) -> Iterator[TaskSource]:
+    """The source of what `learner` is to be tested on: images, or the embedding of each, where that is made once."""
+    encode = learner.input_encoder()
+    tasks = source.embedded(split, encode, n_tasks) if encode and isinstance(source, EmbeddableSource) else None
+    if tasks is None:
+        yield source
+        return
+    with learner.encoded():
+        yield tasks

@@ -1,0 +1,73 @@
+"""Tests of metric learners with fixed statistics: the same scores from images that are embedded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig
+from test_contract import ALGOS, choices, parts_of
+
+from metarun.algos.metric import MetricLearner
+from metarun.data.fitted import Fitted
+from metarun.data.look import Look
+from metarun.run.evaluation import evaluate
+from metarun.run.interrupt import StopRequest
+
+Settings = Callable[..., DictConfig]
+METRIC = [name for name in ALGOS if issubclass(get_object(choices("algo")[name]["_target_"]), MetricLearner)]
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("algo", METRIC)
+def test_scores_of_images_embedded_once_are_those_of_images(settings: Settings, algo: str) -> None:
+    """In float64, with and without turned classes, and with images that another source's network is fitted to."""
+    rotation = {"protonet": "random", "simpleshot": "class"}.get(algo, "none")
+    parts = parts_of(settings(f"algo={algo}", "bn=running", f"data.rotation={rotation}"))
+    learner, source = parts.learner, parts.source
+    learner.train().meta_step(next(learner.train_stream(source, 0, 2)), parts.optims)
+    for tasks in (source, Fitted(source, source.info.input_shape, Look((0.3,), (0.5,)))):
+        seen = []
+        encode = learner.input_encoder()
+        learner.input_encoder = lambda encode=encode, seen=seen: lambda x: seen.append(len(x)) or encode(x)
+        images = len(source.rows_of("val")) * source.turns_of("val")
+        shape = source.plan.test
+        n = -(-images // (shape.n_way * (shape.k_shot + shape.n_query)))
+        fast = evaluate(learner, tasks, "val", n, 20, StopRequest())
+        learner.input_encoder = lambda: None
+        slow = evaluate(learner, tasks, "val", n, 20, StopRequest())
+        del learner.input_encoder
+        assert sum(seen) == images
+        assert fast.keys() == slow.keys()
+        for name, values in slow.items():
+            assert fast[name] == pytest.approx(values, rel=1e-9, abs=1e-12), name
+
+
+@pytest.mark.parametrize("bn", ["transductive", "support"])
+def test_images_that_are_normalised_together_are_not_embedded_alone(settings: Settings, bn: str) -> None:
+    assert parts_of(settings("algo=protonet", f"bn={bn}")).learner.input_encoder() is None
+    assert parts_of(settings("algo=maml", "bn=running")).learner.input_encoder() is None
+
+
+def test_few_tasks_and_large_embeddings_are_left_as_images(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = parts_of(settings("algo=protonet", "bn=running")).source
+    assert source.embedded("test", lambda x: x, 1) is None
+    assert source.embedded("test", lambda x: x, 1000) is not None
+    monkeypatch.setattr("metarun.data.embedded.LARGEST", 10)
+    assert source.embedded("test", lambda x: x, 1000) is None
+
+
+def test_the_learner_is_as_before_when_a_test_ends_early(settings: Settings) -> None:
+    learner = parts_of(settings("algo=protonet", "bn=running")).learner
+    backbone, chunk = learner.backbone, learner.task_chunk
+
+    def ends_early() -> None:
+        with learner.encoded():
+            assert isinstance(learner.backbone, torch.nn.Identity)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ends_early()
+    assert (learner.backbone, learner.task_chunk) == (backbone, chunk)
