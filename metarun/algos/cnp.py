@@ -82,7 +82,7 @@ def mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
     """`layers` hidden layers with ReLU, and a linear one, each acting on the last dimension.
 
     Weights start as in the authors' code (Glorot 2010, biases of 0): with torch's own, smaller ones the encoding of a
-    support set is all but lost on its way, and training stays for a thousand steps where it knows the mean alone.
+    support set is all but lost on its way, and little is learned in the first thousand steps.
     """
     sizes = [inputs, *[width] * layers]
     hidden = [module for n, m in pairwise(sizes) for module in (_linear(n, m), nn.ReLU())]
