@@ -132,6 +132,9 @@ def _warn(config: DictConfig) -> None:
 
     if value("algo.engine") == "learn2learn" and value("algo.task_chunk") not in (None, 0, 1):
         log.warning("algo.task_chunk has no effect with algo.engine=learn2learn, which loops over tasks")
+    normalised = _parameters(value("backbone._target_")) | _parameters(value("algo._target_"))
+    if value("bn") in ("support", "running") and "bn" not in normalised:
+        log.warning("bn=%s has no effect: nothing in the chosen algo and backbone has batch normalisation", value("bn"))
     if value("run.val_every") is not None and value("run.val_every") > value("run.steps"):
         log.warning("run.val_every is above run.steps: the run is validated once, at its end")
     if value("data.trainval"):

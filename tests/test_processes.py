@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metarun import objectives
 from metarun.algos.anp import ANP
-from metarun.algos.cnp import CNP, gaussian
+from metarun.algos.cnp import CNP, gaussian, mlp
 from metarun.algos.gp_oracle import GPOracle
 from metarun.algos.np import NP
 from metarun.data.gp import GaussianProcess
@@ -26,7 +26,8 @@ def learners() -> list[CNP | NP]:
     torch.manual_seed(0)
     small = {"input_shape": (2,), "outputs": 3, "width": 8, "layers": 1, "min_std": 0.1}
     latent = {"latent": 4, "test_samples": 5}
-    return [CNP(**small), NP(**small, **latent), ANP(**small, **latent, heads=2)]
+    both = type("NPBothPaths", (NP,), {})(**small, **latent, deterministic=True)
+    return [CNP(**small), NP(**small, **latent), ANP(**small, **latent, heads=2), both]
 
 
 def points(n_tasks: int = 2, support: int = 5, query: int = 7) -> Batch:
@@ -119,6 +120,26 @@ def test_attention_is_a_mean_of_values_weighted_by_the_softmax_of_scaled_product
     expected = learner.attention.out_proj(mixed.transpose(1, 2).reshape(2, 7, 8))
     assert torch.allclose(learner.features(batch.support, batch.query.x)[0], expected, atol=1e-12)
     assert torch.allclose(torch.nn.functional.scaled_dot_product_attention(q, k, v), mixed, atol=1e-12)
+
+
+def test_weights_start_at_the_width_of_glorot_and_biases_at_zero() -> None:
+    """Uniform in +-sqrt(6 / (n + m)): 6 / 512 = 0.108 squared at width 256, where torch's own reach 1 / 16."""
+    first, _, second, _, _ = mlp(2, 256, 2, 2)
+    assert 0.107 < second.weight.abs().max() <= (6 / 512) ** 0.5
+    assert not first.bias.any()
+
+
+def test_beside_the_latent_vector_the_decoder_may_see_the_mean_of_encodings() -> None:
+    """With the columns of z at zero, what is predicted is CNP's, whatever was drawn."""
+    learner, batch = learners()[3].double(), points()
+    with torch.no_grad():
+        learner.decoder.network[0].weight[:, -4:] = 0
+        found = learner.decode(batch.support, batch.query.x, torch.randn(3, 2, 4)).mean
+        encoded = learner.encoder(torch.cat(batch.support, -1)).mean(1, keepdim=True).expand(-1, 7, -1)
+        cut = learner.decoder.network[0].weight[:, :-4], learner.decoder.network[0].bias
+        hidden = torch.relu(torch.nn.functional.linear(torch.cat([batch.query.x, encoded], -1), *cut))
+        expected = learner.decoder.network[2](hidden)[..., :3]
+    assert torch.allclose(found, expected.expand(3, -1, -1, -1), atol=1e-12)
 
 
 def test_width_is_shared_among_the_heads() -> None:

@@ -91,6 +91,18 @@ def test_a_setting_without_effect_warns(full: Settings, caplog: pytest.LogCaptur
     assert [line.split()[0] for line in caplog.messages] == ["algo.task_chunk", "run.val_every", "run.test_tasks=9"]
 
 
+@pytest.mark.parametrize("typed", [["algo=cnp", "data=gp"], ["backbone=vit"]])
+def test_a_normalisation_that_nothing_uses_warns(
+    full: Settings, caplog: pytest.LogCaptureFixture, typed: list[str]
+) -> None:
+    check(full(*typed))
+    check(full(*typed, "bn=none"))
+    check(full("bn=support"))
+    assert not caplog.messages
+    check(full(*typed, "bn=support"))
+    assert [line.split(":")[0] for line in caplog.messages] == ["bn=support has no effect"]
+
+
 def test_training_on_train_and_val_warns_and_is_in_the_name(full: Settings, caplog: pytest.LogCaptureFixture) -> None:
     config = full("data=cifar_fs", "data.trainval=true")
     check(config)

@@ -18,7 +18,7 @@ class ANIL(MAML):
     The support set is encoded once per task, so inner steps cost next to nothing.
 
     Args: as for MAML.
-    Reference: Raghu, Raghu, Bengio, Vinyals. Rapid Learning or Feature Reuse? ICLR 2020. arXiv:1909.09157, section 4.
+    Reference: Raghu, Raghu, Bengio, Vinyals. Rapid Learning or Feature Reuse? ICLR 2020. arXiv:1909.09157.
     """
 
     def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:

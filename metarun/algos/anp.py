@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from metarun.algos.cnp import Decoder, mlp
+from metarun.algos.cnp import mlp
 from metarun.algos.np import NP
 from metarun.types import Examples
 
@@ -22,7 +22,7 @@ class ANP(NP):
         width, layers, min_std: see CNP.
         latent, test_samples: see NP.
         heads: of the attention; they share `width` among them.
-    Reference: Kim et al. Attentive Neural Processes. ICLR 2019. arXiv:1901.05761, equation 3 and section 3; multihead
+    Reference: Kim et al. Attentive Neural Processes. ICLR 2019. arXiv:1901.05761; multihead
         attention as in Vaswani et al. Attention Is All You Need. NeurIPS 2017. arXiv:1706.03762, section 3.2.
     """
 
@@ -39,14 +39,12 @@ class ANP(NP):
     ) -> None:
         if width % heads:
             raise ValueError(f"algo.width={width} must be a multiple of algo.heads={heads}")
-        super().__init__(input_shape, outputs, width, layers, latent, min_std, test_samples)
-        inputs = math.prod(input_shape)
-        self.decoder = Decoder(inputs + width + latent, width, layers, outputs, min_std)
-        self.encoder = mlp(inputs + outputs, width, layers, width)
-        self.key = mlp(inputs, width, 1, width)
+        super().__init__(input_shape, outputs, width, layers, latent, min_std, test_samples, deterministic=True)
+        self.key = mlp(math.prod(input_shape), width, 1, width)
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
 
     def features(self, support: Examples, x: Tensor) -> list[Tensor]:
+        assert self.encoder is not None
         values = self.encoder(torch.cat(support, -1))  # [B, S, D]
         attended, _ = self.attention(self.key(x), self.key(support.x), values, need_weights=False)
         return [attended]

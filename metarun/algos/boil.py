@@ -20,7 +20,7 @@ class BOIL(MAML):
 
     Args: as for MAML.
     Reference: Oh, Yoo, Kim, Yun. BOIL: Towards Representation Change for Few-shot Learning. ICLR 2021.
-        arXiv:2008.08882, section 3.1 (a head learning rate of 0).
+        arXiv:2008.08882.
     """
 
     def adapted(self, net: Params) -> Params:

@@ -28,7 +28,7 @@ class CAVIA(MAML):
         film_scale: whether the context scales as well as shifts.
         engine: `vectorized`; learn2learn has no CAVIA.
     Reference: Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson. Fast Context Adaptation via Meta-Learning. ICML 2019.
-        arXiv:1810.03642, equations 3 to 5 and section 3.4.
+        arXiv:1810.03642.
     """
 
     adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused

@@ -25,7 +25,7 @@ class CNP(Learner):
         width: units of every hidden layer, and size of an encoding.
         layers: hidden layers of the encoder, and of the decoder.
         min_std: least standard deviation of a prediction, in 0..1; it keeps the density of smooth data bounded.
-    Reference: Garnelo et al. Conditional Neural Processes. ICML 2018. arXiv:1807.01613, equations 1 to 4.
+    Reference: Garnelo et al. Conditional Neural Processes. ICML 2018. arXiv:1807.01613.
     """
 
     kinds = ("regression",)
@@ -37,9 +37,9 @@ class CNP(Learner):
         self.decoder = Decoder(inputs + width, width, layers, outputs, min_std)
 
     def predict(self, support: Examples, x: Tensor) -> Distribution:
-        """The values at x [B, M, D_in], independent of each other given the support set (equation 1)."""
-        encoded = self.encoder(torch.cat(support, -1)).mean(1, keepdim=True)  # equations 2, 3: [B, 1, D]
-        predicted: Distribution = self.decoder(x, encoded.expand(-1, x.shape[1], -1))  # equation 4
+        """The values at x [B, M, D_in], independent of each other given the support set."""
+        encoded = self.encoder(torch.cat(support, -1)).mean(1, keepdim=True)  # [B, 1, D]
+        predicted: Distribution = self.decoder(x, encoded.expand(-1, x.shape[1], -1))
         return predicted
 
     def meta_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -79,7 +79,18 @@ def gaussian(mean: Tensor, std: Tensor) -> Distribution:
 
 
 def mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
-    """`layers` hidden layers with ReLU, and a linear one, each acting on the last dimension."""
+    """`layers` hidden layers with ReLU, and a linear one, each acting on the last dimension.
+
+    Weights start as in the authors' code (Glorot 2010, biases of 0): with torch's own, smaller ones the encoding of a
+    support set is all but lost on its way, and little is learned in the first thousand steps.
+    """
     sizes = [inputs, *[width] * layers]
-    hidden = [module for n, m in pairwise(sizes) for module in (nn.Linear(n, m), nn.ReLU())]
-    return nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
+    hidden = [module for n, m in pairwise(sizes) for module in (_linear(n, m), nn.ReLU())]
+    return nn.Sequential(*hidden, _linear(sizes[-1], outputs))
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -12,8 +12,8 @@ class FOMAML(MAML):
     """First-order MAML: the meta-gradient is the query gradient at phi, as if the inner steps were constants.
 
     Args: as for MAML.
-    Reference: Finn, Abbeel, Levine. MAML. ICML 2017. arXiv:1703.03400, section 5.2;
-        Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018. arXiv:1803.02999, section 3.
+    Reference: Finn, Abbeel, Levine. MAML. ICML 2017. arXiv:1703.03400;
+        Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018. arXiv:1803.02999.
     """
 
     def __init__(

@@ -18,15 +18,18 @@ class IMAML(PulledLearner, MAML):
 
     phi minimises the support loss plus lam / 2 times the squared distance to theta. How that minimum moves with
     theta follows from the loss's curvature at phi, so that memory does not grow with inner steps: the
-    meta-gradient solves a linear system in it by conjugate gradient.
+    meta-gradient solves a linear system in it by conjugate gradient. That system, I + H / lam, is positive definite
+    where lam is above the support loss's steepest downward bend; below it phi is no minimum, and the solution is far
+    from the path's gradient. The authors' code solves 2 I + H / (lam + 10), which is nearer first-order MAML, pulls
+    towards theta once, after the inner loop, and tests without a pull; here every step of both is held.
 
     Args: as for MAML, but
         inner_lr: below 2 / lam, or gradient descent runs away.
-        lam: strength of the pull towards theta (lambda in the paper), > 0.
+        lam: strength of the pull towards theta (lambda in the paper), > 0, and large enough, see above.
         cg_steps: iterations of conjugate gradient, >= 1; no more than there are weights are of use.
         engine: `vectorized`; learn2learn has no iMAML.
     Reference: Rajeswaran, Finn, Kakade, Levine. Meta-Learning with Implicit Gradients. NeurIPS 2019.
-        arXiv:1909.04630, equations 3, 6 and 7.
+        arXiv:1909.04630.
     """
 
     adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
@@ -56,7 +59,7 @@ class IMAML(PulledLearner, MAML):
         return {name: value.detach() for name, value in net.items()}
 
     def support_loss(self, net: Params, support: Examples) -> Callable[[Params], Tensor]:
-        return proximal(super().support_loss(net, support), net, self.lam)  # equation 3
+        return proximal(super().support_loss(net, support), net, self.lam)
 
     def extra_scores(self, params: Params, state: Adapted, query: Examples) -> dict[str, Tensor]:
         if not self.training:
@@ -67,7 +70,7 @@ class IMAML(PulledLearner, MAML):
         def query_loss(phi: Params) -> Tensor:
             return self.objective(self.predict(params, state._replace(phi=phi), query.x), query.y)["loss"]
 
-        def system(v: Params) -> Params:  # I + H / lam, equation 6
+        def system(v: Params) -> Params:  # I + H / lam
             bend = gradient(lambda phi: dot(gradient(support_loss, phi, False), v), state.phi, first_order=True)
             return {name: value + bend[name] / self.lam for name, value in v.items()}
 

@@ -44,7 +44,7 @@ class MAML(EpisodicLearner):
             in learn2learn's MAML.
         inner_optimizer: `sgd`, `momentum` or `adam` (without first moment), see InnerOptimizer.
         inner_clip_norm: longest gradient of an inner step, > 0, or None for any.
-    Reference: Finn, Abbeel, Levine. Model-Agnostic Meta-Learning. ICML 2017. arXiv:1703.03400, Algorithm 2.
+    Reference: Finn, Abbeel, Levine. Model-Agnostic Meta-Learning. ICML 2017. arXiv:1703.03400.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("classification", "regression")
@@ -111,7 +111,7 @@ class MAML(EpisodicLearner):
         path, memory = [phi], self.inner.start(phi)
         for step in range(max(self.steps, *reported, 0)):
             grads = self.inner_gradient(loss, phi, params, step)
-            phi, memory = self.inner.step(phi, grads, memory, step, partial(self.rate, params, step))  # line 7
+            phi, memory = self.inner.step(phi, grads, memory, step, partial(self.rate, params, step))
             path.append(phi)
         return path[self.steps], {steps: path[steps] for steps in reported}
 

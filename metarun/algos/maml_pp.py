@@ -30,7 +30,7 @@ class MAMLPlusPlus(MAML):
         first_order_steps: outer steps, from the first, without second derivatives.
         per_step_norm: whether each inner step has BatchNorm weights and biases of its own.
         engine: `vectorized`; learn2learn has no MAML++.
-    Reference: Antoniou, Edwards, Storkey. How to Train Your MAML. ICLR 2019. arXiv:1810.09502, section 4.
+    Reference: Antoniou, Edwards, Storkey. How to Train Your MAML. ICLR 2019. arXiv:1810.09502.
     """
 
     adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused

@@ -22,7 +22,7 @@ class MetaCurvature(MAML):
 
     Args: as for MAML, but
         engine: `learn2learn` wraps the network in learn2learn's GBML with its MetaCurvatureTransform.
-    Reference: Park, Oliva. Meta-Curvature. NeurIPS 2019. arXiv:1902.03356, section 3.
+    Reference: Park, Oliva. Meta-Curvature. NeurIPS 2019. arXiv:1902.03356.
     """
 
     def __init__(

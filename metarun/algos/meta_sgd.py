@@ -23,7 +23,7 @@ class MetaSGD(MAML):
         inner_lr: where every learned rate starts.
         engine: `learn2learn` wraps the network in learn2learn's MetaSGD.
     Reference: Li, Zhou, Chen, Li. Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. 2017.
-        arXiv:1707.09835, equation 2 and Algorithm 1.
+        arXiv:1707.09835.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class MetaSGD(MAML):
         )
 
     def rate(self, params: Params, step: int, name: str) -> Tensor | float:
-        return params[f"rates.{flat(name)}"]  # alpha, equation 2
+        return params[f"rates.{flat(name)}"]  # alpha
 
     def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
         rates = [self.rates[flat(name)] for name, _ in self.net.named_parameters()]

@@ -24,10 +24,13 @@ class NP(Learner):
     Args:
         input_shape, outputs: D_in and D_out, from the source.
         width, layers, min_std: see CNP.
-        latent: size of z.
+        latent: size of z; large ones start as so much noise that little is learned from them for long.
         test_samples: draws of z in validation and test, the same for every task, >= 1.
-    Reference: Garnelo et al. Neural Processes. 2018. arXiv:1807.01622, equation 9. The weights: Burda, Grosse,
-        Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016. arXiv:1509.00519, equation 8.
+        deterministic: whether the decoder also gets the mean of the support points' encodings, as in CNP and in the
+            authors' code (Kim 2019); else z is all that it has of them.
+    Reference: Garnelo et al. Neural Processes. 2018. arXiv:1807.01622. The path beside z: Kim et al. Attentive Neural
+        Processes. ICLR 2019. arXiv:1901.05761. The weights: Burda, Grosse, Salakhutdinov. Importance Weighted
+        Autoencoders. ICLR 2016. arXiv:1509.00519, equation 8.
     """
 
     kinds = ("regression",)
@@ -41,12 +44,14 @@ class NP(Learner):
         latent: int,
         min_std: float,
         test_samples: int,
+        deterministic: bool = False,
     ) -> None:
         super().__init__()
         inputs = math.prod(input_shape)
         self.latent_encoder = mlp(inputs + outputs, width, layers, width)
         self.latent_head = mlp(width, width, 1, 2 * latent)
-        self.decoder = Decoder(inputs + latent, width, layers, outputs, min_std)
+        self.encoder = mlp(inputs + outputs, width, layers, width) if deterministic else None
+        self.decoder = Decoder(inputs + latent + width * deterministic, width, layers, outputs, min_std)
         noise = torch.randn(test_samples, 1, latent, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", noise, persistent=False)
         self.noise: Tensor
@@ -58,8 +63,10 @@ class NP(Learner):
         return gaussian(mean, 0.1 + 0.9 * torch.sigmoid(raw))  # bounds as in the authors' code
 
     def features(self, support: Examples, x: Tensor) -> list[Tensor]:
-        """What is known of the function at x beside z, [B, M, ...] each: nothing."""
-        return []
+        """What is known of the function at x beside z, [B, M, ...] each."""
+        if self.encoder is None:
+            return []
+        return [self.encoder(torch.cat(support, -1)).mean(1, keepdim=True).expand(-1, x.shape[1], -1)]
 
     def decode(self, support: Examples, x: Tensor, z: Tensor) -> Distribution:
         """The values at x [B, M, D_in] for each draw of z [L, B, Z], as [L, B, M, D_out]."""
@@ -74,7 +81,7 @@ class NP(Learner):
         z = posterior.rsample((1,))
         likelihood = self.decode(support, query.x, z).log_prob(query.y)[0].sum(-1)  # [B]
         kl = kl_divergence(posterior, prior)
-        loss = -((likelihood - kl) / query.x.shape[1]).mean()  # equation 9, per query point
+        loss = -((likelihood - kl) / query.x.shape[1]).mean()  # the bound, per query point
         return loss, {"loss": loss.detach(), "kl": kl.detach().mean()}
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ class ProtoMAML(MAML):
 
     Args: as for MAML, but
         engine: `vectorized`; learn2learn has no Proto-MAML.
-    Reference: Triantafillou et al. Meta-Dataset. ICLR 2020. arXiv:1903.03096, section 3.
+    Reference: Triantafillou et al. Meta-Dataset. ICLR 2020. arXiv:1903.03096.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("classification",)

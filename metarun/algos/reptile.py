@@ -35,7 +35,7 @@ class Reptile(PulledLearner):
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
         inner_optimizer: `sgd`, `momentum` or `adam` (without first moment), see InnerOptimizer.
         inner_clip_norm: longest gradient of an inner step, > 0, or None for any.
-    Reference: Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018. arXiv:1803.02999, Algorithm 2.
+    Reference: Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018. arXiv:1803.02999.
     """
 
     kinds = ("classification", "regression")
@@ -67,9 +67,7 @@ class Reptile(PulledLearner):
         scores = super().score(params, state, output, y)
         if self.training:
             theta = within(params, "net")
-            scores["pull"] = pull(
-                theta, {name: value - state.phi[name] for name, value in theta.items()}
-            )  # Algorithm 2
+            scores["pull"] = pull(theta, {name: value - state.phi[name] for name, value in theta.items()})
         return scores
 
     def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
