@@ -24,6 +24,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 GREY = "#888888"
 """Seen on white and on black."""
 
+APART = 1.035
+"""How far side by side the points of groups stand over a number of shots, as a factor."""
+
 COUNT = itertools.count()
 """Views that are put together must not share a selection."""
 
@@ -161,7 +164,7 @@ def task_scatter(
 def shot_curves(
     points: Sequence[Mapping[str, Any]], score: str, colors: Mapping[str, str], shot: str = "support examples a class"
 ) -> alt.LayerChart:
-    """The score over the shots.
+    """The score over the shots; where there are several groups, their points stand side by side.
 
     Args:
         points: each with its `group`, `k_shot`, `mean`, `ci95` over tasks and the `runs`' own means.
@@ -170,16 +173,17 @@ def shot_curves(
         shot: what shots count.
     """
     records, single = [], []
+    groups = list(dict.fromkeys(point["group"] for point in points))
     for point in points:
-        here = {"group": point["group"], "k_shot": point["k_shot"]}
+        aside = APART ** (groups.index(point["group"]) - (len(groups) - 1) / 2)
+        here = {"group": point["group"], "k_shot": point["k_shot"], "place": point["k_shot"] * aside}
         ends = {"low": point["mean"] - point["ci95"], "high": point["mean"] + point["ci95"]}
         numbers = {name: shown(score, value) for name, value in {"mean": point["mean"], **ends}.items()}
         records.append({**here, **numbers, "runs": len(point["runs"])})
         single += [{**here, "run": shown(score, mean)} for mean in point["runs"] if len(point["runs"]) > 1]
     shots = sorted({point["k_shot"] for point in points})
-    groups = dict.fromkeys(point["group"] for point in points)
     x = alt.X(
-        "k_shot:Q", title=f"shots ({shot})", axis=alt.Axis(values=shots, format="d"),
+        "place:Q", title=f"shots ({shot})", axis=alt.Axis(values=shots, format="d"),
         scale=alt.Scale(type="log", domain=[shots[0] * 0.9, shots[-1] * 1.1], nice=False),
     )  # fmt: skip
     y = alt.Y("mean:Q", title=title_of(score), scale=alt.Scale(zero=False))
