@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
 import platform
 import sys
 import time
@@ -20,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from contestants.pictures import picture
 from contestants.processes import Contestant, Refused
 from contestants.settings import QUICK, SETTINGS, USUAL, Setting, chosen, curves
 from contestants.tables import PEER, summary, table
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     listed = ",".join(name for name in wanted if name not in parts)
     settings = SETTINGS if listed == "all" else chosen(listed) if listed else []
     rounds = asked.rounds or (3 if asked.quick else 7)
+    os.environ.pop("OMP_NUM_THREADS", None)  # contestants take the threads that they take by themselves
     contestants = start(names)
     results = facts(contestants, rounds)
     agree = True
@@ -76,8 +77,8 @@ def main(arguments: Sequence[str]) -> int:
         for one in contestants.values():
             one.end()
     keep(results, asked.json)
-    if asked.png and (drawn := picture(results)):
-        asked.png.write_bytes(drawn)
+    if asked.png:
+        draw(results, asked.png)
     return 0 if agree else 1
 
 
@@ -146,7 +147,7 @@ def measure(setting: Setting, contestants: dict[str, Contestant], rounds: int, s
             times = max(1, min(50, round(seconds / prepared[name]["seconds"])))
             timed[name].append(contestants[name].ask("round", times=times)[0])
     counter = next((name for name in ("metarun", *prepared) if name in prepared and name != "jax"), None)
-    flops = contestants[counter].ask("count", setting=vars(setting))[0]["flops"] if counter else None
+    flops = contestants[counter].ask("count", setting=setting)[0]["flops"] if counter else None
     shown = {
         name: {"first": one["first"], "rounds": timed[name], "mib": contestants[name].memory()}
         for name, one in prepared.items()
@@ -199,6 +200,14 @@ def keep(results: dict[str, Any], path: Path | None) -> None:
     """Write what there is by now."""
     if path:
         write_json(path, results)
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Write the picture, where there is something to show."""
+    from contestants.pictures import picture  # imports the drawing library, which takes a second
+
+    if drawn := picture(results):
+        path.write_bytes(drawn)
 
 
 def _lines(path: str) -> list[str]:

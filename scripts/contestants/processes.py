@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from contestants.settings import Setting
-from contestants.worker import CONTESTANTS
+from contestants.worker import main
 
-SCRIPTS = Path(__file__).resolve().parents[1]
+FORKS = multiprocessing.get_context("forkserver")
+"""Contestants begin as copies of one process that has imported what takes long, and has done nothing else."""
+
+FORKS.set_forkserver_preload(["__main__", "contestants.ours", "contestants.peer"])
 
 JAX = "jax"
 
@@ -32,20 +31,16 @@ class Contestant:
 
     def __init__(self, name: str) -> None:
         self.name, self.size = name, 2 if name.startswith("x2") else 1
-        self.file = Path(tempfile.mkdtemp(prefix="metarun-bench-")) / "store"
-        threads = CONTESTANTS[name][1]
-        env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-        env |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        path = os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        command = [sys.executable, "-W", "ignore", "-m", "contestants.worker", name]
-        self.processes = [
-            subprocess.Popen(
-                [*command, str(rank), str(self.size), str(self.file)],
-                env=env | {"PYTHONPATH": path}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                stderr=None if os.environ.get("BENCH_DEBUG") else subprocess.DEVNULL,
-            )
-            for rank in range(self.size)
-        ]  # fmt: skip
+        self.folder = tempfile.TemporaryDirectory(prefix="metarun-bench-")
+        self.processes, self.pipes = [], []
+        for rank in range(self.size):
+            ours, theirs = FORKS.Pipe()
+            shared = (rank, self.size, f"{self.folder.name}/store")
+            process = FORKS.Process(target=main, args=(theirs, name, *shared), daemon=True)
+            process.start()
+            theirs.close()
+            self.processes.append(process)
+            self.pipes.append(ours)
 
     def ready(self) -> None:
         """Wait until what it needs is imported. Raises: Refused if that is not installed."""
@@ -59,15 +54,13 @@ class Contestant:
 
     def ask(self, do: str, **how: Any) -> list[dict[str, Any]]:
         """What each process answers. Raises: Refused."""
-        for process in self.processes:
-            assert process.stdin
-            process.stdin.write(json.dumps({"do": do, **how}) + "\n")
-            process.stdin.flush()
+        for pipe in self.pipes:
+            pipe.send({"do": do, **how})
         return self._answers()
 
     def prepare(self, setting: Setting) -> dict[str, Any]:
         """Build a setting; scores are the means of the processes' shares."""
-        told = self.ask("prepare", setting=vars(setting))
+        told = self.ask("prepare", setting=setting)
         scores = {name: statistics.mean(one["scores"][name] for one in told) for name in told[0]["scores"]}
         return told[0] | {"scores": scores}
 
@@ -84,18 +77,14 @@ class Contestant:
         """Whatever it is doing."""
         for process in self.processes:
             process.kill()
-            process.communicate()
-        self.file.unlink(missing_ok=True)
-        self.file.parent.rmdir()
+            process.join()
+        self.folder.cleanup()
 
     def _answers(self) -> list[dict[str, Any]]:
-        told = []
-        for process in self.processes:
-            assert process.stdout
-            line = process.stdout.readline()
-            if not line:
-                raise Refused(f"{self.name}: its process ended with {process.wait()}; BENCH_DEBUG=1 shows why")
-            told.append(json.loads(line))
+        try:
+            told = [pipe.recv() for pipe in self.pipes]
+        except EOFError:
+            raise Refused(f"{self.name}: its process has ended") from None
         for one in told:
             if "error" in one:
                 raise Refused(f"{self.name}: {one['error']}")

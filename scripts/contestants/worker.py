@@ -1,58 +1,59 @@
-"""A contestant's process: it does what its parent asks for, a line of JSON each, and answers with one.
-
-    python -m contestants.worker NAME [RANK SIZE FILE]
-
-NAME is one of `CONTESTANTS`. SIZE such processes, which find each other through FILE, share the tasks.
-"""
+"""A contestant's process: it does what its parent asks for and answers."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import json
-import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from contestants.settings import Setting
 
 MATRIX = 2048
 """Rows and columns of the product that the peak is measured by."""
 
 
-def main(name: str, rank: int = 0, size: int = 1, file: str = "") -> None:
-    """Answer the lines on stdin; whatever libraries print goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+def main(asked: Connection, name: str, rank: int, size: int, file: str) -> None:
+    """Answer until there is nobody who asks.
+
+    Args:
+        asked: dicts with what to `do`, a method of Worker, and with what arguments; a dict is the answer.
+        name: one of `CONTESTANTS`.
+        rank, size: of the processes that share the tasks, this one and all.
+        file: through which they find each other.
+    """
     contestant, threads = CONTESTANTS[name]
     if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-    else:
-        os.environ.pop("OMP_NUM_THREADS", None)
+        torch.set_num_threads(threads)
     try:
         worker = Worker(contestant, rank, size, file)
     except ImportError as error:
-        print(json.dumps({"error": f"{error.name} is not installed"}), file=answers, flush=True)
+        asked.send({"error": f"{error.name} is not installed"})
         return
-    print(json.dumps({"threads": worker.threads}), file=answers, flush=True)
-    for line in sys.stdin:
-        asked = json.loads(line)
+    asked.send({"threads": worker.threads})
+    while True:
         try:
-            told = getattr(worker, asked.pop("do"))(**asked)
+            question = asked.recv()
+        except EOFError:
+            return
+        try:
+            asked.send(getattr(worker, question.pop("do"))(**question))
         except Exception as error:  # the parent says it, and what becomes of the rest
-            told = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(told), file=answers, flush=True)
+            asked.send({"error": f"{type(error).__name__}: {error}"})
 
 
 class Worker:
     """One contestant and the setting that it is at."""
 
     def __init__(self, contestant: str, rank: int, size: int, file: str) -> None:
-        import torch
-
         self.threads, self.group = torch.get_num_threads(), None
         self.build = BUILDERS[contestant]
         if size > 1:
@@ -64,15 +65,13 @@ class Worker:
             self.group = Group(rank, size)
         self.build(None, self.group)  # imports what it needs
 
-    def prepare(self, setting: dict[str, Any]) -> dict[str, Any]:
+    def prepare(self, setting: Setting) -> dict[str, Any]:
         """Build a setting; what its step computes, seconds until that was known, and seconds of a later step."""
-        from contestants.settings import Setting
-
         self.now = None
         _give_back()
         started = time.perf_counter()
-        self.now = self.build(Setting(**setting), self.group)
-        check = {} if setting["data"] == "omniglot" else self.now.check()
+        self.now = self.build(setting, self.group)
+        check = {} if setting.data == "omniglot" else self.now.check()
         self.now.step()
         first = time.perf_counter() - started
         _give_back()
@@ -98,8 +97,6 @@ class Worker:
 
     def peak(self) -> dict[str, Any]:
         """GFLOP/s of a product of matrices in float32: the best of some."""
-        import torch
-
         a, b = torch.rand(2, MATRIX, MATRIX).unbind()
         if self.group:
             self.group.wait()
@@ -113,15 +110,13 @@ class Worker:
             "median": 2 * MATRIX**3 / statistics.median(seconds) / 1e9,
         }
 
-    def count(self, setting: dict[str, Any]) -> dict[str, Any]:
+    def count(self, setting: Setting) -> dict[str, Any]:
         """Operations of a step on the plain loop: two for each multiply-add of convolutions and matrix products."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        from contestants.settings import Setting
-
-        if setting["algo"] == "sampling":
+        if setting.algo == "sampling":
             return {"flops": None}
-        plain = self.build(Setting(**setting | {"chunk": 1, "data": "given"}), None)
+        plain = self.build(replace(setting, chunk=1, data="given"), None)
         with FlopCounterMode(display=False) as counter:
             plain.step()
         return {"flops": counter.get_total_flops()}
@@ -199,8 +194,3 @@ def _give_back() -> None:
     """Memory that is free but kept, to the system."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-if __name__ == "__main__":
-    name, *shared = sys.argv[1:]
-    main(name, *(kind(value) for kind, value in zip((int, int, str), shared, strict=False)))
