@@ -32,7 +32,7 @@ from metarun.run.record import git_state, write_json
 LOSSES, GRADIENTS = 1e-4, 1e-2
 """How far losses and the lengths of meta-gradients may be apart, relative to the first contestant's, in float32."""
 
-NOT_BY_DEFAULT = ("compiled-1",)
+NOT_BY_DEFAULT, IN_QUICK = ("compiled-1",), [PEER, "metarun", "compiled", "x2"]
 PACKAGES = ("torch", "learn2learn", "jax", "numpy", "metarun")
 console = Console(highlight=False, width=150)
 
@@ -40,11 +40,10 @@ console = Console(highlight=False, width=150)
 def main(arguments: Sequence[str]) -> int:
     """Run what is asked for; 1 if contestants disagree on what a step computes."""
     asked = parser().parse_args(arguments)
-    names = asked.only.split(",") if asked.only else [n for n in CONTESTANTS if n not in NOT_BY_DEFAULT]
+    usual = IN_QUICK if asked.quick else [name for name in CONTESTANTS if name not in NOT_BY_DEFAULT]
+    names = asked.only.split(",") if asked.only else usual
     if unknown := [name for name in names if name not in CONTESTANTS]:
         raise SystemExit(f"there is no contestant {unknown[0]}; choices are {', '.join(CONTESTANTS)}")
-    if asked.quick:
-        names = [name for name in names if asked.only or name not in ("jax", "metarun-1")]
     wanted = (asked.settings or (QUICK if asked.quick else f"{USUAL},overhead,scaling")).split(",")
     parts = {part: part in wanted for part in ("overhead", "scaling")}
     listed = ",".join(name for name in wanted if name not in parts)

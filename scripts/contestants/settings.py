@@ -142,7 +142,7 @@ def _rows(images: Floats) -> Floats:
 SETTINGS = [
     Setting("maml-5w1s", "maml"),
     Setting("fomaml-5w1s", "fomaml"),
-    Setting("protonet-5w1s-q15", "protonet", n_query=15, tasks=4),
+    Setting("protonet-5w1s-q15", "protonet", n_query=15, tasks=2),
     Setting("maml-5w1s-t4", "maml", tasks=4),
     Setting("maml-5w1s-t32", "maml", tasks=32),
     Setting("maml-5w1s-t32-omniglot", "maml", tasks=32, data="omniglot"),
