@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.pop("OMP_NUM_THREADS", None)  # contestants take the threads that they take by themselves
     contestants = start(names)
     results = facts(contestants, rounds)
-    agree = True
+    which, agree = "" if "metarun" in contestants else "-1", True
     try:
         before = {name: one.peak() for name, one in contestants.items() if name != "jax"}
         peaks = before | ({"jax": before[PEER]} if "jax" in contestants and PEER in before else {})
@@ -63,9 +63,12 @@ def main(arguments: Sequence[str]) -> int:
             agree &= say(setting, results["settings"][setting.name])
             keep(results, asked.json)
         if parts["scaling"]:
-            results["scaling"] = scaling({n: contestants[n] for n in (PEER, "metarun") if n in contestants}, rounds)
-        if parts["overhead"] and "metarun" in contestants:
-            results["overhead"] = contestants["metarun"].ask("overhead", steps=101 if not asked.quick else 21)[0]
+            pair = {name: contestants[name] for name in (f"{PEER}{which}", f"metarun{which}") if name in contestants}
+            results["scaling"] = scaling(pair, rounds)
+        if parts["overhead"] and f"metarun{which}" in contestants:
+            results["overhead"] = contestants[f"metarun{which}"].ask("overhead", steps=101 if not asked.quick else 21)[
+                0
+            ]
             share = 100 * results["overhead"]["share"]
             console.print(f"overhead: {share:.1f} % of an outer step of 16 tasks is not the learner's")
         after = {name: one.peak() for name, one in contestants.items() if name != "jax"}

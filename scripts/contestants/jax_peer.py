@@ -33,13 +33,11 @@ class Jax:
             losses, accuracies = jax.vmap(lambda *task: self.task(theta, *task))(*tasks)
             return losses.mean(), accuracies.mean()
 
-        def train(theta: Any, moments: Any, taken: Any, tasks: Any) -> Any:
-            (loss, accuracy), gradient = jax.value_and_grad(meta_loss, has_aux=True)(theta, tasks)
+        def update(theta: Any, moments: Any, taken: Any, gradient: Any) -> Any:
             moved = {name: adam(theta[name], gradient[name], moments[name], taken) for name in theta}
-            theta, moments = ({name: values[i] for name, values in moved.items()} for i in (0, 1))
-            return theta, moments, loss, accuracy
+            return tuple({name: values[i] for name, values in moved.items()} for i in (0, 1))
 
-        self.train, self.test = jax.jit(train), jax.jit(meta_loss)
+        self.test, self.update = jax.jit(meta_loss), jax.jit(update)
         self.gradient = jax.jit(jax.value_and_grad(meta_loss, has_aux=True))
 
     def task(self, theta: Any, support_x: Any, support_y: Any, query_x: Any, query_y: Any) -> Any:
@@ -58,15 +56,17 @@ class Jax:
             loss, accuracy = self.test(self.theta, self.episodes)
         else:
             self.taken += 1
-            state = self.train(self.theta, self.moments, self.taken, self.episodes)
-            self.theta, self.moments, loss, accuracy = state
+            (loss, accuracy), gradient = self.gradient(self.theta, self.episodes)
+            self.theta, self.moments = self.update(self.theta, self.moments, self.taken, gradient)
         return {"loss": float(loss), "accuracy": float(accuracy)}
 
     def check(self) -> dict[str, Floats]:
+        if self.setting.use == "test":
+            loss, accuracy = self.test(self.theta, self.episodes)
+            return {"loss": np.asarray(loss), "accuracy": np.asarray(accuracy)}
         (loss, accuracy), gradient = self.gradient(self.theta, self.episodes)
-        found = {"loss": np.asarray(loss), "accuracy": np.asarray(accuracy)}
-        train = self.setting.use == "train"
-        return found | ({name: np.asarray(value) for name, value in gradient.items()} if train else {})
+        scores = {"loss": np.asarray(loss), "accuracy": np.asarray(accuracy)}
+        return scores | {name: np.asarray(value) for name, value in gradient.items()}
 
 
 def logits(p: Any, x: Any) -> Any:

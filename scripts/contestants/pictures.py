@@ -29,16 +29,17 @@ def _ratios(results: Mapping[str, Any]) -> alt.LayerChart | None:
         return None
     settings, names = (list(dict.fromkeys(point[key] for point in points)) for key in ("setting", "contestant"))
     scale = alt.Scale(type="log", nice=False, padding=10)
-    x = alt.X("median:Q", title=f"times as fast as {PEER} (median, quartiles)", scale=scale)
+    title = f"times as fast as {PEER} (median, quartiles)"
+    x = alt.X("median:Q", title=title, scale=scale)
     base = alt.Chart(alt.InlineData(values=points)).encode(
         y=alt.Y("setting:N", sort=settings, title=None, axis=alt.Axis(labelLimit=260)),
         yOffset=alt.YOffset("contestant:N", sort=names),
         color=alt.Color("contestant:N", scale=alt.Scale(domain=names, range=_colors(names))),
     )
-    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("q1:Q", title=None), x2="q3:Q")
+    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("q1:Q", title=title, scale=scale), x2="q3:Q")
     marks = base.mark_point(filled=True, size=50, opacity=1).encode(x=x)
     one = alt.Chart(alt.InlineData(values=[{"x": 1}])).mark_rule(color=GREY, strokeDash=[5, 4]).encode(x="x:Q")
-    return alt.LayerChart(layer=[one, bars, marks], width=560, height=alt.Step(12 + 11 * len(names)))
+    return alt.LayerChart(layer=[one, bars, marks], width=560, height=alt.Step(12))
 
 
 def _curves(results: Mapping[str, Any]) -> list[alt.HConcatChart]:

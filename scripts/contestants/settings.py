@@ -162,7 +162,7 @@ SETTINGS = [
     Setting("test-anil-5w1s-10steps", "anil", use="test", steps=10),
     Setting("test-protonet-5w1s-q15", "protonet", n_query=15, use="test"),
     Setting("test-maml-84-5w1s-3steps", "maml", size=84, use="test", tasks=4, steps=3),
-    Setting("sampling-5w-x2", "sampling", tasks=1000),
+    Setting("sampling-5w-x2", "sampling", tasks=300),
     Setting("sampling-5w-x16", "sampling", n_query=15, tasks=100),
     Setting("sampling-20w-x2", "sampling", n_way=20, tasks=300),
 ]
