@@ -6,6 +6,7 @@ tensors, which saves splitting them; ANIL encodes the two apart; tests build no 
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 import zipfile
@@ -186,8 +187,6 @@ def noise_dataset() -> Any:
 
 def omniglot_dataset() -> Any:
     """learn2learn's benchmark dataset: Omniglot's files, each image opened and scaled when it is asked for."""
-    import os
-
     from PIL.Image import LANCZOS
     from torchvision import transforms
     from torchvision.datasets import Omniglot
@@ -195,10 +194,12 @@ def omniglot_dataset() -> Any:
     from metarun.data.omniglot import Omniglot as Ours
 
     root = Path(tempfile.gettempdir()) / "metarun-bench-omniglot"
+    (root / "omniglot-py").mkdir(parents=True, exist_ok=True)
     for part in Ours.found(os.environ.get("METARUN_DATA", "~/.cache/metarun")):
         if not (root / "omniglot-py" / part.stem).is_dir():
-            with zipfile.ZipFile(part) as archive:
-                archive.extractall(root / "omniglot-py")
+            with tempfile.TemporaryDirectory(dir=root) as aside, zipfile.ZipFile(part) as archive:
+                archive.extractall(aside)
+                (Path(aside) / part.stem).rename(root / "omniglot-py" / part.stem)  # whole or not at all
     Omniglot._check_integrity = lambda self: True  # the zip files' checksums: they are not there
     scaled = transforms.Compose(
         [transforms.Resize(28, interpolation=LANCZOS), transforms.ToTensor(), lambda x: 1.0 - x]
