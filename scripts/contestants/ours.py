@@ -1,0 +1,163 @@
+"""metarun, as its commands run it: the engine that `auto` picks, or its steps recorded and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contestants.settings import OUTER_LR, Floats, Setting, episodes, weights
+from metarun import machine
+from metarun.algos.anil import ANIL
+from metarun.algos.episodic import EpisodicLearner
+from metarun.algos.maml import MAML
+from metarun.algos.protonet import ProtoNet
+from metarun.backbones.conv4 import Conv4
+from metarun.data.images import SPLITS, ImageClasses, ImageTasks
+from metarun.objectives import classification
+from metarun.run.group import Group
+from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples
+
+
+class Metarun:
+    """One setting.
+
+    Args:
+        setting: what to do.
+        compiled: with run.compile=true.
+        group: the processes that share the tasks.
+    """
+
+    def __init__(self, setting: Setting, compiled: bool = False, group: Group | None = None) -> None:
+        machine.keep_memory()  # as `build_parts` does
+        self.setting, self.group = setting, group or Group()
+        self.n, self.first, self.stream = setting.tasks, 0, stream(setting)
+        if setting.algo == "sampling":
+            return
+        self.learner = learner(setting).train(setting.use == "train")
+        if compiled:
+            self.learner.record("replay")
+        self.optims = self.learner.build_optims(partial(torch.optim.Adam, lr=OUTER_LR))
+        for optim in self.optims.values():
+            self.group.tie(optim)
+
+    def step(self) -> dict[str, float]:
+        """One step, as OfflineRun takes it; loss and accuracy."""
+        batch = next(self.stream)
+        if self.setting.algo == "sampling":
+            return {}
+        if self.setting.use == "train":
+            metrics = self.group.meta_step(self.learner, batch, self.optims, 0)
+            return {name: value.item() for name, value in metrics.items()}
+        scores = self.learner.evaluate(batch.tasks(*self.group.share(self.n)))
+        return {name: self.group.gathered(score, self.n).mean().item() for name, score in scores.items()}
+
+    def check(self) -> dict[str, Floats]:
+        """Loss, accuracy and, in training, the meta-gradient, of this process's share; nothing is changed."""
+        if self.setting.algo == "sampling":
+            return {}
+        batch = next(stream(self.setting)).tasks(*self.group.share(self.n))
+        if self.setting.use == "test":
+            scores = self.learner.evaluate(batch)
+            return {name: score.mean().numpy() for name, score in scores.items()}
+        metrics = self.learner.meta_gradient(batch)
+        if self.group.size > 1:  # which would have to be averaged
+            return {name: value.numpy() for name, value in metrics.items()}
+        gradient = {n: p.grad.numpy().copy() for n, p in self.learner.named_parameters() if p.grad is not None}
+        self.learner.zero_grad()
+        names = {ours: name for name, ours in named(self.setting).items()}
+        return {n: m.numpy() for n, m in metrics.items()} | {names[n]: grad for n, grad in gradient.items()}
+
+
+def learner(setting: Setting) -> EpisodicLearner:
+    """As metarun's settings would have it built, with the setting's weights."""
+    shape = (setting.channels, setting.size, setting.size)
+    backbone = Conv4(shape, "transductive", setting.hidden, setting.downsample)
+    inner = (setting.inner_lr, setting.steps, setting.steps, ())
+    engine = ("auto", setting.chunk)
+    made: EpisodicLearner
+    if setting.algo == "protonet":
+        made = ProtoNet(backbone, "euclidean", 1.0, "auto", setting.chunk or 1)  # conf/algo/protonet.yaml's task_chunk
+    elif setting.algo == "anil":
+        made = ANIL(backbone, setting.n_way, classification, *inner, False, *engine)
+    else:
+        made = MAML(backbone, setting.n_way, classification, *inner, setting.algo == "fomaml", *engine)
+    parameters, names = dict(made.named_parameters()), named(setting)
+    with torch.no_grad():
+        for name, value in weights(setting).items():
+            parameters[names[name]].copy_(torch.from_numpy(value))
+    return made
+
+
+def named(setting: Setting) -> dict[str, str]:
+    """metarun's names of the weights."""
+    place, start = 3 if setting.downsample == "stride" else 4, "" if setting.algo == "protonet" else "net."
+    kinds = {"conv": 0, "norm": 1}
+    names = {}
+    for name in weights(setting):
+        kind, _, rest = name.partition(".")
+        if kind == "head":
+            names[name] = f"net.head.{rest}"
+        else:
+            block = place * int(kind[-1]) + kinds[kind[:-1]]
+            names[name] = f"{start}backbone.blocks.{block}.{rest}"
+    return names
+
+
+def stream(setting: Setting) -> Iterator[Batch]:
+    """The meta-batches of a setting."""
+    if setting.algo == "sampling":
+        return noise_source(setting).episodes("train", 0, setting.tasks)
+    if setting.data == "omniglot":
+        return omniglot(setting).episodes("train", 0, setting.tasks)
+    return given(batch(setting))
+
+
+def batch(setting: Setting) -> Batch:
+    drawn, dtype = episodes(setting), torch.get_default_dtype()
+
+    def tensor(x: Floats) -> Tensor:
+        return torch.from_numpy(x).to(dtype)
+
+    sides = (Examples(tensor(x), torch.from_numpy(y)) for x, y in (drawn[:2], drawn[2:]))
+    return Batch(*sides, setting.n_way)
+
+
+def given(tasks: Batch) -> Iterator[Batch]:
+    while True:
+        yield tasks
+
+
+def shape(setting: Setting) -> EpisodeShape:
+    return EpisodeShape(setting.n_way, setting.k_shot, setting.n_query)
+
+
+def noise_source(setting: Setting) -> ImageTasks:
+    """1,100 classes of 20 images, as many as Omniglot has for training."""
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1160 * 20, 1, 28, 28), dtype=np.uint8))
+    data = ImageClasses(pixels, np.arange(1161, dtype=np.int64) * 20, [f"c{i}" for i in range(1160)])
+    split = dict(zip(SPLITS, (data.names[:1100], data.names[1100:1130], data.names[1130:]), strict=True))
+    return ImageTasks(data, split, EpisodePlan(shape(setting), shape(setting), 0, 0), "none", torch.device("cpu"))
+
+
+def omniglot(setting: Setting) -> Any:
+    """Omniglot as data=omniglot opens it, from METARUN_DATA and METARUN_CACHE."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from metarun import names, schema
+    from metarun.build import build_source
+    from metarun.cli import CONF
+
+    schema.register()
+    names.register()
+    tasks = [f"data.{key}={getattr(setting, key)}" for key in ("n_way", "k_shot", "n_query")]
+    tasks.append(f"data.train.n_query={setting.n_query}")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["data=omniglot", *tasks])
+    OmegaConf.resolve(config)
+    return build_source(config, torch.device("cpu"))

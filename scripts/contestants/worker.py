@@ -1,0 +1,193 @@
+"""A contestant's process: it does what its parent asks for and answers."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contestants.settings import Setting
+
+MATRIX = 2048
+"""Rows and columns of the product that the peak is measured by."""
+
+
+def main(asked: Connection, name: str, rank: int, size: int, file: str) -> None:
+    """Answer until there is nobody who asks.
+
+    Args:
+        asked: dicts with what to `do`, a method of Worker, and with what arguments; a dict is the answer.
+        name: one of `CONTESTANTS`.
+        rank, size: of the processes that share the tasks, this one and all.
+        file: through which they find each other.
+    """
+    contestant, threads = CONTESTANTS[name]
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        worker = Worker(contestant, rank, size, file)
+    except ImportError as error:
+        asked.send({"error": f"{error.name} is not installed"})
+        return
+    asked.send({"threads": worker.threads})
+    while True:
+        try:
+            question = asked.recv()
+        except EOFError:
+            return
+        try:
+            asked.send(getattr(worker, question.pop("do"))(**question))
+        except Exception as error:  # the parent says it, and what becomes of the rest
+            asked.send({"error": f"{type(error).__name__}: {error}"})
+
+
+class Worker:
+    """One contestant and the setting that it is at."""
+
+    def __init__(self, contestant: str, rank: int, size: int, file: str) -> None:
+        self.threads, self.group = torch.get_num_threads(), None
+        self.build = BUILDERS[contestant]
+        if size > 1:
+            import torch.distributed as dist
+
+            from metarun.run.group import Group
+
+            dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=size)
+            self.group = Group(rank, size)
+        self.build(None, self.group)  # imports what it needs
+
+    def prepare(self, setting: Setting) -> dict[str, Any]:
+        """Build a setting; what its step computes, seconds until that was known, and seconds of a later step."""
+        self.now = None
+        _give_back()
+        started = time.perf_counter()
+        self.now = self.build(setting, self.group)
+        check = {} if setting.data == "omniglot" else self.now.check()
+        self.now.step()
+        first = time.perf_counter() - started
+        _give_back()
+        self.before = _status("VmRSS")
+        _reset_peak()
+        gradient = [float((value.astype("float64") ** 2).sum()) for name, value in check.items() if "." in name]
+        scores = {name: float(value) for name, value in check.items() if "." not in name}
+        return {"scores": scores, "gradient": sum(gradient) ** 0.5, "first": first, "seconds": self._timed()}
+
+    def round(self, times: int) -> dict[str, Any]:
+        """Seconds of a step, on the clock and of all cores: the mean over some."""
+        if self.group:
+            self.group.wait()
+        started, cpu = time.perf_counter(), _cpu()
+        for _ in range(times):
+            self.now.step()
+        return {"seconds": (time.perf_counter() - started) / times, "cpu": (_cpu() - cpu) / times}
+
+    def memory(self) -> dict[str, Any]:
+        """MiB that the setting took at most, over what the process had before."""
+        peak = _status("VmHWM")
+        return {"mib": None if peak is None else (peak - self.before) / 1024}
+
+    def peak(self) -> dict[str, Any]:
+        """GFLOP/s of a product of matrices in float32: the best of some."""
+        a, b = torch.rand(2, MATRIX, MATRIX).unbind()
+        if self.group:
+            self.group.wait()
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            a @ b
+            seconds.append(time.perf_counter() - started)
+        return {
+            "gflops": 2 * MATRIX**3 / min(seconds) / 1e9,
+            "median": 2 * MATRIX**3 / statistics.median(seconds) / 1e9,
+        }
+
+    def count(self, setting: Setting) -> dict[str, Any]:
+        """Operations of a step on the plain loop: two for each multiply-add of convolutions and matrix products."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        if setting.algo == "sampling":
+            return {"flops": None}
+        plain = self.build(replace(setting, chunk=1, data="given"), None)
+        with FlopCounterMode(display=False) as counter:
+            plain.step()
+        return {"flops": counter.get_total_flops()}
+
+    def overhead(self, steps: int) -> dict[str, Any]:
+        """See contestants/overhead.py."""
+        from contestants.overhead import overhead
+
+        return overhead(steps)
+
+    def _timed(self) -> float:
+        """Seconds of a step."""
+        started = time.perf_counter()
+        self.now.step()
+        return time.perf_counter() - started
+
+
+def _metarun(compiled: bool) -> Callable[..., Any]:
+    def build(setting: Any, group: Any) -> Any:
+        from contestants.ours import Metarun
+
+        return Metarun(setting, compiled, group) if setting else None
+
+    return build
+
+
+def _learn2learn(setting: Any, group: Any) -> Any:
+    from contestants.peer import Learn2learn
+
+    return Learn2learn(setting) if setting else None
+
+
+def _jax(setting: Any, group: Any) -> Any:
+    from contestants.jax_peer import Jax
+
+    return Jax(setting) if setting else None
+
+
+BUILDERS = {"metarun": _metarun(False), "compiled": _metarun(True), "learn2learn": _learn2learn, "jax": _jax}
+
+CONTESTANTS: dict[str, tuple[str, int | None]] = {
+    "learn2learn": ("learn2learn", None),
+    "learn2learn-1": ("learn2learn", 1),
+    "metarun": ("metarun", None),
+    "metarun-1": ("metarun", 1),
+    "compiled": ("compiled", None),
+    "compiled-1": ("compiled", 1),
+    "x2": ("metarun", 1),
+    "x2-compiled": ("compiled", 1),
+    "jax": ("jax", None),
+}
+"""What runs, and its threads; None: as many as it takes by itself. Of those called x2 there are two processes."""
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _status(key: str) -> int | None:
+    """KiB."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[key].split()[0]) if key in lines else None
+
+
+def _reset_peak() -> None:
+    """Have VmHWM begin anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _give_back() -> None:
+    """Memory that is free but kept, to the system."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,0 +1,79 @@
+"""scripts/bench.py: its contestants compute the same, and the numbers it prints are those of its rounds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+import bench
+from contestants import settings
+from contestants.ours import Metarun
+from contestants.peer import Learn2learn
+from contestants.settings import Setting
+from contestants.tables import ratios, summary
+
+TINY = {"n_way": 2, "tasks": 2}
+CASES = [
+    Setting("second order", "maml", **TINY, n_query=2),
+    Setting("first order, two steps", "fomaml", **TINY, steps=2),
+    Setting("anil", "anil", **TINY, steps=2),
+    Setting("protonet", "protonet", **TINY, k_shot=2),
+    Setting("test", "maml", **TINY, use="test", steps=2),
+]
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("setting", CASES, ids=lambda setting: setting.name)
+def test_contestants_compute_the_same_loss_accuracy_and_meta_gradient(setting: Setting) -> None:
+    ours, theirs = Metarun(setting).check(), Learn2learn(setting).check()
+    assert ours.keys() == theirs.keys()
+    assert len(ours) == 2 + (setting.use == "train") * len(settings.weights(setting))
+    for name, value in ours.items():
+        atol = 1e-6 if name == "accuracy" else 1e-9  # learn2learn's examples count in float32
+        np.testing.assert_allclose(theirs[name], value, rtol=1e-9, atol=atol, err_msg=name)
+
+
+def test_a_step_of_either_learns(doubles: None) -> None:
+    for contestant in (Metarun, Learn2learn):
+        one = contestant(CASES[0])
+        losses = [one.step()["loss"] for _ in range(3)]
+        assert losses[-1] < losses[0]
+
+
+def test_ratios_are_of_times_of_the_same_round() -> None:
+    base = [{"seconds": 4.0}, {"seconds": 40.0}, {"seconds": 6.0}]  # the machine was busy in the second round
+    ours = [{"seconds": 2.0}, {"seconds": 10.0}, {"seconds": 2.0}]
+    assert ratios(ours, base) == {"min": 2.0, "q1": 2.5, "median": 3.0, "q3": 3.5, "max": 4.0}
+
+
+def test_the_fraction_of_the_peak_is_operations_by_the_median_step() -> None:
+    rounds = [{"seconds": seconds, "cpu": seconds} for seconds in (0.1, 0.2, 0.9)]
+    measured = {"flops": 4e9, "contestants": {"metarun": {"rounds": rounds}}}
+    assert summary(measured, {"metarun": 80.0})["metarun"]["of_peak"] == 0.25
+
+
+def test_settings_are_chosen_by_name_or_by_what_they_begin_with() -> None:
+    assert [setting.name for setting in settings.chosen("maml-5w1s")] == ["maml-5w1s"]
+    assert {setting.use for setting in settings.chosen("test")} == {"test"}
+    assert settings.chosen(settings.USUAL)
+    with pytest.raises(SystemExit, match="there is no setting nonsense; choices are maml-5w1s,"):
+        settings.chosen("nonsense")
+
+
+def test_help_names_contestants_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["--help"])
+    assert ended.value.code == 0
+    assert {"learn2learn-1", "--quick", "x2"} <= set(capsys.readouterr().out.replace(",", " ").split())
+
+
+def test_disagreement_is_said_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    checks = {name: {"scores": {"loss": loss}, "gradient": 1.0} for name, loss in (("metarun", 1.0), ("jax", 1.1))}
+    measured = {"checks": checks, "flops": None, "summary": {}, "contestants": {}}
+    assert not bench.say(CASES[0], measured)
+    assert "DISAGREE" in capsys.readouterr().out
