@@ -93,13 +93,14 @@ def _cache_table(files: Sequence[Path]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("decoded images")
-    for head in ("classes", "images", "shape", "size"):
+    for head in ("classes", "images", "shape", "size", "sha256"):
         table.add_column(head, justify="right", no_wrap=True)
     for path in files:
         with safe_open(path, framework="numpy") as file:
             count, *shape = file.get_slice("pixels").get_shape()
-            classes = len(json.loads(file.metadata()["names"]))
-        table.add_row(path.name, str(classes), str(count), "x".join(map(str, shape)), size(path))
+            tables = file.metadata()
+        classes, digest = len(json.loads(tables["names"])), tables.get("sha256", "")  # of files written before: none
+        table.add_row(path.name, str(classes), str(count), "x".join(map(str, shape)), size(path), digest[:12])
     return table
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import noise_tasks
 from PIL import Image
+from safetensors import safe_open
 from torchvision.datasets import Omniglot as Download
 
 from metarun.data import omniglot
@@ -193,6 +194,15 @@ def test_two_processes_that_want_the_same_images_make_them_once(tmp_path: Path) 
     for thread in threads:
         thread.join()
     assert len(made) == 1
+
+
+def test_a_cache_holds_the_hash_of_its_pixels(tmp_path: Path) -> None:
+    pixels = torch.arange(8, dtype=torch.uint8).view(2, 1, 2, 2)
+    kept = cached(tmp_path, "x", "k" * 16, lambda: ImageClasses(pixels, np.array([0, 2]), ["a"]))
+    assert torch.equal(kept.pixels, pixels)
+    (file,) = tmp_path.glob("*.safetensors")
+    with safe_open(file, framework="numpy") as opened:
+        assert opened.metadata()["sha256"] == hashlib.sha256(bytes(range(8))).hexdigest()
 
 
 def test_a_half_made_cache_is_never_used(tmp_path: Path) -> None:

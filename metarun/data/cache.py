@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -19,6 +20,9 @@ from safetensors import SafetensorError, safe_open
 from metarun.data.images import ImageClasses
 
 log = logging.getLogger(__name__)
+
+UNKNOWN = 64 * "0"
+"""In the place of a hash until there is one."""
 
 
 def cached(folder: Path, name: str, key: str, make: Callable[[], ImageClasses]) -> ImageClasses:
@@ -54,6 +58,7 @@ def kept(folder: Path, name: str, key: str, write: Callable[[Path], None]) -> Im
                     aside = path.with_suffix(f".{os.getpid()}.part")
                     try:
                         write(aside)
+                        _seal(aside)
                         os.replace(aside, path)
                     finally:
                         aside.unlink(missing_ok=True)
@@ -89,7 +94,7 @@ def canvas(
     The safetensors library writes whole tensors alone; of its format this is an 8-byte length, a JSON header and the
     bytes themselves.
     """
-    tables = {"names": json.dumps(list(names)), "starts": json.dumps(starts.tolist())}
+    tables = {"names": json.dumps(list(names)), "starts": json.dumps(starts.tolist()), "sha256": UNKNOWN}
     size = int(np.prod(shape, dtype=np.int64))
     entry = {"dtype": "U8", "shape": list(shape), "data_offsets": [0, size]}
     header = json.dumps({"__metadata__": tables, "pixels": entry}).encode()
@@ -100,6 +105,15 @@ def canvas(
             file.flush()
             os.posix_fallocate(file.fileno(), 0, 8 + len(header) + size)
     return np.memmap(path, np.uint8, "r+", 8 + len(header), tuple(shape))
+
+
+def _seal(path: Path) -> None:
+    """Note the hash of the pixels in the header."""
+    with open(path, "r+b") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(8)
+        file.write(header.replace(UNKNOWN.encode(), digest.encode(), 1))
 
 
 @contextmanager
