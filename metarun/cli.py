@@ -21,8 +21,10 @@ def main() -> None:
 
 def command(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 130 or 143 interrupted."""
+    from metarun import machine
     from metarun.errors import ConfigError, Refused
 
+    machine.wait_briefly()
     sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
         if int(os.environ.get("RANK", 0)) > 0:  # whatever was typed: the first process of the run tells

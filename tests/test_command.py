@@ -16,6 +16,8 @@ import pytest
 import torch
 from conftest import SMALL
 
+from metarun.cli import command
+
 TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
 
 
@@ -44,6 +46,18 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("seconds", "tasks_per_second")} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("typed", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_threads_wait_briefly_unless_the_user_said_how(
+    monkeypatch: pytest.MonkeyPatch, typed: dict[str, str], spins: str | None
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    monkeypatch.setattr(os, "environ", kept | typed)
+    assert command(["--version"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 def test_a_run_leaves_every_file_and_says_where(tmp_path: Path, cache: Path) -> None:
