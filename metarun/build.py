@@ -21,6 +21,7 @@ from metarun.check import BUILD_KEYS
 from metarun.cli import CONF
 from metarun.data.images import SPLITS
 from metarun.errors import ConfigError, nearest, wrong_input
+from metarun.recorder import REPEATED
 from metarun.report.sinks import RunFacts, Sink
 from metarun.run.group import Group
 from metarun.run.offline import OfflineRun, Parts
@@ -43,8 +44,7 @@ def build_parts(config: DictConfig, facts: RunFacts, group: Group | None = None)
     source = build_source(config, device)
     learner = build_learner(config, source).to(device)
     with wrong_input():
-        if config.run.compile:
-            learner.record("inductor" if config.run.compile == "inductor" else "replay")
+        _record(learner, config.run.compile)
         optims = learner.build_optims(_optim_factory(config.optim))
     group = group or Group()
     for optim in optims.values():
@@ -179,6 +179,14 @@ def _shape(node: DictConfig) -> EpisodeShape:
 def _optim_factory(node: DictConfig) -> OptimFactory:
     factory: OptimFactory = _construct(node, BUILD_KEYS["optim"])
     return factory
+
+
+def _record(learner: Learner, compile: bool | str) -> None:
+    """As run.compile says. Raises: ValueError if it says so of a method that cannot be recorded."""
+    if compile == "auto" and learner.recordable:
+        learner.record("replay", REPEATED)
+    elif compile in (True, "inductor"):
+        learner.record("inductor" if compile == "inductor" else "replay")
 
 
 def _clip(norm: float, optim: Optimizer, args: Any, kwargs: Any) -> None:

@@ -178,7 +178,7 @@ CHOICES = {
     "data.fit": ("crop", "stretch"),
     "data.trainval": (True, False),
     "data.within_alphabet": (True, False),
-    "run.compile": (False, True, "inductor"),
+    "run.compile": ("auto", True, False, "inductor"),
     "logger.mode": ("auto", "online", "offline", "disabled"),
 }
 """Checked wherever the key is there."""

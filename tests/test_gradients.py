@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarun.algos.anil import ANIL
 from metarun.algos.fomaml import FOMAML
+from metarun.algos.learner import Learner
 from metarun.algos.maml import MAML
 from metarun.algos.protonet import ProtoNet
 from metarun.algos.reptile import Reptile
@@ -80,12 +81,10 @@ def plain_maml_gradient(
     return dict(zip(theta, torch.autograd.grad(torch.stack(losses).mean(), list(theta.values())), strict=True))
 
 
-def meta_gradient(learner: torch.nn.Module, tasks: Batch) -> dict[str, Tensor]:
-    learner.train()
-    loss, _ = learner.meta_loss(tasks)
-    return dict(
-        zip(dict(learner.named_parameters()), torch.autograd.grad(loss, list(learner.parameters())), strict=True)
-    )
+def meta_gradient(learner: Learner, tasks: Batch) -> dict[str, Tensor]:
+    learner.train().zero_grad()
+    learner.meta_gradient(tasks)
+    return {name: value.grad for name, value in learner.named_parameters()}
 
 
 def furthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
@@ -100,6 +99,17 @@ def furthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 def test_maml_meta_gradient_is_that_of_a_plain_loop(engine: str, first_order: bool, downsample: str) -> None:
     learner, tasks = maml(engine, 2, first_order, downsample=downsample), batch()
     expected = plain_maml_gradient(learner, tasks, 2, first_order, downsample)
+    assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_a_replayed_meta_gradient_is_that_of_a_plain_loop(first_order: bool, engine: str) -> None:
+    """Of other tasks than were recorded."""
+    learner, tasks, others = maml(engine, 2, first_order), batch(), batch(8)
+    learner.record("replay")
+    meta_gradient(learner, Batch(*(Examples(s.x[4:], s.y[4:]) for s in (others.support, others.query)), 3))
+    expected = plain_maml_gradient(learner, tasks, 2, first_order, "stride")
     assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
 
 

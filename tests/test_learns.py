@@ -28,6 +28,7 @@ STEPS = {  # running averages need longer; what sees no tasks in training, or is
     "meta_baseline": 200,
     "distill": 300,
     "cavia": 100,
+    "reptile": 120,
 }
 SMALL_NET = ["backbone=conv4_strided", "optim.lr=0.003"]
 IMAGES = [*SMALL_NET, "run.meta_batch_size=64"]

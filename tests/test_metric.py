@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,40 @@ def test_a_loop_over_tasks_and_vmap_give_the_same_gradient_and_scores(name: str,
     loop, together, tasks = made(name, bn, 1), made(name, bn, 4), batch()
     assert furthest(meta_gradient(together, tasks), meta_gradient(loop, tasks)) < 1e-9
     assert furthest(together.eval().evaluate(tasks), loop.eval().evaluate(tasks)) < 1e-9
+
+
+def test_an_outer_step_holds_the_graph_of_one_chunk_of_tasks() -> None:
+    most = {}
+    for n_tasks in (1, 8):
+        learner, held = made("r2d2", "transductive", 1), Held()
+        with torch.autograd.graph.saved_tensors_hooks(held.pack, held.unpack):
+            meta_gradient(learner, batch(n_tasks))
+        most[n_tasks] = held.most
+    assert most[8] == most[1] > 0
+
+
+class Held:
+    """Counts the tensors that graphs hold for their backward pass."""
+
+    def __init__(self) -> None:
+        self.live = self.most = 0
+
+    def pack(self, tensor: Tensor) -> list[Tensor]:
+        self.live += 1
+        self.most = max(self.most, self.live)
+        box = Box([tensor])
+        weakref.finalize(box, self.drop)
+        return box
+
+    def drop(self) -> None:
+        self.live -= 1
+
+    def unpack(self, box: list[Tensor]) -> Tensor:
+        return box[0]
+
+
+class Box(list[Tensor]):
+    """A list that can be watched."""
 
 
 @pytest.mark.parametrize("name", LEARNERS)

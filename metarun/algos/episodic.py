@@ -31,9 +31,6 @@ class EpisodicLearner(Learner):
         objective: what a task's outputs are scored by.
     """
 
-    recordable: ClassVar[bool] = False
-    """Whether what is done in a task depends on nothing but its tensors, and on how only by their shapes."""
-
     goal: ClassVar[str] = "loss"
     """The score that training descends."""
 
@@ -41,6 +38,7 @@ class EpisodicLearner(Learner):
         super().__init__()
         self.recorder: Recorder | None = None
         self.engine = choose_engine(engine)
+        self.recordable = type(self).recordable and self.engine != "learn2learn"
         if self.engine == "learn2learn" and type(self).adapt_learn2learn is EpisodicLearner.adapt_learn2learn:
             raise ValueError(f"{type(self).__name__} has no learn2learn engine; set algo.engine=vectorized")
         self.task_chunk, self.objective = task_chunk, objective
@@ -70,37 +68,29 @@ class EpisodicLearner(Learner):
         return scores[self.goal].mean(), self._metrics(scores)
 
     def meta_gradient(self, batch: Any) -> Metrics:
-        recorder = self.recorder
-        if recorder is None:
-            return super().meta_gradient(batch)
-        theta = {name: value for name, value in _parameters(self).items() if value.requires_grad}
+        theta = _parameters(self)
 
         def tasks(chunk: Batch) -> Scored:
-            scored: Scored
-            scored, gradients = self._replayed(recorder, "outer step", self._differentiated, chunk)
+            scored, gradients = self._run("outer step", self._differentiated, chunk)
             for name, gradient in gradients.items():
-                mean, before = gradient / batch.n_tasks, theta[name].grad
-                theta[name].grad = mean if before is None else before + mean
-            return scored
+                if (before := theta[name].grad) is None:
+                    theta[name].grad = gradient / batch.n_tasks
+                else:
+                    before.add_(gradient / batch.n_tasks)
+            found: Scored = scored
+            return found
 
         return self._metrics(self._scores(batch, tasks))
 
-    def record(self, backend: str) -> None:
-        if not self.recordable or self.engine == "learn2learn":
+    def record(self, backend: str, after: int = 0) -> None:
+        if not self.recordable:
             super().record(backend)
-        self.recorder = Recorder(backend)
+        self.recorder = Recorder(backend, after)
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        recorder = self.recorder
-
-        def tasks(chunk: Batch) -> Scored:
-            if recorder is None:
-                return self._tasks(_parameters(self), chunk)
-            scored: Scored = self._replayed(recorder, "test", self._tasks, chunk)
-            return scored
-
         with torch.no_grad():
-            return {name: score.detach() for name, score in self._scores(batch, tasks).items()}
+            scores = self._scores(batch, partial(self._run, "test", self._tasks))
+            return {name: score.detach() for name, score in scores.items()}
 
     def predictions(self, batch: Batch) -> Prediction | None:
         if batch.n_way or self.engine == "learn2learn":
@@ -135,18 +125,22 @@ class EpisodicLearner(Learner):
         hidden = {self.goal} - {"loss"}
         return {name: score.detach().mean() for name, score in scores.items() if name not in hidden}
 
-    def _replayed(self, recorder: Recorder, use: str, function: Callable[[Params, Batch], Any], chunk: Batch) -> Any:
+    def _run(self, use: str, function: Callable[[Params, Batch], Any], chunk: Batch) -> Any:
+        """`function` of theta and a chunk, or what was recorded of it."""
+        if self.recorder is None:
+            return function(_parameters(self), chunk)
+
         def of_tensors(theta: Params, support: Examples, query: Examples) -> Any:
             return function(theta, Batch(support, query, chunk.n_way))
 
         theta = {name: value.detach() for name, value in _parameters(self).items()}
-        return recorder(use, of_tensors, theta, chunk.support, chunk.query, key=(chunk.n_way, self.training))
+        return self.recorder(use, of_tensors, theta, chunk.support, chunk.query, key=(chunk.n_way, self.training))
 
     def _differentiated(self, params: Params, chunk: Batch) -> tuple[Scored, Params]:
-        """Scores and statistics, and the gradient of the goal's sum over the tasks."""
+        """Scores and statistics, and the gradient of the goal's sum over the tasks; its graph goes with it."""
         learned = [name for name, value in self.named_parameters() if value.requires_grad]
-        params = params | {name: params[name].detach().requires_grad_() for name in learned}
         with torch.enable_grad():
+            params = params | {name: params[name].requires_grad_() for name in learned}
             scored = self._tasks(params, chunk)
             goal = scored.scores[self.goal].sum()
             gradients = torch.autograd.grad(goal, [params[name] for name in learned], allow_unused=True)

@@ -30,6 +30,10 @@ class Learner(nn.Module, ABC):
     splits: ClassVar[bool] = True
     """Whether processes may share a meta-batch: its loss is a mean over tasks, none of which sees the others."""
 
+    recordable = False
+    """Whether what is done in a task depends on nothing but its tensors, and on these only by their shapes; declared
+    by the method's class."""
+
     def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
         """The outer optimizers by name.
 
@@ -62,7 +66,7 @@ class Learner(nn.Module, ABC):
         loss.backward()  # type: ignore[no-untyped-call]
         return metrics
 
-    def record(self, backend: str) -> None:
+    def record(self, backend: str, after: int = 0) -> None:
         """From now on replay what was recorded of outer steps and tests, see metarun/recorder.py.
 
         Raises: ValueError if what the method does cannot be told from the shapes of its tensors.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from metarun.algos.episodic import EpisodicLearner
 from metarun.algos.metric import MetricLearner, class_means
 from metarun.algos.pretraining import Pretraining
 from metarun.functional import Params
@@ -58,9 +59,15 @@ class MetaBaseline(Pretraining, MetricLearner):
         yield from MetricLearner.train_stream(self, source, step + left - self.pretraining_steps, meta_batch_size)
 
     def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
-        stage = Pretraining if isinstance(batch, Examples) else MetricLearner
-        return stage.meta_loss(self, batch)
+        return _stage(batch).meta_loss(self, batch)
+
+    def meta_gradient(self, batch: Any) -> Metrics:
+        return _stage(batch).meta_gradient(self, batch)
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         means = class_means(support, classes)
         return params["log_scale"].exp() * normalize(query, dim=-1) @ normalize(means, dim=-1).T
+
+
+def _stage(batch: Any) -> type[EpisodicLearner]:
+    return Pretraining if isinstance(batch, Examples) else MetricLearner

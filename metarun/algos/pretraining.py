@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from metarun import norm, objectives
 from metarun.algos.episodic import EpisodicLearner
+from metarun.algos.learner import Learner
 from metarun.functional import Params, gradient
 from metarun.types import Examples, ExampleSource, Metrics, TaskSource
 
@@ -26,6 +27,8 @@ class Pretraining(EpisodicLearner):
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
         assert isinstance(source, ExampleSource), "a source that has train_classes has examples"
         return source.examples("train", step * meta_batch_size, meta_batch_size)
+
+    meta_gradient = Learner.meta_gradient
 
     def meta_loss(self, batch: Examples) -> tuple[Tensor, Metrics]:
         scores = objectives.classification(self.classifier(self.embed(batch.x)), batch.y)
