@@ -44,6 +44,23 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, first_order: bool
     return dict(zip(at, values, strict=True))
 
 
+def transposed(function: Callable[[Params], Params], at: Params) -> Callable[[Params], Params]:
+    """u -> J^T u with J the derivative of `function` at `at`. It runs once; nothing differentiates through it."""
+    at = {name: value.detach() for name, value in at.items()}
+    if norm.transformed():
+        back = torch.func.vjp(function, at)[1]
+        return lambda u: back(u)[0]
+    with torch.enable_grad(), norm.differentiated(twice=True):
+        values = function({name: value.requires_grad_() for name, value in at.items()})
+
+    def product(u: Params) -> Params:
+        along = [u[name] for name in values]
+        found = torch.autograd.grad(list(values.values()), list(at.values()), along, retain_graph=True)
+        return dict(zip(at, found, strict=True))
+
+    return product
+
+
 def one_hot(y: Tensor, n_way: int, dtype: torch.dtype) -> Tensor:
     """[R, n_way], 1 at the class y [R]; unlike torch's, without looking at the numbers."""
     return (y[:, None] == torch.arange(n_way, device=y.device)).to(dtype)

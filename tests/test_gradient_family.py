@@ -309,6 +309,50 @@ def test_imaml_held_very_strongly_stays_at_theta_and_trains_plainly() -> None:
     assert furthest(within(meta_gradient(learner, tasks), "net"), plain) < 1e-6
 
 
+DENSE = [("hessian", 4.0), ("gauss_newton", 0.0), ("gauss_newton", 0.3)]
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize(("curvature", "damping"), DENSE)
+def test_imaml_solves_the_system_of_its_curvature_and_damping(curvature: str, damping: float, engine: str) -> None:
+    """(I + C / (lam + damping)) x = query gradient at phi, with C written out, three steps from theta."""
+    (support, query, _), lam, (name, chunk) = waves(2), 0.2, ENGINES[engine]
+    labels = [(side.y[..., 0] > 0).long() + (side.x[..., 0] > 0).long() for side in (support, query)]
+    tasks = Batch(Examples(support.x, labels[0]), Examples(query.x, labels[1]), 3)
+    more = {"curvature": curvature, "cg_damping": damping}
+    learner = IMAML(Smooth(), 3, classification, 0.1, 3, 3, [], lam, 60, name, chunk, **more)
+
+    def logits(flat: Tensor, x: Tensor) -> Tensor:
+        phi = dict(zip(shapes, flat.split([s.numel() for s in shapes.values()]), strict=True))
+        return call(learner.net, {n: phi[n].view(s) for n, s in shapes.items()}, x)
+
+    def loss(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits(flat, x), y)
+
+    shapes = {n: value.shape for n, value in learner.net.named_parameters()}
+    found, lowest = [], 0.0
+    for x, y, query_x, query_y in zip(*tasks.support, *tasks.query, strict=True):
+        phi = learner.adapt(dict(learner.named_parameters()), Examples(x, y), 3).phi
+        at = torch.cat([phi[n].flatten() for n in shapes])
+        bend = torch.func.hessian(loss)(at, x, y)
+        lowest = min(lowest, float(torch.linalg.eigvalsh(bend)[0]))
+        if curvature == "gauss_newton":
+            ahead, p = torch.func.jacrev(logits)(at, x), logits(at, x).softmax(1)
+            middle = (torch.diag_embed(p) - p[:, :, None] * p[:, None]) / len(x)  # of mean cross-entropy by logits
+            bend = torch.einsum("rip,rij,rjq->pq", ahead, middle, ahead)
+        matrix = torch.eye(len(at)) + bend / (lam + damping)
+        found.append(torch.linalg.solve(matrix, torch.func.grad(loss)(at, query_x, query_y)))
+    assert lowest < 0  # the Hessian is not what makes these systems positive definite
+    expected = dict(zip(shapes, torch.stack(found).mean(0).split([s.numel() for s in shapes.values()]), strict=True))
+    meta = {n: value.flatten() for n, value in within(meta_gradient(learner, tasks), "net").items()}
+    assert furthest(meta, expected) < 1e-6
+
+
+def test_a_curvature_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"algo.curvature=fisher is not one of hessian, gauss_newton"):
+        IMAML(Smooth(), 1, regression, 0.1, 3, 3, [], 2.0, 5, "vectorized", 0, curvature="fisher")
+
+
 def test_conjugate_gradient_solves_a_system_in_as_many_steps_as_it_has_unknowns() -> None:
     root, b = torch.randn(4, 4), torch.randn(4)
     matrix = root @ root.T + torch.eye(4)

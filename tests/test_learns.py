@@ -45,7 +45,6 @@ EXTRA = {
     "distill": IMAGES,
     "cavia": ["algo.inner_lr=30", "optim.lr=0.01"],
     "meta_baseline": [*SMALL_NET, "algo.batch_size=64"],
-    "imaml": ["algo.inner_steps=8", "optim.lr=0.01"],
     "minibatch_prox": ["optim.lr=0.01"],
     "reptile": ["data.train.n_query=1", "algo.test_inner_steps=20"],
 }
