@@ -27,6 +27,7 @@ from metarun.run import record
 from metarun.run.interrupt import STOP_FILE, stop_requests
 from metarun.run.offline import OfflineRun, Parts
 from metarun.sharing import shared
+from metarun.types import Batch
 
 TASKS_DRAWN = 3
 TASKS_PREDICTED = 4
@@ -135,10 +136,11 @@ def _execute(
                     run.restore()
                 log.info("going on from step %d", run.progress.step)
             stop.raise_if_made()
-            log.info("engine %s on %s%s", parts.learner.engine, parts.device, in_processes(group.size))
+            first = next(parts.source.episodes("train", 0, TASKS_DRAWN))
+            log.info("engine: %s; on %s%s", parts.learner.way(first), parts.device, in_processes(group.size))
             sinks += [build_logger(config, facts), ConsoleSink(screen, run.steps)]
             results["wandb_id"] = facts.wandb_id
-            _show_tasks(parts, sinks)
+            _show_tasks(first, parts, sinks)
             group.connect()
             results |= run.execute(sinks, stop)
             _show_predictions(parts, sinks)
@@ -165,9 +167,9 @@ def _execute(
     return code
 
 
-def _show_tasks(parts: Parts, sinks: list[Sink]) -> None:
+def _show_tasks(first: Batch, parts: Parts, sinks: list[Sink]) -> None:
     """Draw the first training tasks into episodes.png, where they can be drawn."""
-    picture = episode_picture(next(parts.source.episodes("train", 0, TASKS_DRAWN)), TASKS_DRAWN)
+    picture = episode_picture(first, TASKS_DRAWN)
     if picture:
         path = parts.facts.folder / "episodes.png"
         picture.save(path)

@@ -32,8 +32,8 @@ from metarun.run.record import git_state, write_json
 LOSSES, GRADIENTS = 1e-4, 1e-2
 """How far losses and the lengths of meta-gradients may be apart, relative to the first contestant's, in float32."""
 
-NOT_BY_DEFAULT, IN_QUICK = ("compiled-1",), [PEER, "metarun", "compiled", "x2"]
-PACKAGES = ("torch", "learn2learn", "jax", "numpy", "metarun")
+NOT_BY_DEFAULT, IN_QUICK = ("plain-1",), [PEER, "metarun", "plain", "x2"]
+PACKAGES = ("torch", "learn2learn", "torchopt", "jax", "numpy", "metarun")
 console = Console(highlight=False, width=150)
 
 

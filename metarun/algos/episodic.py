@@ -113,6 +113,14 @@ class EpisodicLearner(Learner):
         inputs_per_task = (batch.support.x.numel() + batch.query.x.numel()) // batch.n_tasks
         return 1 if batch.query.x.device.type == "cpu" and inputs_per_task > CPU_TASK_INPUTS else batch.n_tasks
 
+    def way(self, batch: Batch) -> str:
+        if self.engine == "learn2learn":
+            return self.engine
+        at_once = self.chunk(batch)
+        some = f"{at_once} tasks at a time" if self.task_chunk else "all tasks at once"
+        replayed = ", replayed once they repeat" if self.recorder and self.recorder.after else ""
+        return f"{self.engine}, {'task by task' if at_once == 1 else some}{replayed}"
+
     def _scores(self, batch: Batch, tasks: Callable[[Batch], Scored]) -> dict[str, Tensor]:
         """Each score of each task [B], of as many at once as `tasks` is to be given."""
         size = self.chunk(batch)

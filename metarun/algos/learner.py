@@ -21,7 +21,7 @@ class Learner(nn.Module, ABC):
     """
 
     engine = "plain"
-    """How a meta-batch is computed; printed, and kept in the results."""
+    """How a meta-batch is computed; kept in the results."""
 
     kinds: ClassVar[tuple[str, ...]] = ("classification",)
     """What the method can learn: classification, of tasks with classes, regression, of tasks that are functions, or
@@ -95,6 +95,10 @@ class Learner(nn.Module, ABC):
     def predictions(self, batch: Batch) -> Prediction | None:
         """The query points of functions as they are predicted, for a picture; None where there is nothing to draw."""
         return None
+
+    def way(self, batch: Batch) -> str:
+        """How tasks like these are computed, in words."""
+        return self.engine
 
     def describe(self) -> dict[str, Any]:
         """Facts of the method that belong beside its numbers, such as inner steps in training and test."""

@@ -1,4 +1,4 @@
-"""metarun, as its commands run it: the engine that `auto` picks, or its steps recorded and replayed."""
+"""metarun, as its commands run it: the engine that `auto` picks, its steps recorded and replayed, or not."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Metarun:
 
     Args:
         setting: what to do.
-        compiled: with run.compile=true.
+        replayed: as run.compile=auto has it after some steps; else as run.compile=false.
         group: the processes that share the tasks.
     """
 
-    def __init__(self, setting: Setting, compiled: bool = False, group: Group | None = None) -> None:
+    def __init__(self, setting: Setting, replayed: bool = True, group: Group | None = None) -> None:
         machine.keep_memory()  # as `build_parts` does
         self.setting, self.group = setting, group or Group()
         self.n, self.first, self.stream = setting.tasks, 0, stream(setting)
         if setting.algo == "sampling":
             return
         self.learner = learner(setting).train(setting.use == "train")
-        if compiled:
+        if replayed:
             self.learner.record("replay")
         self.optims = self.learner.build_optims(partial(torch.optim.Adam, lr=OUTER_LR))
         for optim in self.optims.values():

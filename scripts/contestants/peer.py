@@ -10,7 +10,7 @@ import os
 import random
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,13 +32,17 @@ class Task(NamedTuple):
 
 
 class Learn2learn:
-    """One setting."""
+    """One setting.
 
-    def __init__(self, setting: Setting) -> None:
+    Args:
+        fresh: begin with learn2learn's own initial weights.
+    """
+
+    def __init__(self, setting: Setting, fresh: bool = False) -> None:
         self.setting, self.stream = setting, stream(setting)
         if setting.algo == "sampling":
             return
-        self.net = network(setting)
+        self.net = network(setting, fresh)
         first_order = setting.algo == "fomaml" or setting.use == "test"
         adapted = self.net.classifier if setting.algo == "anil" else self.net
         if setting.algo != "protonet":
@@ -113,8 +117,8 @@ class Features(nn.Sequential):
         return super().forward(x).flatten(1)
 
 
-def network(setting: Setting) -> nn.Module:
-    """learn2learn's own network of the setting's sizes, with the setting's weights; its convolutions' biases are 0."""
+def network(setting: Setting, fresh: bool) -> nn.Module:
+    """learn2learn's own network of the setting's sizes; with the setting's weights, and convolutions' biases of 0."""
     net: nn.Module
     if setting.algo == "protonet":
         net = l2l.vision.models.CNN4Backbone(hidden_size=setting.hidden, channels=setting.channels, max_pool=True)
@@ -124,6 +128,8 @@ def network(setting: Setting) -> nn.Module:
         sizes = {"hidden_size": setting.hidden, "embedding_size": setting.features}
         net = l2l.vision.models.CNN4(setting.n_way, channels=setting.channels, **sizes)
     net.to(torch.get_default_dtype())
+    if fresh:
+        return net
     parameters = named(net)
     with torch.no_grad():
         for name, value in weights(setting).items():
@@ -175,6 +181,9 @@ def drawn(dataset: Any, setting: Setting, rotate: bool = False) -> Iterator[Task
     support = (torch.arange(setting.n_way * k) % k) < setting.k_shot
     while True:
         x, y = taskset.sample()
+        if setting.algo == "protonet":  # as its example does
+            y, order = torch.sort(y, stable=True)
+            x = x[order]
         yield Task(x[support], y[support], x[~support], y[~support])
 
 
@@ -185,8 +194,12 @@ def noise_dataset() -> Any:
     return l2l.data.MetaDataset(torch.utils.data.TensorDataset(x, y))
 
 
-def omniglot_dataset() -> Any:
-    """learn2learn's benchmark dataset: Omniglot's files, each image opened and scaled when it is asked for."""
+def omniglot_dataset(characters: Collection[str] = ()) -> Any:
+    """learn2learn's benchmark dataset: Omniglot's files, each image opened and scaled when it is asked for.
+
+    Args:
+        characters: those that are wanted, as Latin/character01; none: the benchmark's 1,100.
+    """
     from PIL.Image import LANCZOS
     from torchvision import transforms
     from torchvision.datasets import Omniglot
@@ -204,5 +217,7 @@ def omniglot_dataset() -> Any:
     scaled = transforms.Compose(
         [transforms.Resize(28, interpolation=LANCZOS), transforms.ToTensor(), lambda x: 1.0 - x]
     )
-    dataset = l2l.data.MetaDataset(l2l.vision.datasets.FullOmniglot(root=str(root), transform=scaled))
-    return l2l.data.FilteredMetaDataset(dataset, labels=list(range(1100)))
+    omniglot = l2l.vision.datasets.FullOmniglot(root=str(root), transform=scaled)
+    names = [name for part in omniglot.dataset.datasets for name in part._characters]
+    labels = [label for label, name in enumerate(names) if name in characters] if characters else list(range(1100))
+    return l2l.data.FilteredMetaDataset(l2l.data.MetaDataset(omniglot), labels=labels)

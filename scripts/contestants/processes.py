@@ -50,6 +50,8 @@ class Contestant:
         """Whether it is worth asking for."""
         if setting.algo == "sampling":
             return self.name in ("learn2learn", "metarun")
+        if self.name == "torchopt":
+            return (setting.algo, setting.use) == ("maml", "train")
         return self.name != JAX or (setting.algo, setting.data) in {("maml", "given"), ("fomaml", "given")}
 
     def ask(self, do: str, **how: Any) -> list[dict[str, Any]]:

@@ -116,7 +116,8 @@ class Worker:
 
         if setting.algo == "sampling":
             return {"flops": None}
-        plain = self.build(replace(setting, chunk=1, data="given"), None)
+        build = BUILDERS["plain"] if self.build is BUILDERS["metarun"] else self.build
+        plain = build(replace(setting, chunk=1, data="given"), None)
         with FlopCounterMode(display=False) as counter:
             plain.step()
         return {"flops": counter.get_total_flops()}
@@ -134,11 +135,11 @@ class Worker:
         return time.perf_counter() - started
 
 
-def _metarun(compiled: bool) -> Callable[..., Any]:
+def _metarun(replayed: bool) -> Callable[..., Any]:
     def build(setting: Any, group: Any) -> Any:
         from contestants.ours import Metarun
 
-        return Metarun(setting, compiled, group) if setting else None
+        return Metarun(setting, replayed, group) if setting else None
 
     return build
 
@@ -155,17 +156,29 @@ def _jax(setting: Any, group: Any) -> Any:
     return Jax(setting) if setting else None
 
 
-BUILDERS = {"metarun": _metarun(False), "compiled": _metarun(True), "learn2learn": _learn2learn, "jax": _jax}
+def _torchopt(setting: Any, group: Any) -> Any:
+    from contestants.torchopt_peer import TorchOpt
+
+    return TorchOpt(setting) if setting else None
+
+
+BUILDERS = {
+    "metarun": _metarun(True),
+    "plain": _metarun(False),
+    "learn2learn": _learn2learn,
+    "torchopt": _torchopt,
+    "jax": _jax,
+}
 
 CONTESTANTS: dict[str, tuple[str, int | None]] = {
     "learn2learn": ("learn2learn", None),
     "learn2learn-1": ("learn2learn", 1),
     "metarun": ("metarun", None),
     "metarun-1": ("metarun", 1),
-    "compiled": ("compiled", None),
-    "compiled-1": ("compiled", 1),
+    "plain": ("plain", None),
+    "plain-1": ("plain", 1),
     "x2": ("metarun", 1),
-    "x2-compiled": ("compiled", 1),
+    "torchopt": ("torchopt", None),
     "jax": ("jax", None),
 }
 """What runs, and its threads; None: as many as it takes by itself. Of those called x2 there are two processes."""
