@@ -1,4 +1,4 @@
-"""TorchOpt, as its MAML example uses it: a differentiable optimizer that moves the network, which is then moved back."""
+"""TorchOpt, as its MAML example uses it: a differentiable optimizer moves the network, which is then moved back."""
 
 from __future__ import annotations
 
