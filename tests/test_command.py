@@ -209,11 +209,22 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
     ],
 )  # fmt: skip
 def test_wrong_input_ends_with_code_2_and_says_what_to_type(
-    tmp_path: Path, cache: Path, arguments: list[str], said: str
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
 ) -> None:
     small = [] if arguments[0].startswith("resume") else [*TINY, "data.train.n_query=1"]
     kept = [s for s in small if not (arguments[0] == "data=omniglot" and s.startswith(("data.alph", "data.char")))]
-    code, out, error = metarun(*kept, *arguments, cwd=tmp_path, cache=cache)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["metarun"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("METARUN_CACHE", str(cache))
+    monkeypatch.setenv("COLUMNS", "200")
+    code = command([*kept, *arguments])
+    out, error = capfd.readouterr()
     assert said in out + error
     assert code == 2
     assert "Traceback" not in out + error
