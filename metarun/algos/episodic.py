@@ -118,7 +118,7 @@ class EpisodicLearner(Learner):
             return self.engine
         at_once = self.chunk(batch)
         some = f"{at_once} tasks at a time" if self.task_chunk else "all tasks at once"
-        replayed = ", replayed once they repeat" if self.recorder and self.recorder.after else ""
+        replayed = ", replayed once they repeat" if at_once > 1 and self.recorder and self.recorder.after else ""
         return f"{self.engine}, {'task by task' if at_once == 1 else some}{replayed}"
 
     def _scores(self, batch: Batch, tasks: Callable[[Batch], Scored]) -> dict[str, Tensor]:
@@ -134,8 +134,11 @@ class EpisodicLearner(Learner):
         return {name: score.detach().mean() for name, score in scores.items() if name not in hidden}
 
     def _run(self, use: str, function: Callable[[Params, Batch], Any], chunk: Batch) -> Any:
-        """`function` of theta and a chunk, or what was recorded of it."""
-        if self.recorder is None:
+        """`function` of theta and a chunk, or what was recorded of it.
+
+        Tasks that run one by one are large, and Python is little of them: they are recorded where it was asked for.
+        """
+        if self.recorder is None or (self.recorder.after and chunk.n_tasks == 1):
             return function(_parameters(self), chunk)
 
         def of_tensors(theta: Params, support: Examples, query: Examples) -> Any:

@@ -40,7 +40,7 @@ class Metarun:
             return
         self.learner = learner(setting).train(setting.use == "train")
         if replayed:
-            self.learner.record("replay")
+            self.learner.record("replay", after=1)
         self.optims = self.learner.build_optims(partial(torch.optim.Adam, lr=OUTER_LR))
         for optim in self.optims.values():
             self.group.tie(optim)
