@@ -30,7 +30,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if not norm.transformed():
-            return super().forward(x)  # of one task, the same operations with less around them
+            # of one task, the same operations with less around them
+            return super().forward(_channels_last(x) if x.device.type == "cpu" else x)
         y = convolve(x, self.weight, Geometry(self.stride, self.padding, self.groups))  # type: ignore[arg-type]
         return y if self.bias is None else y + self.bias[:, None, None]
 
@@ -148,6 +149,14 @@ class _FilterGradient(Function):
         gy, x = into_channels(gy, at[0], tasks), into_channels(x, at[1], tasks)
         gw = filter_gradient(gy, x, geometry.times(tasks), (tasks * shape[0], *shape[1:]))
         return gw.reshape(tasks, *shape), 0
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """x [R, C, H, W] with the channels of a pixel side by side in memory, as a CPU's convolutions, normalisations and
+    poolings are fastest: 1.0 to 1.7 times. What follows keeps to that order by itself."""
+    if x.shape[1] == 1:  # both orders are the same but for the strides, which are what layers go by
+        return x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _gradients(gy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool, bool]) -> Any:

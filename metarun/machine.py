@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 SEATS = Path(tempfile.gettempdir()) / f"metarun-{os.getuid()}"
 """Where this user's runs on this machine lock the GPUs they take."""
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h
 
 
 def cores() -> int:
@@ -35,17 +35,17 @@ def gpus() -> list[str]:
 
 
 def keep_memory() -> None:
-    """Have the process keep memory that tensors on the CPU have left, up to 32 MB each, for the next ones.
+    """Have the process keep memory that tensors on the CPU have left for the next ones.
 
     glibc gives large pieces back to the system at once, and every new one costs a page fault for each 4 KB: a quarter
-    of an outer step. Where there is another libc nothing happens.
+    of an outer step of small tensors, half of one at 84x84. Where there is another libc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc allows
-    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_MMAP_MAX, 0)  # no piece of its own mapping, which would go back when it is freed
+    mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
 def wait_briefly() -> None:

@@ -10,7 +10,8 @@ from metarun.norm import batch_norm
 class Conv4(nn.Module):
     """Four blocks of 3x3 convolution, batch normalisation and ReLU: few-shot learning's standard network.
 
-    `downsample=pool` follows each block by 2x2 max-pooling (Vinyals 2016, Snell 2017, MAML on mini-ImageNet);
+    `downsample=pool` follows each block by 2x2 max-pooling (Vinyals 2016, Snell 2017, MAML on mini-ImageNet), which is
+    done before the ReLU: the numbers and gradients are the same, of a quarter as many pixels;
     `downsample=stride` uses stride-2 convolutions instead and averages what is left over positions (MAML's code
     on Omniglot). Convolutions have no bias, which the normalisation behind them would cancel, but with `bn=none`.
 
@@ -50,7 +51,8 @@ class Conv4(nn.Module):
             inputs = channels if layer == 0 else hidden
             convolution = Conv2d(inputs, hidden, 3, stride=stride, padding=1, bias=bn == "none")
             blocks += [convolution, batch_norm(hidden, bn)]
-            blocks += [nn.ReLU(), nn.MaxPool2d(2)] if halve and downsample == "pool" else [nn.ReLU()]
+            blocks += [nn.MaxPool2d(2)] if halve and downsample == "pool" else []
+            blocks.append(nn.ReLU())
             if halve:
                 height, width = (height // 2, width // 2) if downsample == "pool" else (-(-height // 2), -(-width // 2))
         if height * width == 0:
