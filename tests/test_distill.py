@@ -64,7 +64,7 @@ def test_generations_share_the_steps_and_a_run_goes_on_in_its_own() -> None:
 
 def test_a_student_learns_nothing_from_a_teacher_that_is_as_it_is() -> None:
     one = learner().train()
-    one.generation += 1  # its teacher's weights are those that it starts from
+    one.generation.number += 1  # its teacher's weights are those that it starts from
     _, metrics = one.meta_loss(Stage(examples(), 1))
     assert metrics["distance"].abs() < 1e-12
 

@@ -132,7 +132,7 @@ def test_maml_pp_counts_every_step_first_and_the_last_alone_later(engine: str) -
     learner, tasks = maml_pp(engine, multi_step=4), batch()
     one, two = (meta_gradient(learner_of(MAML, steps=steps), tasks) for steps in (1, 2))
     for done, weight in ((0, 1 / 2), (1, 3 / 8), (4, 0), (9, 0)):
-        learner.outer_steps.fill_(done)
+        learner.outer_steps.number = done
         expected = {name: weight * one[name] + (1 - weight) * two[name] for name in one}
         assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
 

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, kl_div, linear, log_softmax, norm
 from torch.optim import Optimizer
 
 from metarun import norm, objectives
+from metarun.algos.count import Count
 from metarun.algos.metric import MetricLearner
 from metarun.algos.pretraining import Pretraining, fitted
 from metarun.functional import Params, call, flat
@@ -52,8 +53,6 @@ class Distill(Pretraining, MetricLearner):
         ICML 2018. arXiv:1805.04770.
     """
 
-    generation: Tensor
-
     def __init__(
         self,
         backbone: nn.Module,
@@ -76,7 +75,7 @@ class Distill(Pretraining, MetricLearner):
         self.inner_lr, self.test_inner_steps = inner_lr, test_inner_steps
         self.classifier = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]
         start = self._network()
-        self.register_buffer("generation", torch.zeros((), dtype=torch.int64))
+        self.generation = Count()
         self._keep(START, start)
         self._keep(TEACHER, start)
 
@@ -91,7 +90,7 @@ class Distill(Pretraining, MetricLearner):
             step += 1
 
     def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
-        while self.generation < batch.generation:
+        while self.generation.number < batch.generation:
             self._graduate()
             for optim in optims.values():
                 optim.state.clear()
@@ -101,7 +100,7 @@ class Distill(Pretraining, MetricLearner):
         x, y = batch.examples
         logits = self.classifier(self.embed(x))
         scores = objectives.classification(logits, y)
-        if self.generation > 0:
+        if self.generation.number > 0:
             with torch.no_grad(), norm.recording():  # what passes through the teacher is not for the averages
                 taught = call(self, self._kept(TEACHER), x)
             distance = self.temperature**2 * kl_div(
@@ -132,7 +131,7 @@ class Distill(Pretraining, MetricLearner):
         """The network becomes the teacher, and one that starts anew takes its place."""
         self._keep(TEACHER, self._network())
         self.load_state_dict(self._kept(START), strict=False)
-        self.generation += 1
+        self.generation.number += 1
 
     def _network(self) -> Params:
         """Weights and averages of backbone and classifier, by name."""

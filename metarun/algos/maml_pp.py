@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from metarun.algos.count import Count
 from metarun.algos.episodic import EpisodicLearner
 from metarun.algos.maml import MAML, Adapted
 from metarun.functional import Params, flat, gradient
@@ -34,8 +35,6 @@ class MAMLPlusPlus(MAML):
     """
 
     adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
-    outer_steps: Tensor
-
     recordable = False  # steps and orders change along the way
 
     def __init__(
@@ -60,7 +59,7 @@ class MAMLPlusPlus(MAML):
         steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
         super().__init__(backbone, outputs, objective, inner_lr, *steps, first_order, engine, task_chunk, *inner)
         self.multi_step, self.first_order_steps = multi_step, first_order_steps
-        self.register_buffer("outer_steps", torch.zeros((), dtype=torch.int64))
+        self.outer_steps = Count()
         weights = dict(self.net.named_parameters())
         self.normed = _norm_parameters(self.net) if per_step_norm else []
         rated = [name for name in weights if learn_rates and name not in self.normed]
@@ -75,7 +74,7 @@ class MAMLPlusPlus(MAML):
 
     def meta_step(self, batch: Batch, optims: dict[str, Optimizer]) -> Metrics:
         metrics = super().meta_step(batch, optims)
-        self.outer_steps += 1
+        self.outer_steps.number += 1
         return metrics
 
     def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
@@ -87,7 +86,7 @@ class MAMLPlusPlus(MAML):
         return range(1, self.inner_steps) if self.training and self.spread else super().reported()
 
     def inner_gradient(self, loss: Callable[[Params], Tensor], phi: Params, params: Params, step: int) -> Params:
-        first_order = self.first_order or int(self.outer_steps) < self.first_order_steps
+        first_order = self.first_order or self.outer_steps.number < self.first_order_steps
         norms = self.norms_of(params, step)
         return gradient(lambda moved: loss(moved | norms), phi, first_order)
 
@@ -112,7 +111,7 @@ class MAMLPlusPlus(MAML):
     @property
     def spread(self) -> float:
         """How evenly the steps' losses count: from 1, all the same, to 0, the last alone."""
-        return max(0.0, 1 - int(self.outer_steps) / self.multi_step) if self.multi_step else 0.0
+        return max(0.0, 1 - self.outer_steps.number / self.multi_step) if self.multi_step else 0.0
 
     def norms_of(self, params: Params, step: int) -> Params:
         """The BatchNorm weights and biases of an inner step, 0 before the first."""

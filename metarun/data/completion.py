@@ -12,6 +12,7 @@ from torch import Tensor
 from metarun import objectives
 from metarun.data.functions import PointTasks
 from metarun.data.images import ImageTasks
+from metarun.data.upload import on_device
 from metarun.episodes import random_bits
 from metarun.types import Batch, EpisodePlan, EpisodeShape, SourceInfo
 
@@ -60,7 +61,7 @@ class Completion(PointTasks):
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
         """The tasks number `indices` of a split's stream."""
         values = self.source.bare(split, indices).flatten(2).transpose(1, 2)  # [B, H W, C]
-        order = torch.from_numpy(self._pixels(split, indices)).to(self.device)  # [B, P]
+        order = on_device(self._pixels(split, indices), self.device)  # [B, P]
         x, y = self.places[order], torch.take_along_dim(values, order[..., None], 1)
         return self.sides(split, int(indices[0]), x, y)
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarun.data.upload import on_device
 from metarun.types import Batch, Examples
 
 if TYPE_CHECKING:
@@ -59,4 +60,4 @@ class Embedded:
     def _side(self, rows: NDArray[np.int64], turn: NDArray[np.int64], y: NDArray[np.int64]) -> Examples:
         number = turn * len(self.rows) + np.searchsorted(self.rows, rows)
         device = self.table.device
-        return Examples(self.table[torch.from_numpy(number).to(device)], torch.from_numpy(y).to(device))
+        return Examples(self.table[on_device(number, device)], on_device(y, device))

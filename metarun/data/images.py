@@ -17,6 +17,7 @@ from metarun import objectives
 from metarun.data.checked import checked
 from metarun.data.embedded import Embedded
 from metarun.data.look import Look
+from metarun.data.upload import on_device
 from metarun.episodes import Bits, EpisodeIndices, draw, random_bits, shuffled
 from metarun.errors import ConfigError
 from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo, TaskSource
@@ -75,6 +76,7 @@ class ImageTasks:
             raise ValueError(f"data.mean has {len(look.mean)} numbers for images of {data.pixels.shape[1]} channels")
         self.plan, self.rotation, self.look, self.device = plan, rotation, look, device
         self.pixels = data.pixels.to(device) if _fits(data.pixels, device) else data.pixels
+        self.turned = torch.empty(0) if rotation == "none" else _turned(data.pixels.shape[-1]).to(device)
         turns = {s: 4 if rotation in ("class", s) else 1 for s in SPLITS}  # `train` is a split too
         number = {name: c for c, name in enumerate(data.names)}
         sizes = np.diff(data.starts)
@@ -152,7 +154,7 @@ class ImageTasks:
         drawn = EpisodeIndices(label[:, None], turn, image[:, None], one, none, none)  # R tasks of one image each
         bits = self._words(f"{split}/augment/examples", indices, 1)
         x = self._examples(split, drawn, drawn.support, drawn.support_y, bits).x[:, 0]
-        return Examples(x, torch.from_numpy(label).to(x.device))
+        return Examples(x, on_device(label, x.device))
 
     def bare(self, split: str, indices: NDArray[np.int64]) -> Tensor:
         """The images at places `indices` [R] of a split's stream of examples as they are: [R, C, H, W] in 0..1."""
@@ -195,8 +197,11 @@ class ImageTasks:
 
     def pictures(self, rows: NDArray[np.int64], turn: NDArray[np.int64]) -> Tensor:
         """The images at `rows` [...] in their quarter turns, on the device: [..., C, H, W] uint8."""
-        x = self.pixels[torch.from_numpy(rows).to(self.pixels.device)].to(self.device)
-        return x if self.rotation == "none" else _turned(x, torch.from_numpy(turn).to(self.device))
+        x = self.pixels[on_device(rows, self.pixels.device)].to(self.device)
+        if self.rotation == "none":
+            return x
+        flat = x.flatten(-2)
+        return flat.gather(-1, self.turned[on_device(turn, self.device)][..., None, :].expand_as(flat)).view_as(x)
 
     def _seed(self, split: str) -> int:
         return self.plan.seed if split == "train" else self.plan.eval_seed
@@ -218,16 +223,13 @@ class ImageTasks:
         bits: Bits | None = None,
     ) -> Examples:
         x = self.pictures(*self.placed(split, drawn, images, y))
-        return Examples(self.look(x, bits), torch.from_numpy(y).to(self.device))
+        return Examples(self.look(x, bits), on_device(y, self.device))
 
 
-def _turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Each image [..., C, H, W] turned left by its number of quarter turns [...]."""
-    out = x.clone()
-    for quarter in (1, 2, 3):
-        chosen = turns == quarter
-        out[chosen] = torch.rot90(x[chosen], quarter, (-2, -1))
-    return out
+def _turned(side: int) -> Tensor:
+    """Which pixel of a square image stands where after 0 to 3 quarter turns to the left: [4, side * side]."""
+    pixels = torch.arange(side * side).view(side, side)
+    return torch.stack([torch.rot90(pixels, quarter).flatten() for quarter in range(4)])
 
 
 def _groups(

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from metarun.data import randaugment
+from metarun.data.upload import on_device
 from metarun.episodes import Bits
 
 WORDS = {"none": 0, "standard": 6, "randaugment": 3 + randaugment.WORDS}
@@ -51,20 +53,22 @@ class Look:
         """Inputs [..., C, H, W] of pixels [..., C, H, W] uint8; augmented if there are random words [..., `words`]."""
         uniform = None if bits is None else _uniform(bits)
         if uniform is not None and self.augment == "randaugment":
-            place = uniform[:, :3].to(pixels.device)
+            place = on_device(uniform[:, :3], pixels.device)
             flat = _cropped(pixels.flatten(0, -4), place[:, :2], place[:, 2] < 0.5)
-            pixels = randaugment.randaugment(flat, uniform[:, 3:]).reshape(pixels.shape)
+            pixels = randaugment.randaugment(flat, torch.from_numpy(uniform[:, 3:])).reshape(pixels.shape)
         x = pixels.to(torch.get_default_dtype()).div_(255)
         if uniform is not None and self.augment == "standard":
-            x = standard(x.flatten(0, -4), uniform.to(x)).reshape(x.shape)
+            drawn = on_device(uniform, pixels.device).to(x.dtype)
+            x = standard(x.flatten(0, -4), drawn).reshape(x.shape)
         return self.normalised(x)
 
     def normalised(self, x: Tensor) -> Tensor:
         """Inputs of images [..., C, H, W] in 0..1, which it writes over."""
         if not any(self.mean) and set(self.std) == {1}:
             return x
-        mean, std = (x.new_tensor(list(values))[:, None, None] for values in (self.mean, self.std))
-        return x.sub_(mean).div_(std)
+        for channel, mean, std in zip(x.chunk(len(self.mean), -3), self.mean, self.std, strict=True):
+            channel.sub_(mean).div_(std)  # numbers, not tensors, which would have to get to the device
+        return x
 
 
 def standard(x: Tensor, uniform: Tensor) -> Tensor:
@@ -84,9 +88,9 @@ def standard(x: Tensor, uniform: Tensor) -> Tensor:
     return _blend(x, _gray(x), factor[:, 2])  # saturation
 
 
-def _uniform(bits: Bits) -> Tensor:
+def _uniform(bits: Bits) -> NDArray[np.float32]:
     """Numbers in 0..1, without 1, of random words [..., W]: [R, W] float32."""
-    return torch.from_numpy(np.float32(bits >> np.uint64(40)) * np.float32(2**-24)).flatten(0, -2)
+    return (np.float32(bits >> np.uint64(40)) * np.float32(2**-24)).reshape(-1, bits.shape[-1])
 
 
 def _cropped(x: Tensor, place: Tensor, mirror: Tensor) -> Tensor:

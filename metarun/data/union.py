@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from metarun import objectives
 from metarun.data.fitted import fitted
 from metarun.data.images import SPLITS
+from metarun.data.upload import on_device
 from metarun.types import Batch, EpisodePlan, Examples, SourceInfo
 
 
@@ -91,7 +92,7 @@ class Union:
             if (which == number).any():
                 parts.append(member.batch(split, inner[which == number]))
                 places.append(np.flatnonzero(which == number))
-        order = torch.from_numpy(np.argsort(np.concatenate(places))).to(parts[0].support.y.device)
+        order = on_device(np.argsort(np.concatenate(places)), parts[0].support.y.device)
         sides = [
             Examples(torch.cat([fitted(e.x, self.shape) for e in side])[order], torch.cat([e.y for e in side])[order])
             for side in ([part.support for part in parts], [part.query for part in parts])

@@ -1,0 +1,47 @@
+"""What a GPU asks of an outer step, tried on the device `meta`, whose tensors have shapes and no numbers.
+
+Whatever looks at a number of such a tensor fails, as it would make a GPU's host wait; and so does whatever mixes
+devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from test_contract import PAIRS, parts_of
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Settings = Callable[..., DictConfig]
+
+
+class Uploads(TorchDispatchMode):
+    """Counts the tensors that go from the CPU to another device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+        moved = isinstance(out, torch.Tensor) and out.device.type != "cpu" and tensors
+        if moved and any(t.device.type == "cpu" and t.dim() for t in tensors):
+            self.seen.append(str(func))
+        return out
+
+
+@pytest.mark.parametrize(("algo", "data"), PAIRS)
+def test_outer_steps_and_tests_wait_for_no_number(settings: Settings, algo: str, data: str) -> None:
+    parts = parts_of(settings(f"algo={algo}", f"data={data}", "device=meta"))
+    learner = parts.learner.train()
+    batch = next(learner.train_stream(parts.source, 0, 3))
+    tested = next(parts.source.episodes("val", 0, 3))
+    with Uploads() as uploads:
+        metrics = learner.meta_step(batch, parts.optims)
+        scores = learner.eval().evaluate(tested)
+    assert {value.device.type for value in (*metrics.values(), *scores.values())} == {"meta"}
+    assert not uploads.seen
