@@ -38,6 +38,7 @@ def build_parts(config: DictConfig, facts: RunFacts, group: Group | None = None)
     Raises: ConfigError if the parts do not go together, or data is missing.
     """
     machine.keep_memory()
+    machine.multiply_in(config.get("precision", "float32"))  # older runs do not say
     if config.threads != "auto":
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)

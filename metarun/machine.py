@@ -48,15 +48,26 @@ def keep_memory() -> None:
     mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
+def multiply_in(precision: str) -> None:
+    """How this process multiplies matrices, and convolves, in float32: exactly as `float32` says, or with the factors
+    rounded to `tf32` (10 bits, what torch by itself does in convolutions on a GPU) or `bf16` (7), where it can.
+
+    Sums and everything else stay float32. Second-order gradients suffer most: see scripts/bench.py --only tf32,bf16.
+    """
+    import torch
+
+    torch.backends.fp32_precision = "ieee" if precision == "float32" else precision  # type: ignore[attr-defined]
+
+
 def wait_briefly() -> None:
     """Have threads of GNU's OpenMP, which torch has on Linux, wait awake for microseconds, not for milliseconds.
 
     Where others want the cores too, threads that wait awake keep from them the very thread that they wait for: beside
-    two busy processes on two cores a step of 0.07 s took 0.9 to 2.1 s, and takes 0.2 s so; alone it loses 2 %. Heeded
-    when torch is imported; what the user has set of this is left.
+    two busy processes on two cores a step of 0.07 s took 0.9 to 2.1 s, and takes 0.25 s so; alone it loses nothing.
+    Heeded when torch is imported; what the user has set of this is left.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 
 def jobs_at_once(jobs: int, threads: int | None, cores: int, gpus: int) -> int:

@@ -29,6 +29,7 @@ class Config:
     seed: int = 0
     device: str = "auto"
     threads: Any = "auto"
+    precision: str = "float32"
     bn: str = "transductive"
     paper: Any = None
     sweep: Sweep = field(default_factory=Sweep)
@@ -161,6 +162,7 @@ RANGES = {
 
 CHOICES = {
     "sweep.rerun": ("interrupted", "failed", "all"),
+    "precision": ("float32", "tf32", "bf16"),
     "bn": ("transductive", "support", "running", "none"),
     "algo.engine": ("auto", "vectorized", "learn2learn"),
     "algo.inner_optimizer": ("sgd", "momentum", "adam"),

@@ -32,7 +32,7 @@ from metarun.run.record import git_state, write_json
 LOSSES, GRADIENTS = 1e-4, 1e-2
 """How far losses and the lengths of meta-gradients may be apart, relative to the first contestant's, in float32."""
 
-NOT_BY_DEFAULT, IN_QUICK = ("plain-1",), [PEER, "metarun", "plain", "x2"]
+NOT_BY_DEFAULT, IN_QUICK = ("plain-1", "tf32", "bf16"), [PEER, "metarun", "plain", "x2"]
 PACKAGES = ("torch", "learn2learn", "torchopt", "jax", "numpy", "metarun")
 console = Console(highlight=False, width=150)
 
@@ -154,15 +154,15 @@ def measure(setting: Setting, contestants: dict[str, Contestant], rounds: int, s
         name: {"first": one["first"], "rounds": timed[name], "mib": contestants[name].memory()}
         for name, one in prepared.items()
     }
-    checks = {name: {"scores": one["scores"], "gradient": one["gradient"]} for name, one in prepared.items()}
+    checks = {name: {key: one[key] for key in ("scores", "gradient", "rounded")} for name, one in prepared.items()}
     return {"setting": vars(setting), "checks": checks, "flops": flops, "contestants": shown}
 
 
 def say(setting: Setting, measured: dict[str, Any]) -> bool:
     """Print a setting's numbers; whether contestants agree on what the step computes."""
     checks = measured["checks"]
-    losses = [one["scores"]["loss"] for one in checks.values() if "loss" in one["scores"]]
-    gradients = [one["gradient"] for one in checks.values() if one["gradient"]]
+    losses = [one["scores"]["loss"] for one in checks.values() if "loss" in one["scores"] and one["rounded"] is None]
+    gradients = [one["gradient"] for one in checks.values() if one["gradient"] and one["rounded"] is None]
     console.print(f"\n{setting.name}: {setting.said}")
     agree = True
     if len(losses) > 1:
@@ -173,6 +173,10 @@ def say(setting: Setting, measured: dict[str, Any]) -> bool:
         lengths = f" and the lengths of their meta-gradients by {far:.0e}" if len(gradients) > 1 else ""
         console.print(f"  contestants {words}: losses differ by at most {apart:.0e}{lengths}, of float32")
         measured["agree"] = {"loss": apart, "gradient": far, "agree": agree}
+    for name, one in checks.items():
+        if one["rounded"] is not None:
+            apart = f"{100 * one['rounded']:.2g} % of its length"
+            console.print(f"  {name}: its meta-gradient is {apart} away from that of float32")
     if measured["flops"]:
         console.print(f"  {measured['flops'] / 1e9:.2f} GFLOP on the plain loop")
     console.print(table(measured))

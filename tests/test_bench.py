@@ -17,6 +17,8 @@ from contestants.peer import Learn2learn
 from contestants.settings import Setting
 from contestants.tables import ratios, summary
 
+from metarun import machine
+
 TINY = {"n_way": 2, "tasks": 2}
 CASES = [
     Setting("second order", "maml", **TINY, n_query=2),
@@ -43,6 +45,13 @@ def test_a_step_of_either_learns(doubles: None) -> None:
         one = contestant(CASES[0])
         losses = [one.step()["loss"] for _ in range(3)]
         assert losses[-1] < losses[0]
+
+
+def test_a_precision_says_how_far_it_leads_the_meta_gradient() -> None:
+    setting = settings.chosen("protonet-5w1s-q15")[0]
+    assert Metarun(setting).error() == 0
+    assert 0 <= Metarun(setting, precision="bf16").error() < 1  # 0 on a CPU that has no bf16
+    machine.multiply_in("float32")
 
 
 def test_ratios_are_of_times_of_the_same_round() -> None:
@@ -73,7 +82,10 @@ def test_help_names_contestants_and_settings(capsys: pytest.CaptureFixture[str])
 
 
 def test_disagreement_is_said_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    checks = {name: {"scores": {"loss": loss}, "gradient": 1.0} for name, loss in (("metarun", 1.0), ("jax", 1.1))}
+    checks = {
+        name: {"scores": {"loss": loss}, "gradient": 1.0, "rounded": None}
+        for name, loss in (("metarun", 1.0), ("jax", 1.1))
+    }
     measured = {"checks": checks, "flops": None, "summary": {}, "contestants": {}}
     assert not bench.say(CASES[0], measured)
     assert "DISAGREE" in capsys.readouterr().out

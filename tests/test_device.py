@@ -45,3 +45,12 @@ def test_outer_steps_and_tests_wait_for_no_number(settings: Settings, algo: str,
         scores = learner.eval().evaluate(tested)
     assert {value.device.type for value in (*metrics.values(), *scores.values())} == {"meta"}
     assert not uploads.seen
+
+
+def test_products_are_exact_unless_precision_says_otherwise(settings: Settings) -> None:
+    parts_of(settings("precision=bf16"))
+    assert torch.backends.fp32_precision == "bf16"
+    parts_of(settings())  # the next run in the process
+    assert torch.backends.fp32_precision == "ieee"
+    a, b = torch.rand(2, 256, 256)
+    assert torch.allclose(a @ b, (a.double() @ b.double()).float(), rtol=1e-5)

@@ -29,12 +29,16 @@ class Metarun:
     Args:
         setting: what to do.
         replayed: as run.compile=auto has it after some steps; else as run.compile=false.
+        precision: as the setting of this name.
         group: the processes that share the tasks.
     """
 
-    def __init__(self, setting: Setting, replayed: bool = True, group: Group | None = None) -> None:
+    def __init__(
+        self, setting: Setting, replayed: bool = True, group: Group | None = None, precision: str = "float32"
+    ) -> None:
         machine.keep_memory()  # as `build_parts` does
-        self.setting, self.group = setting, group or Group()
+        machine.multiply_in(precision)
+        self.setting, self.group, self.precision = setting, group or Group(), precision
         self.n, self.first, self.stream = setting.tasks, 0, stream(setting)
         if setting.algo == "sampling":
             return
@@ -55,6 +59,22 @@ class Metarun:
             return {name: value.item() for name, value in metrics.items()}
         scores = self.learner.evaluate(batch.tasks(*self.group.share(self.n)))
         return {name: self.group.gathered(score, self.n).mean().item() for name, score in scores.items()}
+
+    def error(self) -> float:
+        """How far the meta-gradient is from that of float32, relative to its length; nothing is changed."""
+        found = self.check()
+        machine.multiply_in("float32")
+        exact = self.check()
+        machine.multiply_in(self.precision)
+        names = [name for name in exact if "." in name]
+        apart, length = (
+            sum(float((each**2).sum()) for each in all_of) ** 0.5
+            for all_of in (
+                [found[name].astype("float64") - exact[name] for name in names],
+                [exact[name].astype("float64") for name in names],
+            )
+        )
+        return apart / length
 
     def check(self) -> dict[str, Floats]:
         """Loss, accuracy and, in training, the meta-gradient, of this process's share; nothing is changed."""

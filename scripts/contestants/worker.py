@@ -72,6 +72,8 @@ class Worker:
         started = time.perf_counter()
         self.now = self.build(setting, self.group)
         check = {} if setting.data == "omniglot" else self.now.check()
+        rounds = check and setting.use == "train" and getattr(self.now, "precision", "float32") != "float32"
+        rounded = self.now.error() if rounds else None
         self.now.step()
         first = time.perf_counter() - started
         _give_back()
@@ -79,7 +81,8 @@ class Worker:
         _reset_peak()
         gradient = [float((value.astype("float64") ** 2).sum()) for name, value in check.items() if "." in name]
         scores = {name: float(value) for name, value in check.items() if "." not in name}
-        return {"scores": scores, "gradient": sum(gradient) ** 0.5, "first": first, "seconds": self._timed()}
+        found = {"scores": scores, "gradient": sum(gradient) ** 0.5, "rounded": rounded}
+        return found | {"first": first, "seconds": self._timed()}
 
     def round(self, times: int) -> dict[str, Any]:
         """Seconds of a step, on the clock and of all cores: the mean over some."""
@@ -135,11 +138,11 @@ class Worker:
         return time.perf_counter() - started
 
 
-def _metarun(replayed: bool) -> Callable[..., Any]:
+def _metarun(replayed: bool, precision: str = "float32") -> Callable[..., Any]:
     def build(setting: Any, group: Any) -> Any:
         from contestants.ours import Metarun
 
-        return Metarun(setting, replayed, group) if setting else None
+        return Metarun(setting, replayed, group, precision) if setting else None
 
     return build
 
@@ -165,6 +168,8 @@ def _torchopt(setting: Any, group: Any) -> Any:
 BUILDERS = {
     "metarun": _metarun(True),
     "plain": _metarun(False),
+    "tf32": _metarun(True, "tf32"),
+    "bf16": _metarun(True, "bf16"),
     "learn2learn": _learn2learn,
     "torchopt": _torchopt,
     "jax": _jax,
@@ -178,6 +183,8 @@ CONTESTANTS: dict[str, tuple[str, int | None]] = {
     "plain": ("plain", None),
     "plain-1": ("plain", 1),
     "x2": ("metarun", 1),
+    "tf32": ("tf32", None),
+    "bf16": ("bf16", None),
     "torchopt": ("torchopt", None),
     "jax": ("jax", None),
 }
