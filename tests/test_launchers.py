@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
     """Not even where a test fails."""
     yield
     for pid in processes_in(tmp_path):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended by itself just now
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_for(there: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
