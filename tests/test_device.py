@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from conftest import noise_tasks
 from omegaconf import DictConfig
-from test_contract import PAIRS, parts_of
+from test_contract import ALGOS, PAIRS, parts_of
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from metarun.data.images import SPLITS, ImageClasses, ImageTasks
+from metarun.data.look import Look
+from metarun.types import EpisodePlan, EpisodeShape
 
 Settings = Callable[..., DictConfig]
 
@@ -34,7 +40,10 @@ class Uploads(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize(("algo", "data"), dict(PAIRS).items())  # each method once
+ONCE = dict(PAIRS) | dict.fromkeys(ALGOS, "glyphs")  # each method on one source, images where it takes them
+
+
+@pytest.mark.parametrize(("algo", "data"), ONCE.items())
 def test_outer_steps_and_tests_wait_for_no_number(settings: Settings, algo: str, data: str) -> None:
     parts = parts_of(settings(f"algo={algo}", f"data={data}", "device=meta"))
     learner = parts.learner.train()
@@ -45,6 +54,15 @@ def test_outer_steps_and_tests_wait_for_no_number(settings: Settings, algo: str,
         scores = learner.eval().evaluate(tested)
     assert {value.device.type for value in (*metrics.values(), *scores.values())} == {"meta"}
     assert not uploads.seen
+
+
+def test_turned_and_augmented_images_are_drawn_without_waiting() -> None:
+    shape, look = EpisodeShape(5, 1, 2), Look((0.5,), (0.5,), "standard")
+    data = ImageClasses(noise_tasks().pixels, np.arange(37) * 20, [f"c{i}" for i in range(36)])
+    split = {s: data.names[12 * i : 12 * i + 12] for i, s in enumerate(SPLITS)}
+    source = ImageTasks(data, split, EpisodePlan(shape, shape, 0, 0), "class", torch.device("meta"), look)
+    batch = source.batch("train", np.arange(3))
+    assert {side.x.device.type for side in (batch.support, batch.query)} == {"meta"}
 
 
 def test_products_are_exact_unless_precision_says_otherwise(settings: Settings) -> None:

@@ -103,7 +103,7 @@ class FunctionTasks(PointTasks):
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
         u, v = np.split(self._numbers(split, indices), [self.numbers], axis=1)
         x, y = self.points(u, v.reshape(len(indices), self.point_numbers, -1))
-        both = on_device(np.stack([x, y])[..., None], self.device).to(torch.get_default_dtype())
+        both = on_device(np.stack([x, y])[..., None], self.device, torch.get_default_dtype())
         return self.sides(split, int(indices[0]), *both)
 
     def fingerprint(self, split: str, n_tasks: int) -> str:

@@ -58,7 +58,7 @@ class Look:
             pixels = randaugment.randaugment(flat, torch.from_numpy(uniform[:, 3:])).reshape(pixels.shape)
         x = pixels.to(torch.get_default_dtype()).div_(255)
         if uniform is not None and self.augment == "standard":
-            drawn = on_device(uniform, pixels.device).to(x.dtype)
+            drawn = on_device(uniform, pixels.device, x.dtype)
             x = standard(x.flatten(0, -4), drawn).reshape(x.shape)
         return self.normalised(x)
 

@@ -67,14 +67,8 @@ class Metarun:
         exact = self.check()
         machine.multiply_in(self.precision)
         names = [name for name in exact if "." in name]
-        apart, length = (
-            sum(float((each**2).sum()) for each in all_of) ** 0.5
-            for all_of in (
-                [found[name].astype("float64") - exact[name] for name in names],
-                [exact[name].astype("float64") for name in names],
-            )
-        )
-        return apart / length
+        one, other = (np.concatenate([of[name].ravel() for name in names]).astype("float64") for of in (found, exact))
+        return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
     def check(self) -> dict[str, Floats]:
         """Loss, accuracy and, in training, the meta-gradient, of this process's share; nothing is changed."""
