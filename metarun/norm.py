@@ -77,7 +77,8 @@ class BatchNorm(nn.Module):
         elif _now.under_transform or (_now.twice and x.numel() >= LARGE):
             return standardise(x, self.weight, self.bias, self.eps)
         else:
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            weight = self.weight.contiguous()  # of others torch's gradients are wrong, see standardise.py
+            return F.batch_norm(x, None, None, weight, self.bias, training=True, eps=self.eps)
         return _scale_and_shift(x, mean, var, self.weight, self.bias, self.eps)
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from metarun.convolution import Conv2d, Geometry, convolve
-from metarun.norm import under_transform
+from metarun.functional import call
+from metarun.norm import BatchNorm, under_transform
 from metarun.standardise import standardise
 
 pytestmark = pytest.mark.usefixtures("doubles")
@@ -36,6 +37,21 @@ def test_the_derivatives_of_standardise_are_those_of_finite_differences(shape: t
     torch.testing.assert_close(standardise(*inputs, 1e-5), expected)
     assert gradcheck(lambda *parts: standardise(*parts, 1e-5), inputs)
     assert gradgradcheck(lambda *parts: standardise(*parts, 1e-5), inputs)
+
+
+def test_weights_that_lie_apart_in_memory_are_read_where_they_lie() -> None:
+    """torch's kernel for images with their channels last in memory reads them as if they lay side by side."""
+    torch.manual_seed(0)
+    x, weights, bias = torch.randn(3, 2, 2, 3), leaf(2, 4), torch.zeros(2)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert gradcheck(lambda x, weights: standardise(x, weights[:, 1], bias, 1e-5), (x, weights))
+    assert gradgradcheck(lambda x, weights: standardise(x, weights[:, 1], bias, 1e-5), (x, weights))
+    layer = BatchNorm(2, "transductive")
+    apart, beside = (
+        torch.autograd.grad(call(layer, {"weight": w, "bias": bias}, x).sin().sum(), x)
+        for w in (weights[:, 1], weights[:, 1].contiguous())
+    )
+    torch.testing.assert_close(apart, beside)
 
 
 def third(layer: object, x: Tensor, w: Tensor) -> Tensor:
