@@ -1,0 +1,49 @@
+"""How many tasks run at once on a CPU, by their number and size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metarun.algos.maml import MAML
+from metarun.backbones.conv4 import Conv4
+from metarun.objectives import classification
+from metarun.types import Batch, Examples
+
+
+def learner(task_chunk: int = 0) -> MAML:
+    backbone = Conv4((1, 28, 28), "transductive", hidden=2)
+    return MAML(backbone, 5, classification, 0.1, 1, 1, [], False, "vectorized", task_chunk)
+
+
+def tasks(number: int, images: int, channels: int = 1, side: int = 28, device: str = "cpu") -> Batch:
+    """Tasks with a support image and otherwise query images."""
+    sizes = (1, images - 1)
+    x = [torch.empty(number, size, channels, side, side, device=device) for size in sizes]
+    y = [torch.zeros(number, size, dtype=torch.int64, device=device) for size in sizes]
+    return Batch(Examples(x[0], y[0]), Examples(x[1], y[1]), 5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "at_once", "said"),
+    [
+        (tasks(32, 10), 32, "all tasks at once"),  # 5-way 1-shot, a query a class
+        (tasks(64, 10), 32, "32 tasks at a time"),
+        (tasks(2, 10), 2, "all tasks at once"),
+        (tasks(4, 100), 4, "all tasks at once"),  # 5-way 5-shot, 15 queries
+        (tasks(16, 30), 8, "8 tasks at a time"),  # 13 fit, and two chunks are as many
+        (tasks(3, 40), 1, "task by task"),  # 20-way 1-shot, too few
+        (tasks(16, 120), 1, "task by task"),
+        (tasks(4, 10, 3, 84), 1, "task by task"),
+        (tasks(1, 500), 1, "task by task"),
+        (tasks(16, 120, device="meta"), 16, "all tasks at once"),  # as on a GPU
+    ],
+)
+def test_tasks_run_together_where_they_gain_from_it(batch: Batch, at_once: int, said: str) -> None:
+    assert learner().chunk(batch) == at_once
+    assert learner().way(batch) == f"vectorized, {said}"
+
+
+def test_who_sets_task_chunk_is_obeyed() -> None:
+    assert learner(3).chunk(tasks(16, 500)) == 3
+    assert learner(3).way(tasks(16, 500)) == "vectorized, 3 tasks at a time"
