@@ -4,7 +4,8 @@ uv run --group bench python scripts/time_to_accuracy.py --json time_to_accuracy.
 uv run --group bench python scripts/time_to_accuracy.py --algos protonet --rounds 3
 
 Omniglot, 5-way 1-shot: the same classes, network, rates, tasks of a step and validation tasks, each program with the
-threads that it takes by itself. A program is ended when it is there, or after --limit seconds.
+threads that it takes by itself. A program is ended when it is there, or after --limit seconds. With --steps the rate
+falls to 0 over so many outer steps, in both as half a cosine.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ console = Console(highlight=False, width=150)
 
 
 class Job(NamedTuple):
-    """What both train: ways, queries a class and tasks of an outer step, its rate, and how validation goes."""
+    """What both train: ways, queries a class and tasks of an outer step, its rate, how validation goes, and, if the rate
+    falls, over how many steps."""
 
     ways: int
     queries: int
@@ -37,6 +39,7 @@ class Job(NamedTuple):
     rate: float
     every: int
     val_tasks: int = 200
+    steps: int = 0
 
 
 JOBS = {
@@ -58,11 +61,13 @@ def main(arguments: Sequence[str]) -> None:
     asked = parser().parse_args(arguments)
     found: list[dict[str, Any]] = []
     for algo in asked.algos.split(","):
+        job = JOBS[algo]._replace(steps=asked.steps)
         for number in range(asked.rounds):
             names = ["metarun", PEER] if number % 2 == 0 else [PEER, "metarun"]
             for name in names:
-                points = run(name, algo, asked.target, asked.limit)
-                found.append({"algo": algo, "round": number, "contestant": name, "points": points})
+                points = run(name, algo, job, asked.target, asked.limit)
+                kept = {"algo": algo, "job": job._asdict(), "round": number, "contestant": name, "points": points}
+                found.append(kept)
                 last = points[-1] if points else Point(asked.limit, 0, 0.0)
                 there = (
                     f"{100 * asked.target:.0f} %"
@@ -83,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--algos", default=",".join(JOBS), help=f"with commas; default {','.join(JOBS)}")
     made.add_argument("--target", type=float, default=0.95, help="accuracy in validation; default 0.95")
+    made.add_argument("--steps", type=int, default=0, help="over which the rate falls to 0; default: it does not")
     made.add_argument("--rounds", type=int, default=1, help="default 1")
     made.add_argument("--limit", type=float, default=3600, help="seconds of a program; default 3600")
     made.add_argument("--json", type=Path, help="where all numbers go")
@@ -90,9 +96,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def run(name: str, algo: str, target: float, limit: float) -> list[Point]:
+def run(name: str, algo: str, job: Job, target: float, limit: float) -> list[Point]:
     """The validations of one program, until one reaches the target."""
-    job, points = JOBS[algo], []
+    points: list[Point] = []
     with tempfile.TemporaryDirectory(prefix="metarun-bench-") as folder:
         started = time.perf_counter()
         said = subprocess.PIPE if name == PEER else subprocess.DEVNULL
@@ -114,11 +120,12 @@ def run(name: str, algo: str, target: float, limit: float) -> list[Point]:
 def command(name: str, algo: str, job: Job, folder: Path) -> list[str]:
     """What a user would type."""
     if name == PEER:
-        numbers = [job.ways, job.queries, job.tasks, job.rate, job.every, job.val_tasks]
+        numbers = [job.ways, job.queries, job.tasks, job.rate, job.every, job.val_tasks, job.steps]
         return [sys.executable, str(SCRIPTS / "contestants" / "peer_run.py"), algo, *map(str, numbers)]
-    words = [f"algo={algo}", "data=omniglot", "optim/schedule=constant", f"optim.lr={job.rate}", "logger=none"]
+    schedule = "cosine" if job.steps else "constant"
+    words = [f"algo={algo}", "data=omniglot", f"optim/schedule={schedule}", f"optim.lr={job.rate}", "logger=none"]
     words += [f"data.train.n_way={job.ways}", f"data.train.n_query={job.queries}", f"run.meta_batch_size={job.tasks}"]
-    words += [f"run.val_every={job.every}", f"run.val_tasks={job.val_tasks}", "run.steps=100000"]
+    words += [f"run.val_every={job.every}", f"run.val_tasks={job.val_tasks}", f"run.steps={job.steps or 100_000}"]
     words += ["algo.test_inner_steps=1"] if algo == "maml" else ["algo.temperature=1"]
     return [sys.executable, "-m", "metarun", *words, f"hydra.run.dir={folder}/run"]
 
