@@ -30,8 +30,8 @@ console = Console(highlight=False, width=150)
 
 
 class Job(NamedTuple):
-    """What both train: ways, queries a class and tasks of an outer step, its rate, how validation goes, and, if the rate
-    falls, over how many steps."""
+    """What both train: ways, queries a class and tasks of an outer step, its rate, how validation goes, and over how
+    many steps the rate falls, if it does."""
 
     ways: int
     queries: int
