@@ -3,6 +3,7 @@
 uv run --group bench python scripts/bench.py --quick
 uv run --group bench python scripts/bench.py --json results.json --png results.png
 uv run --group bench python scripts/bench.py --settings maml,scaling,overhead --only learn2learn,metarun,x2
+uv run --group bench python scripts/bench.py --device cuda --settings maml,fomaml,anil,protonet,test,scaling
 
 What is printed are ratios: every round times each contestant once, and a ratio is of times of one round. Losses and
 meta-gradients are compared before anything is timed.
@@ -26,6 +27,7 @@ from contestants.settings import QUICK, SETTINGS, USUAL, Setting, chosen, curves
 from contestants.tables import PEER, summary, table
 from contestants.worker import CONTESTANTS
 from rich.console import Console
+from torch import cuda
 
 from metarun.run.record import git_state, write_json
 
@@ -33,6 +35,7 @@ LOSSES, GRADIENTS = 1e-4, 1e-2
 """How far losses and the lengths of meta-gradients may be apart, relative to the first contestant's, in float32."""
 
 NOT_BY_DEFAULT, IN_QUICK = ("plain-1", "tf32", "bf16"), [PEER, "metarun", "plain", "x2"]
+ON_A_GPU = [PEER, "metarun", "plain", "tf32", "torchopt"]
 PACKAGES = ("torch", "learn2learn", "torchopt", "jax", "numpy", "metarun")
 console = Console(highlight=False, width=150)
 
@@ -40,7 +43,10 @@ console = Console(highlight=False, width=150)
 def main(arguments: Sequence[str]) -> int:
     """Run what is asked for; 1 if contestants disagree on what a step computes."""
     asked = parser().parse_args(arguments)
+    if asked.device != "cpu" and not cuda.is_available():
+        raise SystemExit(f"--device {asked.device}: torch sees no GPU here")
     usual = IN_QUICK if asked.quick else [name for name in CONTESTANTS if name not in NOT_BY_DEFAULT]
+    usual = usual if asked.device == "cpu" else [name for name in ON_A_GPU if not asked.quick or name in IN_QUICK]
     names = asked.only.split(",") if asked.only else usual
     if unknown := [name for name in names if name not in CONTESTANTS]:
         raise SystemExit(f"there is no contestant {unknown[0]}; choices are {', '.join(CONTESTANTS)}")
@@ -48,10 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     parts = {part: part in wanted for part in ("overhead", "scaling")}
     listed = ",".join(name for name in wanted if name not in parts)
     settings = SETTINGS if listed == "all" else chosen(listed) if listed else []
+    settings = [replace(setting, device=asked.device) for setting in settings]
     rounds = asked.rounds or (3 if asked.quick else 7)
     os.environ.pop("OMP_NUM_THREADS", None)  # contestants take the threads that they take by themselves
-    contestants = start(names)
-    results = facts(contestants, rounds)
+    contestants = start(names, asked.device)
+    results = facts(contestants, rounds, asked.device)
     which, agree = "" if "metarun" in contestants else "-1", True
     try:
         before = {name: one.peak() for name, one in contestants.items() if name != "jax"}
@@ -64,8 +71,8 @@ def main(arguments: Sequence[str]) -> int:
             keep(results, asked.json)
         if parts["scaling"]:
             pair = {name: contestants[name] for name in (f"{PEER}{which}", f"metarun{which}") if name in contestants}
-            results["scaling"] = scaling(pair, rounds)
-        if parts["overhead"] and f"metarun{which}" in contestants:
+            results["scaling"] = scaling(pair, rounds, asked.device)
+        if parts["overhead"] and asked.device == "cpu" and f"metarun{which}" in contestants:
             results["overhead"] = contestants[f"metarun{which}"].ask("overhead", steps=101 if not asked.quick else 21)[
                 0
             ]
@@ -90,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="three settings, three rounds: under a minute")
     made.add_argument("--settings", help=f"names or beginnings, with commas; all; scaling, overhead; default {USUAL}")
     made.add_argument("--only", help=f"contestants, with commas, of {', '.join(CONTESTANTS)}")
+    made.add_argument("--device", default="cpu", help="cpu, the default, or cuda")
     made.add_argument("--rounds", type=int, help="default 7, with --quick 3")
     made.add_argument("--seconds", type=float, default=0.3, help="of each contestant in a round, default 0.3")
     made.add_argument("--json", type=Path, help="where all numbers go")
@@ -97,9 +105,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def start(names: Sequence[str]) -> dict[str, Contestant]:
+def start(names: Sequence[str], device: str) -> dict[str, Contestant]:
     """The contestants that are installed."""
-    started = [Contestant(name) for name in names]
+    started = [Contestant(name, device) for name in names]
     ready = {}
     for one in started:
         try:
@@ -111,7 +119,7 @@ def start(names: Sequence[str]) -> dict[str, Contestant]:
     return ready
 
 
-def facts(contestants: dict[str, Contestant], rounds: int) -> dict[str, Any]:
+def facts(contestants: dict[str, Contestant], rounds: int, device: str) -> dict[str, Any]:
     """On what, with which versions and how it is measured."""
     cpu = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     versions = {"python": platform.python_version()}
@@ -124,6 +132,7 @@ def facts(contestants: dict[str, Contestant], rounds: int) -> dict[str, Any]:
         "command": ["scripts/bench.py", *sys.argv[1:]],
         "time": time.strftime("%Y-%m-%d %H:%M"),
         "machine": {"cpu": cpu[0] if cpu else platform.processor(), "cores": len(cpu), "load": _lines("/proc/loadavg")},
+        "device": "cpu" if device == "cpu" else cuda.get_device_name(device),
         "versions": versions,
         "git": git_state(),
         "contestants": {n: {"processes": one.size, "threads": one.threads} for n, one in contestants.items()},
@@ -183,13 +192,13 @@ def say(setting: Setting, measured: dict[str, Any]) -> bool:
     return agree
 
 
-def scaling(contestants: dict[str, Contestant], rounds: int) -> dict[str, Any]:
+def scaling(contestants: dict[str, Contestant], rounds: int, device: str) -> dict[str, Any]:
     """Cost and memory of a step against what grows."""
     found: dict[str, Any] = {}
-    for name, settings in curves().items():
+    for name, settings in curves(device).items():
         found[name] = []
         for setting in settings:
-            measured = measure(replace(setting), contestants, min(rounds, 3), 0.2)
+            measured = measure(setting, contestants, min(rounds, 3), 0.2)
             at = {"tasks": setting.tasks, "inner steps": setting.steps, "shots": setting.k_shot}[name.partition(",")[0]]
             for contestant, one in measured["contestants"].items():
                 seconds = min(each["seconds"] for each in one["rounds"])

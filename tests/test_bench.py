@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
@@ -38,6 +40,30 @@ def test_contestants_compute_the_same_loss_accuracy_and_meta_gradient(setting: S
     for name, value in ours.items():
         atol = 1e-6 if name == "accuracy" else 1e-9  # learn2learn's examples count in float32
         np.testing.assert_allclose(theirs[name], value, rtol=1e-9, atol=atol, err_msg=name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("contestant", [Metarun, Learn2learn])
+@pytest.mark.parametrize("setting", CASES, ids=lambda setting: setting.name)
+def test_a_gpu_computes_what_the_cpu_computes(setting: Setting, contestant: type) -> None:
+    here, there = contestant(setting).check(), contestant(replace(setting, device="cuda")).check()
+    for name, value in here.items():
+        np.testing.assert_allclose(there[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_without_a_gpu_none_is_measured() -> None:
+    with pytest.raises(SystemExit, match="--device cuda: torch sees no GPU here"):
+        bench.main(["--quick", "--device", "cuda"])
+
+
+def test_curves_of_a_gpu_go_to_more_tasks() -> None:
+    on_cpu, on_gpu = (settings.curves(device) for device in ("cpu", "cuda"))
+    assert max(setting.tasks for setting in on_cpu["tasks"]) == 64
+    assert [setting.tasks for setting in on_gpu["tasks, 84x84"]] == [4, 16, 64, 256, 1024]
+    assert {s.device for curve in on_gpu.values() for s in curve} == {"cuda"}
 
 
 def test_a_step_of_either_learns(doubles: None) -> None:

@@ -42,23 +42,22 @@ class Metarun:
         self.n, self.first, self.stream = setting.tasks, 0, stream(setting)
         if setting.algo == "sampling":
             return
-        self.learner = learner(setting).train(setting.use == "train")
+        self.learner = learner(setting).to(setting.device).train(setting.use == "train")
         if replayed:
             self.learner.record("replay", after=1)
         self.optims = self.learner.build_optims(partial(torch.optim.Adam, lr=OUTER_LR))
         for optim in self.optims.values():
             self.group.tie(optim)
 
-    def step(self) -> dict[str, float]:
-        """One step, as OfflineRun takes it; loss and accuracy."""
+    def step(self) -> dict[str, Tensor]:
+        """One step, as OfflineRun takes it; loss and accuracy, which nobody waits for."""
         batch = next(self.stream)
         if self.setting.algo == "sampling":
             return {}
         if self.setting.use == "train":
-            metrics = self.group.meta_step(self.learner, batch, self.optims, 0)
-            return {name: value.item() for name, value in metrics.items()}
+            return self.group.meta_step(self.learner, batch, self.optims, 0)
         scores = self.learner.evaluate(batch.tasks(*self.group.share(self.n)))
-        return {name: self.group.gathered(score, self.n).mean().item() for name, score in scores.items()}
+        return {name: self.group.gathered(score, self.n).mean() for name, score in scores.items()}
 
     def error(self) -> float:
         """How far the meta-gradient is from that of float32, relative to its length; nothing is changed."""
@@ -77,14 +76,16 @@ class Metarun:
         batch = next(stream(self.setting)).tasks(*self.group.share(self.n))
         if self.setting.use == "test":
             scores = self.learner.evaluate(batch)
-            return {name: score.mean().numpy() for name, score in scores.items()}
+            return {name: score.mean().numpy(force=True) for name, score in scores.items()}
         metrics = self.learner.meta_gradient(batch)
         if self.group.size > 1:  # which would have to be averaged
-            return {name: value.numpy() for name, value in metrics.items()}
-        gradient = {n: p.grad.numpy().copy() for n, p in self.learner.named_parameters() if p.grad is not None}
+            return {name: value.numpy(force=True) for name, value in metrics.items()}
+        named_parameters = self.learner.named_parameters()
+        gradient = {n: p.grad.numpy(force=True).copy() for n, p in named_parameters if p.grad is not None}
         self.learner.zero_grad()
         names = {ours: name for name, ours in named(self.setting).items()}
-        return {n: m.numpy() for n, m in metrics.items()} | {names[n]: grad for n, grad in gradient.items()}
+        scores = {n: m.numpy(force=True) for n, m in metrics.items()}
+        return scores | {names[n]: grad for n, grad in gradient.items()}
 
 
 def learner(setting: Setting) -> EpisodicLearner:
@@ -135,9 +136,9 @@ def batch(setting: Setting) -> Batch:
     drawn, dtype = episodes(setting), torch.get_default_dtype()
 
     def tensor(x: Floats) -> Tensor:
-        return torch.from_numpy(x).to(dtype)
+        return torch.from_numpy(x).to(setting.device, dtype)
 
-    sides = (Examples(tensor(x), torch.from_numpy(y)) for x, y in (drawn[:2], drawn[2:]))
+    sides = (Examples(tensor(x), torch.from_numpy(y).to(setting.device)) for x, y in (drawn[:2], drawn[2:]))
     return Batch(*sides, setting.n_way)
 
 
@@ -155,7 +156,8 @@ def noise_source(setting: Setting) -> ImageTasks:
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1160 * 20, 1, 28, 28), dtype=np.uint8))
     data = ImageClasses(pixels, np.arange(1161, dtype=np.int64) * 20, [f"c{i}" for i in range(1160)])
     split = dict(zip(SPLITS, (data.names[:1100], data.names[1100:1130], data.names[1130:]), strict=True))
-    return ImageTasks(data, split, EpisodePlan(shape(setting), shape(setting), 0, 0), "none", torch.device("cpu"))
+    plan = EpisodePlan(shape(setting), shape(setting), 0, 0)
+    return ImageTasks(data, split, plan, "none", torch.device(setting.device))
 
 
 def omniglot(setting: Setting) -> Any:
@@ -174,4 +176,4 @@ def omniglot(setting: Setting) -> Any:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", ["data=omniglot", *tasks])
     OmegaConf.resolve(config)
-    return build_source(config, torch.device("cpu"))
+    return build_source(config, torch.device(setting.device))

@@ -42,7 +42,7 @@ class Learn2learn:
         self.setting, self.stream = setting, stream(setting)
         if setting.algo == "sampling":
             return
-        self.net = network(setting, fresh)
+        self.net = network(setting, fresh).to(setting.device)
         first_order = setting.algo == "fomaml" or setting.use == "test"
         adapted = self.net.classifier if setting.algo == "anil" else self.net
         if setting.algo != "protonet":
@@ -72,7 +72,7 @@ class Learn2learn:
         found: dict[str, Floats] = {name: np.array(value) for name, value in self.tasks().items()}
         if self.setting.use == "train":
             parameters = named(self.net)
-            found |= {n: parameters[n].grad.numpy() / self.setting.tasks for n in weights(self.setting)}
+            found |= {n: parameters[n].grad.numpy(force=True) / self.setting.tasks for n in weights(self.setting)}
         self.stream = stream(self.setting)
         return found
 
@@ -160,7 +160,8 @@ def stream(setting: Setting) -> Iterator[Task]:
 def given(setting: Setting) -> Iterator[Task]:
     parts = (torch.from_numpy(part) for part in episodes(setting))
     dtype = torch.get_default_dtype()
-    tasks = [Task(*task) for task in zip(*(p.to(dtype) if p.is_floating_point() else p for p in parts), strict=True)]
+    whole = [part.to(setting.device, dtype if part.is_floating_point() else None) for part in parts]
+    tasks = [Task(*task) for task in zip(*whole, strict=True)]
     while True:
         yield from tasks
 
@@ -180,7 +181,7 @@ def drawn(dataset: Any, setting: Setting, rotate: bool = False) -> Iterator[Task
     taskset = l2l.data.Taskset(dataset, task_transforms=transforms)
     support = (torch.arange(setting.n_way * k) % k) < setting.k_shot
     while True:
-        x, y = taskset.sample()
+        x, y = (part.to(setting.device) for part in taskset.sample())  # as its example does
         if setting.algo == "protonet":  # as its example does
             y, order = torch.sort(y, stable=True)
             x = x[order]

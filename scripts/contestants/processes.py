@@ -27,16 +27,17 @@ class Contestant:
 
     Args:
         name: one of `CONTESTANTS`; the tasks of those called x2 are shared by two processes.
+        device: where they compute, by torch's name.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: str = "cpu") -> None:
         self.name, self.size = name, 2 if name.startswith("x2") else 1
         self.folder = tempfile.TemporaryDirectory(prefix="metarun-bench-")
         self.processes, self.pipes = [], []
         for rank in range(self.size):
             ours, theirs = FORKS.Pipe()
             shared = (rank, self.size, f"{self.folder.name}/store")
-            process = FORKS.Process(target=main, args=(theirs, name, *shared), daemon=True)
+            process = FORKS.Process(target=main, args=(theirs, name, device, *shared), daemon=True)
             process.start()
             theirs.close()
             self.processes.append(process)

@@ -25,6 +25,7 @@ class Setting:
         data: `given`, the same episodes in memory for all and in every step; `omniglot`, each draws its own from files,
             as it does in a run.
         chunk: metarun's algo.task_chunk; 0 is its own choice.
+        device: `cpu`, or a GPU by torch's name.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Setting:
     use: str = "train"
     data: str = "given"
     chunk: int = 0
+    device: str = "cpu"
 
     @property
     def channels(self) -> int:
@@ -121,9 +123,15 @@ def chosen(names: str) -> list[Setting]:
     return found
 
 
-def curves() -> dict[str, list[Setting]]:
+def curves(device: str) -> dict[str, list[Setting]]:
     """Settings whose cost shows how it grows: by what varies, from the least to the most."""
-    base = Setting("scaling", "maml", tasks=8)
+    base = Setting("scaling", "maml", tasks=8, device=device)
+    if device != "cpu":  # which hardly notices few tasks
+        sizes = {"tasks": 28, "tasks, 84x84": 84}
+        return {
+            name: [replace(base, name=f"{name} {n}", size=size, tasks=n) for n in (4, 16, 64, 256, 1024)]
+            for name, size in sizes.items()
+        }
     return {
         "tasks": [replace(base, name=f"tasks {n}", tasks=n) for n in (4, 8, 16, 32, 64)],
         "tasks, chunks of 4": [

@@ -16,17 +16,19 @@ from typing import Any
 import torch
 
 from contestants.settings import Setting
+from metarun.machine import multiply_in
 
-MATRIX = 2048
+MATRIX, OF_A_GPU = 2048, 8192
 """Rows and columns of the product that the peak is measured by."""
 
 
-def main(asked: Connection, name: str, rank: int, size: int, file: str) -> None:
+def main(asked: Connection, name: str, device: str, rank: int, size: int, file: str) -> None:
     """Answer until there is nobody who asks.
 
     Args:
         asked: dicts with what to `do`, a method of Worker, and with what arguments; a dict is the answer.
         name: one of `CONTESTANTS`.
+        device: where to compute, by torch's name.
         rank, size: of the processes that share the tasks, this one and all.
         file: through which they find each other.
     """
@@ -34,7 +36,7 @@ def main(asked: Connection, name: str, rank: int, size: int, file: str) -> None:
     if threads:
         torch.set_num_threads(threads)
     try:
-        worker = Worker(contestant, rank, size, file)
+        worker = Worker(contestant, device, rank, size, file)
     except ImportError as error:
         asked.send({"error": f"{error.name} is not installed"})
         return
@@ -53,8 +55,9 @@ def main(asked: Connection, name: str, rank: int, size: int, file: str) -> None:
 class Worker:
     """One contestant and the setting that it is at."""
 
-    def __init__(self, contestant: str, rank: int, size: int, file: str) -> None:
-        self.threads, self.group = torch.get_num_threads(), None
+    def __init__(self, contestant: str, device: str, rank: int, size: int, file: str) -> None:
+        self.threads, self.group, self.device = torch.get_num_threads(), None, torch.device(device)
+        multiply_in("float32")  # all the same: torch by itself rounds in a GPU's convolutions
         self.build = BUILDERS[contestant]
         if size > 1:
             import torch.distributed as dist
@@ -75,10 +78,11 @@ class Worker:
         rounds = check and setting.use == "train" and getattr(self.now, "precision", "float32") != "float32"
         rounded = self.now.error() if rounds else None
         self.now.step()
+        self._done()
         first = time.perf_counter() - started
         _give_back()
-        self.before = _status("VmRSS")
-        _reset_peak()
+        self.before = self._memory_now()
+        self._forget_peak()
         gradient = [float((value.astype("float64") ** 2).sum()) for name, value in check.items() if "." in name]
         scores = {name: float(value) for name, value in check.items() if "." not in name}
         found = {"scores": scores, "gradient": sum(gradient) ** 0.5, "rounded": rounded}
@@ -91,26 +95,30 @@ class Worker:
         started, cpu = time.perf_counter(), _cpu()
         for _ in range(times):
             self.now.step()
+        self._done()
         return {"seconds": (time.perf_counter() - started) / times, "cpu": (_cpu() - cpu) / times}
 
     def memory(self) -> dict[str, Any]:
-        """MiB that the setting took at most, over what the process had before."""
-        peak = _status("VmHWM")
+        """MiB that the setting took at most, of the device's memory, over what the process had before."""
+        peak = torch.cuda.max_memory_allocated() // 1024 if self.device.type == "cuda" else _status("VmHWM")
         return {"mib": None if peak is None else (peak - self.before) / 1024}
 
     def peak(self) -> dict[str, Any]:
         """GFLOP/s of a product of matrices in float32: the best of some."""
-        a, b = torch.rand(2, MATRIX, MATRIX).unbind()
+        sides = OF_A_GPU if self.device.type == "cuda" else MATRIX
+        a, b = torch.rand(2, sides, sides, device=self.device).unbind()
         if self.group:
             self.group.wait()
         seconds = []
         for _ in range(3):
+            self._done()
             started = time.perf_counter()
             a @ b
+            self._done()
             seconds.append(time.perf_counter() - started)
         return {
-            "gflops": 2 * MATRIX**3 / min(seconds) / 1e9,
-            "median": 2 * MATRIX**3 / statistics.median(seconds) / 1e9,
+            "gflops": 2 * sides**3 / min(seconds) / 1e9,
+            "median": 2 * sides**3 / statistics.median(seconds) / 1e9,
         }
 
     def count(self, setting: Setting) -> dict[str, Any]:
@@ -135,7 +143,23 @@ class Worker:
         """Seconds of a step."""
         started = time.perf_counter()
         self.now.step()
+        self._done()
         return time.perf_counter() - started
+
+    def _done(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _memory_now(self) -> int | None:
+        """KiB of the device's memory that the process has."""
+        return torch.cuda.memory_allocated() // 1024 if self.device.type == "cuda" else _status("VmRSS")
+
+    def _forget_peak(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            _reset_peak()
 
 
 def _metarun(replayed: bool, precision: str = "float32") -> Callable[..., Any]:
