@@ -136,9 +136,9 @@ def _execute(
                     run.restore()
                 log.info("going on from step %d", run.progress.step)
             stop.raise_if_made()
-            first = next(parts.source.episodes("train", 0, max(TASKS_DRAWN, run.meta_batch_size)))
-            mine = first.tasks(*group.share(run.meta_batch_size))
-            log.info("engine: %s; on %s%s", parts.learner.way(mine), parts.device, in_processes(group.size))
+            first = next(parts.source.episodes("train", 0, TASKS_DRAWN))
+            mine = -(-run.meta_batch_size // group.size)
+            log.info("engine: %s; on %s%s", parts.learner.way(first, mine), parts.device, in_processes(group.size))
             sinks += [build_logger(config, facts), ConsoleSink(screen, run.steps)]
             results["wandb_id"] = facts.wandb_id
             _show_tasks(first, parts, sinks)

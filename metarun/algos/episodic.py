@@ -106,32 +106,35 @@ class EpisodicLearner(Learner):
                     means.append(self.predict(_parameters(self), state, x))
         return Prediction(torch.stack(means), None)
 
-    def chunk(self, batch: Batch) -> int:
-        """Tasks to run at once, at most. Small tasks gain from company; on a CPU, large ones run faster one by one."""
+    def chunk(self, batch: Batch, n_tasks: int) -> int:
+        """How many of `n_tasks` tasks like those of the batch to run at once.
+
+        Small tasks gain from company; on a CPU, large ones run faster one by one.
+        """
         if self.engine == "learn2learn":
             return 1
         if self.task_chunk:
             return self.task_chunk
         if batch.query.x.device.type != "cpu":
-            return batch.n_tasks
+            return n_tasks
         inputs_per_task = (batch.support.x.numel() + batch.query.x.numel()) // batch.n_tasks
         most = CPU_INPUTS // inputs_per_task
-        if min(most, batch.n_tasks) < FEWEST and inputs_per_task > SMALL:
+        if min(most, n_tasks) < FEWEST and inputs_per_task > SMALL:
             return 1
-        chunks = -(-batch.n_tasks // most)
-        return -(-batch.n_tasks // chunks)  # what is recorded serves all chunks of one size
+        chunks = -(-n_tasks // most)
+        return -(-n_tasks // chunks)  # what is recorded serves all chunks of one size
 
-    def way(self, batch: Batch) -> str:
+    def way(self, batch: Batch, n_tasks: int) -> str:
         if self.engine == "learn2learn":
             return self.engine
-        at_once = self.chunk(batch)
-        some = f"{at_once} tasks at a time" if at_once < batch.n_tasks else "all tasks at once"
+        at_once = self.chunk(batch, n_tasks)
+        some = f"{at_once} tasks at a time" if at_once < n_tasks else "all tasks at once"
         replayed = ", replayed once they repeat" if at_once > 1 and self.recorder and self.recorder.after else ""
         return f"{self.engine}, {'task by task' if at_once == 1 else some}{replayed}"
 
     def _scores(self, batch: Batch, tasks: Callable[[Batch], Scored]) -> dict[str, Tensor]:
         """Each score of each task [B], of as many at once as `tasks` is to be given."""
-        size = self.chunk(batch)
+        size = self.chunk(batch, batch.n_tasks)
         done = [tasks(batch.tasks(first, first + size)) for first in range(0, batch.n_tasks, size)]
         if self.training and norm.running_layers(self):
             norm.update_running(self, [_join(layer) for layer in zip(*(d.statistics for d in done), strict=True)])

@@ -96,8 +96,8 @@ class Learner(nn.Module, ABC):
         """The query points of functions as they are predicted, for a picture; None where there is nothing to draw."""
         return None
 
-    def way(self, batch: Batch) -> str:
-        """How tasks like these are computed, in words."""
+    def way(self, batch: Batch, n_tasks: int) -> str:
+        """How so many tasks like these are computed, in words."""
         return self.engine
 
     def describe(self) -> dict[str, Any]:
