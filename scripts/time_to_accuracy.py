@@ -4,14 +4,18 @@ uv run --group bench python scripts/time_to_accuracy.py --json time_to_accuracy.
 uv run --group bench python scripts/time_to_accuracy.py --algos protonet --rounds 3
 
 Omniglot, 5-way 1-shot: the same classes, network, rates, tasks of a step and validation tasks, each program with the
-threads that it takes by itself. A program is ended when it is there, or after --limit seconds. With --steps the rate
-falls to 0 over so many outer steps, in both as half a cosine.
+threads that it takes by itself. They take turns from one validation to the next, so that a slow hour of the machine is
+both's; while one runs the other is stopped and its clock too. A program is ended when it is there, or after --limit
+seconds of its own. With --steps the rate falls to 0 over so many outer steps, in both as half a cosine.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -64,21 +68,16 @@ def main(arguments: Sequence[str]) -> None:
         job = JOBS[algo]._replace(steps=asked.steps)
         for number in range(asked.rounds):
             names = ["metarun", PEER] if number % 2 == 0 else [PEER, "metarun"]
+            points: dict[str, list[Point]] = {name: [] for name in names}
+            about = {"algo": algo, "job": job._asdict(), "round": number}
+            found += [about | {"contestant": name, "points": points[name]} for name in names]
+            for _ in race(algo, job, points, asked.target, asked.limit):
+                if asked.json:
+                    whole = {"command": shlex.join(["scripts/time_to_accuracy.py", *arguments]), "target": asked.target}
+                    asked.json.write_text(json.dumps(whole | {"runs": found}) + "\n")
             for name in names:
-                points = run(name, algo, job, asked.target, asked.limit)
-                kept = {"algo": algo, "job": job._asdict(), "round": number, "contestant": name, "points": points}
-                found.append(kept)
-                last = points[-1] if points else Point(asked.limit, 0, 0.0)
-                there = (
-                    f"{100 * asked.target:.0f} %"
-                    if last.accuracy >= asked.target
-                    else f"not {100 * asked.target:.0f} %"
-                )
-                console.print(f"{algo}, {name}: {there} after {last.seconds:.0f} s, {last.step} outer steps")
-            seconds = {one["contestant"]: one["points"][-1].seconds for one in found[-2:]}
-            console.print(f"{algo}: metarun {seconds[PEER] / seconds['metarun']:.2f} times as fast as {PEER}")
-            if asked.json:
-                asked.json.write_text(json.dumps({"command": sys.argv, "target": asked.target, "runs": found}))
+                console.print(f"{algo}, {name}: {outcome(points[name], asked.target)}")
+            console.print(f"{algo}: {compared(points['metarun'], points[PEER], asked.target)}")
             if asked.png:
                 draw(found, asked.target, asked.png)
 
@@ -96,25 +95,102 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def run(name: str, algo: str, job: Job, target: float, limit: float) -> list[Point]:
-    """The validations of one program, until one reaches the target."""
-    points: list[Point] = []
-    with tempfile.TemporaryDirectory(prefix="metarun-bench-") as folder:
-        started = time.perf_counter()
-        said = subprocess.PIPE if name == PEER else subprocess.DEVNULL
-        program = subprocess.Popen(command(name, algo, job, Path(folder)), stdout=said, text=True, cwd=folder)
-        try:
-            for line in lines(program, Path(folder) / "run" / "metrics.jsonl", started + limit):
-                found = json.loads(line)
-                if found.get("split", "val") == "val":
-                    points.append(Point(round(time.perf_counter() - started, 2), found["step"], found["accuracy"]))
-                    console.print(f"  {name} {points[-1].seconds:.0f} s: {100 * points[-1].accuracy:.2f} %")
-                    if found["accuracy"] >= target:
-                        break
-        finally:
-            program.send_signal(signal.SIGKILL)
-            program.wait()
-    return points
+def race(algo: str, job: Job, points: dict[str, list[Point]], target: float, limit: float) -> Iterator[None]:
+    """Run the programs named in `points` in turns, each from one validation to its next, until all have ended; what
+    they say of themselves is added to `points`, and each turn yields once."""
+    with contextlib.ExitStack() as stack:
+        programs = {name: stack.enter_context(Program(name, algo, job)) for name in points}
+        while programs:
+            for name, program in list(programs.items()):
+                point = program.turn(limit)
+                if point:
+                    points[name].append(point)
+                    console.print(f"  {name} {point.seconds:.0f} s: {100 * point.accuracy:.2f} %")
+                if not point or point.accuracy >= target:
+                    programs.pop(name).end()
+                yield
+
+
+class Program:
+    """One contestant's command, which runs during its turns only; its seconds are those of its turns."""
+
+    def __init__(self, name: str, algo: str, job: Job) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="metarun-bench-")
+        folder = Path(self.folder.name)
+        self.said = folder / "said"
+        self.file = self.said if name == PEER else folder / "run" / "metrics.jsonl"
+        self.words = command(name, algo, job, folder)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.seconds, self.read = 0.0, 0
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def turn(self, limit: float) -> Point | None:
+        """Its next validation; None where it ended, or had had its `limit` seconds, before that."""
+        started = time.perf_counter() - self.seconds
+        if self.process is None:
+            with self.said.open("wb") as said:
+                self.process = subprocess.Popen(self.words, stdout=said, cwd=self.folder.name, start_new_session=True)
+        else:
+            os.killpg(self.process.pid, signal.SIGCONT)
+        point, running = None, True
+        while point is None and running and self.seconds < limit:
+            running = self.process.poll() is None
+            time.sleep(0.1)
+            self.seconds = time.perf_counter() - started
+            point = self.validation()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGSTOP)
+        self.seconds = time.perf_counter() - started
+        return point
+
+    def validation(self) -> Point | None:
+        """What it says of itself since it was last asked, once that is a validation."""
+        text = self.file.read_bytes()[self.read :] if self.file.exists() else b""
+        for line in text.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            self.read += len(line)
+            found = json.loads(line)
+            if found.get("split", "val") == "val":
+                return Point(round(self.seconds, 2), found["step"], found["accuracy"])
+        return None
+
+    def end(self) -> None:
+        """End it with all that it started, and remove what it wrote."""
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.folder.cleanup()
+
+
+def outcome(points: Sequence[Point], target: float) -> str:
+    """How far a program came, in words."""
+    if not points:
+        return "ended before its first validation"
+    last = points[-1]
+    there = "" if last.accuracy >= target else "not "
+    return f"{there}{100 * target:.0f} % after {last.seconds:.0f} s, {last.step} outer steps"
+
+
+def compared(ours: Sequence[Point], theirs: Sequence[Point], target: float) -> str:
+    """How many times as fast metarun was there as learn2learn, in words: a bound where one of them was ended before."""
+    if not ours or not theirs:
+        return "nothing to compare: a program was ended before its first validation"
+    ratio = f"{theirs[-1].seconds / ours[-1].seconds:.2f} times as fast as {PEER}"
+    match ours[-1].accuracy >= target, theirs[-1].accuracy >= target:
+        case True, True:
+            return f"metarun {ratio}"
+        case True, False:
+            return f"metarun more than {ratio}, which was not there yet"
+        case False, True:
+            return f"metarun less than {ratio}: it was not there yet"
+        case _:
+            return f"neither reached {100 * target:.0f} %: nothing to compare"
 
 
 def command(name: str, algo: str, job: Job, folder: Path) -> list[str]:
@@ -128,23 +204,6 @@ def command(name: str, algo: str, job: Job, folder: Path) -> list[str]:
     words += [f"run.val_every={job.every}", f"run.val_tasks={job.val_tasks}", f"run.steps={job.steps or 100_000}"]
     words += ["algo.test_inner_steps=1"] if algo == "maml" else ["algo.temperature=1"]
     return [sys.executable, "-m", "metarun", *words, f"hydra.run.dir={folder}/run"]
-
-
-def lines(program: subprocess.Popen[str], file: Path, until: float) -> Iterator[str]:
-    """What a program says of itself as it says it: on its output, or in the metrics of its run."""
-    if program.stdout:
-        for line in program.stdout:
-            yield line
-            if time.perf_counter() > until:
-                return
-        return
-    read = 0
-    while program.poll() is None and time.perf_counter() < until:
-        time.sleep(0.1)
-        text = file.read_text() if file.exists() else ""
-        *whole, _ = text[read:].split("\n")
-        read += sum(len(line) + 1 for line in whole)
-        yield from whole
 
 
 def draw(found: Sequence[dict[str, Any]], target: float, out: Path) -> None:
