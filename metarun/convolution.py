@@ -18,12 +18,17 @@ from torch.autograd import Function
 from metarun import norm
 from metarun.fold import from_channels, from_rows, into_channels, into_first, into_rows
 
+ROWS = 24
+"""Images of a task from which a CPU is faster with the channels of all tasks side by side and last in memory, where a
+convolution strides; filters that the tasks share are then one copy a task. (Pooling under vmap would undo the order.)
+"""
+
 
 class Conv2d(nn.Conv2d):
     """torch's layer, with padding by zeros and no dilation.
 
     Under vmap tasks that share the filters, as they do at the first inner step, run as one larger batch, and tasks
-    with filters of their own as one grouped convolution.
+    with filters of their own, or with many images on a CPU, as one grouped convolution.
 
     Shapes: x [R, C, H, W] -> [R, out_channels, h, w].
     """
@@ -85,17 +90,18 @@ class _Convolution(Function):
 
     @staticmethod
     def vmap(info: Any, at: tuple[Any, ...], x: Tensor, w: Tensor, geometry: Geometry) -> tuple[Tensor, int]:
-        tasks = info.batch_size
-        if at[1] is None:
+        tasks, last = info.batch_size, _last(x, at[0], geometry)
+        if at[1] is None and not last:
             return from_rows(convolve(into_rows(x, at[0], tasks), w, geometry), tasks), 1
         x, w = into_channels(x, at[0], tasks), into_first(w, at[1], tasks)
+        x = x.contiguous(memory_format=torch.channels_last) if last else x
         return from_channels(convolve(x, w, geometry.times(tasks)), tasks), 1
 
 
 class _ImageGradient(Function):
     @staticmethod
     def forward(gy: Tensor, w: Tensor, geometry: Geometry, shape: Sequence[int]) -> Tensor:
-        gx: Tensor = _gradients(gy, gy.new_empty(shape), w, geometry, (True, False, False))[0]
+        gx: Tensor = _gradients(gy, _empty_as(gy, shape), w, geometry, (True, False, False))[0]
         return gx
 
     @staticmethod
@@ -115,7 +121,7 @@ class _ImageGradient(Function):
         info: Any, at: tuple[Any, ...], gy: Tensor, w: Tensor, geometry: Geometry, shape: Sequence[int]
     ) -> tuple[Tensor, int]:
         tasks, (rows, channels, *sides) = info.batch_size, shape
-        if at[1] is None:
+        if at[1] is None and not _last(gy, at[0], geometry):
             gy = into_rows(gy, at[0], tasks)
             return from_rows(image_gradient(gy, w, geometry, (rows * tasks, channels, *sides)), tasks), 1
         gy, w = into_channels(gy, at[0], tasks), into_first(w, at[1], tasks)
@@ -149,6 +155,19 @@ class _FilterGradient(Function):
         gy, x = into_channels(gy, at[0], tasks), into_channels(x, at[1], tasks)
         gw = filter_gradient(gy, x, geometry.times(tasks), (tasks * shape[0], *shape[1:]))
         return gw.reshape(tasks, *shape), 0
+
+
+def _last(x: Tensor, at: int | None, geometry: Geometry) -> bool:
+    """Whether the channels of images x, tasks at `at`, go last in memory under vmap."""
+    rows = x.shape[1] if at == 0 else x.shape[0]
+    return x.device.type == "cpu" and rows >= ROWS and max(geometry.stride) > 1
+
+
+def _empty_as(y: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor of this shape in the memory order of y, which is what torch goes by."""
+    last = y.is_contiguous(memory_format=torch.channels_last) and not y.is_contiguous()
+    order = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(tuple(shape), dtype=y.dtype, device=y.device, memory_format=order)
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from metarun import convolution
 from metarun.convolution import Conv2d, Geometry, convolve
 from metarun.functional import call
 from metarun.norm import BatchNorm, under_transform
@@ -80,7 +81,11 @@ def written_out(x: Tensor, w: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("at", [(0, 0), (0, None), (None, 0), (1, 2)])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_under_vmap_a_layer_does_for_each_task_what_it_does_for_one(at: tuple[int | None, ...], groups: int) -> None:
+@pytest.mark.parametrize("rows", [convolution.ROWS, 2])
+def test_under_vmap_a_layer_does_for_each_task_what_it_does_for_one(
+    monkeypatch: pytest.MonkeyPatch, at: tuple[int | None, ...], groups: int, rows: int
+) -> None:
+    monkeypatch.setattr(convolution, "ROWS", rows)  # with 2 images a task: one order in memory, and the other
     torch.manual_seed(0)
     layer = Conv2d(4, 6, 3, stride=2, padding=1, groups=groups)
     x, w = torch.randn(3, 2, 4, 5, 5), torch.randn(3, *layer.weight.shape)
@@ -102,3 +107,18 @@ def test_under_vmap_a_layer_does_for_each_task_what_it_does_for_one(at: tuple[in
             alone = bent(x[0 if at[0] is None else task], w[0 if at[1] is None else task])
             for one, other in zip(together, alone, strict=True):
                 torch.testing.assert_close(one[task], other)
+
+
+@pytest.mark.parametrize("at", [0, None])
+def test_gradients_keep_to_the_order_in_memory_that_many_images_of_a_task_have(at: int | None) -> None:
+    layer, x = Conv2d(4, 6, 3, stride=2, padding=1), torch.randn(3, convolution.ROWS, 4, 8, 8)
+    w = layer.weight if at is None else layer.weight.expand(3, *layer.weight.shape)
+
+    def squares(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        y = call(layer, {"weight": w, "bias": layer.bias}, x)
+        return y.square().sum(), y
+
+    with under_transform():
+        gx, y = torch.func.vmap(torch.func.grad(squares, has_aux=True), (0, at), 1)(x, w)
+    for images in (gx, y):  # [R, B, C, H, W]
+        assert images.flatten(1, 2).is_contiguous(memory_format=torch.channels_last)
