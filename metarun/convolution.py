@@ -94,7 +94,7 @@ class _Convolution(Function):
         if at[1] is None and not last:
             return from_rows(convolve(into_rows(x, at[0], tasks), w, geometry), tasks), 1
         x, w = into_channels(x, at[0], tasks), into_first(w, at[1], tasks)
-        x = x.contiguous(memory_format=torch.channels_last) if last else x
+        x = _channels_last(x) if last else x
         return from_channels(convolve(x, w, geometry.times(tasks)), tasks), 1
 
 

@@ -99,7 +99,7 @@ def race(algo: str, job: Job, points: dict[str, list[Point]], target: float, lim
     """Run the programs named in `points` in turns, each from one validation to its next, until all have ended; what
     they say of themselves is added to `points`, and each turn yields once."""
     with contextlib.ExitStack() as stack:
-        programs = {name: stack.enter_context(Program(name, algo, job)) for name in points}
+        programs = {name: stack.enter_context(contextlib.closing(Program(name, algo, job))) for name in points}
         while programs:
             for name, program in list(programs.items()):
                 point = program.turn(limit)
@@ -107,7 +107,7 @@ def race(algo: str, job: Job, points: dict[str, list[Point]], target: float, lim
                     points[name].append(point)
                     console.print(f"  {name} {point.seconds:.0f} s: {100 * point.accuracy:.2f} %")
                 if not point or point.accuracy >= target:
-                    programs.pop(name).end()
+                    programs.pop(name).close()
                 yield
 
 
@@ -122,12 +122,6 @@ class Program:
         self.words = command(name, algo, job, folder)
         self.process: subprocess.Popen[bytes] | None = None
         self.seconds, self.read = 0.0, 0
-
-    def __enter__(self) -> Program:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
     def turn(self, limit: float) -> Point | None:
         """Its next validation; None where it ended, or had had its `limit` seconds, before that."""
@@ -160,7 +154,7 @@ class Program:
                 return Point(round(self.seconds, 2), found["step"], found["accuracy"])
         return None
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End it with all that it started, and remove what it wrote."""
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
