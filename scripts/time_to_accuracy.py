@@ -4,9 +4,10 @@ uv run --group bench python scripts/time_to_accuracy.py --json time_to_accuracy.
 uv run --group bench python scripts/time_to_accuracy.py --algos protonet --rounds 3
 
 Omniglot, 5-way 1-shot: the same classes, network, rates, tasks of a step and validation tasks, each program with the
-threads that it takes by itself. They take turns from one validation to the next, so that a slow hour of the machine is
-both's; while one runs the other is stopped and its clock too. A program is ended when it is there, or after --limit
-seconds of its own. With --steps the rate falls to 0 over so many outer steps, in both as half a cosine.
+threads that it takes by itself; x2 is metarun with run.processes=2, where a step has tasks to share. They take turns
+from one validation to the next, so that a slow hour of the machine is everyone's; while one runs the others are stopped
+and their clocks too. A program is ended when it is there, or after --limit seconds of its own. With --steps the rate
+falls to 0 over so many outer steps, in all as half a cosine.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,9 @@ JOBS = {
     "protonet": Job(60, 5, 1, 0.001, 50),  # Snell 2017
 }
 
+PROGRAMS = {"metarun": [], "x2": ["run.processes=2"], PEER: []}
+"""What takes part, and what its command has of its own."""
+
 
 class Point(NamedTuple):
     """One validation: seconds since the command, outer steps, accuracy."""
@@ -64,10 +68,11 @@ def main(arguments: Sequence[str]) -> None:
     """Run what is asked for."""
     asked = parser().parse_args(arguments)
     found: list[dict[str, Any]] = []
-    for algo in asked.algos.split(","):
+    for algo in asked.algos:
         job = JOBS[algo]._replace(steps=asked.steps)
+        programs = [name for name in asked.only if name != "x2" or job.tasks > 1]
         for number in range(asked.rounds):
-            names = ["metarun", PEER] if number % 2 == 0 else [PEER, "metarun"]
+            names = programs if number % 2 == 0 else programs[::-1]
             points: dict[str, list[Point]] = {name: [] for name in names}
             about = {"algo": algo, "job": job._asdict(), "round": number}
             found += [about | {"contestant": name, "points": points[name]} for name in names]
@@ -77,7 +82,9 @@ def main(arguments: Sequence[str]) -> None:
                     asked.json.write_text(json.dumps(whole | {"runs": found}) + "\n")
             for name in names:
                 console.print(f"{algo}, {name}: {outcome(points[name], asked.target)}")
-            console.print(f"{algo}: {compared(points['metarun'], points[PEER], asked.target)}")
+            for name in names:
+                if PEER in names and name != PEER:
+                    console.print(f"{algo}: {name} {compared(points[name], points[PEER], asked.target)}")
             if asked.png:
                 draw(found, asked.target, asked.png)
 
@@ -85,7 +92,9 @@ def main(arguments: Sequence[str]) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--algos", default=",".join(JOBS), help=f"with commas; default {','.join(JOBS)}")
+    made.add_argument("--algos", type=some_of(JOBS), default=list(JOBS), help=f"with commas; default {','.join(JOBS)}")
+    every = ",".join(PROGRAMS)
+    made.add_argument("--only", type=some_of(PROGRAMS), default=list(PROGRAMS), help=f"with commas; default {every}")
     made.add_argument("--target", type=float, default=0.95, help="accuracy in validation; default 0.95")
     made.add_argument("--steps", type=int, default=0, help="over which the rate falls to 0; default: it does not")
     made.add_argument("--rounds", type=int, default=1, help="default 1")
@@ -93,6 +102,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", type=Path, help="where all numbers go")
     made.add_argument("--png", type=Path, help="where the picture goes")
     return made
+
+
+def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """The type of an option that takes names with commas between."""
+
+    def names(text: str) -> list[str]:
+        found = text.split(",")
+        if unknown := [name for name in found if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(known)}")
+        return found
+
+    return names
 
 
 def race(algo: str, job: Job, points: dict[str, list[Point]], target: float, limit: float) -> Iterator[None]:
@@ -172,19 +193,19 @@ def outcome(points: Sequence[Point], target: float) -> str:
 
 
 def compared(ours: Sequence[Point], theirs: Sequence[Point], target: float) -> str:
-    """How many times as fast metarun was there as learn2learn, in words: a bound where one of them was ended before."""
+    """How many times as fast `ours` was there as learn2learn, in words: a bound where one of them was ended before."""
     if not ours or not theirs:
-        return "nothing to compare: a program was ended before its first validation"
+        return "has nothing to compare: a program was ended before its first validation"
     ratio = f"{theirs[-1].seconds / ours[-1].seconds:.2f} times as fast as {PEER}"
     match ours[-1].accuracy >= target, theirs[-1].accuracy >= target:
         case True, True:
-            return f"metarun {ratio}"
+            return ratio
         case True, False:
-            return f"metarun more than {ratio}, which was not there yet"
+            return f"more than {ratio}, which was not there yet"
         case False, True:
-            return f"metarun less than {ratio}: it was not there yet"
+            return f"less than {ratio}: it was not there yet"
         case _:
-            return f"neither reached {100 * target:.0f} %: nothing to compare"
+            return f"has nothing to compare: neither reached {100 * target:.0f} %"
 
 
 def command(name: str, algo: str, job: Job, folder: Path) -> list[str]:
@@ -197,7 +218,7 @@ def command(name: str, algo: str, job: Job, folder: Path) -> list[str]:
     words += [f"data.train.n_way={job.ways}", f"data.train.n_query={job.queries}", f"run.meta_batch_size={job.tasks}"]
     words += [f"run.val_every={job.every}", f"run.val_tasks={job.val_tasks}", f"run.steps={job.steps or 100_000}"]
     words += ["algo.test_inner_steps=1"] if algo == "maml" else ["algo.temperature=1"]
-    return [sys.executable, "-m", "metarun", *words, f"hydra.run.dir={folder}/run"]
+    return [sys.executable, "-m", "metarun", *words, *PROGRAMS[name], f"hydra.run.dir={folder}/run"]
 
 
 def draw(found: Sequence[dict[str, Any]], target: float, out: Path) -> None:
