@@ -36,7 +36,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not norm.transformed():
             # of one task, the same operations with less around them
-            return super().forward(_channels_last(x) if x.device.type == "cpu" else x)
+            return super().forward(channels_last(x) if x.device.type == "cpu" else x)
         y = convolve(x, self.weight, Geometry(self.stride, self.padding, self.groups))  # type: ignore[arg-type]
         return y if self.bias is None else y + self.bias[:, None, None]
 
@@ -94,7 +94,7 @@ class _Convolution(Function):
         if at[1] is None and not last:
             return from_rows(convolve(into_rows(x, at[0], tasks), w, geometry), tasks), 1
         x, w = into_channels(x, at[0], tasks), into_first(w, at[1], tasks)
-        x = _channels_last(x) if last else x
+        x = channels_last(x) if last else x
         return from_channels(convolve(x, w, geometry.times(tasks)), tasks), 1
 
 
@@ -170,7 +170,7 @@ def _empty_as(y: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(tuple(shape), dtype=y.dtype, device=y.device, memory_format=order)
 
 
-def _channels_last(x: Tensor) -> Tensor:
+def channels_last(x: Tensor) -> Tensor:
     """x [R, C, H, W] with the channels of a pixel side by side in memory, as a CPU's convolutions, normalisations and
     poolings are fastest: 1.0 to 1.7 times. What follows keeps to that order by itself."""
     if x.shape[1] == 1:  # both orders are the same but for the strides, which are what layers go by

@@ -16,7 +16,7 @@ with the context managers below.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -67,19 +67,45 @@ class BatchNorm(nn.Module):
             self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.mode == "running" and not self.training and not _now.adapting:
-            return _scale_and_shift(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
+        numbers = x.numel() // x.shape[1]
+        if self._by_averages() or self._rows() is not None:
+            scale, shift = self.scale_and_shift(lambda rows: _var_mean(x[:rows]), numbers)
+            shape = (-1,) + (1,) * (x.dim() - 2)
+            return x * scale.reshape(shape) + shift.reshape(shape)
         if self.mode == "running" and _now.recorded is not None:
-            var, mean = _var_mean(x.detach())
-            _now.recorded.append((mean, var * (x.numel() / (x.numel() - mean.numel()))))  # unbiased, as torch does
-        if self.mode == "support" and _now.support_rows is not None:
-            var, mean = _var_mean(x[: _now.support_rows])
-        elif _now.under_transform or (_now.twice and x.numel() >= LARGE):
+            self._record(*_var_mean(x.detach()), numbers)
+        if _now.under_transform or (_now.twice and x.numel() >= LARGE):
             return standardise(x, self.weight, self.bias, self.eps)
+        weight = self.weight.contiguous()  # of others torch's gradients are wrong, see standardise.py
+        return F.batch_norm(x, None, None, weight, self.bias, training=True, eps=self.eps)
+
+    def scale_and_shift(
+        self, moments: Callable[[int | None], tuple[Tensor, Tensor]], numbers: int
+    ) -> tuple[Tensor, Tensor]:
+        """What normalised outputs are made by here and now: a factor and a summand [C] each.
+
+        Args:
+            moments: variance and mean [C] of the first so many rows of the batch, or with None of all.
+            numbers: of each channel in the batch.
+        """
+        if self._by_averages():
+            var, mean = self.running_var, self.running_mean
         else:
-            weight = self.weight.contiguous()  # of others torch's gradients are wrong, see standardise.py
-            return F.batch_norm(x, None, None, weight, self.bias, training=True, eps=self.eps)
-        return _scale_and_shift(x, mean, var, self.weight, self.bias, self.eps)
+            var, mean = moments(self._rows())
+            self._record(var, mean, numbers)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return scale, self.bias - mean * scale
+
+    def _by_averages(self) -> bool:
+        return self.mode == "running" and not self.training and not _now.adapting
+
+    def _rows(self) -> int | None:
+        """How many rows the statistics are of, where they are not of all."""
+        return _now.support_rows if self.mode == "support" else None
+
+    def _record(self, var: Tensor, mean: Tensor, numbers: int) -> None:
+        if self.mode == "running" and _now.recorded is not None:
+            _now.recorded.append((mean.detach(), var.detach() * (numbers / (numbers - 1))))  # unbiased, as torch does
 
 
 @dataclass
@@ -174,9 +200,3 @@ def uses_support_statistics(module: nn.Module) -> bool:
 
 def _var_mean(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.var_mean(x, dim=[d for d in range(x.dim()) if d != 1], unbiased=False)
-
-
-def _scale_and_shift(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    scale = weight * torch.rsqrt(var + eps)
-    shape = (-1,) + (1,) * (x.dim() - 2)
-    return x * scale.reshape(shape) + (bias - mean * scale).reshape(shape)

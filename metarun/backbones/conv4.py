@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from metarun.convolution import Conv2d
 from metarun.norm import batch_norm
+from metarun.stem import first_block, in_pieces
 
 
 class Conv4(nn.Module):
@@ -66,8 +67,12 @@ class Conv4(nn.Module):
         self.out_features = hidden if self.average else hidden * height * width
 
     def feature_map(self, x: Tensor) -> Tensor:
-        features: Tensor = self.blocks(x)
-        return features
+        layers = tuple(self.blocks)
+        if in_pieces(first := layers[:3], x):
+            x, layers = first_block(x, *first), layers[3:]
+        for layer in layers:
+            x = layer(x)
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.feature_map(x)
