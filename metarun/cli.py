@@ -28,7 +28,8 @@ def command(arguments: Sequence[str]) -> int:
     sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
         if int(os.environ.get("RANK", 0)) > 0:  # whatever was typed: the first process of the run tells
-            from metarun.sharing import work
+            with machine.lasting():
+                from metarun.sharing import work
 
             return work()
         if arguments and _is_word(arguments[0]):
@@ -74,7 +75,7 @@ def _hydra(arguments: Sequence[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from metarun import launch, names, schema
+    from metarun import launch, machine, names, schema
     from metarun.errors import ConfigError
 
     _check_flags(arguments)
@@ -97,7 +98,8 @@ def _hydra(arguments: Sequence[str]) -> int:
         print("hydra/launcher has no effect without -m")
 
     def job(config: Any) -> float | None:
-        from metarun.job import run_new
+        with machine.lasting():
+            from metarun.job import run_new
 
         if search:
             from metarun.search import wait_for_others

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import itertools
 import os
 import tempfile
@@ -68,6 +70,19 @@ def wait_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Imports inside stay for good: Python looks for no garbage among them, then (a sixth of their time) or later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():  # the first time: garbage that came since would stay as well
+            gc.freeze()
+            atexit.register(gc.unfreeze)  # what is not taken down at the end is called a leak by triton
+        gc.enable()
 
 
 def jobs_at_once(jobs: int, threads: int | None, cores: int, gpus: int) -> int:

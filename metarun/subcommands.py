@@ -187,7 +187,10 @@ def _resume(parser: _Parser, arguments: Sequence[str]) -> int:
         "overrides", nargs="*", metavar="KEY=VALUE", help="of device, threads, run.processes: what is different now"
     )
     asked = parser.parse_args(arguments)
-    from metarun.resume import resume
+    from metarun import machine
+
+    with machine.lasting():
+        from metarun.resume import resume
 
     return resume(asked.run, asked.overrides)
 

@@ -60,6 +60,23 @@ def test_threads_wait_briefly_unless_the_user_said_how(
     assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
+def test_imports_are_never_looked_through_for_garbage_and_what_comes_after_is() -> None:
+    told = """if True:
+        import gc
+        from metarun import machine
+        with machine.lasting():
+            assert not gc.isenabled()
+            made = [[] for _ in range(10_000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 10_000
+        frozen = gc.get_freeze_count()
+        with machine.lasting():
+            more = [[] for _ in range(10_000)]
+        assert gc.get_freeze_count() == frozen
+    """
+    subprocess.run([sys.executable, "-c", told], check=True, timeout=60)
+
+
 def test_a_run_leaves_every_file_and_says_where(tmp_path: Path, cache: Path) -> None:
     code, out, error = metarun(*TINY, cwd=tmp_path, cache=cache)
     assert (code, error) == (0, "")

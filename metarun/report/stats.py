@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special  # not scipy.stats, which takes half a second to import
 
 from metarun.report.words import plain
 
@@ -33,6 +32,8 @@ class Estimate:
 
 def estimate(scores: NDArray[np.floating[Any]]) -> Estimate:
     """The mean of per-task scores [n]; the interval is infinite for a single task."""
+    from scipy import special  # takes half a second to import: not at the start of a run
+
     n = len(scores)
     values = np.asarray(scores, np.float64)
     half = special.stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
@@ -58,6 +59,8 @@ class Difference:
 
 def paired(scores: NDArray[np.floating[Any]], reference: NDArray[np.floating[Any]]) -> Difference:
     """`scores` less `reference`, both [n], task by task: the paired t-test."""
+    from scipy import special
+
     differences = np.asarray(scores, np.float64) - np.asarray(reference, np.float64)
     found = estimate(differences)
     error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else np.inf
