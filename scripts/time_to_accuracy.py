@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
             points: dict[str, list[Point]] = {name: [] for name in names}
             about = {"algo": algo, "job": job._asdict(), "round": number}
             found += [about | {"contestant": name, "points": points[name]} for name in names]
-            for _ in race(algo, job, points, asked.target, asked.limit):
+            for _ in race(algo, job, number, points, asked.target, asked.limit):
                 if asked.json:
                     whole = {"command": shlex.join(["scripts/time_to_accuracy.py", *arguments]), "target": asked.target}
                     asked.json.write_text(json.dumps(whole | {"runs": found}) + "\n")
@@ -116,11 +116,11 @@ def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
     return names
 
 
-def race(algo: str, job: Job, points: dict[str, list[Point]], target: float, limit: float) -> Iterator[None]:
+def race(algo: str, job: Job, seed: int, points: dict[str, list[Point]], target: float, limit: float) -> Iterator[None]:
     """Run the programs named in `points` in turns, each from one validation to its next, until all have ended; what
     they say of themselves is added to `points`, and each turn yields once."""
     with contextlib.ExitStack() as stack:
-        programs = {name: stack.enter_context(contextlib.closing(Program(name, algo, job))) for name in points}
+        programs = {name: stack.enter_context(contextlib.closing(Program(name, algo, job, seed))) for name in points}
         while programs:
             for name, program in list(programs.items()):
                 point = program.turn(limit)
@@ -135,12 +135,12 @@ def race(algo: str, job: Job, points: dict[str, list[Point]], target: float, lim
 class Program:
     """One contestant's command, which runs during its turns only; its seconds are those of its turns."""
 
-    def __init__(self, name: str, algo: str, job: Job) -> None:
+    def __init__(self, name: str, algo: str, job: Job, seed: int) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="metarun-bench-")
         folder = Path(self.folder.name)
         self.said = folder / "said"
         self.file = self.said if name == PEER else folder / "run" / "metrics.jsonl"
-        self.words = command(name, algo, job, folder)
+        self.words = command(name, algo, job, seed, folder)
         self.process: subprocess.Popen[bytes] | None = None
         self.seconds, self.read = 0.0, 0
 
@@ -193,28 +193,41 @@ def outcome(points: Sequence[Point], target: float) -> str:
 
 
 def compared(ours: Sequence[Point], theirs: Sequence[Point], target: float) -> str:
-    """How many times as fast `ours` was there as learn2learn, in words: a bound where one of them was ended before."""
+    """How many times as fast `ours` was there as learn2learn, in words: a bound where one of them was ended before.
+
+    At which validation a noisy curve crosses the target is chance; the time of as many outer steps is not.
+    """
     if not ours or not theirs:
         return "has nothing to compare: a program was ended before its first validation"
+    alike = min(len(ours), len(theirs)) - 1  # both validate every so many steps
+    equal = f"{ours[alike].step} outer steps: {theirs[alike].seconds / ours[alike].seconds:.2f} times"
     ratio = f"{theirs[-1].seconds / ours[-1].seconds:.2f} times as fast as {PEER}"
     match ours[-1].accuracy >= target, theirs[-1].accuracy >= target:
         case True, True:
-            return ratio
+            said = ratio
         case True, False:
-            return f"more than {ratio}, which was not there yet"
+            said = f"more than {ratio}, which was not there yet"
         case False, True:
-            return f"less than {ratio}: it was not there yet"
+            said = f"less than {ratio}: it was not there yet"
         case _:
-            return f"has nothing to compare: neither reached {100 * target:.0f} %"
+            said = f"has nothing to compare: neither reached {100 * target:.0f} %"
+    return f"{said} ({equal})"
 
 
-def command(name: str, algo: str, job: Job, folder: Path) -> list[str]:
-    """What a user would type."""
+def command(name: str, algo: str, job: Job, seed: int, folder: Path) -> list[str]:
+    """What a user would type; learn2learn's script draws weights and tasks anew each time."""
     if name == PEER:
         numbers = [job.ways, job.queries, job.tasks, job.rate, job.every, job.val_tasks, job.steps]
         return [sys.executable, str(SCRIPTS / "contestants" / "peer_run.py"), algo, *map(str, numbers)]
     schedule = "cosine" if job.steps else "constant"
-    words = [f"algo={algo}", "data=omniglot", f"optim/schedule={schedule}", f"optim.lr={job.rate}", "logger=none"]
+    words = [
+        f"algo={algo}",
+        "data=omniglot",
+        f"seed={seed}",
+        f"optim/schedule={schedule}",
+        f"optim.lr={job.rate}",
+        "logger=none",
+    ]
     words += [f"data.train.n_way={job.ways}", f"data.train.n_query={job.queries}", f"run.meta_batch_size={job.tasks}"]
     words += [f"run.val_every={job.every}", f"run.val_tasks={job.val_tasks}", f"run.steps={job.steps or 100_000}"]
     words += ["algo.test_inner_steps=1"] if algo == "maml" else ["algo.temperature=1"]
