@@ -32,6 +32,7 @@ def in_pieces(layers: tuple[nn.Module, ...], x: Tensor) -> TypeGuard[Block]:
     convolution, normalise, pool = layers
     return (
         isinstance(convolution, Conv2d)
+        and convolution.bias is None
         and convolution.stride == (1, 1)
         and convolution.kernel_size == tuple(2 * int(edge) + 1 for edge in convolution.padding)
         and x.numel() * convolution.out_channels > 2 * PIECE
@@ -49,7 +50,8 @@ def first_block(x: Tensor, convolution: Conv2d, normalise: BatchNorm, pool: nn.M
         mean = patches.mean(1)
         centred = patches - mean[:, None]
         covariance = centred @ centred.T / patches.shape[1]
-        return ((filters @ covariance) * filters).sum(1), filters @ mean
+        var = ((filters @ covariance) * filters).sum(1).clamp_min(0)  # which rounding may leave below
+        return var, filters @ mean
 
     scale, shift = normalise.scale_and_shift(moments, x.numel())
     scaled = convolution.weight * scale[:, None, None, None]  # before pooling: a negative factor turns it round

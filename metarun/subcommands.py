@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from metarun import machine
 from metarun.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def _data(parser: _Parser, arguments: Sequence[str]) -> int:
 
 
 def _eval(parser: _Parser, arguments: Sequence[str]) -> int:
-    from metarun.eval import eval_command
+    with machine.lasting():
+        from metarun.eval import eval_command
 
     return eval_command(parser, arguments, _wide())
 
@@ -187,8 +189,6 @@ def _resume(parser: _Parser, arguments: Sequence[str]) -> int:
         "overrides", nargs="*", metavar="KEY=VALUE", help="of device, threads, run.processes: what is different now"
     )
     asked = parser.parse_args(arguments)
-    from metarun import machine
-
     with machine.lasting():
         from metarun.resume import resume
 

@@ -79,6 +79,18 @@ def test_in_float32_it_is_no_further_from_float64_than_the_layers() -> None:
 
 
 @pytest.mark.usefixtures("small_pieces")
+def test_filters_that_see_only_rounding_of_large_numbers_give_numbers() -> None:
+    """Of a smooth hill 10,000 high the differences of differences vary by less than float32 can tell."""
+    slope = torch.sin(torch.linspace(0, torch.pi, 120)).square()
+    x = 1e4 * torch.outer(slope, slope).expand(2, 1, 120, 120) * torch.tensor([1.0, 1.5]).reshape(2, 1, 1, 1)
+    made, second = Conv4((1, 120, 120), "transductive", hidden=8), torch.tensor([1.0, -2.0, 1.0])
+    with torch.no_grad():
+        made.blocks[0].weight.copy_(torch.outer(second, second) * torch.arange(1, 9).reshape(8, 1, 1, 1))
+    assert stem.in_pieces(tuple(made.blocks)[:3], x)
+    assert torch.isfinite(made(x)).all()
+
+
+@pytest.mark.usefixtures("small_pieces")
 def test_only_what_gains_goes_in_pieces() -> None:
     first = tuple(network("transductive").blocks)[:3]
     assert stem.in_pieces(first, strokes(7))
