@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from metarun import machine
+
 HERE = Path(__file__).resolve().parent
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if (path / "config.yaml").is_file())
 """The shipped settings: inside an installed package, beside it in a checkout."""
@@ -21,7 +23,6 @@ def main() -> None:
 
 def command(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 130 or 143 interrupted."""
-    from metarun import machine
     from metarun.errors import ConfigError, Refused
 
     machine.wait_briefly()
@@ -75,7 +76,7 @@ def _hydra(arguments: Sequence[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from metarun import launch, machine, names, schema
+    from metarun import launch, names, schema
     from metarun.errors import ConfigError
 
     _check_flags(arguments)

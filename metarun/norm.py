@@ -72,8 +72,7 @@ class BatchNorm(nn.Module):
             scale, shift = self.scale_and_shift(lambda rows: _var_mean(x[:rows]), numbers)
             shape = (-1,) + (1,) * (x.dim() - 2)
             return x * scale.reshape(shape) + shift.reshape(shape)
-        if self.mode == "running" and _now.recorded is not None:
-            self._record(*_var_mean(x.detach()), numbers)
+        self._record(lambda: _var_mean(x.detach()), numbers)
         if _now.under_transform or (_now.twice and x.numel() >= LARGE):
             return standardise(x, self.weight, self.bias, self.eps)
         weight = self.weight.contiguous()  # of others torch's gradients are wrong, see standardise.py
@@ -92,7 +91,7 @@ class BatchNorm(nn.Module):
             var, mean = self.running_var, self.running_mean
         else:
             var, mean = moments(self._rows())
-            self._record(var, mean, numbers)
+            self._record(lambda: (var, mean), numbers)
         scale = self.weight * torch.rsqrt(var + self.eps)
         return scale, self.bias - mean * scale
 
@@ -103,9 +102,11 @@ class BatchNorm(nn.Module):
         """How many rows the statistics are of, where they are not of all."""
         return _now.support_rows if self.mode == "support" else None
 
-    def _record(self, var: Tensor, mean: Tensor, numbers: int) -> None:
+    def _record(self, moments: Callable[[], tuple[Tensor, Tensor]], numbers: int) -> None:
+        """Hand on the variance and mean of a batch, where somebody collects them."""
         if self.mode == "running" and _now.recorded is not None:
-            _now.recorded.append((mean.detach(), var.detach() * (numbers / (numbers - 1))))  # unbiased, as torch does
+            var, mean = (moment.detach() for moment in moments())
+            _now.recorded.append((mean, var * (numbers / (numbers - 1))))  # unbiased, as torch does
 
 
 @dataclass

@@ -65,5 +65,6 @@ def _patches(x: Tensor, down: int, right: int) -> Tensor:
     """What each place of filters so large sees of images x [R, H, W] and zeros around: [down * right, R * H * W]."""
     height, width = x.shape[1:]
     x = F.pad(x, (right // 2, right // 2, down // 2, down // 2))
+    # F.unfold takes five times as long
     views = [x[:, i : i + height, j : j + width] for i in range(down) for j in range(right)]
     return torch.stack(views).flatten(1)

@@ -220,18 +220,11 @@ def command(name: str, algo: str, job: Job, seed: int, folder: Path) -> list[str
         numbers = [job.ways, job.queries, job.tasks, job.rate, job.every, job.val_tasks, job.steps]
         return [sys.executable, str(SCRIPTS / "contestants" / "peer_run.py"), algo, *map(str, numbers)]
     schedule = "cosine" if job.steps else "constant"
-    words = [
-        f"algo={algo}",
-        "data=omniglot",
-        f"seed={seed}",
-        f"optim/schedule={schedule}",
-        f"optim.lr={job.rate}",
-        "logger=none",
-    ]
+    words = [f"algo={algo}", "data=omniglot", f"optim/schedule={schedule}", f"optim.lr={job.rate}", "logger=none"]
     words += [f"data.train.n_way={job.ways}", f"data.train.n_query={job.queries}", f"run.meta_batch_size={job.tasks}"]
     words += [f"run.val_every={job.every}", f"run.val_tasks={job.val_tasks}", f"run.steps={job.steps or 100_000}"]
     words += ["algo.test_inner_steps=1"] if algo == "maml" else ["algo.temperature=1"]
-    return [sys.executable, "-m", "metarun", *words, *PROGRAMS[name], f"hydra.run.dir={folder}/run"]
+    return [sys.executable, "-m", "metarun", *words, *PROGRAMS[name], f"seed={seed}", f"hydra.run.dir={folder}/run"]
 
 
 def draw(found: Sequence[dict[str, Any]], target: float, out: Path) -> None:
