@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     for algo in asked.algos:
         job = JOBS[algo]._replace(steps=asked.steps)
         programs = [name for name in asked.only if name != "x2" or job.tasks > 1]
-        for number in range(asked.rounds):
+        for number in range(asked.first, asked.first + asked.rounds):
             names = programs if number % 2 == 0 else programs[::-1]
             points: dict[str, list[Point]] = {name: [] for name in names}
             about = {"algo": algo, "job": job._asdict(), "round": number}
@@ -98,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--target", type=float, default=0.95, help="accuracy in validation; default 0.95")
     made.add_argument("--steps", type=int, default=0, help="over which the rate falls to 0; default: it does not")
     made.add_argument("--rounds", type=int, default=1, help="default 1")
+    made.add_argument("--first", type=int, default=0, help="number of the first round, metarun's seed in it; default 0")
     made.add_argument("--limit", type=float, default=3600, help="seconds of a program; default 3600")
     made.add_argument("--json", type=Path, help="where all numbers go")
     made.add_argument("--png", type=Path, help="where the picture goes")
