@@ -123,6 +123,8 @@ def _prepare(config: DictConfig, name: str, screen: Console) -> None:
 
 
 def _show(config: DictConfig, name: str, split: str | None, n_tasks: int, out: Path, screen: Console) -> None:
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
     from metarun.report.pictures import episode_picture
 
     source = _open(config)
