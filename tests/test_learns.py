@@ -20,7 +20,6 @@ PROCESSES = ("cnp", "np", "anp")
 STEPS = {  # running averages need longer; what sees no tasks in training, or is good from the start, as well
     "protonet": 150,
     "r2d2": 150,
-    "metaoptnet": 150,
     "simpleshot": 200,
     "baseline": 200,
     "baseline_pp": 200,
@@ -31,9 +30,10 @@ STEPS = {  # running averages need longer; what sees no tasks in training, or is
     "reptile": 120,
 }
 SMALL_NET = ["backbone=conv4_strided", "optim.lr=0.003"]
+FEW_INNER = ["algo.inner_steps=3", "algo.test_inner_steps=3"]
 IMAGES = [*SMALL_NET, "run.meta_batch_size=64"]
 EXTRA = {
-    "protonet": ["data.train.n_query=5"],
+    "protonet": [*SMALL_NET, "data.train.n_query=5"],
     "matchingnet": SMALL_NET,
     "r2d2": SMALL_NET,
     "relationnet": SMALL_NET,
@@ -45,8 +45,10 @@ EXTRA = {
     "distill": IMAGES,
     "cavia": ["algo.inner_lr=30", "optim.lr=0.01"],
     "meta_baseline": [*SMALL_NET, "algo.batch_size=64"],
-    "minibatch_prox": ["optim.lr=0.01"],
-    "reptile": ["data.train.n_query=1", "algo.test_inner_steps=20"],
+    "minibatch_prox": ["algo.inner_steps=5", "algo.test_inner_steps=5", "optim.lr=0.01", "run.meta_batch_size=4"],
+    "reptile": ["algo.inner_steps=4", "algo.test_inner_steps=15", "data.train.n_query=1", "run.meta_batch_size=4"],
+    "imaml": [*FEW_INNER, "algo.cg_steps=2"],
+    "maml_pp": [*FEW_INNER, "run.meta_batch_size=4"],
 }
 
 
@@ -69,7 +71,7 @@ def test_it_learns(settings: Callable[..., DictConfig], algo: str, bn: str) -> N
     config = settings(*small)
     parts = parts_of(config)
 
-    before, after = before_and_after(parts, steps, config.run.meta_batch_size, 60, "accuracy")
+    before, after = before_and_after(parts, steps, config.run.meta_batch_size, 60, 20, "accuracy")
     assert stats.ttest_1samp(after, 0.2, alternative="greater").pvalue < 1e-4
     assert stats.ttest_rel(after, before, alternative="greater").pvalue < 1e-4
 
@@ -81,17 +83,17 @@ def test_it_learns_functions(settings: Callable[..., DictConfig], algo: str) -> 
     network = ["algo.width=32"] if algo in PROCESSES else ["backbone.widths=[40,40]"]
     small = ["data.k_shot=10", "data.n_query=20", "run.steps=200", *network, *faster]
     parts = parts_of(settings(f"algo={algo}", "data=sinusoid", *small))
-    before, after = before_and_after(parts, 200, 8, 300, "mse")
+    before, after = before_and_after(parts, 200, 8, 300, 100, "mse")
     assert stats.ttest_rel(after, before, alternative="less").pvalue < 1e-4
 
 
 def before_and_after(
-    parts: Parts, steps: int, meta_batch_size: int, n_tasks: int, score: str
+    parts: Parts, steps: int, meta_batch_size: int, n_tasks: int, at_once: int, score: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The score of so many test tasks before and after so many outer steps."""
+    """The score of so many test tasks, so many at once, before and after so many outer steps."""
 
     def tested() -> np.ndarray:
-        return evaluate(parts.learner, parts.source, "test", n_tasks, 10, StopRequest())[score]
+        return evaluate(parts.learner, parts.source, "test", n_tasks, at_once, StopRequest())[score]
 
     before = tested()
     stream = parts.learner.train().train_stream(parts.source, 0, meta_batch_size)

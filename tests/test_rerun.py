@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,19 @@ task_chunk: 0
 """
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    assert metarun(*TINY, "hydra.run.dir=r", cwd=folder, cache=cache)[0] == 0
+    return folder / "r"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """The folder `r` of a finished run, to be changed."""
+    return shutil.copytree(finished, tmp_path / "r")
+
+
 def edit(path: Path, *changes: tuple[str, str]) -> None:
     text = path.read_text()
     for old, new in changes:
@@ -44,16 +58,18 @@ def test_a_rerun_gives_the_same_numbers_in_a_folder_of_its_own(tmp_path: Path, c
     assert (results_of(tmp_path / "other")["seed"], results_of(tmp_path / "other")["algo"]) == (4, "fomaml")
 
 
-def test_a_default_that_has_changed_since_keeps_its_value_of_then(tmp_path: Path, cache: Path) -> None:
-    assert metarun(*TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)[0] == 0
-    saved = tmp_path / "r" / ".hydra" / "config.yaml"
-    edit(saved, ("inner_lr: 0.4", "inner_lr: 0.25"), ("eps: 1.0e-08", "eps: 1.0e-06\n  forgotten: 3"))
-    arguments, notes = rerun_arguments(tmp_path / "r", [], CONF)
+def test_a_default_that_has_changed_since_keeps_its_value_of_then(run: Path) -> None:
+    edit(
+        run / ".hydra" / "config.yaml",
+        ("inner_lr: 0.4", "inner_lr: 0.25"),
+        ("eps: 1.0e-08", "eps: 1.0e-06\n  forgotten: 3"),
+    )
+    arguments, notes = rerun_arguments(run, [], CONF)
     assert arguments[-2:] == ["algo.inner_lr=0.25", "optim.eps=1e-06"]
     assert "algo.inner_lr=0.25 as then; the default is 0.4 now" in notes
     assert "optim.forgotten=3 then; there is no such setting now" in notes
     assert "optim.forgotten=3" not in " ".join(arguments)
-    arguments, notes = rerun_arguments(tmp_path / "r", ["algo=anil"], CONF)  # another algorithm has its own defaults
+    arguments, notes = rerun_arguments(run, ["algo=anil"], CONF)  # another algorithm has its own defaults
     assert not any("inner_lr" in text for text in [*arguments, *notes])
 
 
@@ -97,19 +113,17 @@ def test_the_same_code_has_nothing_to_say(monkeypatch: pytest.MonkeyPatch) -> No
         ([], "rerun: the following arguments are required: RUN"),
     ],
 )
-def test_wrong_input_ends_with_2(tmp_path: Path, cache: Path, typed: list[str], message: str) -> None:
-    assert metarun(*TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)[0] == 0
-    code, _, error = metarun("rerun", *typed, cwd=tmp_path, cache=cache)
+def test_wrong_input_ends_with_2(run: Path, cache: Path, typed: list[str], message: str) -> None:
+    code, _, error = metarun("rerun", *typed, cwd=run.parent, cache=cache)
     assert code == 2
     assert message in error
 
 
-def test_a_choice_that_is_gone_is_named(tmp_path: Path, cache: Path) -> None:
-    assert metarun(*TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)[0] == 0
-    results = json.loads((tmp_path / "r" / "results.json").read_text())
+def test_a_choice_that_is_gone_is_named(run: Path, cache: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
     results["overrides"] = ["algo=gone", *results["overrides"]]
-    (tmp_path / "r" / "results.json").write_text(json.dumps(results))
-    code, _, error = metarun("rerun", "r", cwd=tmp_path, cache=cache)
+    (run / "results.json").write_text(json.dumps(results))
+    code, _, error = metarun("rerun", "r", cwd=run.parent, cache=cache)
     assert code == 2
     assert "the run's settings no longer compose: " in error
     assert "gone" in error
