@@ -34,7 +34,7 @@ from metarun.run.record import git_state, write_json
 LOSSES, GRADIENTS = 1e-4, 1e-2
 """How far losses and the lengths of meta-gradients may be apart, relative to the first contestant's, in float32."""
 
-NOT_BY_DEFAULT, IN_QUICK = ("plain-1", "tf32", "bf16"), [PEER, "metarun", "plain", "x2"]
+NOT_BY_DEFAULT, IN_QUICK = ("plain-1", "tf32", "bf16"), [PEER, "metarun", "x2"]
 ON_A_GPU = [PEER, "metarun", "plain", "tf32", "torchopt"]
 PACKAGES = ("torch", "learn2learn", "torchopt", "jax", "numpy", "metarun")
 console = Console(highlight=False, width=150)
