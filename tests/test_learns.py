@@ -33,7 +33,7 @@ SMALL_NET = ["backbone=conv4_strided", "optim.lr=0.003"]
 FEW_INNER = ["algo.inner_steps=3", "algo.test_inner_steps=3"]
 IMAGES = [*SMALL_NET, "run.meta_batch_size=64"]
 EXTRA = {
-    "protonet": [*SMALL_NET, "data.train.n_query=5"],
+    "protonet": ["data.train.n_query=5"],
     "matchingnet": SMALL_NET,
     "r2d2": SMALL_NET,
     "relationnet": SMALL_NET,

@@ -68,7 +68,10 @@ def test_the_first_tasks_are_drawn_with_the_names_of_their_classes(photos: Path,
         (["data", "prepare", "mini_imagenet"], "no mini_imagenet in"),
         (["data", "prepare", "folder"], "needs data.path=FOLDER"),
         (["data", "prepare", "glyphs", "data.alphabet=3"], "there is no setting data.alphabet; did you mean"),
-        (["data", "show", "glyphs", "--out", "no/such/x.png"], "x.png: there is no folder no/such"),
+        (
+            ["data", "show", "glyphs", "--out", "no/such/x.png"],
+            "cannot write no/such/x.png: there is no folder no/such",
+        ),
         (
             ["algo=maml", "data=folder", "data.path=photos", "logger=none"],
             "split 'val' has 3. Set data.n_way=3 or less",

@@ -49,6 +49,8 @@ def test_the_same_command_again_runs_only_what_is_missing(tmp_path: Path, cache:
         (folder / "results.json").stat().st_mtime_ns > old
         for folder, old in zip(jobs_of(tmp_path), written, strict=True)
     )
+    assert metarun("-m", *TINY, "seed=0,1", "algo.inner_lr=0.1", cwd=tmp_path, cache=cache)[0] == 0
+    assert len(jobs_of(tmp_path)) == 4
 
 
 def test_a_killed_sweep_repeated_loses_no_finished_job_and_resumes_the_other(tmp_path: Path, cache: Path) -> None:
