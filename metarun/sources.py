@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import inspect
+import io
 import json
 import time
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from metarun.errors import ConfigError
 from metarun.explain import explain
 from metarun.help import meaning
 from metarun.report.console import messages
+from metarun.report.files import write
 from metarun.report.listing import size
 
 
@@ -132,10 +134,9 @@ def _show(config: DictConfig, name: str, split: str | None, n_tasks: int, out: P
     picture = episode_picture(next(source.episodes(split, 0, n_tasks)), n_tasks)
     if picture is None:
         raise ConfigError(f"the inputs of {name} are no images: {source.info.input_shape}")
-    try:
-        picture.save(out, "PNG")
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    write(out, file.getvalue())
     screen.print(f"the first {n_tasks} {split} tasks of {name}: {out}", markup=False)
     for index in range(n_tasks if hasattr(source, "labels") else 0):
         listed = ", ".join(f"{label} {text}" for label, text in enumerate(source.labels(split, index)))
