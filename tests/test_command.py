@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from commands import TINY, lines_of, metarun, results_of, start, wait_for_step
 from conftest import SMALL
 
 from metarun.cli import command
-
-TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
-
-
-def start(*arguments: str, cwd: Path, cache: Path, **environment: str | None) -> subprocess.Popen[str]:
-    env = {**os.environ, "METARUN_CACHE": str(cache), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
-    env = {name: value for name, value in env.items() if value is not None}
-    return subprocess.Popen(
-        [sys.executable, "-m", "metarun", *arguments],
-        cwd=cwd, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
-    )  # fmt: skip
-
-
-def metarun(*arguments: str, cwd: Path, cache: Path, **environment: str | None) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a finished command."""
-    process = start(*arguments, cwd=cwd, cache=cache, **environment)
-    out, error = process.communicate(timeout=120)
-    return process.returncode, out, error
-
-
-def results_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "results.json").read_text())
-
-
-def lines_of(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what depends on the clock."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "tasks_per_second")} for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +47,7 @@ def test_imports_are_never_looked_through_for_garbage_and_what_comes_after_is() 
 
 
 def test_a_run_leaves_every_file_and_says_where(tmp_path: Path, cache: Path) -> None:
-    code, out, error = metarun(*TINY, cwd=tmp_path, cache=cache)
+    code, out, error = metarun(*TINY, cwd=tmp_path, cache=cache, fresh=True)
     assert (code, error) == (0, "")
     (folder,) = tmp_path.glob("outputs/*/*-maml-glyphs-5w1s-transductive-s0-*")
     for name in (
@@ -149,17 +118,6 @@ def test_a_killed_run_resumes_to_the_same_numbers_bit_for_bit(tmp_path: Path, ca
     assert results_of(tmp_path / "whole")["test"] == results_of(tmp_path / "killed")["test"]
     whole, killed = (torch.load(tmp_path / name / "checkpoints" / "last.pt")["learner"] for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
-
-
-def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
-    for _ in range(1200):
-        assert process.poll() is None, process.communicate()
-        path = folder / "metrics.jsonl"
-        steps = [json.loads(line)["step"] for line in path.read_text().splitlines()[:-1]] if path.exists() else []
-        if steps and steps[-1] >= step:
-            return
-        time.sleep(0.02)
-    pytest.fail(f"step {step} was never reached")
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import TINY, Process, jobs_of, lines_of, metarun, results_of, start
 from conftest import composing
 from hydra import compose
 from omegaconf import DictConfig
-from test_command import TINY, lines_of, metarun, results_of, start
-from test_sweep import jobs_of
 
 from metarun import launch
 from metarun.cli import CONF
@@ -43,6 +42,14 @@ def processes_in(folder: Path, word: str = "") -> dict[int, str]:
     return found
 
 
+def left_in(folder: Path) -> dict[int, str]:
+    """Those that still work in `folder` after ten seconds, in which what only cleans up may end."""
+    end = time.monotonic() + 10
+    while (found := processes_in(folder)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
     """Not even where a test fails."""
@@ -52,7 +59,7 @@ def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_for(there: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+def wait_for(there: Callable[[], Any], process: Process) -> Any:
     """What `there` returns once it is true; jobs side by side on few cores take their time."""
     end = time.monotonic() + 300
     while time.monotonic() < end:
@@ -63,7 +70,7 @@ def wait_for(there: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
     pytest.fail("it never came")
 
 
-def started(root: Path, count: int, process: subprocess.Popen[str]) -> list[Path]:
+def started(root: Path, count: int, process: Process) -> list[Path]:
     """Folders of the first `count` jobs, all in training."""
 
     def trained(folder: Path) -> bool:
@@ -102,7 +109,7 @@ def test_a_signal_to_the_sweep_saves_its_jobs_and_leaves_no_process(
         stopped = results_of(folder)
         assert stopped["status"] == "interrupted"
         assert stopped["saved_step"] == stopped["steps"] > 0
-    assert not processes_in(tmp_path)
+    assert not left_in(tmp_path)
 
 
 @pytest.mark.slow
@@ -115,7 +122,7 @@ def test_ctrl_c_reaches_all_processes_of_a_terminal_and_does_the_same(tmp_path: 
     out, error = process.communicate(timeout=120)
     assert process.returncode == 130, out + error
     assert {results_of(folder)["status"] for folder in folders} == {"interrupted"}
-    assert not processes_in(tmp_path)
+    assert not left_in(tmp_path)
 
 
 @pytest.mark.slow
@@ -231,7 +238,7 @@ def test_a_job_that_dies_ends_the_sweep_with_one_line(tmp_path: Path, cache: Pat
     assert process.returncode == 1
     assert "the launcher failed: TerminatedWorkerError" in out
     assert "Traceback" not in out + error
-    assert not processes_in(tmp_path)
+    assert not left_in(tmp_path)
 
 
 def test_a_launcher_that_is_missing_says_what_to_install(tmp_path: Path, cache: Path) -> None:

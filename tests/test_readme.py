@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from test_command import TINY, metarun, results_of
+from commands import TINY, metarun, results_of
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

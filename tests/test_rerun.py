@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_command import TINY, metarun, results_of
+from commands import TINY, metarun, results_of
 
 from metarun.cli import CONF
 from metarun.rerun import code_difference, rerun_arguments

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from commands import TINY, jobs_of, metarun, results_of, start, wait_for_step
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
-from test_command import TINY, metarun, results_of, start, wait_for_step
 from test_settings import Settings
-from test_sweep import jobs_of
 
 from metarun import names
 from metarun.cli import CONF, command

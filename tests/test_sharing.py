@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import TINY, Process, lines_of, metarun, results_of, start, wait_for_step
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from test_command import TINY, lines_of, metarun, results_of, start, wait_for_step
 from test_contract import ALGOS, parts_of
 
 from metarun import sharing
@@ -168,7 +168,7 @@ def test_processes_are_as_many_as_there_is_work_for(settings: Settings, monkeypa
         sharing.choose_processes(settings("run.processes=2"))
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
+def children(process: Process) -> list[int]:
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import TINY, metarun, results_of
 from run_folders import finished
-from test_command import TINY, metarun, results_of
 from wandb.proto.wandb_internal_pb2 import Record
 
 from metarun.report.listing import unsynced

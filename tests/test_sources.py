@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import metarun, start
 from PIL import Image
-from test_command import metarun, start
 
 from metarun.cli import CONF
 

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from test_command import TINY, lines_of, metarun, results_of, start, wait_for_step
+from commands import TINY, jobs_of, lines_of, metarun, results_of, start, wait_for_step
 
 from metarun.sweep import n_jobs, sweep_name
 
 WAYS = ["seed=0,1", "data.n_way=5,60", "data.train.n_way=${data.n_way}"]
-
-
-def jobs_of(root: Path) -> list[Path]:
-    return sorted(path.parent.parent for path in root.glob("outputs/sweeps/*/*/.hydra/overrides.yaml"))
 
 
 def test_every_job_has_a_folder_and_a_failed_one_does_not_stop_the_others(tmp_path: Path, cache: Path) -> None:
@@ -56,17 +50,7 @@ def test_the_same_command_again_runs_only_what_is_missing(tmp_path: Path, cache:
 def test_a_killed_sweep_repeated_loses_no_finished_job_and_resumes_the_other(tmp_path: Path, cache: Path) -> None:
     """kill -9 in the second of two jobs; its numbers are then those of a run that was never killed."""
     long = [*TINY, "run.steps=60", "run.val_every=20"]
-    environment = {**os.environ, "METARUN_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "metarun", "-m", *long, "seed=0,1"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        start_new_session=True,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = start("-m", *long, "seed=0,1", cwd=tmp_path, cache=cache)
     for _ in range(600):
         if len(jobs_of(tmp_path)) == 2:
             break

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import TINY, metarun, results_of
 from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from test_command import TINY, metarun, results_of
 from test_settings import Settings
 from test_sinks import items, records
 from wandb.sdk.launch.sweeps.utils import load_sweep_config
