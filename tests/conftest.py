@@ -33,11 +33,15 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Of images that the tests of all workers decode once."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if hasattr(request.config, "workerinput") else own) / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(full: Callable[..., DictConfig], cache: Path) -> Callable[..., DictConfig]:
     """Compose settings as the command line does, on tasks few and small enough to take no time.
 
@@ -57,7 +61,7 @@ def has(config: DictConfig, key: str) -> bool:
     return name in (OmegaConf.select(config, parent) if parent else config)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def full() -> Callable[..., DictConfig]:
     """Compose settings as the command line does, at their real size."""
     return lambda *overrides: _composed(overrides).copy()

@@ -1,4 +1,7 @@
-"""Each algorithm gets better than chance could explain, on tiny networks in seconds."""
+"""Each algorithm gets better than chance could explain, on tiny networks in seconds.
+
+One method of each base class by default; the others are slow.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from omegaconf import DictConfig
 from scipy import stats
-from test_contract import ALGOS, PAIRS, parts_of
+from test_contract import ALGOS, FAMILIES, PAIRS, parts_of
 
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
@@ -52,10 +56,16 @@ EXTRA = {
 }
 
 
+def _one(*values: str, slow: bool) -> ParameterSet:
+    return pytest.param(*values, marks=[pytest.mark.slow] if slow else [])
+
+
 @pytest.mark.parametrize(
     ("algo", "bn"),
-    [(algo, "transductive") for algo in ALGOS]
-    + [(algo, bn) for algo in ("maml", "protonet", "baseline") for bn in ("support", "running")],
+    [
+        *(_one(algo, "transductive", slow=algo not in FAMILIES) for algo in ALGOS),
+        *(_one(algo, bn, slow=True) for algo in ("maml", "protonet", "baseline") for bn in ("support", "running")),
+    ],
 )
 def test_it_learns(settings: Callable[..., DictConfig], algo: str, bn: str) -> None:
     """Paired over 60 tasks: accuracy after training against before, p < 1e-4, and above chance (0.2) by as much."""
@@ -76,7 +86,7 @@ def test_it_learns(settings: Callable[..., DictConfig], algo: str, bn: str) -> N
     assert stats.ttest_rel(after, before, alternative="greater").pvalue < 1e-4
 
 
-@pytest.mark.parametrize("algo", FUNCTIONS)
+@pytest.mark.parametrize("algo", [_one(algo, slow=algo not in FAMILIES or algo == "reptile") for algo in FUNCTIONS])
 def test_it_learns_functions(settings: Callable[..., DictConfig], algo: str) -> None:
     """Paired over 300 tasks: the squared error after training against before, p < 1e-4."""
     faster = [] if algo == "reptile" else ["optim.lr=0.01"]

@@ -54,7 +54,7 @@ def test_it_gives_every_argument_of_its_constructor_in_order(file: Path, full: S
     group = file.parent.relative_to(CONF).as_posix().replace("/", ".")
     if group.partition(".")[0] in ("experiment", "tuned", "search"):
         return
-    node = OmegaConf.select(full(choice(file)), group)
+    node = OmegaConf.select(full(*typed(file)), group)  # the settings that the test before composed
     outside = FACTS[group] | BUILD_KEYS.get(group, set())
     given = [key for key in map(str, node) if not key.startswith("_") and key not in outside]
     arguments = [
