@@ -92,7 +92,8 @@ def test_the_seed_interval_is_student_t_over_means_of_seeds() -> None:
 
 def test_scores_are_averaged_over_seeds_before_they_are_paired(tmp_path: Path) -> None:
     """maml's tasks are (0.2, 0.4, 0.6) over its seeds and protonet's (0.3, 0.6, 0.9): differences -0.1, -0.2, -0.3 of
-    mean -0.2, standard deviation 0.1, interval 4.302653 x 0.1 / sqrt(3). maml's seeds have the means 0.3 and 0.5."""
+    mean -0.2, standard deviation 0.1, interval 4.302653 x 0.1 / sqrt(3). maml's seeds have the means 0.3 and 0.5.
+    Over tasks each has an interval of its three means, of standard deviation 0.2 and 0.3, not of its six scores."""
     finished(tmp_path / "a0", [0.1, 0.3, 0.5], seed=0)
     finished(tmp_path / "a1", [0.3, 0.5, 0.7], seed=1)
     finished(tmp_path / "b0", [0.2, 0.5, 0.8], "protonet", seed=0)
@@ -105,6 +106,9 @@ def test_scores_are_averaged_over_seeds_before_they_are_paired(tmp_path: Path) -
     assert other.difference.mean == pytest.approx(-0.2)
     assert other.difference.ci95 == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-6)
     assert other.over_tasks.mean == pytest.approx(0.4)
+    assert (other.over_tasks.n_tasks, best.over_tasks.n_tasks) == (3, 3)
+    assert other.over_tasks.ci95 == pytest.approx(4.302653 * 0.2 / np.sqrt(3), rel=1e-6)
+    assert best.over_tasks.ci95 == pytest.approx(4.302653 * 0.3 / np.sqrt(3), rel=1e-6)
     assert other.over_seeds == pytest.approx(12.7062047 * 0.1, rel=1e-6)
 
 
@@ -235,6 +239,38 @@ def test_the_papers_number_is_held_against_the_wider_interval(tmp_path: Path) ->
     (both,) = compared(tmp_path)
     assert (alone.rows[0].in_interval, both.rows[0].in_interval) == (False, True)
     assert "| 60.00 | yes |" in as_markdown([both])
+
+
+@pytest.mark.parametrize("other", [None, {"value": 0.7, "ci95": None, "source": "Somebody else 2021, Table 2"}])
+def test_a_group_whose_runs_name_other_papers_or_none_is_held_against_no_paper(tmp_path: Path, other: Any) -> None:
+    """Each run by itself is within the interval of the paper it names."""
+    paper = {"value": 0.5, "ci95": None, "source": "Somebody 2020, Table 1"}
+    for seed, named in enumerate((paper, other)):
+        finished(tmp_path / f"a{seed}", [0.3, 0.5, 0.7], seed=seed, paper=named)
+    (found,) = compared(tmp_path)
+    assert found.rows[0].in_interval is None
+    (alone,) = compared(tmp_path / "a0")
+    assert alone.rows[0].in_interval is True
+
+
+def write_tasks(run: Path, index: list[int], scores: list[float]) -> None:
+    np.savez_compressed(run / "test_tasks.npz", index=np.array(index), accuracy=np.array(scores))
+
+
+@pytest.mark.parametrize("index", [[0, 1, 7], [1, 0, 2], [0, 1]], ids=["other tasks", "another order", "fewer tasks"])
+def test_a_run_whose_tasks_are_not_numbered_as_the_others_is_left_out_and_said(
+    tmp_path: Path, index: list[int]
+) -> None:
+    """Of three runs of one table the second: as another group, which then has no run, and as a seed of a group."""
+    finished(tmp_path / "a", [0.1, 0.2, 0.3])
+    seed, group = finished(tmp_path / "b", [0.9] * 3, seed=1), finished(tmp_path / "c", [0.9] * 3, "protonet")
+    for run in (seed, group):
+        write_tasks(run, index, [0.9] * len(index))
+    (found,) = compared(tmp_path)
+    for run in (seed, group):
+        assert f"{run} is left out: test_tasks.npz numbers its tasks in another way" in found.notes
+    (row,) = found.rows
+    assert (row.group.values, len(row.group.runs), row.over_tasks.mean) == (("maml",), 1, pytest.approx(0.2))
 
 
 @pytest.fixture

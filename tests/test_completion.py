@@ -52,6 +52,13 @@ def test_tasks_are_a_function_of_their_number() -> None:
     assert source.fingerprint("test", 5) != source.fingerprint("val", 5)
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_each_task_of_a_meta_batch_shows_pixels_of_its_own(split: str) -> None:
+    """Ten out of 784: two tasks that share one of them are common, two that share all do not occur by chance."""
+    known = completion().batch(split, np.arange(5)).support.x
+    assert len({frozenset(map(tuple, places)) for places in known.tolist()}) == 5
+
+
 def test_more_points_than_pixels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"has \d+ pixels; set data.train.n_query=\d+"):
         completion(k_shot=10, n_query=100000)

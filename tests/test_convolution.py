@@ -109,6 +109,22 @@ def test_under_vmap_a_layer_does_for_each_task_what_it_does_for_one(
                 torch.testing.assert_close(one[task], other)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("rows", [convolution.ROWS, 2])
+def test_under_vmap_a_layer_adds_the_bias_that_it_adds_to_one_task(
+    monkeypatch: pytest.MonkeyPatch, groups: int, rows: int
+) -> None:
+    """The bias is not lost in a normalisation that follows, as it would be above."""
+    monkeypatch.setattr(convolution, "ROWS", rows)
+    torch.manual_seed(0)
+    layer, x = Conv2d(4, 6, 3, stride=2, padding=1, groups=groups), torch.randn(3, 2, 4, 5, 5)
+    assert layer.bias.abs().min() > 1e-3
+    with under_transform():
+        together = torch.func.vmap(layer)(x)
+    alone = [F.conv2d(one, layer.weight, layer.bias, 2, 1, groups=groups) for one in x]
+    torch.testing.assert_close(together, torch.stack(alone))
+
+
 @pytest.mark.parametrize("at", [0, None])
 def test_gradients_keep_to_the_order_in_memory_that_many_images_of_a_task_have(at: int | None) -> None:
     layer, x = Conv2d(4, 6, 3, stride=2, padding=1), torch.randn(3, convolution.ROWS, 4, 8, 8)

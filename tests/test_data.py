@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,12 @@ def test_resize_filter_and_inversion_change_the_pixels(small_omniglot: Path, cac
     first = make_omniglot(small_omniglot, cache).pixels
     assert torch.equal(make_omniglot(small_omniglot, cache, invert=False).pixels, 255 - first)
     assert not torch.equal(make_omniglot(small_omniglot, cache, interpolation="nearest").pixels, first)
+
+
+def test_ink_is_bright_and_paper_dark(small_omniglot: Path, cache: Path) -> None:
+    """One pixel in ten of the drawings is ink, black on white; `invert` is on, see the test above for off."""
+    batch = make_omniglot(small_omniglot, cache).batch("train", np.arange(8))
+    assert batch.support.x.mean().item() == pytest.approx(0.1, abs=0.02)
 
 
 def test_unpacked_folders_give_the_same_images_as_zip_files(small_omniglot: Path, cache: Path, tmp_path: Path) -> None:
@@ -273,6 +280,15 @@ def test_rotation_random_turns_the_images_of_a_class_alike() -> None:
         assert len({(int(label), turn) for label, turn in zip(labels, turns, strict=True)}) == 5
 
 
+def test_rotation_random_turns_each_class_of_a_task_for_itself() -> None:
+    """All 5 of a task alike by one chance in 4^4: of 200 tasks about 199 have two turns or more, and all turns come."""
+    source = noise_tasks(rotation="random")
+    drawn, _ = source.drawn("train", np.arange(200))
+    _, turns = source.placed("train", drawn, drawn.support, drawn.support_y)  # one image of each of the 5 classes
+    assert sum(len(set(task)) > 1 for task in turns.tolist()) > 190
+    assert (np.bincount(turns.flatten(), minlength=4) > 200).all()  # 250 each
+
+
 def test_too_few_classes_or_images_are_said_with_what_would_do() -> None:
     with pytest.raises(
         ValueError, match=r"data.n_way=13 needs 13 classes; split 'val' has 12. Set data.n_way=12 or less"
@@ -285,8 +301,11 @@ def test_too_few_classes_or_images_are_said_with_what_would_do() -> None:
         noise_tasks(train=EpisodeShape(5, 1, 20))
 
 
-def test_classes_shared_between_splits_are_refused() -> None:
+@pytest.mark.parametrize(("one", "two"), [*combinations(SPLITS, 2)])
+def test_classes_shared_between_splits_are_refused(one: str, two: str) -> None:
     data = ImageClasses(torch.zeros(60, 1, 4, 4, dtype=torch.uint8), np.array([0, 20, 40, 60]), ["a", "b", "c"])
     plan = replace(PLAN, train=EpisodeShape(1, 1, 1), test=EpisodeShape(1, 1, 1))
-    with pytest.raises(ValueError, match="splits train and test share 1 classes, a among them"):
-        ImageTasks(data, {"train": ["a"], "val": ["b"], "test": ["a"]}, plan, "none", CPU)
+    split = {"train": ["a"], "val": ["b"], "test": ["c"]}
+    ImageTasks(data, split, plan, "none", CPU)
+    with pytest.raises(ValueError, match=f"splits {one} and {two} share 1 classes, {split[one][0]} among them"):
+        ImageTasks(data, split | {two: split[one]}, plan, "none", CPU)

@@ -7,12 +7,16 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from test_contract import FEWER_STEPS, choices
 from test_gradients import ENGINES, INNER_LR, batch, conv4, furthest, meta_gradient, plain_conv4, waves
 from torch import Tensor
 
 from metarun.algos.anil import ANIL
 from metarun.algos.boil import BOIL
 from metarun.algos.cavia import CAVIA, ContextNetwork
+from metarun.algos.episodic import EpisodicLearner
 from metarun.algos.imaml import IMAML, conjugate_gradient
 from metarun.algos.inner import InnerOptimizer, clipped
 from metarun.algos.maml import MAML
@@ -22,6 +26,7 @@ from metarun.algos.meta_sgd import MetaSGD
 from metarun.algos.minibatch_prox import MinibatchProx
 from metarun.algos.proto_maml import ProtoMAML, prototype_head
 from metarun.backbones.mlp import MLP
+from metarun.build import build_learner, build_source
 from metarun.functional import call, dot, within
 from metarun.objectives import classification, regression
 from metarun.types import Batch, Examples
@@ -68,9 +73,13 @@ def test_boil_meta_gradient_is_that_of_a_plain_loop_with_a_head_rate_of_zero(eng
     assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
 
 
+@pytest.mark.parametrize("inner_lr", [INNER_LR, -INNER_LR])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_meta_sgd_meta_gradient_is_that_of_a_plain_loop_with_a_rate_for_every_weight(engine: str) -> None:
-    learner, tasks = jolted(learner_of(MetaSGD, engine)), batch()
+def test_meta_sgd_meta_gradient_is_that_of_a_plain_loop_with_a_rate_for_every_weight(
+    engine: str, inner_lr: float
+) -> None:
+    """Negative rates, which go uphill, among them: a rate also learns which way to go."""
+    learner, tasks = jolted(learner_of(MetaSGD, engine, inner_lr=inner_lr)), batch()
     rate = lambda theta, name: theta["rates." + name.removeprefix("net.").replace(".", "/")]  # noqa: E731
     expected = plain_gradient(learner, tasks, lambda theta, name, grad, step: rate(theta, name) * grad)
     assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
@@ -162,6 +171,28 @@ def test_maml_pp_normalises_each_step_by_weights_of_its_own(engine: str) -> None
         losses.append(F.cross_entropy(plain_conv4(phi | rows, tasks.query.x[i], "stride"), tasks.query.y[i]))
     expected = dict(zip(theta, torch.autograd.grad(torch.stack(losses).mean(), list(theta.values())), strict=True))
     assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_maml_pp_goes_on_by_the_rates_and_weights_of_its_last_step_where_it_is_tested_with_more(engine: str) -> None:
+    """Trained with 2 steps and tested with 5: rates of steps 0, 1, 1, 1, 1; weights of BatchNorm of steps 0, 1 and
+    what follows the last one, 2, 2, 2, which the query images have too."""
+    name, chunk = ENGINES[engine]
+    learner = jolted(MAMLPlusPlus(conv4(), 3, classification, 0.3, 2, 5, [], True, 0, 0, True, False, name, chunk))
+    theta, tasks, losses = dict(learner.eval().named_parameters()), batch(), []
+    assert len({tuple(theta["norms.backbone/blocks/1/weight"][row].tolist()) for row in range(3)}) == 3
+    for i in range(tasks.n_tasks):
+        phi = {n: value for n, value in theta.items() if n.startswith("net.")}
+        for rate_of, norm_of in [(0, 0), (1, 1), (1, 2), (1, 2), (1, 2), (None, 2)]:
+            norms = {"net." + n[6:].replace("/", "."): v[norm_of] for n, v in theta.items() if n.startswith("norms.")}
+            if rate_of is None:
+                losses.append(F.cross_entropy(plain_conv4(phi | norms, tasks.query.x[i], "stride"), tasks.query.y[i]))
+                break
+            loss = F.cross_entropy(plain_conv4(phi | norms, tasks.support.x[i], "stride"), tasks.support.y[i])
+            grads = dict(zip(phi, torch.autograd.grad(loss, list(phi.values())), strict=True))
+            rates = {n: theta["rates." + n.removeprefix("net.").replace(".", "/")][rate_of] for n in phi}
+            phi = {n: (value - rates[n] * grads[n]).detach().requires_grad_() for n, value in phi.items()}
+    assert torch.allclose(learner.evaluate(tasks)["loss"], torch.stack(losses), rtol=1e-9)
 
 
 def test_anil_without_head_steps_is_maml_with_an_inner_rate_of_zero() -> None:
@@ -432,3 +463,74 @@ def test_inner_optimizers_agree_between_loop_and_vmap(rule: str) -> None:
 def test_learn2learn_refuses_other_inner_optimizers() -> None:
     with pytest.raises(ValueError, match=r"algo.inner_optimizer and algo.inner_clip_norm need algo.engine=vectorized"):
         learner_of(MAML, "learn2learn", inner_optimizer="adam")
+
+
+@pytest.mark.parametrize("bends", [[-1.0, -1.0], [1.0, -1.0]])
+def test_conjugate_gradient_does_not_follow_a_direction_that_bends_downwards(bends: list[float]) -> None:
+    """b = (1, 2) has b'Ab = -5 or 1 - 4 = -3 in it, so nothing is done: to solve A x = b would go to a saddle."""
+    bend, b = torch.tensor(bends), {"a": torch.tensor([1.0, 2.0])}
+    assert conjugate_gradient(lambda v: {"a": bend * v["a"]}, b, 3)["a"].tolist() == [0.0, 0.0]
+
+
+def test_conjugate_gradient_solves_a_positive_system_of_two_in_two_steps() -> None:
+    """diag(2, 4) x = (1, 2)."""
+    bend, b = torch.tensor([2.0, 4.0]), {"a": torch.tensor([1.0, 2.0])}
+    found = conjugate_gradient(lambda v: {"a": bend * v["a"]}, b, 2)["a"]
+    assert torch.allclose(found, torch.tensor([0.5, 0.5]))
+
+
+def engines_of(algo: str) -> list[str]:
+    cls = get_object(choices("algo")[algo]["_target_"])
+    own = cls.adapt_learn2learn is not EpisodicLearner.adapt_learn2learn
+    return ["vectorized", "learn2learn"] if own else ["vectorized"]
+
+
+TWICE = [  # settings that have one value in training, and `test_` and their name for validation and test
+    (algo, setting, engine)
+    for algo, values in choices("algo").items()
+    for setting in values
+    if f"test_{setting}" in values
+    for engine in engines_of(algo)
+]
+IN_TEST_ALONE = [
+    algo for algo, values in choices("algo").items() if "test_inner_steps" in values and "inner_steps" not in values
+]
+
+
+@pytest.mark.parametrize(("algo", "setting", "engine"), TWICE)
+def test_training_and_test_go_each_by_their_own_value_of_a_setting(
+    settings: Callable[..., DictConfig], algo: str, setting: str, engine: str
+) -> None:
+    """Of 1 and 3, with weights drawn from the same seed: trained with 1 and tested with 3 a learner tests like one of
+    3 and 3 and trains like one of 1 and 1."""
+    few = [key for key in FEWER_STEPS[algo] if setting not in key]
+    config = settings(f"algo={algo}", f"algo.engine={engine}", "data.k_shot=2", "data.train.k_shot=2", *few)
+    OmegaConf.resolve(config)
+    source = build_source(config, torch.device("cpu"))
+    training, testing = (next(source.episodes(split, 0, 2)) for split in ("train", "val"))
+
+    def losses(train: int, test: int) -> tuple[Tensor, Tensor]:
+        config.algo.update({setting: train, f"test_{setting}": test})
+        learner = build_learner(config, source)
+        torch.manual_seed(0)
+        return learner.train().meta_gradient(training)["loss"], learner.eval().evaluate(testing)["loss"]
+
+    found, low, high = losses(1, 3), losses(1, 1), losses(3, 3)
+    assert torch.equal(found[0], low[0])
+    assert torch.equal(found[1], high[1])
+    assert not torch.equal(low[0], high[0])
+    assert not torch.equal(low[1], high[1])
+
+
+@pytest.mark.parametrize("algo", IN_TEST_ALONE)
+def test_a_method_that_adapts_in_test_alone_takes_the_steps_it_is_told(
+    settings: Callable[..., DictConfig], algo: str
+) -> None:
+    config = settings(f"algo={algo}")
+    OmegaConf.resolve(config)
+    source = build_source(config, torch.device("cpu"))
+    losses = []
+    for steps in (1, 3):
+        config.algo.test_inner_steps = steps
+        losses.append(build_learner(config, source).eval().evaluate(next(source.episodes("val", 0, 2)))["loss"])
+    assert not torch.equal(*losses)

@@ -249,6 +249,25 @@ def test_reptile_gradient_is_theta_minus_phi() -> None:
         assert torch.allclose(got, want, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("size", "rows"), [(3, [[0, 2, 4], [1, 3, 5]]), (4, [[0, 2, 4, 1], [3, 5, 0, 2], [4, 1, 3, 5]])]
+)
+def test_reptiles_minibatches_take_the_classes_in_turn_and_each_image_before_any_again(
+    size: int, rows: list[list[int]]
+) -> None:
+    """Of a support set that lies class by class: 0, 0, 1, 1, 2, 2."""
+    learner = Reptile(conv4(), 3, classification, 0.01, len(rows), 9, size, 9, 0.9, "vectorized", 1).train()
+    learner.objective = lambda output, y: labels.append(y) or classification(output, y)
+    learner.net.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0]))
+    labels, images, support = [], [], Examples(*(side[0] for side in batch(1).support))
+    assert support.y.tolist() == [0, 0, 1, 1, 2, 2]
+    learner.adapt(dict(learner.named_parameters()), support, 3)
+    assert len(labels) == len(images) == len(rows)
+    for x, y, expected in zip(images, labels, rows, strict=True):
+        assert torch.equal(y, support.y[expected])
+        assert torch.equal(x, support.x[expected])
+
+
 def test_reptile_sgd_step_with_rate_one_lands_on_the_mean_adapted_weights() -> None:
     tasks = batch(n_tasks=1)
     torch.manual_seed(1)

@@ -73,6 +73,17 @@ def test_augmentation_depends_on_seed_and_episode_alone_and_spares_validation_an
         assert torch.equal(source.batch(split, np.arange(2)).query.x, noise_tasks().batch(split, np.arange(2)).query.x)
 
 
+@pytest.mark.parametrize("augment", ["standard", "randaugment"])
+def test_every_image_of_a_task_is_augmented_by_draws_of_its_own(augment: str) -> None:
+    """Where all images are one picture, no two of what three tasks are made of are alike, support and query images
+    together: 3 x (5 + 10)."""
+    source = augmented(0, augment)
+    source.pixels = source.pixels[:1].expand_as(source.pixels)
+    batch = source.batch("train", np.arange(3))
+    images = torch.cat([batch.support.x, batch.query.x], 1).flatten(0, 1)
+    assert len({image.numpy().tobytes() for image in images}) == len(images) == 45
+
+
 def test_a_look_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"data.augment=heavy is not one of none, standard, randaugment"):
         Look(augment="heavy")

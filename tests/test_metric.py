@@ -205,6 +205,15 @@ def test_the_support_vector_machine_of_two_orthogonal_images(penalty: float, exp
     assert torch.allclose(alpha, torch.tensor([[expected, -expected], [-expected, expected]]), atol=1e-8)
 
 
+@pytest.mark.parametrize(("damping", "expected"), [(1.0, 0.6), (6.0, 0.3)])
+def test_metaoptnet_damps_the_gram_matrix_of_its_support_set(damping: float, expected: float) -> None:
+    """Images (2, 0) and (0, 2) have gram 4 I: with damping d, alpha is a = 1 / (8 + 2 d) as above, 1/10 or 1/20; so
+    w_0 = a (2, 0) - a (0, 2) and w_1 = -w_0, and the query (1, 0) times 3 has 6 a and -6 a."""
+    learner = MetaOptNet(Identity(2), 1.0, damping, 20, 3.0, "auto", 1)
+    got = logits(learner, [[2.0, 0], [0, 2]], [0, 1], [[1.0, 0]])
+    assert torch.allclose(got, torch.tensor([[expected, -expected]]), atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("rows", "features", "penalty", "damping"), [(6, 4, 0.1, 1.0), (9, 20, 5.0, 0.1), (9, 2, 50, 0.01)]
 )

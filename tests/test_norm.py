@@ -47,6 +47,40 @@ def test_support_statistics_do_not_see_the_queries() -> None:
     assert torch.equal(one[:4], other[:4])
 
 
+CONTEXTS = {  # by what they change
+    "support_rows": lambda: norm.support_rows(4),
+    "under_transform": norm.under_transform,
+    "adapting": norm.adapting,
+    "twice": lambda: norm.differentiated(twice=True),
+    "recorded": norm.recording,
+}
+
+
+def test_every_context_has_its_test() -> None:
+    assert set(CONTEXTS) == set(vars(norm._Now()))
+
+
+@pytest.mark.parametrize("changed", CONTEXTS)
+def test_an_exception_inside_a_context_ends_it_as_its_end_does(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+    """Else all later jobs of a sweep would run as in the inner loop in which one of them failed."""
+    monkeypatch.setattr(norm, "_now", norm._Now())
+    before = dict(vars(norm._now))
+    inside: dict[str, object] = {}
+    with pytest.raises(KeyError), CONTEXTS[changed]():
+        raise KeyError(inside.update(vars(norm._now)))
+    assert {name for name, value in inside.items() if value != before[name]} == {changed}
+    assert vars(norm._now) == before
+
+
+def test_contexts_inside_each_other_end_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norm, "_now", norm._Now())
+    with norm.adapting(), norm.under_transform():
+        with pytest.raises(KeyError), norm.adapting(), norm.under_transform():
+            raise KeyError
+        assert (norm.in_inner_loop(), norm.transformed()) == (True, True)
+    assert (norm.in_inner_loop(), norm.transformed()) == (False, False)
+
+
 def test_an_unknown_mode_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="bn=batch is not one of transductive, support, running"):
         BatchNorm(3, "batch")

@@ -79,6 +79,15 @@ def test_simpleshot_takes_off_the_mean_and_scales_to_length_one() -> None:
         assert torch.allclose(logits(learner, [[3.0, 1], [1, 4]], [0, 1], [[4.0, 5]]), torch.tensor([distances]))
 
 
+def test_simpleshot_with_l2n_scales_to_length_one_and_takes_nothing_off() -> None:
+    """Support (2, 0), (0, 5) -> (1, 0), (0, 1); query (3, 4) -> (0.6, 0.8): 0.16 + 0.64 = 0.8 and 0.36 + 0.04 = 0.4.
+    Not scaled it would be 1 + 16 = 17 and 9 + 1 = 10, and the mean, were it taken off, would change all."""
+    learner = SimpleShot(Identity(2), 3, "l2n", "auto", 1)
+    learner.mean.fill_(1.0)
+    got = logits(learner, [[2.0, 0], [0, 5]], [0, 1], [[3.0, 4]])
+    assert torch.allclose(got, torch.tensor([[-0.8, -0.4]]))
+
+
 def test_simpleshots_mean_follows_the_training_batches() -> None:
     """0.1 of the first batch's mean 1, then 0.9 of that and 0.1 of the second's mean 3: 0.39."""
     learner = SimpleShot(Identity(2), 3, "cl2n", "auto", 1).train()
@@ -102,6 +111,18 @@ def test_a_tasks_head_is_what_torchs_optimizer_makes_of_it(name: str) -> None:
         head.weight.data = torch.stack([unit[y == c].mean(0) for c in range(3)])
     fit(head, support, y)
     assert torch.allclose(logits(learner, support.tolist(), y.tolist(), query.tolist()), head(query))
+
+
+@pytest.mark.parametrize("scale", [5.0, 2.0])
+def test_baseline_pp_scales_its_cosines_in_training_and_in_test(scale: float) -> None:
+    """Weights (2, 0) and (1, 1) have cosines 1 and 1 / sqrt 2 with (3, 0). A head that is not fitted is the class means
+    of (3, 0) -> (1, 0) and (0, 4) -> (0, 1), whose cosines with the query (6, 8) are 0.6 and 0.8."""
+    learner = BaselinePP(Identity(2), 2, scale, LR, 0, DECAY, "auto", 1)
+    learner.classifier.weight.data = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
+    expected = torch.tensor([[scale, scale * 0.5**0.5]])
+    assert torch.allclose(learner.classifier(torch.tensor([[3.0, 0.0]])), expected)
+    got = logits(learner, [[3.0, 0], [0, 4]], [0, 1], [[6.0, 8]])
+    assert torch.allclose(got, torch.tensor([[0.6 * scale, 0.8 * scale]]))
 
 
 def fit(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:

@@ -57,6 +57,32 @@ def test_the_support_set_matters(learner: CNP | NP) -> None:
     assert (difference.abs() > 1e-6).all()
 
 
+@pytest.mark.parametrize("learner", learners(), ids=lambda learner: type(learner).__name__)
+def test_a_support_set_given_twice_says_what_it_says_once(learner: CNP | NP) -> None:
+    """Encodings are averaged, and attention is shared out among copies; a sum would grow with the number of points."""
+    batch = points()
+    twice = batch._replace(support=Examples(*(torch.cat([side, side], 1) for side in batch.support)))
+    learner.double()
+    for one, other in zip(learner.predictions(batch), learner.predictions(twice), strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.parametrize("learner", learners(), ids=lambda learner: type(learner).__name__)
+def test_what_is_predicted_and_the_scores_of_single_points_do_not_see_the_other_answers(learner: CNP | NP) -> None:
+    """With 9 added to the answers of all points but the first, `mse` and `@pointwise` change by what the unchanged
+    predictions of these points say."""
+    batch, (y, n) = points(), (points().query.y, 7)
+    other = batch._replace(query=Examples(batch.query.x, torch.cat([y[:, :1], y[:, 1:] + 9], 1)))
+    first = Batch(batch.support, Examples(batch.query.x[:, :1], y[:, :1]), 0)
+    rest = Batch(batch.support, Examples(*(side[:, 1:] for side in other.query)), 0)
+    learner.double()
+    for one, same in zip(learner.predictions(batch), learner.predictions(other), strict=True):
+        assert torch.equal(one, same)
+    whole, alone, others = (learner.evaluate(one) for one in (other, first, rest))
+    for name in ("mse", "log_likelihood@pointwise"):
+        assert torch.allclose(whole[name], (alone[name] + (n - 1) * others[name]) / n, rtol=1e-12)
+
+
 def test_the_density_is_summed_over_dimensions_and_averaged_over_points() -> None:
     """Two points of two dimensions, errors 0, 1 and 0, 0 at standard deviations 1 and 2.
 
@@ -179,6 +205,28 @@ def test_the_oracle_is_the_conditional_of_the_joint_density() -> None:
 
         def density(rows: list[int], k: np.ndarray = k, y: np.ndarray = y) -> float:
             return float(stats.multivariate_normal(cov=k[np.ix_(rows, rows)]).logpdf(y[rows]))
+
+        s = list(range(6))
+        together = (density(list(range(14))) - density(s)) / 8
+        alone = np.mean([density([*s, i]) - density(s) for i in range(6, 14)])
+        assert scores["log_likelihood"][task].item() == pytest.approx(together, abs=1e-9)
+        assert scores["log_likelihood@pointwise"][task].item() == pytest.approx(alone, abs=1e-9)
+
+
+def test_the_oracle_weighs_what_it_is_not_told_by_the_evidence_of_the_support_set() -> None:
+    """Two length scales, the middles of the halves of 0.2 to 1: 0.4 and 0.8, equally likely before. Then log p(query |
+    support) is the log of the mean of the two joint densities less that of the mean of the two of the support set."""
+    prior, batch = drawn(3, length_scale=[0.2, 1.0])
+    scores = GPOracle(prior, nodes=2).evaluate(batch)
+    for task in range(3):
+        x = torch.cat([batch.support.x[task], batch.query.x[task]])[:, 0].numpy()
+        y = torch.cat([batch.support.y[task], batch.query.y[task]])[:, 0].numpy()
+
+        def density(rows: list[int], x: np.ndarray = x, y: np.ndarray = y) -> float:
+            x, y = x[rows], y[rows]
+            kernels = [np.exp(-((x[:, None] - x) ** 2) / (2 * length**2)) for length in (0.4, 0.8)]
+            normals = [stats.multivariate_normal(cov=k + 0.01 * np.eye(len(x))) for k in kernels]
+            return math.log(np.mean([normal.pdf(y) for normal in normals]))
 
         s = list(range(6))
         together = (density(list(range(14))) - density(s)) / 8

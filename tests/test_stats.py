@@ -3,7 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metarun.report.stats import better, estimate, selection_score
+from metarun.report.stats import better, estimate, selection_score, sign
+
+DIRECTIONS = {"accuracy": 1, "return": 1, "log_likelihood": 1, "mse": -1, "loss": -1}
+"""Every score that tells how well a run did, the most telling first: 1 if it is to be high, -1 if low."""
 
 
 def test_the_interval_is_student_t_over_tasks() -> None:
@@ -32,3 +35,22 @@ def test_accuracy_is_maximised_and_loss_minimised() -> None:
     assert better("mse@0", 0.4, 0.5)
     assert better("loss", 0.4, 0.5)
     assert better("loss", 9.0, None)
+
+
+@pytest.mark.parametrize(("score", "way"), DIRECTIONS.items())
+def test_every_score_has_its_direction_also_by_its_longer_names(score: str, way: int) -> None:
+    for name in (score, f"{score}@pointwise", f"{score}@0"):
+        assert sign(name) == way
+        assert better(name, 0.2, 0.1) == (way > 0)
+        assert better(name, 0.1, 0.2) == (way < 0)
+        assert not better(name, 0.2, 0.2)
+        assert better(name, 0.2, None)
+
+
+@pytest.mark.parametrize("place", range(len(DIRECTIONS)))
+def test_a_run_is_known_by_the_first_of_its_scores_in_order_of_what_they_tell(place: int) -> None:
+    """A likelihood before a squared error, which it contains, and a loss last; whatever their order in the file, and
+    whatever other scores there are."""
+    known = list(DIRECTIONS)[place:]
+    for names in (known, known[::-1], ["kl", *known, "accuracy@0", "mse@0", "log_likelihood@pointwise"]):
+        assert selection_score(names) == known[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from metarun.errors import ConfigError
 from metarun.types import EpisodePlan, EpisodeShape
 
 PLAN = EpisodePlan(EpisodeShape(5, 1, 2), EpisodeShape(5, 1, 3), 0, 0)
+OTHERS = (36, 48, 60)  # numbers that no class has unless it is asked to
 
 
 class One(ImageTasks):
@@ -33,11 +35,14 @@ def grey() -> ImageTasks:
     return noise_tasks()
 
 
-def coloured(kind: type[ImageTasks] = ImageTasks, first: int = 0, size: int = 16) -> ImageTasks:
-    """36 classes numbered from `first`, of which 12 train, 12 validate and 12 test."""
+def coloured(
+    kind: type[ImageTasks] = ImageTasks, firsts: tuple[int, int, int] = (0, 12, 24), size: int = 16
+) -> ImageTasks:
+    """36 classes: the 12 that train, the 12 that validate and the 12 that test are numbered from `firsts`."""
     rng = np.random.default_rng(1)
     pixels = torch.from_numpy(rng.integers(0, 256, (36 * 20, 3, size, size), np.uint8))
-    data = ImageClasses(pixels, np.arange(37) * 20, [f"c{first + i:02d}" for i in range(36)])
+    names = [f"c{first + i:02d}" for first in firsts for i in range(12)]
+    data = ImageClasses(pixels, np.arange(37) * 20, names)
     split = {s: data.names[12 * i : 12 * i + 12] for i, s in enumerate(SPLITS)}
     return kind(data, split, PLAN, "none", torch.device("cpu"), Look((0.5,), (0.5,)))
 
@@ -71,17 +76,30 @@ def test_a_source_alone_gives_its_own_tasks() -> None:
 
 
 def test_fingerprint_and_split_hash_depend_on_every_source() -> None:
-    one, two = union(a=grey, b=coloured), union(a=grey, b=lambda: coloured(first=36))
+    one, two = union(a=grey, b=coloured), union(a=grey, b=lambda: coloured(firsts=OTHERS))
     assert one.fingerprint("test", 10) == union(a=grey, b=coloured).fingerprint("test", 10)
     assert one.info.split_sha256 != two.info.split_sha256
     assert one.info.facts["classes"] == {"train": 24, "val": 24, "test": 24}
 
 
-def test_a_class_that_trains_in_one_source_and_is_tested_in_another_is_refused() -> None:
-    """c12 to c23 validate in the one and train in the other; 24 to 35 test in the one and validate in the other."""
-    with pytest.raises(ValueError, match="b uses 12 classes to train on that a has in val, shared/c12 among them"):
-        union(a=lambda: coloured(One), b=lambda: coloured(Two, first=12))
-    union(a=lambda: coloured(One), b=lambda: coloured(Two, first=36))
+@pytest.mark.parametrize("the_other_way_round", [False, True])
+@pytest.mark.parametrize(("one", "two"), [*combinations(SPLITS, 2)])
+def test_a_class_that_one_source_uses_earlier_than_another_is_refused(
+    one: str, two: str, the_other_way_round: bool
+) -> None:
+    """Of two splits the one that comes first in train, val, test; all other classes of the source are its own."""
+    firsts = dict(zip(SPLITS, OTHERS, strict=True)) | {one: 12 * SPLITS.index(two)}
+    sources = {"a": lambda: coloured(One), "b": lambda: coloured(Two, tuple(firsts.values()))}
+    if the_other_way_round:
+        sources = dict(reversed(sources.items()))
+    said = f"b uses 12 classes to {one} on that a has in {two}, shared/c{firsts[one]} among them"
+    with pytest.raises(ValueError, match=said):
+        union(**sources)
+
+
+def test_sources_with_classes_of_their_own_or_alike_in_every_split_go_together() -> None:
+    union(a=lambda: coloured(One), b=lambda: coloured(Two, OTHERS))
+    union(a=lambda: coloured(One), b=lambda: coloured(Two))
     union(a=lambda: coloured(One), b=grey)  # classes of another world, whatever their names
 
 

@@ -1,0 +1,554 @@
+"""Contract: every setting of every YAML changes an outcome, or stands in NO_EFFECT with the reason why it does not.
+
+Settings are found by globbing. Each is given other legal values, and what follows from them is compared with what
+follows from its own: scores before and after two outer steps and the weights after them, the tasks of a source, what a
+run writes. What is set for tests alone must leave training as it is, what is set for training alone the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+import yaml
+from conftest import has
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from test_contract import PAIRS, parts_of, state_of
+
+from metarun.build import build_parts, build_run, build_source
+from metarun.check import check
+from metarun.cli import CONF
+from metarun.errors import ConfigError
+from metarun.report.sinks import RunFacts
+from metarun.run import checkpoint
+from metarun.run.interrupt import StopRequest
+from metarun.run.offline import Parts
+from metarun.schema import CHOICES
+from metarun.types import ExampleSource
+
+Numbers = dict[str, Any]
+"""Tensors, numbers and lists by name."""
+
+Values = Mapping[str, Any]
+"""Values of settings by their whole names."""
+
+SPEED = "is about speed: numbers stay the same but for rounding"
+UNTRIED = "is not tried here, as it "
+PLACE = "is where files lie: the same ones elsewhere give the same numbers"
+TESTED_ON = ("emnist", "fashion_mnist", "svhn")
+TRAINING = ("data.train.n_way", "data.train.k_shot", "data.train.n_query", "data.wide")
+
+NO_EFFECT: dict[str | tuple[str, str], str] = {
+    "algo.engine": SPEED,
+    "algo.task_chunk": SPEED,
+    "run.compile": UNTRIED + "records what repeats itself: see test_recorder.py",
+    "run.processes": UNTRIED + "starts processes: see test_sharing.py",
+    "threads": UNTRIED + "is about speed: see the last test of this file",
+    "device": UNTRIED + "needs another device",
+    "precision": UNTRIED + "rounds on some processors alone: see test_device.py",
+    "paper": "is printed beside a run's own number",
+    "sweep.rerun": UNTRIED + "is about sweeps: see test_sweep.py",
+    "paths.data": UNTRIED + "is data.root",
+    "paths.cache": UNTRIED + "is data.cache",
+    "paths.outputs": UNTRIED + "is where the command writes: see test_command.py",
+    "data.root": PLACE,
+    "data.cache": PLACE,
+    **{(choice, key): "is for training tasks, and there are none" for choice in TESTED_ON for key in TRAINING},
+}
+"""Settings, of every choice or of one, that change no outcome, and why."""
+
+VALUES: dict[str | tuple[str, str], list[Any]] = {
+    "algo.curvature": ["hessian"],
+    "algo.first_order_steps": [1],
+    "algo.generations": [1],
+    "algo.inner_clip_norm": [0.01],
+    "algo.inner_beta2": [0.5],
+    "algo.inner_weight_decay": [5.0],
+    "algo.pretraining": [0.2],
+    "algo.report_steps": [[1]],
+    "optim.betas": [[0.5, 0.999], [0.9, 0.5]],
+    "optim.clip_norm": [0.01],
+    "optim.eps": [0.1],
+    "optim.weight_decay": [0.5],
+    "optim.schedule.cycles": [1],
+    "optim.schedule.factor": [0.5],
+    "optim.schedule.start_factor": [0.5],
+    "backbone.block_size": [1],
+    "backbone.depth": [16],
+    "backbone.halvings": [1],
+    "backbone.image_size": [40],
+    "backbone.layers": [3],
+    ("conv6", "backbone.layers"): [5],
+    "backbone.name": ["mnasnet0_5"],
+    "backbone.patch_size": [14],
+    "backbone.weights": ["{files}/weights.pt"],
+    "backbone.widths": [[4]],
+    "run.val_every": [2],
+    "data.cache": ["{files}/cache"],
+    "data.channels": [1, 3],
+    "data.dataset": ["KMNIST"],
+    "data.fractions": [[0.4, 0.3, 0.3], [0.3, 0.4, 0.3]],
+    "data.images": ["cifar_fs"],
+    "data.least": [8],
+    "data.options.split": ["letters"],
+    "data.path": ["{files}/mini_imagenet.zip"],
+    "data.root": ["{files}/elsewhere"],
+    "data.sources": [["cifar_fs"], ["omniglot", "fc100"]],
+    ("folder", "data.split"): ["{files}/split.txt"],
+    ("omniglot", "data.split"): ["lake"],
+    "paper": [{"value": 98.7}],
+}
+"""Other values of a setting, of every choice or of one, where the rule of `other_values` has none that is legal."""
+
+BESIDE: dict[str | tuple[str, str], Values] = {
+    "algo.fce_steps": {"algo.fce": True},
+    ("maml_pp", "algo.first_order"): {"algo.first_order_steps": 0},
+    "algo.inner_beta2": {"algo.inner_optimizer": "adam"},
+    "algo.nodes": {"data.length_scale": [0.2, 0.9]},
+    ("protonet", "algo.temperature"): {"algo.distance": "cosine"},
+    "optim.nesterov": {"optim.momentum": 0.5},
+    "backbone.block_size": {"backbone.drop_rate": 0.5},
+    "data.channels": {"data.mean": [0.5], "data.std": [0.5]},
+    "data.period": {"data.kernel": "periodic"},
+}
+"""What has to be set beside a setting for it to count."""
+
+TINY: Values = {
+    "device": "cpu",
+    "algo.batch_size": 5,
+    "algo.cg_steps": 2,
+    "algo.heads": 2,
+    "algo.hidden": 8,
+    "algo.inner_batch_size": 3,
+    "algo.inner_steps": 2,
+    "algo.iterations": 3,
+    "algo.latent": 4,
+    "algo.layer": 1,
+    "algo.n_context": 3,
+    "algo.nodes": 2,
+    "algo.test_inner_batch_size": 2,
+    "algo.test_inner_steps": 3,
+    "algo.test_samples": 3,
+    "algo.width": 8,
+    "backbone.depth": 10,
+    "backbone.hidden": 8,
+    "backbone.name": "shufflenet_v2_x0_5",
+    "backbone.width": 1,
+    "backbone.widths": [8],
+    "run.checkpoint_every": 3,
+    "run.eval_batch_size": 4,
+    "run.log_every": 2,
+    "run.meta_batch_size": 3,
+    "run.steps": 2,
+    "run.test_tasks": 7,
+    "run.val_tasks": 6,
+    "data.alphabets": 5,
+    "data.characters": 8,
+    "data.image_size": 8,
+    "data.n_query": 3,
+    "data.n_way": 3,
+    "data.train.n_query": 2,
+    "data.wide": 4,
+}
+"""What keeps the work small, where the choices have it; other numbers in training than in tests."""
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def settings_of(group: str, choice: str) -> list[str]:
+    """Every setting of a YAML by its whole name, the numbers of a list one by one: data.mean[0]."""
+    text = (CONF / group / f"{choice}.yaml").read_text()
+    whole = not group or text.startswith("# @package _global_")
+    return list(_leaves("" if whole else group.replace("/", "."), choice, yaml.safe_load(text)))
+
+
+def _leaves(name: str, choice: str, node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key not in ("_target_", "_partial_", "defaults", "hydra"):
+                yield from _leaves(f"{name}.{key}".lstrip("."), choice, value)
+    elif isinstance(node, list) and node and found(VALUES, choice, name) is None:
+        yield from (f"{name}[{place}]" for place in range(len(node)))
+    else:
+        yield name
+
+
+def found(table: Mapping[Any, Any], choice: str, key: str) -> Any:
+    """What a table says of a setting of a choice, or of the list that it is a number of."""
+    whole = key.partition("[")[0]
+    return next((table[name] for name in ((choice, key), key, (choice, whole), whole) if name in table), None)
+
+
+def other_values(choice: str, key: str, config: DictConfig) -> list[Any]:
+    """Legal values of a setting other than that in `config`."""
+    value, whole = (OmegaConf.select(config, name) for name in (key, key.partition("[")[0]))
+    special = found(VALUES, choice, key)
+    if special is not None or key in CHOICES:
+        return [other for other in (CHOICES[key] if special is None else special) if other != value]
+    if isinstance(value, bool):
+        return [not value]
+    assert isinstance(value, int | float), f"{key} of {choice}: say in VALUES what it may be, but for {value}"
+    if key.endswith("[0]") and len(whole) == 2:  # the lower end of a range
+        return [value // 2 if isinstance(value, int) else value / 2 or -0.5]
+    return [2 * value or (1 if isinstance(value, int) else 0.5)]
+
+
+class Outcome:
+    """What follows from settings, worked out as far as it is asked for."""
+
+    untrained = True
+    """Whether `tests` come before any training."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+
+    @property
+    def training(self) -> Numbers:
+        raise NotImplementedError
+
+    @property
+    def tests(self) -> Numbers:
+        raise NotImplementedError
+
+    @property
+    def after(self) -> Numbers:
+        """More tests, after training."""
+        return {}
+
+
+class Learned(Outcome):
+    """The scores of three test tasks, and of two outer steps all metrics and what they leave of the learner."""
+
+    @cached_property
+    def parts(self) -> Parts:
+        return parts_of(self.config)
+
+    @cached_property
+    def tests(self) -> Numbers:
+        return self._scores()
+
+    @cached_property
+    def training(self) -> Numbers:
+        assert self.tests  # come first
+        run, learner = build_run(self.config, self.parts), self.parts.learner.train()
+        torch.manual_seed(0)  # of noise
+        stream = learner.train_stream(self.parts.source, 0, run.meta_batch_size)
+        numbers: Numbers = {"steps of a run": run.steps}
+        for step in range(2):
+            metrics = learner.meta_step(next(stream), self.parts.optims)
+            numbers |= {f"{name} of step {step}": value for name, value in metrics.items()}
+            for schedule in self.parts.schedules:
+                schedule.step()
+        return numbers | state_of(learner)
+
+    @cached_property
+    def after(self) -> Numbers:
+        assert self.training  # comes first
+        return self._scores()
+
+    def _scores(self) -> Numbers:
+        torch.manual_seed(0)
+        return self.parts.learner.eval().evaluate(next(self.parts.source.episodes("test", 0, 3)))
+
+
+class Drawn(Outcome):
+    """The first tasks and examples of a source, and the steps that a run on it has."""
+
+    @cached_property
+    def source(self) -> Any:
+        check(self.config)
+        OmegaConf.resolve(self.config)
+        return build_source(self.config, torch.device("cpu"), ("test",) if self.tested_on else ("train", "val", "test"))
+
+    @property
+    def tested_on(self) -> bool:
+        """Whether there are test tasks alone."""
+        return "dataset" in self.config.data
+
+    @cached_property
+    def training(self) -> Numbers:
+        source, facts = self.source, RunFacts("", "", "", [], {}, Path())
+        parts = Parts(torch.nn.Identity(), source, {}, [], torch.device("cpu"), facts)  # type: ignore[arg-type]
+        numbers: Numbers = {"steps of a run": build_run(self.config, parts).steps}
+        if self.tested_on:
+            return numbers
+        if isinstance(source, ExampleSource) and source.info.train_classes:
+            numbers |= next(source.examples("train", 0, 4))._asdict()
+        return numbers | self._tasks("train")
+
+    @cached_property
+    def tests(self) -> Numbers:
+        return self._tasks("test") | ({} if self.tested_on else self._tasks("val"))
+
+    def _tasks(self, split: str) -> Numbers:
+        batch = next(self.source.episodes(split, 0, 3))
+        sides = {"support": batch.support, "query": batch.query}
+        tensors = {f"{split} {side} {n}": v for side, both in sides.items() for n, v in both._asdict().items()}
+        return tensors | {f"{split} ways": batch.n_way}
+
+
+class Ran(Outcome):
+    """What a run writes, clocks apart, when it saves, and how many tasks it scores at once."""
+
+    untrained = False
+
+    @property
+    def training(self) -> Numbers:
+        return self._numbers[0]
+
+    @property
+    def tests(self) -> Numbers:
+        return self._numbers[1]
+
+    @cached_property
+    def _numbers(self) -> tuple[Numbers, Numbers]:
+        check(self.config)
+        OmegaConf.resolve(self.config)
+        folder = Path(self.config.paths.outputs)
+        folder.mkdir()
+        parts = build_parts(self.config, RunFacts("", "", "", [], {}, folder))
+        at_once, saved = [], {"last.pt": [], "best.pt": []}
+        evaluate, save = parts.learner.evaluate, checkpoint.save
+
+        def note_tasks(batch: Any) -> Any:
+            at_once.append(batch.n_tasks)
+            return evaluate(batch)
+
+        def note_step(path: Path, state: dict[str, Any]) -> None:
+            saved[path.name].append(state["step"] if "step" in state else state["progress"]["step"])
+            save(path, state)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parts.learner, "evaluate", note_tasks)
+            patch.setattr(checkpoint, "save", note_step)
+            build_run(self.config, parts).execute([], StopRequest())
+        numbers: dict[str, Numbers] = {"train": {"saved": saved["last.pt"]}, "val": {}, "test": {}}
+        for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
+            split, step = line.pop("split"), line.pop("step")
+            kept = {f"{split} {name} at {step}": value for name, value in line.items() if name not in CLOCKS}
+            numbers[split] |= kept
+        with np.load(folder / "test_tasks.npz") as scores:
+            each = {f"{name} of each task": torch.from_numpy(scores[name]) for name in scores}
+        tests = numbers["val"] | numbers["test"] | each
+        return numbers["train"], tests | {"at once": at_once, "best": saved["best.pt"]}
+
+
+CLOCKS = ("seconds", "tasks_per_second")
+
+
+def alike(one: Numbers, other: Numbers, rtol: float = 1e-5, atol: float = 1e-7) -> bool:
+    return one.keys() == other.keys() and all(_near(one[name], other[name], rtol, atol) for name in one)
+
+
+def _near(one: Any, other: Any, rtol: float, atol: float) -> bool:
+    if not isinstance(one, float | torch.Tensor) or not isinstance(other, float | torch.Tensor):
+        return bool(one == other)
+    a, b = (torch.as_tensor(value, dtype=torch.float64) for value in (one, other))
+    return a.shape == b.shape and torch.allclose(a, b, rtol, atol)
+
+
+def same(one: Outcome, other: Outcome) -> bool:
+    return all(alike(getattr(one, what), getattr(other, what)) for what in ("tests", "training", "after"))
+
+
+def broken_rules(key: str, reason: str | None, base: Outcome, changed: Outcome) -> list[str]:
+    """What a setting has changed that it should not, or has not that it should."""
+    exactly = partial(alike, rtol=0, atol=0)
+    if reason:
+        unmoved = partial(alike, rtol=1e-4, atol=1e-4) if reason == SPEED else exactly
+        moved = [what for what in ("tests", "training") if not unmoved(getattr(base, what), getattr(changed, what))]
+        return [f"changes {what}, and NO_EFFECT says that it {reason}" for what in moved]
+    problems = []
+    if key.rpartition(".")[2].startswith(("test_", "report_", "eval_")):
+        problems += ["does not change tests"] * alike(base.tests, changed.tests)
+        problems += ["changes training"] * (not exactly(base.training, changed.training))
+    if key.startswith(("data.train.", "optim.", "run.meta_batch_size")):
+        problems += ["does not change training"] * alike(base.training, changed.training)
+        problems += ["changes tests"] * (base.untrained and not exactly(base.tests, changed.tests))
+    return problems
+
+
+Matters = Callable[..., None]
+
+
+@pytest.fixture
+def every_setting_matters(full: Callable[..., DictConfig], cache: Path, files: Path, tmp_path: Path) -> Matters:
+    """Fail with all settings of a choice that break the contract, by a kind of outcome, beside other choices."""
+    runs = itertools.count()
+
+    def check_all(kind: type[Outcome], group: str, choice: str, *others: str, **values: Any) -> None:
+        chosen = [f"{group}={choice}"] if group else []
+        config = full(*chosen, *others, f"paths.cache={cache}", f"paths.data={files}", "logger=none")
+        set_in(config, TINY | values)
+
+        def outcome(kind: type[Outcome], changes: Values) -> Outcome:
+            changed = config.copy()
+            set_in(changed, {**changes, "paths.outputs": str(tmp_path / str(next(runs)))})
+            return kind(changed)
+
+        bases: dict[tuple[type[Outcome], str], Outcome] = {}
+        problems: list[str] = []
+        for key in settings_of(group, choice):
+            reason, beside = found(NO_EFFECT, choice, key), found(BESIDE, choice, key) or {}
+            if reason and reason.startswith(UNTRIED):
+                continue
+            seen_in = Learned if kind is Drawn and not key.startswith("data.") else kind
+            if (seen_in, repr(beside)) not in bases:
+                bases[seen_in, repr(beside)] = outcome(seen_in, beside)
+            base = bases[seen_in, repr(beside)]
+            tried = [(OmegaConf.select(config, key), base)]
+            for other in other_values(choice, key, config):
+                value = other.format(files=files) if isinstance(other, str) else other
+                changed = outcome(seen_in, {**beside, key: value})
+                refused = (ConfigError,) if key in CHOICES else ()  # learn2learn has not every method
+                with contextlib.suppress(*refused):
+                    problems += [f"{key}={other} {what}" for what in broken_rules(key, reason, base, changed)]
+                    if not reason:  # auto is one of the others
+                        twins = [was for was, outcome in tried if was != "auto" and same(outcome, changed)]
+                        problems += [f"{key}={other} does what {key}={was} does" for was in twins]
+                    tried.append((other, changed))
+            if len(tried) == 1:
+                problems.append(f"{key} was not changed")
+        assert not problems, "\n".join(problems)
+
+    return check_all
+
+
+def set_in(config: DictConfig, values: Values) -> None:
+    """Set those of the values whose keys there are."""
+    for key, value in values.items():
+        if has(config, key.partition("[")[0]):
+            OmegaConf.update(config, key, value, merge=False)
+
+
+@pytest.mark.parametrize("algo", choices("algo"))
+def test_every_setting_of_an_algorithm_changes_an_outcome(every_setting_matters: Matters, algo: str) -> None:
+    """On 3-way tasks; in training 4-way ones with 4 shots where the YAML says that they are others than in tests."""
+    data = next(data for data in ("glyphs", "sinusoid", "gp") if (algo, data) in PAIRS)
+    own = {key: 4 for key in ("data.train.n_way", "data.train.k_shot") if key in settings_of("algo", algo)}
+    every_setting_matters(Learned, "algo", algo, f"data={data}", **own, **{"backbone.layers": 2})
+
+
+@pytest.mark.parametrize("optim", choices("optim"))
+def test_every_setting_of_an_optimizer_changes_training(every_setting_matters: Matters, optim: str) -> None:
+    every_setting_matters(Learned, "optim", optim, "data=sinusoid", "algo=fomaml")
+
+
+@pytest.mark.parametrize("schedule", choices("optim/schedule"))
+def test_every_setting_of_a_schedule_changes_a_run(every_setting_matters: Matters, schedule: str) -> None:
+    """The rate of each of five steps is among what is written."""
+    few = {"run.steps": 5, "run.log_every": 1, "optim.schedule.step_size": 2}
+    every_setting_matters(Ran, "optim/schedule", schedule, "data=sinusoid", "algo=fomaml", **few)
+
+
+@pytest.mark.parametrize("backbone", sorted({*choices("backbone")} - {"none"}))
+def test_every_setting_of_a_backbone_changes_an_outcome(every_setting_matters: Matters, backbone: str) -> None:
+    every_setting_matters(Learned, "backbone", backbone, "algo=baseline")
+
+
+@pytest.mark.parametrize("run", choices("run"))
+def test_every_setting_of_a_run_changes_what_it_writes(every_setting_matters: Matters, run: str) -> None:
+    every_setting_matters(Ran, "run", run, "data=sinusoid", "algo=fomaml", **{"run.steps": 5})
+
+
+@pytest.mark.parametrize("data", choices("data"))
+def test_every_setting_of_a_source_changes_its_tasks(
+    every_setting_matters: Matters, files: Path, small_sets: None, data: str
+) -> None:
+    algo = "protonet" if "data.n_way" in settings_of("data", data) else "maml"  # which trains on data.wide ways
+    own = {
+        "folder": {"data.path": str(files / "cub.zip"), "data.fractions": [0.4, 0.3, 0.3]},
+        "completion": {"data.images": "omniglot", "data.k_shot": 4, "data.train.k_shot": [3, 6]},
+    }
+    steps = {"run.steps": "${data.steps}"}
+    every_setting_matters(Drawn, "data", data, f"algo={algo}", **own.get(data, {}), **steps)
+
+
+def test_every_setting_that_is_in_no_group_changes_an_outcome(every_setting_matters: Matters) -> None:
+    every_setting_matters(Learned, "", "config", **{"backbone.layers": 2})
+
+
+@pytest.mark.parametrize("table", [NO_EFFECT, VALUES, BESIDE], ids=["no effect", "values", "beside"])
+def test_the_tables_name_settings_that_there_are(table: dict[Any, Any]) -> None:
+    groups = ("algo", "optim", "optim/schedule", "backbone", "run", "data")
+    there = {("config", key) for key in settings_of("", "config")}
+    for group, choice in ((name, choice) for name in groups for choice in choices(name)):
+        there |= {(choice, key.partition("[")[0]) for key in settings_of(group, choice)}
+    assert [name for name in table if name not in there | {key for _, key in there}] == []
+
+
+def test_torch_gets_the_threads_that_are_asked_for_and_keeps_its_own_by_auto(full: Callable[..., DictConfig]) -> None:
+    try:
+        for asked, got in ((3, 3), ("auto", 3), (1, 1)):
+            config = full("data=sinusoid", "logger=none", f"threads={asked}")
+            set_in(config, TINY)
+            parts_of(config)
+            assert torch.get_num_threads() == got
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every data set that is read from files, of 24 classes of eight small images (one has seven); lists that split
+    them; and weights."""
+    root = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    plain = [f"n{number:08d}" for number in range(24)]
+    characters = [f"alphabet{number // 4}/character{number}" for number in range(24)]
+    sets = dict.fromkeys(("cifar_fs", "mini_imagenet", "tiered_imagenet", "cub"), plain)
+    for name, labels in (sets | dict.fromkeys(("images_background", "images_evaluation"), characters)).items():
+        with zipfile.ZipFile(root / f"{name}.zip", "w") as archive:
+            for label, number in itertools.product(labels, range(8)):
+                if (label, number) != (plain[3], 7):
+                    png = io.BytesIO()
+                    Image.fromarray(rng.integers(0, 256, (10, 12, 3), np.uint8)).save(png, "PNG")
+                    archive.writestr(f"{name}/{label}/{number}.png", png.getvalue())
+    (root / "splits").mkdir()
+    others = {"fc100": plain[4:] + plain[:4], "omniglot_lake": characters[4:] + characters[:4]}
+    for name, labels in (sets | others | {"omniglot_vinyals": characters}).items():
+        for place, split in enumerate(("train", "val", "test")):
+            (root / "splits" / f"{name}_{split}.txt").write_text("\n".join(labels[8 * place : 8 * place + 8]))
+    turns = zip(itertools.cycle(("train", "val", "test")), plain, strict=False)
+    (root / "split.txt").write_text("".join(f"{split} {label}\n" for split, label in turns))
+    (root / "elsewhere").mkdir()
+    for file in root.glob("*.zip"):
+        (root / "elsewhere" / file.name).symlink_to(file)
+    torch.save(torchvision.models.get_model(str(TINY["backbone.name"])).state_dict(), root / "weights.pt")
+    return root
+
+
+@pytest.fixture
+def small_sets(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lists of `files` in the place of those that are shipped, small sets in the place of torchvision's, and every
+    split of a folder drawn anew."""
+    monkeypatch.setattr("metarun.data.splits.FOLDER", files / "splits")
+    monkeypatch.setattr("metarun.data.folder.write_split_file", lambda path, split: None)
+    for name in ("EMNIST", "FashionMNIST", "SVHN", "KMNIST"):
+        monkeypatch.setattr(torchvision.datasets, name, partial(Pictures, name))
+
+
+class Pictures:
+    """A set of torchvision, of ten classes of nine images, drawn from its name and options."""
+
+    def __init__(self, name: str, root: str, download: bool = False, **options: Any) -> None:
+        rng = np.random.default_rng(list(repr((name, options)).encode()))
+        self.targets = np.repeat(np.arange(10), 9)
+        self.pixels = rng.integers(0, 256, (90, 10, 12, 3), np.uint8)
+
+    def __getitem__(self, row: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.pixels[row]), int(self.targets[row])

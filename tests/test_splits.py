@@ -1,0 +1,27 @@
+"""Class splits that are drawn."""
+
+from __future__ import annotations
+
+import pytest
+
+from metarun.data.splits import draw_split
+
+NAMES = [f"c{i}" for i in range(10)]
+
+
+def test_each_split_gets_its_own_fraction_of_the_classes() -> None:
+    split = draw_split(NAMES, (0.5, 0.3, 0.2), 0)
+    assert {part: len(labels) for part, labels in split.items()} == {"train": 5, "val": 3, "test": 2}
+    assert sorted(name for labels in split.values() for name in labels) == NAMES
+
+
+def test_a_drawn_split_depends_on_the_names_and_the_seed_alone() -> None:
+    once = draw_split(NAMES, (0.5, 0.3, 0.2), 0)
+    assert draw_split(NAMES[::-1], (0.5, 0.3, 0.2), 0) == once
+    assert draw_split(NAMES, (0.5, 0.3, 0.2), 1) != once
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.5, 0.3, 0.3), (0.8, 0.2, 0.0)])
+def test_fractions_that_are_no_shares_of_three_splits_are_refused(fractions: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"data.fractions=\[.*\] must be three numbers above 0 that sum to 1"):
+        draw_split(NAMES, fractions, 0)
