@@ -1,0 +1,207 @@
+"""scripts/mutate.py on a small package, and whether its lists fit the tree of today."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from mutate import ROOT, Mutation, choose, edited, entry_of, read_lists
+from mutations.pool import Outcome
+from mutations.touched import Map, about, read_map, widening, write_map
+
+SCRIPTS = ROOT / "scripts"
+CODE = """LIMIT = 3
+
+
+def double(x):
+    return 2 * x
+
+
+def triple(x):
+    return 3 * x
+
+
+def wait(x):
+    while x > 5:
+        pass
+    return x
+"""
+TESTS = """import toy.halves
+import toy.numbers
+
+
+def test_double():
+    assert toy.numbers.double(1) == 2
+
+
+def test_triple_is_called():
+    assert toy.numbers.triple(1)
+
+
+def test_wait():
+    assert toy.numbers.wait(1) == 1
+
+
+def test_half():
+    assert toy.halves.half(2) == 2.5
+"""
+ENTRIES = {  # each after what becomes of it: the edit, and the first to fail
+    "seen": ("toy/numbers.py", "2 * x", "x * x", "tests/test_toy.py::test_double"),
+    "survived": ("toy/numbers.py", "3 * x", "4 * x", None),
+    "import": ("toy/numbers.py", "LIMIT = 3", "LIMIT = three", "tests/test_toy.py"),
+    "crash": ("toy/numbers.py", "return 3 * x", "import os; os._exit(0)", None),
+    "timeout": ("toy/numbers.py", "x > 5", "x < 5", None),
+    "doubtful": ("toy/halves.py", "x / 2", "x // 2", "tests/test_toy.py::test_half"),  # which fails without it too
+}
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A tree with a package `toy`, its tests, a mutation for each outcome, and the map of its tests."""
+    for folder in ("toy", "tests", "scripts/mutations"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "toy" / "__init__.py").touch()
+    (tmp_path / "toy" / "numbers.py").write_text(CODE)
+    (tmp_path / "toy" / "halves.py").write_text("def half(x):\n    return x / 2\n")
+    (tmp_path / "tests" / "test_toy.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").touch()
+    entries = [
+        {"id": name, "area": "core", "file": file, "old": old, "new": new, "harm": f"harm of {name}"}
+        for name, (file, old, new, _) in ENTRIES.items()
+    ]
+    (tmp_path / "scripts" / "mutations" / "toy.yaml").write_text(yaml.safe_dump(entries))
+    names = ["double", "triple_is_called", "wait", "half"]
+    seconds = {f"tests/test_toy.py::test_{name}": 0.01 for name in names}
+    runs = {"toy/numbers.py": {5: {0}, 9: {1}, 13: {2}, 15: {2}}, "toy/halves.py": {2: {3}}}
+    write_map(tmp_path / "outputs" / "mutations" / "map" / "test_toy.json", seconds, runs)
+    return tmp_path
+
+
+def mutate(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The program on another tree than its own, where a mutation may take six seconds."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
+        "import mutate; from pathlib import Path\n"
+        f"mutate.ROOT, mutate.PACKAGE, mutate.SLOW, mutate.LIMIT = Path({str(root)!r}), 'toy', '', 6\n"
+        "sys.exit(mutate.main(sys.argv[1:]))"
+    )
+    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_each_mutation_is_told_by_what_became_of_it(toy: Path) -> None:
+    done = mutate(toy)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((toy / "scripts" / "results" / "mutations.json").read_text())
+    expected = {name: (name, killer) for name, (*_, killer) in ENTRIES.items()}
+    assert {name: (entry["outcome"], entry.get("killer")) for name, entry in found.items()} == expected, done.stdout
+    core = [cell.strip() for cell in done.stdout.partition("core")[2].split("│")[1:7]]
+    assert core == ["6", "2", "33 %", "1", "2", "1"], done.stdout
+    assert "harm of survived" in done.stdout
+    assert "harm of seen" not in done.stdout
+    assert (toy / "toy" / "numbers.py").read_text() == CODE
+
+
+def test_quick_fails_once_a_mutation_is_no_longer_seen(toy: Path) -> None:
+    killer = ENTRIES["seen"][-1]
+    entries = {name: {"outcome": "seen", "killer": killer, "seconds": 0.01} for name in ("seen", "survived")}
+    (toy / "scripts" / "results").mkdir()
+    (toy / "scripts" / "results" / "mutations.json").write_text(json.dumps(entries))
+    done = mutate(toy, "--quick")
+    assert done.returncode == 1, done.stderr
+    assert (
+        done.stdout == f"survived: not seen by {killer} (survived): harm of survived\n2 of 2 mutations tried, 1 seen\n"
+    )
+    done = mutate(toy, "--quick", "--only", "seen")
+    assert (done.returncode, done.stdout) == (0, "1 of 1 mutations tried, 1 seen\n")
+
+
+def test_a_stale_edit_is_refused_by_name_before_anything_runs(toy: Path) -> None:
+    (toy / "toy" / "numbers.py").write_text(CODE.replace("2 * x", "x + x"))
+    done = mutate(toy)
+    assert done.returncode == 2
+    assert done.stdout == "seen is stale: its `old` stands 0 times in toy/numbers.py, not once\n"
+    assert not (toy / "scripts" / "results").exists()
+
+
+def test_an_edit_that_is_no_python_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match="M is no Python"):
+        edited(tmp_path, Mutation("M", "core", "a.py", "= 1", "= = 1", ""))
+
+
+def test_equivalent_mutations_run_only_by_name() -> None:
+    same = Mutation("same", "core", "a.py", "", "", "", "it changes nothing")
+    other = Mutation("other", "data", "a.py", "", "", "")
+    assert choose([same, other], None, None) == [other]
+    assert choose([same, other], "same", None) == [same]
+    assert choose([same, other], None, "core") == []
+    with pytest.raises(ValueError, match="third: no mutation has this id"):
+        choose([same, other], "third", None)
+
+
+def test_a_test_is_kept_with_its_own_seconds_and_a_survivor_with_what_was_not_asked() -> None:
+    seen = Outcome("seen", ["b"], {"a": 5.0, "b": 0.5}, 9.0)
+    assert entry_of(seen, 7) == {"outcome": "seen", "killer": "b", "seconds": 0.5}
+    blind = Outcome("import", [], {}, 9.0)  # not even conftest.py is imported
+    assert entry_of(blind, 7) == {"outcome": "import", "seconds": 9.0}
+    survived = Outcome("survived", [], {"a": 5.0, "b": 0.5}, 9.0)
+    assert entry_of(survived, 7) == {"outcome": "survived", "seconds": 9.0, "asked": 2, "not_asked": 7}
+
+
+def test_those_are_asked_who_run_the_statement_then_those_of_its_function() -> None:
+    """90 s have room for one of each function, 1 + 2 + 30, and then for the second of `slow`, 40, not for its third;
+    20 s have room for `fast` and `other` alone."""
+    before = "def f(x):\n    if x:\n        y = (\n            1)\n    return y\n\ndef g():\n    return 2\n"
+    seconds = {"t::slow[0]": 30.0, "t::slow[1]": 40.0, "t::slow[2]": 50.0, "t::fast": 1.0, "t::other": 2.0, "t::g": 3.0}
+    running = {"t::slow[0]", "t::slow[1]", "t::slow[2]", "t::fast", "t::other"}
+    lines = {2: running | {"t::g"}, 3: running, 5: running, 8: {"t::g"}}
+    known = Map(seconds, {"f.py": lines}, set())
+    after = before.replace("1)", "3)")
+    assert widening(before, after) == [{3, 4}, {2, 3, 4, 5}, {2, 3, 4, 5, 8}]
+    order = ["t::fast", "t::other", "t::slow[0]", "t::slow[1]"]
+    assert about(known, "f.py", before, after, 90) == ([*order, "t::g"], 1)
+    assert about(known, "f.py", before, after, 20) == ([*order[:2], "t::g"], 3)
+    assert about(known, "g.py", before, after, 4) == (["t::fast", "t::other"], 4)  # nobody runs it
+
+
+def test_those_that_share_something_stay_together_in_their_order() -> None:
+    """They take 5 s together, and so come after the 4 s of `b::z`."""
+    known = Map({"a::x": 3.0, "a::y": 2.0, "b::z": 4.0, "b::u": 6.0, "a::v": 1.0}, {}, {"a::x", "a::y"})
+    assert about(known, "f.py", "", "", 90) == (["a::v", "b::z", "a::x", "a::y", "b::u"], 0)
+
+
+def test_a_map_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_map(tmp_path / "a.json", {"one": 0.5, "two": 2.0}, {"f.py": {1: {0, 1}, 2: {1}, 3: {1}, 4: set()}}, {1})
+    known = read_map(tmp_path)
+    assert known.seconds == {"one": 0.5, "two": 2.0}
+    assert known.tests == {"f.py": {1: {"one", "two"}, 2: {"two"}, 3: {"two"}}}
+    assert known.together == {"two"}
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (SCRIPTS / "mutations").glob("*.yaml")))
+def test_every_mutation_fits_the_tree_of_today(name: str) -> None:
+    stale = []
+    for mutation in read_lists(ROOT, name):
+        try:
+            edited(ROOT, mutation)
+        except ValueError as error:
+            stale.append(str(error))
+    assert not stale
+
+
+def test_no_two_mutations_share_an_id() -> None:
+    assert {mutation.area for mutation in read_lists(ROOT)} == {
+        "core",
+        "algos",
+        "run",
+        "wiring",
+        "data",
+        "report",
+    }
