@@ -75,6 +75,10 @@ class Trial:
         """A hash of which examples the validation tasks hold."""
         return self.parts.source.fingerprint("val", EVALUATED)
 
+    def images(self) -> torch.Tensor | None:
+        """All pixels; None where tasks are functions."""
+        return getattr(self.parts.source, "pixels", None)
+
     def parameters(self) -> dict[str, torch.Tensor]:
         return dict(self.parts.learner.named_parameters())
 
@@ -147,9 +151,7 @@ def cases() -> dict[str, tuple[int, list[str]]]:
     for algo in ("anil", "boil", "fomaml", "maml", "meta_curvature", "meta_sgd", "protonet"):
         found[f"{algo} glyphs learn2learn"] = on_images(algo, "algo.engine=learn2learn")
     found |= {
-        f"{algo} {data} {' '.join(words)}": on_images(algo, *words)
-        if data == "glyphs"
-        else on_points(algo, data, *words)
+        " ".join([algo, data, *words]): on_images(algo, *words) if data == "glyphs" else on_points(algo, data, *words)
         for algo, data, *words in WITH
     }
     one = {f"protonet glyphs backbone={name}": backbone(name) for name in BACKBONES if name != "none"}
@@ -226,6 +228,8 @@ def numbers_of(steps: int, words: Sequence[str], cache: Path = CACHE) -> Numbers
     torch.set_num_threads(1)
     trial = Trial([*words, f"paths.cache={cache}"])
     found: Numbers = {"tasks": trial.tasks()[:16], "start": digest(trial.parameters()), "steps": []}
+    if (pixels := trial.images()) is not None:
+        found["images"] = digest({"pixels": pixels})
     for number in range(steps):
         metrics = {name: plain(value) for name, value in trial.step(number).items()}
         lengths = {name: length(weights) for name, weights in trial.groups().items()}

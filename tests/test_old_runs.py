@@ -23,8 +23,9 @@ metarun -m algo=maml,protonet seed=0,1 $IMAGES paths.outputs=.
 Pictures, pages, and most of the checkpoints/last.pt that nobody resumes were taken away then, and in hydra.yaml and
 multirun.yaml folders are called ~/work and ~/metarun/conf.
 
-Scores are the same bit for bit where versions and processor are (tests/data/snapshot.json says which). Else a loss is
-as near as a tenth, see tests/test_snapshot.py, and an accuracy as two answers of nine.
+Scores are the same bit for bit where versions and processor are (tests/data/snapshot.json says which). Elsewhere what
+is not trained anew gives a loss within 2 % and an accuracy within two answers of nine, and what is trained on glyphs
+is not compared, see tests/test_snapshot.py for the reason.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def check_same(now: Any, then: Any, place: str = "") -> None:
         assert now == then, place
     else:
         least = 0.23 if "accuracy" in place else 2e-3
-        assert now == pytest.approx(then, rel=0.1, abs=least), place
+        assert now == pytest.approx(then, rel=0.02, abs=least), place
 
 
 def files_of(folder: str) -> dict[str, int]:
@@ -129,11 +130,13 @@ def test_an_interrupted_run_ends_with_the_numbers_of_the_uninterrupted_one(say: 
     assert len(lines_of("interrupted")) == 2
     say("resume", "interrupted")
     now, then = results_of("interrupted"), results_of("maml")
-    check_same(*({key: side[key] for key in ("test", "val", "best_step", "steps")} for side in (now, then)))
-    check_same(lines_of("interrupted"), lines_of("maml"))
+    assert (now["status"], now["steps"]) == ("finished", 6)
     assert len(lines_of("interrupted")) == len(lines_of("maml"))
-    check_same(*(tasks_of(Path(name, "test_tasks.npz")) for name in ("interrupted", "maml")))
+    assert lines_of("interrupted")[:2] == lines_of("maml")[:2]
     if EXACTLY:
+        check_same(*({key: side[key] for key in ("test", "val", "best_step")} for side in (now, then)))
+        check_same(lines_of("interrupted"), lines_of("maml"))
+        check_same(*(tasks_of(Path(name, "test_tasks.npz")) for name in ("interrupted", "maml")))
         weights = [torch.load(Path(name, "checkpoints", "last.pt"))["learner"] for name in ("interrupted", "maml")]
         assert snapshot.digest(weights[0]) == snapshot.digest(weights[1])
 
@@ -167,10 +170,14 @@ def test_tests_that_were_made_then_are_not_made_again(say: Say) -> None:
 @pytest.mark.parametrize("name", FINISHED[:3])
 def test_rerun_gives_the_settings_and_the_numbers_again(say: Say, name: str) -> None:
     say("rerun", name, "hydra.run.dir=again")
-    assert settings_of("again").items() >= settings_of(name).items()
+    now, then = settings_of("again"), settings_of(name)
+    assert {key: now.get(key, "gone") for key in then} == then
     now, then = results_of("again"), results_of(name)
-    check_same(*({key: side[key] for key in ("test", "val", "best_step", "overrides")} for side in (now, then)))
-    check_same(lines_of("again"), lines_of(name))
+    assert now["overrides"] == then["overrides"]
+    assert len(lines_of("again")) == len(lines_of(name))
+    if EXACTLY or name == "cnp":
+        check_same(*({key: side[key] for key in ("test", "val", "best_step")} for side in (now, then)))
+        check_same(lines_of("again"), lines_of(name))
 
 
 def settings_of(folder: str) -> dict[str, Any]:

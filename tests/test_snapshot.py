@@ -1,9 +1,11 @@
 """Numbers of every method as metarun of November 2026 (commit b25c6f5) gave them: tests/data/snapshot.json.
 
-Bit for bit where torch, numpy, Python and the processor are those they were made with. Elsewhere, tried with what
-keeps torch, MKL and oneDNN from newer instructions, functions agree to 2e-3. Images do so where the glyphs are drawn
-alike (at most 9e-4 apart: Proto-MAML). MKL_CBWR=COMPATIBLE draws one pixel in 2,500 a level of gray lighter or darker,
-and the first steps of Adam make losses that are up to 4e-2 apart of it; accuracies were one or two answers of 15 apart.
+Bit for bit where torch, numpy, Python and the processor are those they were made with. Elsewhere numbers agree to 2e-3:
+where torch, MKL and oneDNN were kept from newer instructions they were at most 9e-4 apart (Proto-MAML). But glyphs are
+not drawn alike everywhere: MKL_CBWR=COMPATIBLE makes one pixel in 2,500 a level of gray lighter or darker, from which
+Adam makes losses a tenth apart in three steps. There the first step alone is held against what is kept, to
+2e-2 (8e-3 apart: Proto-MAML).
+
 All cases, some of which are more touchy than that, and what differs
 in each: python scripts/snapshot.py
 """
@@ -11,6 +13,7 @@ in each: python scripts/snapshot.py
 from __future__ import annotations
 
 import json
+import re
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -21,7 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import snapshot
 
-TOLERANCE, OF_IMAGES, TWO_ANSWERS = 2e-3, 0.08, 0.14
+TOLERANCE, OF_OTHER_IMAGES, ONE_ANSWER = 2e-3, 2e-2, 0.07
+
+LATER = re.compile(r"steps [23]|tensors|scores").match
+"""Places of numbers that depend on all steps."""
 
 KEPT = json.loads(snapshot.KEPT.read_text())
 CASES = snapshot.cases()
@@ -46,14 +52,21 @@ CHOSEN = [
 @pytest.mark.parametrize("name", CHOSEN)
 def test_the_numbers_are_as_they_were(cache: Path, name: str) -> None:
     exactly = snapshot.made_with() == KEPT["made_with"]
-    tolerance = OF_IMAGES if "glyphs" in name else TOLERANCE
-    found = snapshot.numbers_of(*CASES[name], cache)
+    kept, found = KEPT["cases"][name], snapshot.numbers_of(*CASES[name], cache)
+    images = "alike" if found.get("images") == kept.get("images") else "others"
     apart = [
         f"{place}: {said}"
-        for place, how_far, said in snapshot.differences(KEPT["cases"][name], found, bits=exactly)
-        if exactly or how_far > (TWO_ANSWERS if "accuracy" in place else tolerance)
+        for place, how_far, said in snapshot.differences(kept, found, bits=exactly)
+        if exactly or how_far > allowed(place, images)
     ]
     assert not apart, f"{len(apart)} differ; see: python scripts/snapshot.py '{name}'"
+
+
+def allowed(place: str, images: str) -> float:
+    """How far numbers of another machine may be apart."""
+    if images == "others" and LATER(place):
+        return float("inf")
+    return ONE_ANSWER if "accuracy" in place else OF_OTHER_IMAGES if images == "others" else TOLERANCE
 
 
 def test_every_case_is_kept_and_every_algorithm_and_backbone_has_one() -> None:
