@@ -6,14 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from metarun import machine
-
-HERE = Path(__file__).resolve().parent
-CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if (path / "config.yaml").is_file())
-"""The shipped settings: inside an installed package, beside it in a checkout."""
+from metarun.core import tuning
 
 
 def main() -> None:
@@ -23,24 +18,25 @@ def main() -> None:
 
 def command(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 130 or 143 interrupted."""
-    from metarun.errors import ConfigError, Refused
+    from metarun.core.errors import ConfigError, Refused
 
-    machine.wait_briefly()
+    tuning.wait_briefly()
     sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
         if int(os.environ.get("RANK", 0)) > 0:  # whatever was typed: the first process of the run tells
-            with machine.lasting():
-                from metarun.sharing import work
+            with tuning.lasting():
+                from metarun.app.jobs.workers import work
 
             return work()
         if arguments and _is_word(arguments[0]):
-            from metarun.subcommands import run_subcommand
+            from metarun.app.commands.subcommands import run_subcommand
 
-            return run_subcommand(arguments[0], arguments[1:])
+            return run_subcommand(arguments[0], arguments[1:], command)
         if "--version" in arguments:
             print(f"metarun {metadata.version('metarun')}")
         elif {"--help", "-h"} & set(arguments):
-            from metarun.help import show_help
+            from metarun.app.commands.help import show_help
+            from metarun.settings.conf import CONF
 
             show_help(CONF, arguments)
         else:
@@ -61,7 +57,7 @@ def _check_flags(arguments: Sequence[str]) -> None:
     """Raise ConfigError for what Hydra has no flag for, as `--optim.lr=0.1` from W&B's `${args}`."""
     from hydra._internal.utils import get_args_parser
 
-    from metarun.errors import ConfigError
+    from metarun.core.errors import ConfigError
 
     for flag in get_args_parser().parse_known_args(list(arguments))[1]:
         setting = flag.lstrip("-")
@@ -76,8 +72,10 @@ def _hydra(arguments: Sequence[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from metarun import launch, names, schema
-    from metarun.errors import ConfigError
+    from metarun.app.sweeps import launch
+    from metarun.core.errors import ConfigError
+    from metarun.settings import names, schema
+    from metarun.settings.conf import CONF
 
     _check_flags(arguments)
     schema.register()
@@ -87,7 +85,7 @@ def _hydra(arguments: Sequence[str]) -> int:
     sweep = bool({"-m", "--multirun"} & set(arguments))
     search = next((argument for argument in arguments if argument.startswith("search=")), None)
     if search:
-        from metarun.search import require
+        from metarun.app.sweeps.search import require
 
         require(search, sweep)
     if sweep and os.environ.get("WANDB_SWEEP_ID"):
@@ -99,11 +97,11 @@ def _hydra(arguments: Sequence[str]) -> int:
         print("hydra/launcher has no effect without -m")
 
     def job(config: Any) -> float | None:
-        with machine.lasting():
-            from metarun.job import run_new
+        with tuning.lasting():
+            from metarun.app.jobs.job import run_new
 
         if search:
-            from metarun.search import wait_for_others
+            from metarun.app.sweeps.search import wait_for_others
 
             wait_for_others()
         codes.append(run_new(config))
@@ -116,7 +114,7 @@ def _hydra(arguments: Sequence[str]) -> int:
             hand_on(codes[-1] - 128, launched)
         if not sweep:
             return None
-        from metarun.search import objective
+        from metarun.app.sweeps.search import objective
 
         return objective()
 
@@ -124,12 +122,12 @@ def _hydra(arguments: Sequence[str]) -> int:
     try:
         main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
         if sweep:
-            from metarun.sweep import run_sweep
+            from metarun.app.sweeps.table import run_sweep
 
             return run_sweep(main, arguments)
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        from metarun.explain import explain
+        from metarun.settings.explain import explain
 
         raise ConfigError(explain(error, CONF, arguments)) from error
     except OSError as error:  # Hydra makes the output folder itself

@@ -29,7 +29,7 @@ from contestants.worker import CONTESTANTS
 from rich.console import Console
 from torch import cuda
 
-from metarun.run.record import git_state, write_json
+from metarun.run.results import read_git_state, write_json
 
 LOSSES, GRADIENTS = 1e-4, 1e-2
 """How far losses and the lengths of meta-gradients may be apart, relative to the first contestant's, in float32."""
@@ -134,7 +134,7 @@ def facts(contestants: dict[str, Contestant], rounds: int, device: str) -> dict[
         "machine": {"cpu": cpu[0] if cpu else platform.processor(), "cores": len(cpu), "load": _lines("/proc/loadavg")},
         "device": "cpu" if device == "cpu" else cuda.get_device_name(device),
         "versions": versions,
-        "git": git_state(),
+        "git": read_git_state(),
         "contestants": {n: {"processes": one.size, "threads": one.threads} for n, one in contestants.items()},
         "rounds": rounds,
         "settings": {},

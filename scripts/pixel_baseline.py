@@ -12,11 +12,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from metarun import names, schema
-from metarun.build import build_source, choose_device
-from metarun.check import check
-from metarun.cli import CONF
-from metarun.report.stats import estimate
+from metarun.core.scores import estimate
+from metarun.run.device import choose_device
+from metarun.settings import names, schema
+from metarun.settings.build import build_source
+from metarun.settings.check import check
+from metarun.settings.conf import CONF
 
 
 def main(overrides: list[str]) -> None:

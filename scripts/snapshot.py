@@ -31,14 +31,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-# All that is used of the package, and how: what moves in it is changed here and down to CASES.
-from metarun import names, schema
-from metarun.build import build_parts
-from metarun.check import check
-from metarun.cli import CONF
-from metarun.report.sinks import RunFacts
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
+from metarun.run.tracking.sinks import RunFacts
+
+# All that is used of the package, and how: what moves in it is changed here and down to CASES.
+from metarun.settings import names, schema
+from metarun.settings.build import build_parts
+from metarun.settings.check import check
+from metarun.settings.conf import CONF
 
 EVALUATED = 5
 """Tasks of a validation, four at once."""

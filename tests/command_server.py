@@ -62,10 +62,11 @@ def import_all() -> None:
 
     torch.set_num_threads(1)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    import metarun.job
-    import metarun.search
-    import metarun.subcommands
-    import metarun.sweep  # noqa: F401
+    import metarun.app.commands.parser
+
+    import metarun.app.jobs.job
+    import metarun.app.sweeps.search
+    import metarun.app.sweeps.table  # noqa: F401
 
 
 if __name__ == "__main__":

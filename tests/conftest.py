@@ -15,10 +15,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from metarun import names, schema
-from metarun.cli import CONF
+from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.images import ImageClasses, ImageTasks
-from metarun.types import EpisodePlan, EpisodeShape
+from metarun.settings import names, schema
+from metarun.settings.conf import CONF
 
 torch.set_num_threads(1)  # tests run side by side, on tiny networks
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so do the commands that they start

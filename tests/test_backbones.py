@@ -20,21 +20,21 @@ from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import StochasticDepth
 from torchvision.transforms.v2 import functional as v2
 
-from metarun import norm
-from metarun.algos.maml import MAML
+from metarun.algos.gradient.maml import MAML
 from metarun.backbones.conv4 import Conv4
-from metarun.backbones.noise import DropBlock, DropPath, Noise
 from metarun.backbones.resnet import ResNet
 from metarun.backbones.resnet12 import ResNet12
-from metarun.backbones.torchvision import Torchvision, obeying
+from metarun.backbones.torchvision_nets import Torchvision, obeying
 from metarun.backbones.vit import ViT
 from metarun.backbones.wrn import WideResNet
-from metarun.build import build_learner
-from metarun.cli import CONF
-from metarun.norm import BatchNorm
-from metarun.objectives import classification
+from metarun.core.objectives import classification
+from metarun.core.tasks import Batch, EpisodeShape
+from metarun.ops import context
+from metarun.ops.noise import DropBlock, DropPath, Noise
+from metarun.ops.norm import BatchNorm
 from metarun.run import checkpoint
-from metarun.types import Batch, EpisodeShape
+from metarun.settings.build import build_learner
+from metarun.settings.conf import CONF
 
 Settings = Callable[..., DictConfig]
 NETWORKS = sorted({path.stem for path in (CONF / "backbone").glob("*.yaml")} - {"none", "mlp_small"})
@@ -254,7 +254,7 @@ def test_noise_is_off_in_inner_loops_and_in_testing_and_differs_between_tasks() 
         torch.manual_seed(0)
         assert torch.equal(one, noise(x))
         assert not torch.equal(one, other)
-        with norm.adapting():
+        with context.adapting():
             assert torch.equal(noise(x), x)
         together = torch.func.vmap(noise, randomness="different")(torch.stack([x, x]))
         assert not torch.equal(together[0], together[1])

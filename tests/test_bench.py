@@ -19,7 +19,7 @@ from contestants.peer import Learn2learn
 from contestants.settings import Setting
 from contestants.tables import ratios, summary
 
-from metarun import machine
+from metarun.core import tuning
 
 TINY = {"n_way": 2, "tasks": 2}
 CASES = [
@@ -77,7 +77,7 @@ def test_a_precision_says_how_far_it_leads_the_meta_gradient() -> None:
     setting = settings.chosen("protonet-5w1s-q15")[0]
     assert Metarun(setting).error() == 0
     assert 0 <= Metarun(setting, precision="bf16").error() < 1  # 0 on a CPU that has no bf16
-    machine.multiply_in("float32")
+    tuning.multiply_in("float32")
 
 
 def test_ratios_are_of_times_of_the_same_round() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metarun.algos.maml import MAML
+from metarun.algos.gradient.maml import MAML
 from metarun.backbones.conv4 import Conv4
-from metarun.objectives import classification
-from metarun.types import Batch, Examples
+from metarun.core.objectives import classification
+from metarun.core.tasks import Batch, Examples
 
 
 def learner(task_chunk: int = 0) -> MAML:

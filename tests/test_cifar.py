@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets import CIFAR100
 
+from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.cifar_fs import CifarFS
 from metarun.data.fc100 import FC100
-from metarun.data.splits import read_split
-from metarun.types import EpisodePlan, EpisodeShape
+from metarun.data.files.splits import read_split
 
 PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
 OPTIONS: dict[str, object] = {

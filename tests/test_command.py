@@ -33,13 +33,13 @@ def test_imports_are_never_looked_through_for_garbage_and_what_comes_after_is() 
     told = """if True:
         import gc
         from metarun import machine
-        with machine.lasting():
+        with tuning.lasting():
             assert not gc.isenabled()
             made = [[] for _ in range(10_000)]
         assert gc.isenabled()
         assert gc.get_freeze_count() > 10_000
         frozen = gc.get_freeze_count()
-        with machine.lasting():
+        with tuning.lasting():
             more = [[] for _ in range(10_000)]
         assert gc.get_freeze_count() == frozen
     """
@@ -215,8 +215,8 @@ def test_settings_and_help_come_without_torch(tmp_path: Path, cache: Path) -> No
 
 
 def test_help_lists_every_choice_with_its_meaning(tmp_path: Path, cache: Path) -> None:
-    from metarun.cli import CONF
-    from metarun.help import meaning
+    from metarun.app.commands.help import meaning
+    from metarun.settings.conf import CONF
 
     _, out, _ = metarun("--help", cwd=tmp_path, cache=cache)
     words = " ".join(out.split())

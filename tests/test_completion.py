@@ -10,9 +10,9 @@ import torch
 from conftest import noise_tasks
 from PIL import Image
 
+from metarun.core.tasks import EpisodePlan, EpisodeShape, Prediction
 from metarun.data.completion import Completion
-from metarun.report.completions import GAP, SIDE, TITLE, completion_picture
-from metarun.types import EpisodePlan, EpisodeShape, Prediction
+from metarun.report.figures.completions import GAP, SIDE, TITLE, completion_picture
 
 
 def completion(k_shot: int = 10, n_query: int | None = None, most: int | None = None) -> Completion:

@@ -1,4 +1,4 @@
-"""Contract tests: every algorithm's YAML, found by globbing, keeps what metarun/algos/learner.py promises."""
+"""Contract tests: every algorithm's YAML, found by globbing, keeps what metarun/algos/base/learner.py promises."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from metarun.build import build_parts
-from metarun.check import check
-from metarun.cli import CONF
-from metarun.data.splits import read_split
-from metarun.errors import ConfigError
-from metarun.report.sinks import RunFacts
-from metarun.report.stats import selection_score
-from metarun.run.offline import Parts
-from metarun.types import Batch, Examples, Metrics
+from metarun.core.errors import ConfigError
+from metarun.core.scores import selection_score
+from metarun.core.tasks import Batch, Examples, Metrics
+from metarun.data.files.splits import read_split
+from metarun.run.parts import Parts
+from metarun.run.tracking.sinks import RunFacts
+from metarun.settings.build import build_parts
+from metarun.settings.check import check
+from metarun.settings.conf import CONF
 
 Settings = Callable[..., DictConfig]
 State = dict[str, Any]

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from metarun import convolution
-from metarun.convolution import Conv2d, Geometry, convolve
-from metarun.functional import call
-from metarun.norm import BatchNorm, under_transform
-from metarun.standardise import standardise
+from metarun.ops import convolution
+from metarun.ops.context import under_transform
+from metarun.ops.convolution import Conv2d, Geometry, convolve
+from metarun.ops.functional import call
+from metarun.ops.norm import BatchNorm
+from metarun.ops.standardise import standardise
 
 pytestmark = pytest.mark.usefixtures("doubles")
 

@@ -16,10 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data import cub
 from metarun.data.cub import CUB
-from metarun.data.splits import read_split
-from metarun.types import EpisodePlan, EpisodeShape
+from metarun.data.files.splits import read_split
 
 PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
 NAMES = sorted(name for part in read_split("cub").values() for name in part)

@@ -18,13 +18,13 @@ from PIL import Image
 from safetensors import safe_open
 from torchvision.datasets import Omniglot as Download
 
+from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data import omniglot
-from metarun.data.cache import cached, canvas
+from metarun.data.files.cache import cached, canvas
+from metarun.data.files.splits import read_split
 from metarun.data.glyphs import Glyphs, draw_all
 from metarun.data.images import SPLITS, ImageClasses, ImageTasks
 from metarun.data.omniglot import Omniglot
-from metarun.data.splits import read_split
-from metarun.types import EpisodePlan, EpisodeShape
 
 CPU = torch.device("cpu")
 PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)

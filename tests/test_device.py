@@ -17,9 +17,9 @@ from omegaconf import DictConfig
 from test_contract import ALGOS, PAIRS, parts_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.data.augment import Look
 from metarun.data.images import SPLITS, ImageClasses, ImageTasks
-from metarun.data.look import Look
-from metarun.types import EpisodePlan, EpisodeShape
 
 Settings = Callable[..., DictConfig]
 

@@ -14,7 +14,7 @@ from test_gradients import conv4
 from test_metric import Identity, logits
 from test_pretraining import examples
 
-from metarun.algos.distill import Distill, Stage
+from metarun.algos.transfer.distill import Distill, Stage
 
 pytestmark = pytest.mark.usefixtures("doubles")
 

@@ -10,9 +10,9 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import ALGOS, choices, parts_of
 
-from metarun.algos.metric import MetricLearner
-from metarun.data.fitted import Fitted
-from metarun.data.look import Look
+from metarun.algos.base.metric import MetricLearner
+from metarun.data.augment import Look
+from metarun.data.resize import Fitted
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
 

@@ -6,8 +6,8 @@ import torch
 from conftest import noise_tasks
 from scipy import stats
 
-from metarun.episodes import distinct, draw, random_bits, shuffled
-from metarun.types import EpisodeShape
+from metarun.core.episodes import distinct, draw, random_bits, shuffled
+from metarun.core.tasks import EpisodeShape
 
 SIZES = np.array([20, 7, 30, 20, 9, 20, 12])
 SHAPE = EpisodeShape(3, 2, 4)

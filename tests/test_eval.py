@@ -18,12 +18,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
 
-from metarun import trained
+from metarun.app.jobs import reopened
 from metarun.cli import command
-from metarun.data.fitted import Fitted, fitted
+from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.data.augment import Look
 from metarun.data.images import checked
-from metarun.data.look import Look
-from metarun.types import EpisodePlan, EpisodeShape
+from metarun.data.resize import Fitted, fitted
 
 TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
 FUNCTIONS = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
@@ -94,7 +94,7 @@ def test_the_own_source_gives_the_runs_own_scores_bit_for_bit_and_once(
             assert set(now) == set(then)
             assert all(np.array_equal(now[score], then[score]) for score in then)
         assert (run / "results.json").read_bytes() == before
-    monkeypatch.setattr(trained, "evaluate", lambda *_: pytest.fail("made twice"))
+    monkeypatch.setattr(reopened, "evaluate", lambda *_: pytest.fail("made twice"))
     assert "1 of 1 made before, --again repeats them" in say("eval", run)[1]
     with pytest.raises(pytest.fail.Exception, match="made twice"):
         say("eval", run, "--again")

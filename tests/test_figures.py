@@ -12,10 +12,10 @@ import pytest
 from run_folders import finished, settings, write_settings
 
 from metarun.report.compare import compare
-from metarun.report.figures import PALETTE, learning_curves, png, spec, task_scatter
-from metarun.report.gallery import LIMIT, Figure, Gallery, apart, gallery, together
-from metarun.report.learning import POINTS, learning
-from metarun.report.parallel import axis, swept
+from metarun.report.figures.charts import PALETTE, learning_curves, png, spec, task_scatter
+from metarun.report.figures.gallery import LIMIT, Figure, Gallery, apart, gallery, together
+from metarun.report.figures.learning import POINTS, learning
+from metarun.report.figures.parallel import axis, swept
 from metarun.report.runs import Run, find_runs
 
 SCORES = np.random.default_rng(0).normal(0.5, 0.1, 30)

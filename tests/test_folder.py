@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from metarun.data.decode import Scale, pixels_of
+from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.data.files.decode import Scale, pixels_of
+from metarun.data.files.find import image_files, stamp
+from metarun.data.files.splits import draw_split, read_split_file
 from metarun.data.folder import Folder
-from metarun.data.imagefiles import image_files, stamp
 from metarun.data.images import SPLITS
-from metarun.data.splits import draw_split, read_split_file
-from metarun.types import EpisodePlan, EpisodeShape
 
 PLAN = EpisodePlan(EpisodeShape(2, 1, 1), EpisodeShape(2, 1, 2), 0, 0)
 SCALE = Scale(16, "nearest", fit="crop")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metarun.functional import call
+from metarun.ops.functional import call
 
 
 class Twice(nn.Module):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from scipy import stats
 
-from metarun import objectives
+from metarun.core import objectives
+from metarun.core.episodes import random_bits, uniform
+from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.gp import GaussianProcess
 from metarun.data.harmonic import Harmonic
 from metarun.data.sinusoid import Sinusoid
-from metarun.episodes import random_bits, uniform
-from metarun.types import EpisodePlan, EpisodeShape
 
 PLAN = EpisodePlan(EpisodeShape(0, 5, 5), EpisodeShape(0, 5, 20), 0, 0)
 PI = float(np.pi)

@@ -13,23 +13,23 @@ from test_contract import FEWER_STEPS, choices
 from test_gradients import ENGINES, INNER_LR, batch, conv4, furthest, meta_gradient, plain_conv4, waves
 from torch import Tensor
 
-from metarun.algos.anil import ANIL
-from metarun.algos.boil import BOIL
-from metarun.algos.cavia import CAVIA, ContextNetwork
-from metarun.algos.episodic import EpisodicLearner
-from metarun.algos.imaml import IMAML, conjugate_gradient
-from metarun.algos.inner import InnerOptimizer, clipped
-from metarun.algos.maml import MAML
-from metarun.algos.maml_pp import MAMLPlusPlus
-from metarun.algos.meta_curvature import MetaCurvature
-from metarun.algos.meta_sgd import MetaSGD
-from metarun.algos.minibatch_prox import MinibatchProx
-from metarun.algos.proto_maml import ProtoMAML, prototype_head
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.inner_optimizer import InnerOptimizer, clipped
+from metarun.algos.gradient.anil import ANIL
+from metarun.algos.gradient.boil import BOIL
+from metarun.algos.gradient.cavia import CAVIA, ContextNetwork
+from metarun.algos.gradient.imaml import IMAML, conjugate_gradient
+from metarun.algos.gradient.maml import MAML
+from metarun.algos.gradient.maml_pp import MAMLPlusPlus
+from metarun.algos.gradient.meta_curvature import MetaCurvature
+from metarun.algos.gradient.meta_sgd import MetaSGD
+from metarun.algos.gradient.minibatch_prox import MinibatchProx
+from metarun.algos.gradient.proto_maml import ProtoMAML, prototype_head
 from metarun.backbones.mlp import MLP
-from metarun.build import build_learner, build_source
-from metarun.functional import call, dot, within
-from metarun.objectives import classification, regression
-from metarun.types import Batch, Examples
+from metarun.core.objectives import classification, regression
+from metarun.core.tasks import Batch, Examples
+from metarun.ops.functional import call, dot, within
+from metarun.settings.build import build_learner, build_source
 
 pytestmark = pytest.mark.usefixtures("doubles")
 

@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from conftest import noise_tasks
 from torch import Tensor
 
-from metarun.algos.anil import ANIL
-from metarun.algos.fomaml import FOMAML
-from metarun.algos.learner import Learner
-from metarun.algos.maml import MAML
-from metarun.algos.protonet import ProtoNet
-from metarun.algos.reptile import Reptile
+from metarun.algos.base.learner import Learner
+from metarun.algos.gradient.anil import ANIL
+from metarun.algos.gradient.fomaml import FOMAML
+from metarun.algos.gradient.maml import MAML
+from metarun.algos.gradient.reptile import Reptile
+from metarun.algos.metric.protonet import ProtoNet
 from metarun.backbones.conv4 import Conv4
 from metarun.backbones.mlp import MLP
+from metarun.core.objectives import classification, regression
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
 from metarun.data.sinusoid import Sinusoid
-from metarun.objectives import classification, regression
-from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -144,12 +144,12 @@ def test_second_order_differs_from_first_order() -> None:
 
 
 def test_torch_batch_norm_is_still_wrong_under_vmapped_second_order() -> None:
-    """Why metarun/norm.py takes `standardise` under vmap. When this fails, torch has been mended."""
+    """Why metarun/ops/norm.py takes `standardise` under vmap. When this fails, torch has been mended."""
     learner, tasks = maml("vmap", 1), batch()
     expected = plain_maml_gradient(learner, tasks, 1, False, "stride")
     native = lambda x, w, b, eps: F.batch_norm(x, None, None, w, b, True, eps=eps)  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metarun.norm.standardise", native)
+        patch.setattr("metarun.ops.norm.standardise", native)
         assert furthest(meta_gradient(learner, tasks), expected) > 1e-4
 
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.data.files.splits import read_split
+from metarun.data.files.unpickle import unpickle
 from metarun.data.images import SPLITS
 from metarun.data.mini_imagenet import MiniImageNet
-from metarun.data.splits import read_split
 from metarun.data.tiered_imagenet import TieredImageNet
-from metarun.data.unpickle import unpickle
-from metarun.types import EpisodePlan, EpisodeShape
 
 PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
 OPTIONS = {

@@ -19,16 +19,17 @@ from omegaconf import DictConfig, OmegaConf
 from run_folders import finished, write_settings
 from run_folders import settings as plain_settings
 
-from metarun import job, search
-from metarun.build import build_parts
-from metarun.data.look import Look
-from metarun.errors import ConfigError, Refused
-from metarun.launch import STARTED_FILE
-from metarun.report.sinks import RunFacts, WandbSink
+from metarun.app.jobs import job
+from metarun.app.jobs.reopened import Trained
+from metarun.app.sweeps import search
+from metarun.app.sweeps.job_state import read_job
+from metarun.app.sweeps.launch import STARTED_FILE
+from metarun.app.sweeps.table import SweepTable
+from metarun.core.errors import ConfigError, Refused
+from metarun.data.augment import Look
 from metarun.run.interrupt import STOP_FILE
-from metarun.sweep import SweepTable
-from metarun.sweep_jobs import read_job
-from metarun.trained import Trained
+from metarun.run.tracking.sinks import RunFacts, WandbSink
+from metarun.settings.build import build_parts
 
 Settings = Callable[..., DictConfig]
 

@@ -19,18 +19,19 @@ from omegaconf import DictConfig, OmegaConf
 from test_contract import PAIRS, choices, meta_step, same, state_of
 from torch import Tensor
 
-from metarun import norm
-from metarun.algos.episodic import EpisodicLearner
-from metarun.algos.learner import Learner
-from metarun.algos.meta_baseline import MetaBaseline
-from metarun.algos.metric import MetricLearner
-from metarun.algos.pretraining import Pretraining
-from metarun.build import build_parts, shipped
-from metarun.report.sinks import RunFacts
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.learner import Learner
+from metarun.algos.base.metric import MetricLearner
+from metarun.algos.base.pretraining import Pretraining
+from metarun.algos.transfer.meta_baseline import MetaBaseline
+from metarun.core.tasks import Batch, Examples, ExampleSource, TaskSource
+from metarun.ops import context
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
-from metarun.run.offline import Parts
-from metarun.types import Batch, Examples, ExampleSource, TaskSource
+from metarun.run.parts import Parts
+from metarun.run.tracking.sinks import RunFacts
+from metarun.settings.build import build_parts
+from metarun.settings.conf import shipped
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -271,7 +272,7 @@ def test_an_evaluation_that_fails_half_way_leaves_the_learner_as_it_was(build: B
             assert learner.training
             assert same(before, state_of(learner))
             assert all(value.grad is None for value in learner.parameters())
-            assert (norm.transformed(), norm.in_inner_loop()) == (False, False)
+            assert (context.transformed(), context.in_inner_loop()) == (False, False)
         assert same(scores, learner.eval().evaluate(batch))
 
 

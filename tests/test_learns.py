@@ -17,7 +17,7 @@ from test_contract import ALGOS, FAMILIES, PAIRS, parts_of
 
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
-from metarun.run.offline import Parts
+from metarun.run.parts import Parts
 
 FUNCTIONS = [algo for algo, data in PAIRS if data == "sinusoid"]
 PROCESSES = ("cnp", "np", "anp")

@@ -9,10 +9,10 @@ import torchvision.transforms.v2.functional as v2
 from conftest import noise_tasks
 from torchvision.transforms.v2 import RandAugment
 
+from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data import randaugment
+from metarun.data.augment import JITTER, Look, standard
 from metarun.data.images import SPLITS, ImageClasses, ImageTasks
-from metarun.data.look import JITTER, Look, standard
-from metarun.types import EpisodePlan, EpisodeShape
 
 
 def test_each_image_is_cropped_mirrored_and_recoloured_as_torchvision_does_with_the_same_numbers() -> None:

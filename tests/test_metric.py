@@ -13,14 +13,14 @@ from scipy.spatial.distance import cdist
 from test_gradients import batch, conv4, furthest, meta_gradient
 from torch import Tensor, nn
 
-from metarun.algos.matchingnet import FullContext, LSTMCell, MatchingNet
-from metarun.algos.metaoptnet import MetaOptNet, crammer_singer
-from metarun.algos.metric import MetricLearner
-from metarun.algos.protonet import ProtoNet
-from metarun.algos.r2d2 import R2D2, ridge_regression
-from metarun.algos.relationnet import RelationNet
+from metarun.algos.base.metric import MetricLearner
+from metarun.algos.metric.matchingnet import FullContext, LSTMCell, MatchingNet
+from metarun.algos.metric.metaoptnet import MetaOptNet, crammer_singer
+from metarun.algos.metric.protonet import ProtoNet
+from metarun.algos.metric.r2d2 import R2D2, ridge_regression
+from metarun.algos.metric.relationnet import RelationNet
 from metarun.backbones.conv4 import Conv4
-from metarun.types import Examples
+from metarun.core.tasks import Examples
 
 pytestmark = pytest.mark.usefixtures("doubles")
 

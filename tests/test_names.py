@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from metarun import names
+from metarun.settings import names
 
 Settings = Callable[..., DictConfig]
 

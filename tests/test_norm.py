@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metarun import norm
-from metarun.norm import BatchNorm
+from metarun.ops import context, norm
+from metarun.ops.norm import BatchNorm
 
 
 @pytest.mark.usefixtures("doubles")
@@ -14,7 +14,7 @@ def test_written_out_statistics_equal_torchs(shape: tuple[int, ...]) -> None:
     x, layer = torch.randn(shape), BatchNorm(3, "transductive")
     torch.nn.init.normal_(layer.weight)
     native = layer(x)
-    with norm.under_transform():
+    with context.under_transform():
         assert torch.allclose(layer(x), native, atol=1e-12)
 
 
@@ -24,7 +24,7 @@ def test_running_averages_are_those_of_torch() -> None:
     ours, theirs = BatchNorm(3, "running"), torch.nn.BatchNorm2d(3)
     for _ in range(4):
         x = torch.randn(5, 3, 4, 4) * 3 + 1
-        with norm.recording() as statistics:
+        with context.recording() as statistics:
             assert torch.allclose(ours(x), theirs(x))
         norm.update_running(ours, statistics)
     assert torch.allclose(ours.running_mean, theirs.running_mean)
@@ -36,49 +36,49 @@ def test_running_averages_are_those_of_torch() -> None:
 def test_an_inner_loop_normalises_by_its_own_batch_at_test_time_too() -> None:
     layer, x = BatchNorm(3, "running").eval(), torch.randn(9, 3) * 5 + 2
     assert torch.allclose(layer(x), x, atol=1e-3)  # averages start at mean 0, variance 1
-    with norm.adapting():
+    with context.adapting():
         assert torch.allclose(layer(x).mean(0), torch.zeros(3), atol=1e-5)
 
 
 def test_support_statistics_do_not_see_the_queries() -> None:
     layer, support = BatchNorm(3, "support"), torch.randn(4, 3)
-    with norm.support_rows(4):
+    with context.support_rows(4):
         one, other = (layer(torch.cat([support, queries])) for queries in (torch.randn(2, 3), torch.randn(2, 3) * 9))
     assert torch.equal(one[:4], other[:4])
 
 
 CONTEXTS = {  # by what they change
-    "support_rows": lambda: norm.support_rows(4),
-    "under_transform": norm.under_transform,
-    "adapting": norm.adapting,
-    "twice": lambda: norm.differentiated(twice=True),
-    "recorded": norm.recording,
+    "support_rows": lambda: context.support_rows(4),
+    "under_transform": context.under_transform,
+    "adapting": context.adapting,
+    "twice": lambda: context.differentiated(twice=True),
+    "recorded": context.recording,
 }
 
 
 def test_every_context_has_its_test() -> None:
-    assert set(CONTEXTS) == set(vars(norm._Now()))
+    assert set(CONTEXTS) == set(vars(context._Now()))
 
 
 @pytest.mark.parametrize("changed", CONTEXTS)
 def test_an_exception_inside_a_context_ends_it_as_its_end_does(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
     """Else all later jobs of a sweep would run as in the inner loop in which one of them failed."""
-    monkeypatch.setattr(norm, "_now", norm._Now())
-    before = dict(vars(norm._now))
+    monkeypatch.setattr(norm, "now", context._Now())
+    before = dict(vars(context.now))
     inside: dict[str, object] = {}
     with pytest.raises(KeyError), CONTEXTS[changed]():
-        raise KeyError(inside.update(vars(norm._now)))
+        raise KeyError(inside.update(vars(context.now)))
     assert {name for name, value in inside.items() if value != before[name]} == {changed}
-    assert vars(norm._now) == before
+    assert vars(context.now) == before
 
 
 def test_contexts_inside_each_other_end_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norm, "_now", norm._Now())
-    with norm.adapting(), norm.under_transform():
-        with pytest.raises(KeyError), norm.adapting(), norm.under_transform():
+    monkeypatch.setattr(norm, "now", context._Now())
+    with context.adapting(), context.under_transform():
+        with pytest.raises(KeyError), context.adapting(), context.under_transform():
             raise KeyError
-        assert (norm.in_inner_loop(), norm.transformed()) == (True, True)
-    assert (norm.in_inner_loop(), norm.transformed()) == (False, False)
+        assert (context.in_inner_loop(), context.transformed()) == (True, True)
+    assert (context.in_inner_loop(), context.transformed()) == (False, False)
 
 
 def test_an_unknown_mode_names_the_known_ones() -> None:

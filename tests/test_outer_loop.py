@@ -18,15 +18,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from metarun import objectives
-from metarun.algos.learner import Learner
-from metarun.build import build_parts, build_source
-from metarun.report.sinks import NoSink, RunFacts
+from metarun.algos.base.learner import Learner
+from metarun.core import objectives
+from metarun.core.tasks import Batch, Examples, Metrics, SourceInfo, TaskSource
 from metarun.run import checkpoint, processes
-from metarun.run.group import Group, Lost
 from metarun.run.interrupt import Interrupted, StopRequest
-from metarun.run.offline import Diverged, OfflineRun, Parts, _numbers
-from metarun.types import Batch, Examples, Metrics, SourceInfo, TaskSource
+from metarun.run.offline import Diverged, OfflineRun, _numbers
+from metarun.run.parts import Parts
+from metarun.run.team import Group, Lost
+from metarun.run.tracking.sinks import NoSink, RunFacts
+from metarun.settings.build import build_parts, build_source
 
 Settings = Callable[..., DictConfig]
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from metarun.report.pictures import CLASSES, GAP, LABEL, TITLE, episode_picture
-from metarun.types import Batch, Examples
+from metarun.core.tasks import Batch, Examples
+from metarun.run.tracking.pictures import CLASSES, GAP, LABEL, TITLE, episode_picture
 
 
 def tasks(n_way: int = 3, side: int = 32, channels: int = 1) -> Batch:

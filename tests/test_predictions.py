@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from metarun.report.figures import PALETTE
-from metarun.report.predictions import prediction_picture
-from metarun.types import Batch, Examples, Prediction
+from metarun.core.tasks import Batch, Examples, Prediction
+from metarun.report.figures.charts import PALETTE
+from metarun.report.figures.predictions import prediction_picture
 
 
 def batch(dimensions: int = 1) -> Batch:

@@ -17,15 +17,15 @@ from test_gradients import batch, conv4, furthest
 from test_metric import Identity, logits
 from torch import nn
 
-from metarun.algos.baseline import Baseline
-from metarun.algos.baseline_pp import BaselinePP, CosineHead
-from metarun.algos.finetune import FineTune
-from metarun.algos.meta_baseline import MetaBaseline
-from metarun.algos.pretraining import Pretraining
-from metarun.algos.simpleshot import SimpleShot
-from metarun.build import build_learner, build_source
-from metarun.errors import ConfigError
-from metarun.types import Batch, Examples
+from metarun.algos.base.pretraining import Pretraining
+from metarun.algos.transfer.baseline import Baseline
+from metarun.algos.transfer.baseline_pp import BaselinePP, CosineHead
+from metarun.algos.transfer.finetune import FineTune
+from metarun.algos.transfer.meta_baseline import MetaBaseline
+from metarun.algos.transfer.simpleshot import SimpleShot
+from metarun.core.errors import ConfigError
+from metarun.core.tasks import Batch, Examples
+from metarun.settings.build import build_learner, build_source
 
 pytestmark = pytest.mark.usefixtures("doubles")
 

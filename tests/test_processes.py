@@ -10,14 +10,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from metarun import objectives
-from metarun.algos.anp import ANP
-from metarun.algos.cnp import CNP, gaussian, mlp
-from metarun.algos.gp_oracle import GPOracle
-from metarun.algos.np import NP
+from metarun.algos.processes.anp import ANP
+from metarun.algos.processes.cnp import CNP, gaussian, mlp
+from metarun.algos.processes.gp_oracle import GPOracle
+from metarun.algos.processes.neural_process import NP
+from metarun.core import objectives
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
 from metarun.data.gp import GaussianProcess
-from metarun.gaussian_process import Prior, posterior
-from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples
+from metarun.ops.gaussian_process import Prior, posterior
 
 pytestmark = pytest.mark.usefixtures("doubles")
 

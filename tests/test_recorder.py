@@ -10,9 +10,9 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import ALGOS, choices, parts_of
 
-from metarun.algos.episodic import EpisodicLearner
-from metarun.errors import ConfigError
-from metarun.recorder import Recorder
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.core.errors import ConfigError
+from metarun.ops.replay import Recorder
 
 Settings = Callable[..., DictConfig]
 CLASSES = {name: get_object(values["_target_"]) for name, values in choices("algo").items()}

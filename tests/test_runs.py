@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from run_folders import finished, settings, write_metrics, write_settings
 
+from metarun.app.jobs.job import _alone_in
 from metarun.cli import command
-from metarun.job import _alone_in
 from metarun.report.listing import ago
 from metarun.report.runs import Run, find_runs, read_run
 

@@ -17,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 from test_settings import Settings
 
-from metarun import names
-from metarun.cli import CONF, command
-from metarun.errors import ConfigError
-from metarun.report.study import draw, history
-from metarun.search import open_study, ready, require, settled
+from metarun.app.sweeps.search import open_study, ready, require, settled
+from metarun.cli import command
+from metarun.core.errors import ConfigError
+from metarun.report.figures.study import draw, history
+from metarun.settings import names
+from metarun.settings.conf import CONF
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Distribution has been deprecated:FutureWarning")  # the plugin's
 

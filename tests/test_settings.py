@@ -10,11 +10,11 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from metarun import names
-from metarun.check import BUILD_KEYS, FACTS, check
-from metarun.cli import CONF
-from metarun.errors import ConfigError
-from metarun.help import meaning
+from metarun.app.commands.help import meaning
+from metarun.core.errors import ConfigError
+from metarun.settings import names
+from metarun.settings.check import BUILD_KEYS, FACTS, check
+from metarun.settings.conf import CONF
 
 FILES = [path for depth in ("*", "*/schedule", "*/quick") for path in sorted(CONF.glob(f"{depth}/*.yaml"))]
 Settings = Callable[..., DictConfig]

@@ -27,16 +27,16 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from test_contract import PAIRS, parts_of, state_of
 
-from metarun.build import build_parts, build_run, build_source
-from metarun.check import check
-from metarun.cli import CONF
-from metarun.errors import ConfigError
-from metarun.report.sinks import RunFacts
+from metarun.core.errors import ConfigError
+from metarun.core.tasks import ExampleSource
 from metarun.run import checkpoint
 from metarun.run.interrupt import StopRequest
-from metarun.run.offline import Parts
-from metarun.schema import CHOICES
-from metarun.types import ExampleSource
+from metarun.run.parts import Parts
+from metarun.run.tracking.sinks import RunFacts
+from metarun.settings.build import build_parts, build_run, build_source
+from metarun.settings.check import check
+from metarun.settings.conf import CONF
+from metarun.settings.schema import CHOICES
 
 Numbers = dict[str, Any]
 """Tensors, numbers and lists by name."""
@@ -536,7 +536,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_sets(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lists of `files` in the place of those that are shipped, small sets in the place of torchvision's, and every
     split of a folder drawn anew."""
-    monkeypatch.setattr("metarun.data.splits.FOLDER", files / "splits")
+    monkeypatch.setattr("metarun.data.files.splits.FOLDER", files / "splits")
     monkeypatch.setattr("metarun.data.folder.write_split_file", lambda path, split: None)
     for name in ("EMNIST", "FashionMNIST", "SVHN", "KMNIST"):
         monkeypatch.setattr(torchvision.datasets, name, partial(Pictures, name))

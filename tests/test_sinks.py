@@ -16,7 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from metarun.report.listing import unsynced
 from metarun.report.runs import find_runs
-from metarun.report.sinks import JsonLines, RunFacts, TensorBoardSink, WandbSink
+from metarun.run.tracking.sinks import JsonLines, RunFacts, TensorBoardSink, WandbSink
 
 OPTIONS: dict[str, Any] = {
     "project": "tests",

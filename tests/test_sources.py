@@ -13,7 +13,7 @@ import pytest
 from commands import metarun, start
 from PIL import Image
 
-from metarun.cli import CONF
+from metarun.settings.conf import CONF
 
 
 @pytest.fixture

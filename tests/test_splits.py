@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metarun.data.splits import draw_split
+from metarun.data.files.splits import draw_split
 
 NAMES = [f"c{i}" for i in range(10)]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metarun.report.stats import better, estimate, selection_score, sign
+from metarun.core.scores import better, estimate, selection_score, sign
 
 DIRECTIONS = {"accuracy": 1, "return": 1, "log_likelihood": 1, "mse": -1, "loss": -1}
 """Every score that tells how well a run did, the most telling first: 1 if it is to be high, -1 if low."""

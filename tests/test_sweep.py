@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, jobs_of, lines_of, metarun, results_of, start, wait_for_step
 
-from metarun.sweep import n_jobs, sweep_name
+from metarun.app.sweeps.table import n_jobs, sweep_name
 
 WAYS = ["seed=0,1", "data.n_way=5,60", "data.train.n_way=${data.n_way}"]
 

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torchvision.datasets import FashionMNIST
 
-from metarun.data.torchvision import Torchvision
-from metarun.errors import ConfigError
-from metarun.types import EpisodePlan, EpisodeShape
+from metarun.core.errors import ConfigError
+from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.data.torchvision_sets import Torchvision
 
 PLAN = EpisodePlan(EpisodeShape(60, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
 RNG = np.random.default_rng(0)

@@ -12,12 +12,12 @@ import torch
 from conftest import noise_tasks
 from omegaconf import DictConfig
 
-from metarun.build import build_source
+from metarun.core.errors import ConfigError
+from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.data.augment import Look
 from metarun.data.images import SPLITS, ImageClasses, ImageTasks
-from metarun.data.look import Look
 from metarun.data.union import Union
-from metarun.errors import ConfigError
-from metarun.types import EpisodePlan, EpisodeShape
+from metarun.settings.build import build_source
 
 PLAN = EpisodePlan(EpisodeShape(5, 1, 2), EpisodeShape(5, 1, 3), 0, 0)
 OTHERS = (36, 48, 60)  # numbers that no class has unless it is asked to

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from metarun.data.unpickle import HARMLESS, unpickle
+from metarun.data.files.unpickle import HARMLESS, unpickle
 
 CALLED = [  # of the modules that arrays and containers come from, and of others
     ("numpy", "fromfile"),

@@ -18,8 +18,8 @@ from test_sinks import items, records
 from wandb.sdk.launch.sweeps.utils import load_sweep_config
 from wandb.wandb_agent import Agent
 
-from metarun.check import check
-from metarun.cli import CONF
+from metarun.settings.check import check
+from metarun.settings.conf import CONF
 
 SPACES = sorted(path.stem for path in (CONF / "search").glob("*.yaml"))
 SWEEPS = Path(__file__).parents[1] / "scripts" / "wandb_sweeps"

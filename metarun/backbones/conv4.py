@@ -3,9 +3,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metarun.convolution import Conv2d
-from metarun.norm import batch_norm
-from metarun.stem import first_block, in_pieces
+from metarun.ops.convolution import Conv2d
+from metarun.ops.first_block import first_block, in_pieces
+from metarun.ops.norm import batch_norm
 
 
 class Conv4(nn.Module):
@@ -19,7 +19,7 @@ class Conv4(nn.Module):
     Shapes: x [R, C, H, W] -> features [R, out_features]; feature_map [R, *map_shape] is what they are made of.
     Args:
         input_shape: C, H, W.
-        bn: which statistics normalise, see metarun/norm.py.
+        bn: which statistics normalise, see metarun/ops/norm.py.
         hidden: filters of each layer.
         downsample: `pool` or `stride`.
         layers: number of blocks.

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metarun.convolution import Conv2d
-from metarun.norm import batch_norm
+from metarun.ops.convolution import Conv2d
+from metarun.ops.norm import batch_norm
 
 
 class MapNetwork(nn.Module):

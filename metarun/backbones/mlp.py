@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from metarun.norm import batch_norm
+from metarun.ops.norm import batch_norm
 
 
 class MLP(nn.Module):
@@ -15,7 +15,7 @@ class MLP(nn.Module):
     Shapes: x [R, ...] -> features [R, out_features].
     Args:
         input_shape: shape of one input; it is flattened.
-        bn: which statistics normalise, see metarun/norm.py.
+        bn: which statistics normalise, see metarun/ops/norm.py.
         widths: units of each layer.
     Reference: Finn, Abbeel, Levine. MAML. ICML 2017. arXiv:1703.03400, section 5.2 (256, 128, 64, 64 on Omniglot)
         and 5.1 (40, 40 without normalisation on sinusoids).

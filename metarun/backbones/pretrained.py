@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from metarun.errors import nearest
+from metarun.core.errors import nearest
 
 PARTS_OF_TRAINING = ("aux1", "aux2", "AuxLogits")
 """GoogLeNet's and Inception's further classifiers."""

@@ -20,7 +20,7 @@ class ResNet(MapNetwork):
     Shapes: x [R, C, H, W] -> features [R, out_features]; feature_map [R, *map_shape].
     Args:
         input_shape: C, H, W.
-        bn: which statistics normalise, see metarun/norm.py.
+        bn: which statistics normalise, see metarun/ops/norm.py.
         widths: filters of each stage; each but the first halves height and width.
         blocks: of each stage; 1 makes ResNet-10, 2 ResNet-18.
         stem: `small`, `large`, or `auto` by the images' size.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from metarun.backbones.maps import MapNetwork, Residual, image_shape, normalised
-from metarun.backbones.noise import DropBlock, Noise
+from metarun.ops.noise import DropBlock, Noise
 
 SLOPE = 0.1
 """Of the leaky ReLU below 0."""
@@ -21,10 +21,10 @@ class ResNet12(MapNetwork):
     Shapes: x [R, C, H, W] -> features [R, out_features]; feature_map [R, *map_shape].
     Args:
         input_shape: C, H, W.
-        bn: which statistics normalise, see metarun/norm.py.
+        bn: which statistics normalise, see metarun/ops/norm.py.
         widths: filters of each block.
         drop_rate: share dropped behind each block in training, in [0, 1): single numbers but behind the last two
-            blocks, squares there. Inner loops drop nothing, see metarun/backbones/noise.py.
+            blocks, squares there. Inner loops drop nothing, see metarun/ops/noise.py.
         block_size: side of those squares; null: 5, and 2 below 64 pixels, as MetaOptNet on mini-ImageNet and CIFAR-FS.
         pool: average the last map over positions, see MapNetwork.
     Reference: Lee, Maji, Ravichandran, Soatto. Meta-Learning with Differentiable Convex Optimization. CVPR 2019.

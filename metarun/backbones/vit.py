@@ -3,9 +3,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metarun.backbones.layer_norm import LayerNorm
 from metarun.backbones.maps import image_shape
-from metarun.convolution import Conv2d
+from metarun.ops.convolution import Conv2d
+from metarun.ops.layer_norm import LayerNorm
 
 
 class ViT(nn.Module):

@@ -3,8 +3,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from metarun.backbones.maps import MapNetwork, convolution, image_shape
-from metarun.backbones.noise import Noise, check_rate
-from metarun.norm import batch_norm
+from metarun.ops.noise import Noise, check_rate
+from metarun.ops.norm import batch_norm
 
 
 class WideResNet(MapNetwork):
@@ -13,11 +13,11 @@ class WideResNet(MapNetwork):
     Shapes: x [R, C, H, W] -> features [R, out_features]; feature_map [R, *map_shape].
     Args:
         input_shape: C, H, W.
-        bn: which statistics normalise, see metarun/norm.py.
+        bn: which statistics normalise, see metarun/ops/norm.py.
         depth: number of convolutions, 6 n + 4 for n blocks a stage.
         width: the stages have 16, 32 and 64 filters times this; the last two halve height and width.
         drop_rate: share of numbers dropped between the two convolutions of a block in training, in [0, 1); the paper's
-            is 0 or 0.3. Inner loops drop nothing, see metarun/backbones/noise.py.
+            is 0 or 0.3. Inner loops drop nothing, see metarun/ops/noise.py.
         pool: average the last map over positions, see MapNetwork.
     Raises: ValueError if there is no network of this depth.
     Reference: Zagoruyko, Komodakis. Wide Residual Networks. BMVC 2016. arXiv:1605.07146, table 1.

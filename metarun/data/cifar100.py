@@ -10,11 +10,11 @@ from pathlib import Path
 
 from torchvision.datasets import CIFAR100
 
-from metarun.data.decode import Scale, bitmap, decoded
-from metarun.data.download import once
-from metarun.data.imagefiles import ImageFile, image_files, places, stamp
+from metarun.data.files.decode import Scale, bitmap, decoded
+from metarun.data.files.download import once
+from metarun.data.files.find import ImageFile, image_files, places, stamp
+from metarun.data.files.unpickle import unpickle
 from metarun.data.images import ImageClasses
-from metarun.data.unpickle import unpickle
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
+from metarun.core.tasks import EpisodePlan
+from metarun.data.augment import Look
 from metarun.data.cifar100 import cifar100, found
-from metarun.data.decode import Scale
+from metarun.data.files.decode import Scale
+from metarun.data.files.splits import read_split
 from metarun.data.images import ImageTasks
-from metarun.data.look import Look
-from metarun.data.splits import read_split
-from metarun.types import EpisodePlan
 
 
 class CifarFS(ImageTasks):
@@ -22,7 +22,7 @@ class CifarFS(ImageTasks):
         cache: folder of the decoded images.
         image_size: side in pixels that the 32x32 originals are scaled to.
         interpolation: Pillow's filter for that.
-        mean, std, augment: see metarun/data/look.py.
+        mean, std, augment: see metarun/data/augment.py.
         rotation, trainval: see ImageTasks.
     Reference: Bertinetto, Henriques, Torr, Vedaldi. Meta-learning with differentiable closed-form solvers. ICLR 2019.
         arXiv:1805.08136, section 4.1.

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarun import objectives
+from metarun.core import objectives
+from metarun.core.episodes import random_bits
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, SourceInfo
+from metarun.data.device import on_device
 from metarun.data.functions import PointTasks
 from metarun.data.images import ImageTasks
-from metarun.data.upload import on_device
-from metarun.episodes import random_bits
-from metarun.types import Batch, EpisodePlan, EpisodeShape, SourceInfo
 
 
 class Completion(PointTasks):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from metarun.data.decode import Scale, decoded
-from metarun.data.download import archive, once
-from metarun.data.imagefiles import ImageFile, image_files, places, stamp
+from metarun.core.tasks import EpisodePlan
+from metarun.data.augment import Look
+from metarun.data.files.decode import Scale, decoded
+from metarun.data.files.download import archive, once
+from metarun.data.files.find import ImageFile, image_files, places, stamp
+from metarun.data.files.splits import read_split
 from metarun.data.images import ImageTasks
-from metarun.data.look import Look
-from metarun.data.splits import read_split
-from metarun.types import EpisodePlan
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 MD5 = "97eceeb196236b17998738112f37df78"
@@ -31,7 +31,7 @@ class CUB(ImageTasks):
         image_size: side in pixels that the photos are scaled to.
         interpolation: Pillow's filter for that.
         fit: `crop` cuts the middle square out of a photo, `stretch` deforms it.
-        mean, std, augment: see metarun/data/look.py.
+        mean, std, augment: see metarun/data/augment.py.
         rotation, trainval: see ImageTasks.
     Reference: Wah et al. The Caltech-UCSD Birds-200-2011 Dataset. 2011. Split: Chen et al. A Closer Look at Few-shot
         Classification. ICLR 2019. arXiv:1904.04232.

@@ -1,24 +1,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarun.data.upload import on_device
-from metarun.types import Batch, Examples
-
-if TYPE_CHECKING:
-    from metarun.data.images import ImageTasks
+from metarun.core.episodes import EpisodeIndices
+from metarun.core.tasks import Batch, Examples, SourceInfo
+from metarun.data.augment import Look
+from metarun.data.device import on_device
 
 LARGEST = 2**31
 """Bytes that the embeddings may take."""
 
 AT_ONCE = 256
 """Images embedded together."""
+
+
+class DrawnImages(Protocol):
+    """What is asked of the source whose images are embedded, see metarun/data/images.py."""
+
+    info: SourceInfo
+    look: Look
+
+    def drawn(self, split: str, indices: NDArray[np.int64]) -> tuple[EpisodeIndices, int]: ...
+
+    def rows_of(self, split: str) -> NDArray[np.int64]: ...
+
+    def turns_of(self, split: str) -> int: ...
+
+    def placed(
+        self, split: str, drawn: EpisodeIndices, images: NDArray[np.int64], y: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+
+    def pictures(self, rows: NDArray[np.int64], turn: NDArray[np.int64]) -> Tensor: ...
+
+    def fingerprint(self, split: str, n_tasks: int) -> str: ...
 
 
 class Embedded:
@@ -32,7 +52,7 @@ class Embedded:
     Raises: MemoryError, before much is done, if embeddings would take more than `LARGEST` bytes.
     """
 
-    def __init__(self, source: ImageTasks, split: str, encode: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, source: DrawnImages, split: str, encode: Callable[[Tensor], Tensor]) -> None:
         self.source, self.info = source, source.info
         self.rows = source.rows_of(split)
         n = len(self.rows) * source.turns_of(split)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from metarun.data.checked import checked
-from metarun.data.decode import Scale, decoded
-from metarun.data.imagefiles import SUFFIXES, ImageFile, image_files, stamp
+from metarun.core.tasks import EpisodePlan
+from metarun.data.augment import Look
+from metarun.data.files.checked import checked
+from metarun.data.files.decode import Scale, decoded
+from metarun.data.files.find import SUFFIXES, ImageFile, image_files, stamp
+from metarun.data.files.splits import draw_split, read_split_file, write_split_file
 from metarun.data.images import SPLITS, ImageTasks
-from metarun.data.look import Look
-from metarun.data.splits import draw_split, read_split_file, write_split_file
-from metarun.types import EpisodePlan
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -39,7 +39,7 @@ class Folder(ImageTasks):
         channels: 3, or 1 for gray.
         fit: `crop` cuts the middle square out of an image, `stretch` deforms it.
         interpolation: Pillow's filter.
-        mean, std, augment: see metarun/data/look.py.
+        mean, std, augment: see metarun/data/augment.py.
         rotation, trainval: see ImageTasks.
     Raises: ValueError naming the files that cannot be read, or saying how many classes or images are missing.
     """

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
-from metarun import objectives
-from metarun.data.upload import on_device
-from metarun.episodes import Floats, random_bits, uniform
-from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
+from metarun.core import objectives
+from metarun.core.episodes import Floats, random_bits, uniform
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
+from metarun.data.device import on_device
 
 
 class PointTasks(ABC):

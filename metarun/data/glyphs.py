@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarun.data.cache import cached
+from metarun.core.tasks import EpisodePlan
+from metarun.data.files.cache import cached
 from metarun.data.images import ImageClasses, ImageTasks
-from metarun.types import EpisodePlan
 
 SIZE = 28
 STROKES = 4

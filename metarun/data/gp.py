@@ -6,10 +6,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
+from metarun.core.episodes import Floats
+from metarun.core.tasks import EpisodePlan
 from metarun.data.functions import FunctionTasks, between, interval, normal
-from metarun.episodes import Floats
-from metarun.gaussian_process import KERNELS, Prior
-from metarun.types import EpisodePlan
+from metarun.ops.gaussian_process import KERNELS, Prior
 
 
 class GaussianProcess(FunctionTasks):
@@ -19,7 +19,7 @@ class GaussianProcess(FunctionTasks):
 
     Args:
         plan, device: from the runner.
-        kernel, length_scale, scale, period, noise: see Prior in metarun/gaussian_process.py.
+        kernel, length_scale, scale, period, noise: see Prior in metarun/ops/gaussian_process.py.
         x: least and greatest input.
     Reference: Garnelo et al. Conditional Neural Processes. ICML 2018. arXiv:1807.01613, section 4.1.
     """

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from metarun.data.decode import Scale, bitmap, decoded
-from metarun.data.imagefiles import ImageFile, image_files, places, stamp
+from metarun.data.files.decode import Scale, bitmap, decoded
+from metarun.data.files.find import ImageFile, image_files, places, stamp
+from metarun.data.files.unpickle import unpickle
 from metarun.data.images import ImageClasses
-from metarun.data.unpickle import unpickle
 
 WNID = re.compile(r"(?:^|/)(n\d{8})")
 """A class, as a folder or at the beginning of a file's name."""

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarun import objectives
-from metarun.data.checked import checked
+from metarun.core import objectives
+from metarun.core.episodes import Bits, EpisodeIndices, draw, random_bits, shuffled
+from metarun.core.errors import ConfigError
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo, TaskSource
+from metarun.data.augment import Look
+from metarun.data.device import on_device
 from metarun.data.embedded import Embedded
-from metarun.data.look import Look
-from metarun.data.upload import on_device
-from metarun.episodes import Bits, EpisodeIndices, draw, random_bits, shuffled
-from metarun.errors import ConfigError
-from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo, TaskSource
+from metarun.data.files.checked import checked
 
 SPLITS = ("train", "val", "test")
 ROTATIONS = ("none", "class", "train", "random")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from metarun.data.decode import Scale, decoded
-from metarun.data.download import once
-from metarun.data.imagefiles import ImageFile, image_files, stamp
+from metarun.core.tasks import EpisodePlan
+from metarun.data.augment import Look
+from metarun.data.files.decode import Scale, decoded
+from metarun.data.files.download import once
+from metarun.data.files.find import ImageFile, image_files, stamp
+from metarun.data.files.splits import read_split
 from metarun.data.images import ImageTasks
-from metarun.data.look import Look
-from metarun.data.splits import read_split
-from metarun.types import EpisodePlan
 
 PARTS = ("images_background", "images_evaluation")
 
@@ -34,7 +34,7 @@ class Omniglot(ImageTasks):
         channels: 1, or 3 equal ones for a network that wants them.
         interpolation: Pillow's filter for that.
         invert: ink is 1 and paper 0; the originals are the other way round.
-        mean, std: see metarun/data/look.py.
+        mean, std: see metarun/data/augment.py.
         trainval: see ImageTasks.
     Reference: Lake, Salakhutdinov, Tenenbaum. Human-level concept learning. Science 2015.
     """

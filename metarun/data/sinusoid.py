@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from metarun.core.episodes import Floats
+from metarun.core.tasks import EpisodePlan
 from metarun.data.functions import FunctionTasks, between, interval
-from metarun.episodes import Floats
-from metarun.types import EpisodePlan
 
 
 class Sinusoid(FunctionTasks):

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from metarun.data.decode import Scale
+from metarun.core.tasks import EpisodePlan
+from metarun.data.augment import Look
+from metarun.data.files.decode import Scale
+from metarun.data.files.splits import read_split
 from metarun.data.imagenet import files_of, imagenet
 from metarun.data.images import ImageTasks
-from metarun.data.look import Look
-from metarun.data.splits import read_split
-from metarun.types import EpisodePlan
 
 
 class TieredImageNet(ImageTasks):
@@ -26,7 +26,7 @@ class TieredImageNet(ImageTasks):
         interpolation: Pillow's filter for that.
         fit: `crop` cuts the middle square out of a larger image first, `stretch` deforms it; the usual 84x84 files
             are square.
-        mean, std, augment: see metarun/data/look.py.
+        mean, std, augment: see metarun/data/augment.py.
         rotation, trainval: see ImageTasks.
     Reference: Ren et al. Meta-Learning for Semi-Supervised Few-Shot Classification. ICLR 2018. arXiv:1803.00676,
         section 4.1.

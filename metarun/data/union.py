@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metarun import objectives
-from metarun.data.fitted import fitted
+from metarun.core import objectives
+from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo
+from metarun.data.device import on_device
 from metarun.data.images import SPLITS
-from metarun.data.upload import on_device
-from metarun.types import Batch, EpisodePlan, Examples, SourceInfo
+from metarun.data.resize import fitted
 
 
 class Member(Protocol):

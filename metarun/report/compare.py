@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metarun.errors import ConfigError, nearest
+from metarun.core.errors import ConfigError, nearest
+from metarun.core.scores import Estimate, estimate, selection_score, sign
 from metarun.report.groups import (
     APART,
     Group,
@@ -20,7 +21,7 @@ from metarun.report.groups import (
     with_scores,
 )
 from metarun.report.runs import Run
-from metarun.report.stats import Difference, Estimate, estimate, holm, paired, seed_interval, selection_score, sign
+from metarun.report.stats import Difference, holm, paired, seed_interval
 
 LEVEL = 0.05
 """A corrected p-value below it is a finding."""

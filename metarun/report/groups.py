@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from metarun.errors import ConfigError, nearest
+from metarun.core.errors import ConfigError, nearest
 from metarun.report.runs import Run
 
 APART = ("data", "n_way", "k_shot", "n_query", "bn", "trainval", "split_sha256", "episode_sha256")

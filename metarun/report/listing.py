@@ -12,9 +12,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from metarun.core.scores import selection_score
+from metarun.core.words import alone, network, task
 from metarun.report.runs import EVALUATIONS, Run
-from metarun.report.stats import selection_score
-from metarun.report.words import alone, network, task
 
 STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "died": "red"}
 

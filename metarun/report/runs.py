@@ -16,8 +16,8 @@ import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from metarun.errors import ConfigError, nearest
-from metarun.report.stats import selection_score
+from metarun.core.errors import ConfigError, nearest
+from metarun.core.scores import selection_score
 
 OUTCOMES = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id"})
 """Scalar fields of results.json that a run ends with, rather than was asked for."""

@@ -11,10 +11,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from metarun.core.words import duration, is_percent, number, task
 from metarun.report.compare import LEVEL, Comparison, Row
-from metarun.report.console import duration
 from metarun.report.groups import APART
-from metarun.report.words import is_percent, number, task
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metarun.algos.learner import Learner
-from metarun.run.group import Group
+from metarun.algos.base.learner import Learner
+from metarun.core.tasks import EmbeddableSource, TaskSource
 from metarun.run.interrupt import StopRequest
-from metarun.types import EmbeddableSource, TaskSource
+from metarun.run.team import Group
 
 Scores = dict[str, NDArray[np.floating[Any]]]
 

@@ -9,37 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from metarun.algos.learner import Learner
-from metarun.report.sinks import RunFacts, Sink
-from metarun.report.stats import better, estimate, selection_score
+from metarun.core.scores import better, estimate, selection_score
+from metarun.core.tasks import Metrics
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate
-from metarun.run.files import Files, NoFiles
-from metarun.run.group import Group
+from metarun.run.folder import Files, NoFiles
 from metarun.run.interrupt import StopRequest
-from metarun.types import Metrics, TaskSource
+from metarun.run.parts import Parts
+from metarun.run.tracking.sinks import Sink
 
 log = logging.getLogger(__name__)
 
 
 class Diverged(RuntimeError):
     """A loss or a weight is not a finite number."""
-
-
-@dataclass
-class Parts:
-    """What a run is made of."""
-
-    learner: Learner
-    source: TaskSource
-    optims: dict[str, Optimizer]
-    schedules: list[LRScheduler]
-    device: torch.device
-    facts: RunFacts
-    group: Group = field(default_factory=Group)
 
 
 @dataclass

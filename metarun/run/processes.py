@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from metarun.run.group import Group, Lost
+from metarun.run.team import Group, Lost
 
 LED = "METARUN_LED"
 """Environment variable of a process that another one of the run started."""

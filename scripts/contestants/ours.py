@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from contestants.settings import OUTER_LR, Floats, Setting, episodes, weights
-from metarun import machine
-from metarun.algos.anil import ANIL
-from metarun.algos.episodic import EpisodicLearner
-from metarun.algos.maml import MAML
-from metarun.algos.protonet import ProtoNet
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.gradient.anil import ANIL
+from metarun.algos.gradient.maml import MAML
+from metarun.algos.metric.protonet import ProtoNet
 from metarun.backbones.conv4 import Conv4
+from metarun.core import tuning
+from metarun.core.objectives import classification
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
 from metarun.data.images import SPLITS, ImageClasses, ImageTasks
-from metarun.objectives import classification
-from metarun.run.group import Group
-from metarun.types import Batch, EpisodePlan, EpisodeShape, Examples
+from metarun.run.team import Group
 
 
 class Metarun:
@@ -36,8 +36,8 @@ class Metarun:
     def __init__(
         self, setting: Setting, replayed: bool = True, group: Group | None = None, precision: str = "float32"
     ) -> None:
-        machine.keep_memory()  # as `build_parts` does
-        machine.multiply_in(precision)
+        tuning.keep_memory()  # as `build_parts` does
+        tuning.multiply_in(precision)
         self.setting, self.group, self.precision = setting, group or Group(), precision
         self.n, self.first, self.stream = setting.tasks, 0, stream(setting)
         if setting.algo == "sampling":
@@ -62,9 +62,9 @@ class Metarun:
     def error(self) -> float:
         """How far the meta-gradient is from that of float32, relative to its length; nothing is changed."""
         found = self.check()
-        machine.multiply_in("float32")
+        tuning.multiply_in("float32")
         exact = self.check()
-        machine.multiply_in(self.precision)
+        tuning.multiply_in(self.precision)
         names = [name for name in exact if "." in name]
         one, other = (np.concatenate([of[name].ravel() for name in names]).astype("float64") for of in (found, exact))
         return float(np.linalg.norm(one - other) / np.linalg.norm(other))
@@ -165,9 +165,9 @@ def omniglot(setting: Setting) -> Any:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from metarun import names, schema
-    from metarun.build import build_source
-    from metarun.cli import CONF
+    from metarun.settings import names, schema
+    from metarun.settings.build import build_source
+    from metarun.settings.conf import CONF
 
     schema.register()
     names.register()

@@ -12,11 +12,12 @@ import torch
 
 from contestants.ours import learner, noise_source
 from contestants.settings import OUTER_LR, Setting
-from metarun import machine
-from metarun.report.sinks import RunFacts
+from metarun.core import tuning
+from metarun.core.tasks import Batch, Metrics
 from metarun.run.interrupt import StopRequest
-from metarun.run.offline import OfflineRun, Parts
-from metarun.types import Batch, Metrics
+from metarun.run.offline import OfflineRun
+from metarun.run.parts import Parts
+from metarun.run.tracking.sinks import RunFacts
 
 SETTING = Setting("overhead", "maml")
 
@@ -26,7 +27,7 @@ def overhead(steps: int) -> dict[str, Any]:
 
     Counted are the steps after the first, up to the last one's end: validation and test come after it.
     """
-    machine.keep_memory()
+    tuning.keep_memory()
     spans: list[tuple[float, float]] = []
     timed = learner(SETTING)
     plain = timed.meta_step

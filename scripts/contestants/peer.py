@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from contestants.settings import OUTER_LR, Floats, Setting, episodes, weights
-from metarun.algos.l2l import learn2learn
+from metarun.algos.base.learn2learn import learn2learn
 
 l2l = learn2learn()
 

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from contestants.tables import PEER
-from metarun.report.figures import GREY, PALETTE, png
+from metarun.report.figures.charts import GREY, PALETTE, png
 
 
 def picture(results: Mapping[str, Any]) -> bytes | None:

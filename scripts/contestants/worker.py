@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from contestants.settings import Setting
-from metarun.machine import multiply_in
+from metarun.core.tuning import multiply_in
 
 MATRIX, OF_A_GPU = 2048, 8192
 """Rows and columns of the product that the peak is measured by."""
@@ -62,7 +62,7 @@ class Worker:
         if size > 1:
             import torch.distributed as dist
 
-            from metarun.run.group import Group
+            from metarun.run.team import Group
 
             dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=size)
             self.group = Group(rank, size)

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metarun.algos.base.learn2learn import choose_engine
+from metarun.algos.base.learner import Learner
+from metarun.core import objectives
+from metarun.core.tasks import Batch, Examples, Metrics, Objective, Prediction
+from metarun.ops import context, norm
+from metarun.ops.functional import Params
+from metarun.ops.replay import Recorder
+
+SMALL, CPU_INPUTS, FEWEST = 16 * 28 * 28, 400 * 28 * 28, 4
+"""On a CPU: input numbers of a task that gains from any company; of all tasks that run at once, at most; and how many
+larger ones these must be, or they run one by one. Of 5-way 1-shot tasks at 28x28 40 run at once with a query a class,
+and 5 with 15 queries; at 84x84 one. Measured: more gain no more, and two larger ones lose."""
+
+
+class EpisodicLearner(Learner):
+    """A method written as what happens in ONE task: adapt to the support set, predict the query set.
+
+    This class runs the whole meta-batch, the same way in training and in evaluation. The engine `vectorized`
+    runs tasks together under torch.func.vmap; `learn2learn` loops over tasks through learn2learn's wrappers.
+
+    Args:
+        engine: `vectorized`, `learn2learn`, or `auto` for the faster one.
+        task_chunk: tasks that `vectorized` runs at once, 1 for a plain loop, 0 to choose by size and device.
+        objective: what a task's outputs are scored by.
+    """
+
+    goal: ClassVar[str] = "loss"
+    """The score that training descends."""
+
+    def __init__(self, engine: str, task_chunk: int, objective: Objective = objectives.classification) -> None:
+        super().__init__()
+        self.recorder: Recorder | None = None
+        self.engine = choose_engine(engine)
+        self.recordable = type(self).recordable and self.engine != "learn2learn"
+        if self.engine == "learn2learn" and type(self).adapt_learn2learn is EpisodicLearner.adapt_learn2learn:
+            raise ValueError(f"{type(self).__name__} has no learn2learn engine; set algo.engine=vectorized")
+        self.task_chunk, self.objective = task_chunk, objective
+
+    @abstractmethod
+    def adapt(self, params: Params, support: Examples, n_way: int) -> Any:
+        """The inner loop: what the task's support set makes of theta (`params`), as a tree of tensors."""
+
+    @abstractmethod
+    def predict(self, params: Params, state: Any, x: Tensor) -> Tensor:
+        """Outputs [M, ...] for the query inputs x [M, ...] under what `adapt` returned."""
+
+    def score(self, params: Params, state: Any, output: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The objective of one task as scalars by name; `loss` is what training descends."""
+        return self.objective(output, y)
+
+    def extra_scores(self, params: Params, state: Any, query: Examples) -> dict[str, Tensor]:
+        """Further scores of one task: in validation and test named as `accuracy@0`."""
+        return {}
+
+    def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
+        """`adapt` through learn2learn's wrapper; returns the task's predictor. Only for methods learn2learn has."""
+        raise AssertionError("the constructor refuses this engine")
+
+    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        scores = self._scores(batch, partial(self._tasks, _parameters(self)))
+        return scores[self.goal].mean(), self._metrics(scores)
+
+    def meta_gradient(self, batch: Any) -> Metrics:
+        theta = _parameters(self)
+
+        def tasks(chunk: Batch) -> Scored:
+            scored, gradients = self._run("outer step", self._differentiated, chunk)
+            for name, gradient in gradients.items():
+                if (before := theta[name].grad) is None:
+                    theta[name].grad = gradient / batch.n_tasks
+                else:
+                    before.add_(gradient / batch.n_tasks)
+            found: Scored = scored
+            return found
+
+        return self._metrics(self._scores(batch, tasks))
+
+    def record(self, backend: str, after: int = 0) -> None:
+        if not self.recordable:
+            super().record(backend)
+        self.recorder = Recorder(backend, after)
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            scores = self._scores(batch, partial(self._run, "test", self._tasks))
+            return {name: score.detach() for name, score in scores.items()}
+
+    def predictions(self, batch: Batch) -> Prediction | None:
+        if batch.n_way or self.engine == "learn2learn":
+            return None
+        with torch.no_grad():
+            means = []
+            for support_x, support_y, x in zip(*batch.support, batch.query.x, strict=True):
+                with context.adapting():
+                    state = self.adapt(_parameters(self), Examples(support_x, support_y), batch.n_way)
+                with context.recording():
+                    means.append(self.predict(_parameters(self), state, x))
+        return Prediction(torch.stack(means), None)
+
+    def chunk(self, batch: Batch, n_tasks: int) -> int:
+        """How many of `n_tasks` tasks like those of the batch to run at once.
+
+        Small tasks gain from company; on a CPU, large ones run faster one by one.
+        """
+        if self.engine == "learn2learn":
+            return 1
+        if self.task_chunk:
+            return self.task_chunk
+        if batch.query.x.device.type != "cpu":
+            return n_tasks
+        inputs_per_task = (batch.support.x.numel() + batch.query.x.numel()) // batch.n_tasks
+        most = CPU_INPUTS // inputs_per_task
+        if min(most, n_tasks) < FEWEST and inputs_per_task > SMALL:
+            return 1
+        chunks = -(-n_tasks // most)
+        return -(-n_tasks // chunks)  # what is recorded serves all chunks of one size
+
+    def way(self, batch: Batch, n_tasks: int) -> str:
+        if self.engine == "learn2learn":
+            return self.engine
+        at_once = self.chunk(batch, n_tasks)
+        some = f"{at_once} tasks at a time" if at_once < n_tasks else "all tasks at once"
+        replayed = ", replayed once they repeat" if at_once > 1 and self.recorder and self.recorder.after else ""
+        return f"{self.engine}, {'task by task' if at_once == 1 else some}{replayed}"
+
+    def _scores(self, batch: Batch, tasks: Callable[[Batch], Scored]) -> dict[str, Tensor]:
+        """Each score of each task [B], of as many at once as `tasks` is to be given."""
+        size = self.chunk(batch, batch.n_tasks)
+        done = [tasks(batch.tasks(first, first + size)) for first in range(0, batch.n_tasks, size)]
+        if self.training and norm.running_layers(self):
+            norm.update_running(self, [_join(layer) for layer in zip(*(d.statistics for d in done), strict=True)])
+        return {name: torch.cat([d.scores[name] for d in done]) for name in done[0].scores}
+
+    def _metrics(self, scores: dict[str, Tensor]) -> Metrics:
+        hidden = {self.goal} - {"loss"}
+        return {name: score.detach().mean() for name, score in scores.items() if name not in hidden}
+
+    def _run(self, use: str, function: Callable[[Params, Batch], Any], chunk: Batch) -> Any:
+        """`function` of theta and a chunk, or what was recorded of it.
+
+        Tasks that run one by one are large, and Python is little of them: they are recorded where it was asked for.
+        """
+        if self.recorder is None or (self.recorder.after and chunk.n_tasks == 1):
+            return function(_parameters(self), chunk)
+
+        def of_tensors(theta: Params, support: Examples, query: Examples) -> Any:
+            return function(theta, Batch(support, query, chunk.n_way))
+
+        theta = {name: value.detach() for name, value in _parameters(self).items()}
+        return self.recorder(use, of_tensors, theta, chunk.support, chunk.query, key=(chunk.n_way, self.training))
+
+    def _differentiated(self, params: Params, chunk: Batch) -> tuple[Scored, Params]:
+        """Scores and statistics, and the gradient of the goal's sum over the tasks; its graph goes with it."""
+        learned = [name for name, value in self.named_parameters() if value.requires_grad]
+        with torch.enable_grad():
+            params = params | {name: params[name].requires_grad_() for name in learned}
+            scored = self._tasks(params, chunk)
+            goal = scored.scores[self.goal].sum()
+            gradients = torch.autograd.grad(goal, [params[name] for name in learned], allow_unused=True)
+        found = {name: value for name, value in zip(learned, gradients, strict=True) if value is not None}
+        return Scored({name: score.detach() for name, score in scored.scores.items()}, scored.statistics), found
+
+    def _tasks(self, params: Params, chunk: Batch) -> Scored:
+        """The one path of training and evaluation."""
+        return self._one(params, chunk) if chunk.n_tasks == 1 else self._together(params, chunk)
+
+    def _together(self, params: Params, batch: Batch) -> Scored:
+        def task(support: Examples, query: Examples) -> Scored:
+            return self._task(params, support, query, batch.n_way)
+
+        with context.under_transform():
+            scored: Scored = torch.func.vmap(task, randomness="different")(batch.support, batch.query)
+        return scored
+
+    def _one(self, params: Params, batch: Batch) -> Scored:
+        support, query = (Examples(side.x[0], side.y[0]) for side in (batch.support, batch.query))
+        scored = self._task(params, support, query, batch.n_way)
+        return Scored({name: score[None] for name, score in scored.scores.items()}, scored.statistics)
+
+    def _task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
+        state = None
+        with context.adapting():
+            if self.engine == "learn2learn":
+                predictor = self.adapt_learn2learn(support, n_way)
+            else:
+                state = self.adapt(params, support, n_way)
+                predictor = partial(self.predict, params, state)
+        with context.recording() as statistics:
+            output = predictor(query.x)
+        scores = self.score(params, state, output, query.y)
+        if self.engine != "learn2learn":  # which has no state to hand on
+            scores |= self.extra_scores(params, state, query)
+        return Scored(scores, statistics)
+
+
+class Scored(NamedTuple):
+    """Scores by name, and the batch statistics that `bn=running` layers saw while predicting."""
+
+    scores: dict[str, Tensor]
+    statistics: list[tuple[Tensor, Tensor]]
+
+
+def _parameters(module: nn.Module) -> Params:
+    return {name: value for name, value in module.named_parameters()}
+
+
+def _join(layer: tuple[tuple[Tensor, Tensor], ...]) -> tuple[Tensor, Tensor]:
+    means, variances = zip(*layer, strict=True)
+    channels = means[0].shape[-1]
+    return torch.cat([m.reshape(-1, channels) for m in means]), torch.cat([v.reshape(-1, channels) for v in variances])

@@ -1,0 +1,105 @@
+"""What every method is: a thing that improves theta from a batch of tasks, and scores theta on tasks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from metarun.core.tasks import Batch, Metrics, OptimFactory, Prediction, TaskSource
+
+
+class Learner(nn.Module, ABC):
+    """All that the runner knows of a method. `train()` and `eval()` tell which of the two uses follows.
+
+    A learner never logs, saves, moves devices or knows its split. Its state is `state_dict()`; the optimizers
+    belong to the runner, which checkpoints them.
+    """
+
+    engine = "plain"
+    """How a meta-batch is computed; kept in the results."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("classification",)
+    """What the method can learn: classification, of tasks with classes, regression, of tasks that are functions, or
+    gaussian process, where their prior must be known too."""
+
+    splits: ClassVar[bool] = True
+    """Whether processes may share a meta-batch: its loss is a mean over tasks, none of which sees the others."""
+
+    recordable = False
+    """Whether what is done in a task depends on nothing but its tensors, and on these only by their shapes; declared
+    by the method's class."""
+
+    def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
+        """The outer optimizers by name.
+
+        Raises: ValueError if there is nothing to learn.
+        """
+        parameters = list(self.parameters())
+        if not parameters:
+            raise ValueError(
+                f"{type(self).__name__} learns nothing but its network, which is frozen: set backbone.frozen=false, or "
+                "algo=simpleshot run.steps=1 to test the network's own features"
+            )
+        return {"outer": optim(parameters)}
+
+    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
+        """What outer steps step, step + 1, ... train on: meta-batches, unless a method asks for something else."""
+        return source.episodes("train", step * meta_batch_size, meta_batch_size)
+
+    def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
+        """One outer update: descend `meta_loss`."""
+        for optim in optims.values():
+            optim.zero_grad(set_to_none=True)
+        metrics = self.meta_gradient(batch)
+        for optim in optims.values():
+            optim.step()
+        return metrics
+
+    def meta_gradient(self, batch: Any) -> Metrics:
+        """Add the gradient of `meta_loss` to the parameters' own."""
+        loss, metrics = self.meta_loss(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return metrics
+
+    def record(self, backend: str, after: int = 0) -> None:
+        """From now on replay what was recorded of outer steps and tests, see metarun/ops/replay.py.
+
+        Raises: ValueError if what the method does cannot be told from the shapes of its tensors.
+        """
+        raise ValueError(
+            f"run.compile: what {type(self).__name__} does changes along the way, or runs through learn2learn, and "
+            "cannot be recorded; set run.compile=false"
+        )
+
+    @abstractmethod
+    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        """The outer objective for what `train_stream` yields, averaged over it, and detached scalars to report."""
+
+    @abstractmethod
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        """One number per task [B] of each score, `loss` among them; changes nothing."""
+
+    def input_encoder(self) -> Callable[[Tensor], Tensor] | None:
+        """What tests first make of inputs [R, ...], each by itself; None if more than one input decides it."""
+        return None
+
+    def encoded(self) -> AbstractContextManager[None]:
+        """Inside, `evaluate` takes what `input_encoder` has made of the inputs."""
+        raise NotImplementedError
+
+    def predictions(self, batch: Batch) -> Prediction | None:
+        """The query points of functions as they are predicted, for a picture; None where there is nothing to draw."""
+        return None
+
+    def way(self, batch: Batch, n_tasks: int) -> str:
+        """How so many tasks like these are computed, in words."""
+        return self.engine
+
+    def describe(self) -> dict[str, Any]:
+        """Facts of the method that belong beside its numbers, such as inner steps in training and test."""
+        return {}

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.core.tasks import Examples
+from metarun.ops import context, norm
+from metarun.ops.functional import Params, call, one_hot, within
+
+
+class Support(NamedTuple):
+    """A task's state: the support set, and a one-hot [S, N] of its labels."""
+
+    x: Tensor
+    classes: Tensor
+
+
+class MetricLearner(EpisodicLearner):
+    """A method that embeds the images of a task and compares the queries' embeddings with the support set's.
+
+    Support and query images are embedded in one pass, as ProtoNet's code does, so `bn=transductive` normalises
+    by both together. A method writes `compare`.
+
+    Args:
+        backbone: from inputs to embeddings [R, D].
+        engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
+    """
+
+    recordable = True
+
+    def __init__(self, backbone: nn.Module, engine: str, task_chunk: int) -> None:
+        super().__init__(engine, task_chunk)
+        self.backbone = backbone
+
+    def input_encoder(self) -> Callable[[Tensor], Tensor] | None:
+        return self._encode if norm.fixed(self.backbone) else None
+
+    @contextmanager
+    def encoded(self) -> Iterator[None]:
+        before = self.backbone, self.task_chunk, self.recorder
+        self.backbone, self.task_chunk, self.recorder = nn.Identity(), 0, None  # what is left to do is small
+        try:
+            yield
+        finally:
+            self.backbone, self.task_chunk, self.recorder = before
+
+    @torch.no_grad()
+    def _encode(self, x: Tensor) -> Tensor:
+        embedded: Tensor = self.backbone(x)
+        return embedded
+
+    @abstractmethod
+    def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
+        """Logits [M, N] for embedded queries [M, D], from an embedded support set [S, D] and its one-hot [S, N]."""
+
+    def adapt(self, params: Params, support: Examples, n_way: int) -> Support:
+        return Support(support.x, one_hot(support.y, n_way, support.x.dtype))
+
+    def predict(self, params: Params, state: Support, x: Tensor) -> Tensor:
+        rows = state.x.shape[0]
+        with context.support_rows(rows):
+            embedded = call(self.backbone, within(params, "backbone"), torch.cat([state.x, x]))
+        return self.compare(params, embedded[:rows], state.classes, embedded[rows:])
+
+
+def class_means(support: Tensor, classes: Tensor) -> Tensor:
+    """The mean embedding of each class [N, D]."""
+    return classes.T @ support / classes.sum(0)[:, None]
+
+
+def nearness(query: Tensor, points: Tensor) -> Tensor:
+    """Minus the squared distance of each query [M, D] to each point [N, D], multiplied out: [M, N]."""
+    return 2 * query @ points.T - query.square().sum(-1, keepdim=True) - points.square().sum(-1)

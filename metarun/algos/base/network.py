@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from metarun.ops import context, norm
+
+
+class Network(nn.Module):
+    """A backbone and a linear head with so many `outputs`: logits of classes, or values of a function."""
+
+    def __init__(self, backbone: nn.Module, outputs: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head: nn.Module = nn.Linear(int(backbone.out_features), outputs)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.backbone(x))
+        return out
+
+
+def with_support(module: nn.Module, forward: Callable[[Tensor], Tensor], support_x: Tensor, x: Tensor) -> Tensor:
+    """`forward(x)` through `module`, normalised by the support set's statistics where `bn=support` asks for it."""
+    if not norm.uses_support_statistics(module):
+        return forward(x)
+    rows = support_x.shape[0]
+    with context.support_rows(rows):
+        return forward(torch.cat([support_x, x]))[rows:]

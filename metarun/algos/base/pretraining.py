@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.learner import Learner
+from metarun.core import objectives
+from metarun.core.tasks import Examples, ExampleSource, Metrics, TaskSource
+from metarun.ops import context, norm
+from metarun.ops.functional import Params, gradient
+
+
+class Pretraining(EpisodicLearner):
+    """A method that trains on single images, to tell all training classes apart; it meets tasks in validation and test.
+
+    One of the bases of a learner that has a `backbone`, and a `classifier` from its embeddings to logits of all
+    training classes. An outer step takes `meta_batch_size` images.
+    """
+
+    recordable = False
+    splits = False  # BatchNorm takes its statistics from all images of an outer step
+    backbone: nn.Module
+    classifier: nn.Module
+
+    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
+        assert isinstance(source, ExampleSource), "a source that has train_classes has examples"
+        return source.examples("train", step * meta_batch_size, meta_batch_size)
+
+    meta_gradient = Learner.meta_gradient
+
+    def meta_loss(self, batch: Examples) -> tuple[Tensor, Metrics]:
+        scores = objectives.classification(self.classifier(self.embed(batch.x)), batch.y)
+        return scores["loss"], {name: score.detach() for name, score in scores.items()}
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Embeddings [R, D] of a training batch."""
+        with context.recording() as statistics:
+            features: Tensor = self.backbone(x)
+        norm.update_running(self.backbone, statistics)
+        return features
+
+
+def fitted(loss: Callable[[Params], Tensor], params: Params, steps: int, lr: float, weight_decay: float) -> Params:
+    """`params` after so many steps of gradient descent with weight decay; nothing differentiates through them."""
+    for _ in range(steps):
+        grads = gradient(loss, params, first_order=True)
+        params = {name: value - lr * (grads[name] + weight_decay * value) for name, value in params.items()}
+    return params

@@ -1,0 +1,31 @@
+"""An inner loss that holds phi near theta."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from metarun.algos.base.inner_optimizer import InnerOptimizer
+from metarun.ops.functional import Params
+
+
+def proximal(loss: Callable[[Params], Tensor], theta: Params, lam: float) -> Callable[[Params], Tensor]:
+    """`loss` plus lam / 2 times the squared distance to theta, which counts as a constant."""
+    centre = {name: value.detach() for name, value in theta.items()}
+
+    def held(phi: Params) -> Tensor:
+        distance = torch.stack([(value - centre[name]).square().sum() for name, value in phi.items()]).sum()
+        return loss(phi) + lam / 2 * distance
+
+    return held
+
+
+def check_rate(inner_lr: float, lam: float, inner: InnerOptimizer) -> None:
+    """Raises: ValueError if the pull towards theta alone makes gradient descent overshoot ever further."""
+    if inner.rule == "sgd" and inner_lr * lam >= 2:
+        raise ValueError(
+            f"algo.inner_lr={inner_lr} with algo.lam={lam} runs away from theta: "
+            f"set algo.inner_lr below 2 / lam = {2 / lam:g}"
+        )

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.network import Network
+from metarun.algos.gradient.maml import MAML
+from metarun.core.tasks import Objective
+from metarun.ops.functional import Params
+
+
+class CAVIA(MAML):
+    """MAML whose inner loop adapts a short context vector alone, an input of a network that all tasks share.
+
+    The context starts at 0 on every task; a learned linear map makes of it a shift, and with `film_scale` a factor
+    too, of each channel that enters one ReLU of the backbone (FiLM). Before the first ReLU a shift is what the
+    paper does on functions: the context joins the inputs. The factor is 1 plus the map, so that context 0 is
+    the bare network; the paper's code learns it from a start near 0.
+
+    Args: as for MAML, but
+        inner_lr: step size of the context, > 0. On images the paper's 1.0 learns very slowly at first: the maps start
+            small, so that a step changes next to nothing of which a meta-gradient could come.
+        n_context: length of the context vector, >= 0.
+        layer: which of the backbone's ReLUs, counted from 1; the last where there are fewer.
+        film_scale: whether the context scales as well as shifts.
+        engine: `vectorized`; learn2learn has no CAVIA.
+    Reference: Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson. Fast Context Adaptation via Meta-Learning. ICML 2019.
+        arXiv:1810.03642.
+    """
+
+    adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        outputs: int,
+        objective: Objective,
+        inner_lr: float,
+        inner_steps: int,
+        test_inner_steps: int,
+        report_steps: Sequence[int],
+        n_context: int,
+        layer: int,
+        film_scale: bool,
+        first_order: bool,
+        engine: str,
+        task_chunk: int,
+        inner_optimizer: str = "sgd",
+        inner_clip_norm: float | None = None,
+    ) -> None:
+        self.context = (n_context, layer, film_scale)
+        steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
+        super().__init__(backbone, outputs, objective, inner_lr, *steps, first_order, engine, task_chunk, *inner)
+
+    def network(self, backbone: nn.Module, outputs: int) -> Network:
+        return ContextNetwork(backbone, outputs, *self.context)
+
+    def adapted(self, net: Params) -> Params:
+        return {"context": torch.zeros_like(net["film.weight"][0])}
+
+
+class ContextNetwork(Network):
+    """A network whose buffer `context` shifts, and with `scale` scales, what enters the `layer`-th ReLU."""
+
+    context: Tensor
+
+    def __init__(self, backbone: nn.Module, outputs: int, n_context: int, layer: int, scale: bool) -> None:
+        super().__init__(backbone, outputs)
+        channels, self.scale = _channels_before_relus(backbone), scale
+        self.site = list(channels)[min(layer, len(channels)) - 1]
+        self.register_buffer("context", torch.zeros(n_context), persistent=False)
+        self.film = nn.Linear(n_context, channels[self.site] * (2 if scale else 1), bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        film = self.film(self.context)
+        hook = self.backbone.get_submodule(self.site).register_forward_pre_hook(lambda _, args: self._film(film, *args))
+        try:
+            return super().forward(x)
+        finally:
+            hook.remove()
+
+    def _film(self, film: Tensor, h: Tensor) -> Tensor:
+        film = film.reshape(-1, h.shape[1], *(1,) * (h.dim() - 2))  # [1 or 2, C, 1, 1]
+        return (1 + film[1]) * h + film[0] if self.scale else h + film[0]
+
+
+def _channels_before_relus(backbone: nn.Module) -> dict[str, int]:
+    """Each ReLU of a backbone whose modules run in the order they were built, and the channels that enter it."""
+    found, channels = {}, 0
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            channels = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
+        elif isinstance(module, nn.ReLU):
+            found[name] = channels
+    if not found:
+        raise ValueError(f"algo=cavia needs a backbone with a ReLU to modulate, and {type(backbone).__name__} has none")
+    return found

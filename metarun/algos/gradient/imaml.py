@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from metarun.algos.base.curvature import CURVATURES
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.own_gradient import PulledLearner, pull
+from metarun.algos.base.proximal import check_rate, proximal
+from metarun.algos.gradient.maml import MAML, Adapted
+from metarun.core.tasks import Examples, Objective
+from metarun.ops.functional import Params, call, dot, gradient, within
+
+
+class IMAML(PulledLearner, MAML):
+    """MAML with an inner loop that is held near theta, and a meta-gradient that needs its end alone, not its path.
+
+    phi minimises the support loss plus lam / 2 times the squared distance to theta. How that minimum moves with
+    theta follows from the loss's curvature H at phi, so that memory does not grow with inner steps: the
+    meta-gradient solves a linear system in it, I + H / lam, by conjugate gradient. With the Hessian that system is
+    positive definite where lam is above the loss's steepest downward bend; below it phi is no minimum, and the
+    solution is far from the path's gradient. `gauss_newton` bends nowhere downwards, so that any lam will do, and is
+    the Hessian where the network is linear in its weights near phi. The authors' code damps instead: it solves
+    2 I + H / (lam + 10); that is close to first-order MAML. It pulls towards theta once, after the inner loop, and
+    tests without a pull; here every step of both is held.
+
+    Args: as for MAML, but
+        inner_lr: below 2 / lam, or gradient descent runs away.
+        lam: strength of the pull towards theta (lambda in the paper), > 0.
+        cg_steps: iterations of conjugate gradient, >= 1; no more than there are weights are of use.
+        curvature: H of the support loss, `hessian` (the paper's) or `gauss_newton`.
+        cg_damping: added to lam in the system alone, >= 0; much of it is first-order MAML.
+        engine: `vectorized`; learn2learn has no iMAML.
+    Reference: Rajeswaran, Finn, Kakade, Levine. Meta-Learning with Implicit Gradients. NeurIPS 2019.
+        arXiv:1909.04630.
+    """
+
+    adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        outputs: int,
+        objective: Objective,
+        inner_lr: float,
+        inner_steps: int,
+        test_inner_steps: int,
+        report_steps: Sequence[int],
+        lam: float,
+        cg_steps: int,
+        engine: str,
+        task_chunk: int,
+        inner_optimizer: str = "sgd",
+        inner_clip_norm: float | None = None,
+        curvature: str = "hessian",
+        cg_damping: float = 0.0,
+    ) -> None:
+        steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
+        super().__init__(backbone, outputs, objective, inner_lr, *steps, True, engine, task_chunk, *inner)
+        check_rate(inner_lr, lam, self.inner)
+        if curvature not in CURVATURES:
+            raise ValueError(f"algo.curvature={curvature} is not one of {', '.join(CURVATURES)}")
+        self.lam, self.cg_steps, self.curvature, self.cg_damping = lam, cg_steps, curvature, cg_damping
+
+    def adapted(self, net: Params) -> Params:
+        return {name: value.detach() for name, value in net.items()}
+
+    def support_loss(self, net: Params, support: Examples) -> Callable[[Params], Tensor]:
+        return proximal(super().support_loss(net, support), net, self.lam)
+
+    def extra_scores(self, params: Params, state: Adapted, query: Examples) -> dict[str, Tensor]:
+        if not self.training:
+            return super().extra_scores(params, state, query)
+        (x, y), net, strength = state.support, within(params, "net"), self.lam + self.cg_damping
+
+        def query_loss(phi: Params) -> Tensor:
+            return self.objective(self.predict(params, state._replace(phi=phi), query.x), query.y)["loss"]
+
+        def output(phi: Params) -> Tensor:
+            found: Tensor = call(self.net, net | phi, x)
+            return found
+
+        curvature = CURVATURES[self.curvature](output, lambda out: self.objective(out, y)["loss"], state.phi)
+
+        def system(v: Params) -> Params:  # I + H / (lam + damping)
+            bend = curvature(v)
+            return {name: value + bend[name] / strength for name, value in v.items()}
+
+        direction = conjugate_gradient(system, gradient(query_loss, state.phi, first_order=True), self.cg_steps)
+        return {"pull": pull(net, direction)}
+
+
+def conjugate_gradient(matrix: Callable[[Params], Params], b: Params, steps: int) -> Params:
+    """x with `matrix(x)` = b after so many iterations from 0, for a symmetric positive definite matrix.
+
+    A direction in which the matrix is not positive, as a network's Hessian may have it, is not followed.
+    """
+    x = {name: torch.zeros_like(value) for name, value in b.items()}
+    residual, direction, size = b, b, dot(b, b)
+    for _ in range(steps):
+        image = matrix(direction)
+        bend = dot(direction, image)
+        step = torch.where(bend > 0, size / bend, 0.0)
+        x = _plus(x, step, direction)
+        residual = _plus(residual, -step, image)
+        before, size = size, dot(residual, residual)
+        direction = _plus(residual, torch.where(before > 0, size / before, 0.0), direction)
+    return x
+
+
+def _plus(one: Params, factor: Tensor, other: Params) -> Params:
+    return {name: value + factor * other[name] for name, value in one.items()}

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.inner_optimizer import InnerOptimizer
+from metarun.algos.base.learn2learn import learn2learn
+from metarun.algos.base.network import Network, with_support
+from metarun.core.tasks import Examples, Objective
+from metarun.ops.functional import Params, call, gradient, within
+
+
+class Adapted(NamedTuple):
+    """A task's state: phi, its support set, whose inputs `bn=support` normalises by, phi after some inner steps."""
+
+    phi: Params
+    support: Examples
+    after: dict[int, Params]
+
+
+class MAML(EpisodicLearner):
+    """Learns initial weights from which a few gradient steps on a new task's support set do well.
+
+    The meta-gradient goes through the inner steps (second order) unless `first_order` cuts it there. Losses
+    are means over examples; the paper's code sums over the classes, so its step size 0.4 on 5-way tasks is
+    2.0 here.
+
+    Shapes: support.x [S, ...], support.y [S] int64 in 0..N-1 or [S, D_out]; predicts [M, outputs].
+    Args:
+        backbone: from inputs to features [R, out_features].
+        outputs: size of the linear head.
+        objective: its `loss` is descended in both loops.
+        inner_lr: step size of the inner loop (alpha in the paper), > 0.
+        inner_steps: gradient steps on the support set in meta-training, >= 1.
+        test_inner_steps: the same in validation and test, >= 0.
+        report_steps: numbers of inner steps after which validation and test tasks are scored too, each >= 0.
+        first_order: leave the second derivatives out (FOMAML).
+        engine, task_chunk: how the meta-batch is computed, see EpisodicLearner; `learn2learn` wraps the network
+            in learn2learn's MAML.
+        inner_optimizer: `sgd`, `momentum` or `adam` (without first moment), see InnerOptimizer.
+        inner_clip_norm: longest gradient of an inner step, > 0, or None for any.
+    Reference: Finn, Abbeel, Levine. Model-Agnostic Meta-Learning. ICML 2017. arXiv:1703.03400.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("classification", "regression")
+    recordable = True
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        outputs: int,
+        objective: Objective,
+        inner_lr: float,
+        inner_steps: int,
+        test_inner_steps: int,
+        report_steps: Sequence[int],
+        first_order: bool,
+        engine: str,
+        task_chunk: int,
+        inner_optimizer: str = "sgd",
+        inner_clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(engine, task_chunk, objective)
+        if report_steps and self.engine == "learn2learn":
+            raise ValueError("algo.report_steps needs algo.engine=vectorized; set the one, or algo.report_steps=[]")
+        self.inner = InnerOptimizer(inner_optimizer, inner_clip_norm)
+        if not self.inner.plain and self.engine == "learn2learn":
+            raise ValueError(
+                "learn2learn's inner loops are plain SGD: algo.inner_optimizer and algo.inner_clip_norm need "
+                "algo.engine=vectorized"
+            )
+        self.inner_lr, self.first_order = inner_lr, first_order
+        self.inner_steps, self.test_inner_steps, self.report_steps = inner_steps, test_inner_steps, report_steps
+        self.net = self.network(backbone, outputs)
+
+    @property
+    def steps(self) -> int:
+        """Inner steps of the present use."""
+        return self.inner_steps if self.training else self.test_inner_steps
+
+    def network(self, backbone: nn.Module, outputs: int) -> Network:
+        """What the inner loop trains."""
+        return Network(backbone, outputs)
+
+    def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
+        return self.adapt_from(within(params, "net"), support, params)
+
+    def adapt_from(self, net: Params, support: Examples, params: Params) -> Adapted:
+        """The inner loop on a network that starts as `net`."""
+        phi, after = self.descend(self.support_loss(net, support), self.adapted(net), params)
+        return Adapted(net | phi, support, {steps: net | moved for steps, moved in after.items()})
+
+    def adapted(self, net: Params) -> Params:
+        """Those of the network's parameters that the inner loop changes, as it finds them."""
+        return net
+
+    def support_loss(self, net: Params, support: Examples) -> Callable[[Params], Tensor]:
+        """What the inner loop descends, as a function of `adapted`."""
+        return lambda phi: self.objective(call(self.net, net | phi, support.x), support.y)["loss"]
+
+    def descend(
+        self, loss: Callable[[Params], Tensor], phi: Params, params: Params
+    ) -> tuple[Params, dict[int, Params]]:
+        """phi after `steps` inner steps on `loss`, and, after each of `reported()`."""
+        reported = self.reported()
+        path, memory = [phi], self.inner.start(phi)
+        for step in range(max(self.steps, *reported, 0)):
+            grads = self.inner_gradient(loss, phi, params, step)
+            phi, memory = self.inner.step(phi, grads, memory, step, partial(self.rate, params, step))
+            path.append(phi)
+        return path[self.steps], {steps: path[steps] for steps in reported}
+
+    def reported(self) -> Sequence[int]:
+        """Numbers of inner steps after which phi is kept for scores along the way."""
+        return () if self.training else self.report_steps
+
+    def inner_gradient(self, loss: Callable[[Params], Tensor], phi: Params, params: Params, step: int) -> Params:
+        """What an inner step goes against; `params` is theta with all that is meta-learned beside the network."""
+        return gradient(loss, phi, self.first_order)
+
+    def rate(self, params: Params, step: int, name: str) -> Tensor | float:
+        """The step size of the network's parameter `name` in inner step `step`, counted from 0."""
+        return self.inner_lr
+
+    def predict(self, params: Params, state: Adapted, x: Tensor) -> Tensor:
+        return with_support(self.net, partial(call, self.net, state.phi), state.support.x, x)
+
+    def extra_scores(self, params: Params, state: Adapted, query: Examples) -> dict[str, Tensor]:
+        scores: dict[str, Tensor] = {}
+        for steps, phi in state.after.items():
+            output = self.predict(params, state._replace(phi=phi), query.x)
+            found = self.score(params, state, output, query.y)
+            scores |= {f"{name}@{steps}": value for name, value in found.items() if name != "loss"}
+        return scores
+
+    def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
+        first_order = self.first_order or not self.training
+        with torch.enable_grad():
+            task = learn2learn().algorithms.MAML(self.net, lr=self.inner_lr, first_order=first_order).clone()
+            for _ in range(self.steps):
+                task.adapt(self.objective(task(support.x), support.y)["loss"])
+        return partial(with_support, self.net, task, support.x)
+
+    def describe(self) -> dict[str, Any]:
+        steps = {"train": self.inner_steps, "test": self.test_inner_steps}
+        return {"inner_steps": steps, "inner_lr": self.inner_lr, "inner_optimizer": self.inner.rule}

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from metarun.algos.base.count import Count
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.gradient.maml import MAML, Adapted
+from metarun.core.tasks import Batch, Examples, Metrics, Objective
+from metarun.ops.functional import Params, flat, gradient
+from metarun.ops.norm import BatchNorm
+
+
+class MAMLPlusPlus(MAML):
+    """MAML with what made it train steadily, each part a switch of its own; without all of them it is MAML.
+
+    Learned rates: one for each weight tensor and inner step. Multi-step loss: early in training the query loss
+    after every inner step counts, in the end the last alone. Derivative order: first-order updates first.
+    Per-step normalisation: each inner step has BatchNorm weights and biases of its own, which the inner loop
+    leaves. The paper's annealed outer rate is optim/schedule=cosine. It also keeps running statistics for each
+    step; its code never uses them, and here an inner step always normalises by its own batch. Test steps
+    beyond the trained ones go by the last step's rates and BatchNorm.
+
+    Args: as for MAML, but
+        inner_lr: where learned rates start, or the rate.
+        learn_rates: whether rates are learned for each weight tensor and inner step.
+        multi_step: outer steps over which the weight of all inner steps' losses moves to the last; 0: the last alone.
+        first_order_steps: outer steps, from the first, without second derivatives.
+        per_step_norm: whether each inner step has BatchNorm weights and biases of its own.
+        engine: `vectorized`; learn2learn has no MAML++.
+    Reference: Antoniou, Edwards, Storkey. How to Train Your MAML. ICLR 2019. arXiv:1810.09502.
+    """
+
+    adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
+    recordable = False  # steps and orders change along the way
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        outputs: int,
+        objective: Objective,
+        inner_lr: float,
+        inner_steps: int,
+        test_inner_steps: int,
+        report_steps: Sequence[int],
+        learn_rates: bool,
+        multi_step: int,
+        first_order_steps: int,
+        per_step_norm: bool,
+        first_order: bool,
+        engine: str,
+        task_chunk: int,
+        inner_optimizer: str = "sgd",
+        inner_clip_norm: float | None = None,
+    ) -> None:
+        steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
+        super().__init__(backbone, outputs, objective, inner_lr, *steps, first_order, engine, task_chunk, *inner)
+        self.multi_step, self.first_order_steps = multi_step, first_order_steps
+        self.outer_steps = Count()
+        weights = dict(self.net.named_parameters())
+        self.normed = _norm_parameters(self.net) if per_step_norm else []
+        rated = [name for name in weights if learn_rates and name not in self.normed]
+        self.rates = nn.ParameterDict({flat(name): torch.full((inner_steps,), inner_lr) for name in rated})
+        self.norms = nn.ParameterDict(
+            {flat(name): weights[name].detach().expand(inner_steps + 1, -1).clone() for name in self.normed}
+        )
+        for name in self.normed:  # its place is taken by a row of the stack at each call
+            layer, _, parameter = name.rpartition(".")
+            delattr(self.net.get_submodule(layer), parameter)
+            self.net.get_submodule(layer).register_buffer(parameter, torch.empty(0), persistent=False)
+
+    def meta_step(self, batch: Batch, optims: dict[str, Optimizer]) -> Metrics:
+        metrics = super().meta_step(batch, optims)
+        self.outer_steps.number += 1
+        return metrics
+
+    def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
+        state = super().adapt(params, support, n_way)
+        after = {steps: phi | self.norms_of(params, steps) for steps, phi in state.after.items()}
+        return Adapted(state.phi | self.norms_of(params, self.steps), support, after)
+
+    def reported(self) -> Sequence[int]:
+        return range(1, self.inner_steps) if self.training and self.spread else super().reported()
+
+    def inner_gradient(self, loss: Callable[[Params], Tensor], phi: Params, params: Params, step: int) -> Params:
+        first_order = self.first_order or self.outer_steps.number < self.first_order_steps
+        norms = self.norms_of(params, step)
+        return gradient(lambda moved: loss(moved | norms), phi, first_order)
+
+    def rate(self, params: Params, step: int, name: str) -> Tensor | float:
+        learned = params.get(f"rates.{flat(name)}")
+        return self.inner_lr if learned is None else learned[min(step, self.inner_steps - 1)]
+
+    def extra_scores(self, params: Params, state: Adapted, query: Examples) -> dict[str, Tensor]:
+        if not self.training:
+            return super().extra_scores(params, state, query)
+        if not state.after:
+            return {}
+        weights = dict.fromkeys(state.after, self.spread / self.inner_steps)
+        losses = [weights[n] * self.query_loss(params, state, phi, query) for n, phi in state.after.items()]
+        last = (1 - sum(weights.values())) * self.query_loss(params, state, state.phi, query)
+        return {"loss": torch.stack([*losses, last]).sum()}
+
+    def query_loss(self, params: Params, state: Adapted, phi: Params, query: Examples) -> Tensor:
+        """The query loss at phi."""
+        return self.objective(self.predict(params, state._replace(phi=phi), query.x), query.y)["loss"]
+
+    @property
+    def spread(self) -> float:
+        """How evenly the steps' losses count: from 1, all the same, to 0, the last alone."""
+        return max(0.0, 1 - self.outer_steps.number / self.multi_step) if self.multi_step else 0.0
+
+    def norms_of(self, params: Params, step: int) -> Params:
+        """The BatchNorm weights and biases of an inner step, 0 before the first."""
+        row = min(step, self.inner_steps)
+        return {name: params[f"norms.{flat(name)}"][row] for name in self.normed}
+
+
+def _norm_parameters(net: nn.Module) -> list[str]:
+    """Names of BatchNorm's weights and biases."""
+    layers = [name for name, module in net.named_modules() if isinstance(module, BatchNorm)]
+    return [f"{name}.{parameter}" for name in layers for parameter in ("weight", "bias")]

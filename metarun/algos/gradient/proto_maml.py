@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.network import Network
+from metarun.algos.gradient.maml import MAML, Adapted
+from metarun.core.objectives import classification
+from metarun.core.tasks import Examples
+from metarun.ops.functional import Params, call, one_hot, within
+
+
+class ProtoMAML(MAML):
+    """MAML whose head starts, on every task, as the classifier of the nearest prototype: no head is meta-learned.
+
+    The inner loop then trains backbone and head. The meta-gradient goes through the prototypes too. There being
+    no head of a fixed size, training tasks may have more classes than test tasks.
+
+    Args: as for MAML, but
+        engine: `vectorized`; learn2learn has no Proto-MAML.
+    Reference: Triantafillou et al. Meta-Dataset. ICLR 2020. arXiv:1903.03096.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("classification",)
+    adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        inner_lr: float,
+        inner_steps: int,
+        test_inner_steps: int,
+        report_steps: Sequence[int],
+        first_order: bool,
+        engine: str,
+        task_chunk: int,
+        inner_optimizer: str = "sgd",
+        inner_clip_norm: float | None = None,
+    ) -> None:
+        steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
+        super().__init__(backbone, 0, classification, inner_lr, *steps, first_order, engine, task_chunk, *inner)
+
+    def network(self, backbone: nn.Module, outputs: int) -> Network:
+        return PrototypeNetwork(backbone)
+
+    def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
+        net = within(params, "net")
+        features = call(self.net.backbone, within(net, "backbone"), support.x)
+        apart = {name: value.view_as(value) for name, value in net.items()}  # variables that the head is no function of
+        return self.adapt_from(apart | prototype_head(features, support.y, n_way), support, params)
+
+
+class PrototypeNetwork(Network):
+    """A backbone and a linear head that is no parameter: its weight and bias come with each call."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone, 1)
+        self.head = GivenHead()
+
+
+class GivenHead(nn.Module):
+    """A linear layer whose weight and bias are buffers, empty until a call gives them."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.empty(0), persistent=False)
+        self.register_buffer("bias", torch.empty(0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+def prototype_head(features: Tensor, y: Tensor, n_way: int) -> Params:
+    """The linear head whose logits are, up to what all classes share, minus squared distances to class means."""
+    classes = one_hot(y, n_way, features.dtype)
+    prototypes = classes.T @ features / classes.sum(0)[:, None]  # [N, D]
+    return {"head.weight": 2 * prototypes, "head.bias": -prototypes.square().sum(-1)}

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from metarun.algos.base.inner_optimizer import InnerOptimizer
+from metarun.algos.base.network import Network, with_support
+from metarun.algos.base.own_gradient import PulledLearner, pull
+from metarun.algos.gradient.maml import Adapted
+from metarun.core.tasks import Examples, Objective
+from metarun.ops.functional import Params, call, gradient, within
+
+
+class Reptile(PulledLearner):
+    """Learns initial weights by moving them towards the weights that ordinary training on each task ends with.
+
+    The outer step hands theta - phi, averaged over tasks, to the outer optimizer as the gradient: SGD with a
+    learning rate falling linearly from 1 to 0 is the paper's update. The inner loop is by default Adam without
+    first moment, on minibatches of the support set. The paper's code carries Adam's second moment from task to task;
+    here each task starts afresh, so that a task's result does not depend on the ones before it.
+
+    Shapes: support.x [S, ...], support.y [S] int64 in 0..N-1 or [S, D_out]; predicts [M, outputs].
+    Args:
+        backbone: from inputs to features [R, out_features].
+        outputs: size of the linear head.
+        objective: its `loss` is descended in the inner loop.
+        inner_lr: step size of the inner loop, > 0.
+        inner_steps: minibatch steps on a task in meta-training, >= 1.
+        test_inner_steps: the same in validation and test.
+        inner_batch_size, test_inner_batch_size: examples of a minibatch in training and in test; at most S are used.
+        inner_beta2: decay of Adam's second moment, in [0, 1).
+        engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
+        inner_optimizer: `sgd`, `momentum` or `adam` (without first moment), see InnerOptimizer.
+        inner_clip_norm: longest gradient of an inner step, > 0, or None for any.
+    Reference: Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018. arXiv:1803.02999.
+    """
+
+    kinds = ("classification", "regression")
+    recordable = True
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        outputs: int,
+        objective: Objective,
+        inner_lr: float,
+        inner_steps: int,
+        test_inner_steps: int,
+        inner_batch_size: int,
+        test_inner_batch_size: int,
+        inner_beta2: float,
+        engine: str,
+        task_chunk: int,
+        inner_optimizer: str = "adam",
+        inner_clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(engine, task_chunk, objective)
+        self.inner_lr, self.inner = inner_lr, InnerOptimizer(inner_optimizer, inner_clip_norm, beta2=inner_beta2)
+        self.inner_steps, self.test_inner_steps = inner_steps, test_inner_steps
+        self.inner_batch_size, self.test_inner_batch_size = inner_batch_size, test_inner_batch_size
+        self.net = Network(backbone, outputs)
+
+    def score(self, params: Params, state: Adapted, output: Tensor, y: Tensor) -> dict[str, Tensor]:
+        scores = super().score(params, state, output, y)
+        if self.training:
+            theta = within(params, "net")
+            scores["pull"] = pull(theta, {name: value - state.phi[name] for name, value in theta.items()})
+        return scores
+
+    def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
+        steps = self.inner_steps if self.training else self.test_inner_steps
+        size = self.inner_batch_size if self.training else self.test_inner_batch_size
+        theta = {name: value.detach() for name, value in within(params, "net").items()}
+        phi, memory = theta, self.inner.start(theta)
+        rows = _minibatches(support.y.shape[0], n_way, size, steps)
+        for step in range(steps):
+            minibatch = Examples(support.x[rows[step]], support.y[rows[step]])
+            grads = gradient(self.inner_loss(theta, minibatch), phi, first_order=True)
+            phi, memory = self.inner.step(phi, grads, memory, step, lambda _: self.inner_lr)
+        return Adapted(phi, support, {})
+
+    def inner_loss(self, theta: Params, minibatch: Examples) -> Callable[[Params], Tensor]:
+        """What an inner step descends, as a function of phi."""
+        return lambda phi: self.objective(call(self.net, phi, minibatch.x), minibatch.y)["loss"]
+
+    def predict(self, params: Params, state: Adapted, x: Tensor) -> Tensor:
+        return with_support(self.net, partial(call, self.net, state.phi), state.support.x, x)
+
+    def describe(self) -> dict[str, Any]:
+        steps = {"train": self.inner_steps, "test": self.test_inner_steps}
+        return {"inner_steps": steps, "inner_lr": self.inner_lr, "inner_optimizer": self.inner.rule}
+
+
+def _minibatches(n_rows: int, n_way: int, size: int, steps: int) -> list[list[int]]:
+    """Rows of each step's minibatch: the support set over and over, taken so that classes alternate."""
+    classes = max(n_way, 1)
+    k_shot = n_rows // classes
+    order = [c * k_shot + k for k in range(k_shot) for c in range(classes)]  # rows lie class by class
+    size = min(size, n_rows)
+    return [[order[(step * size + i) % n_rows] for i in range(size)] for step in range(steps)]

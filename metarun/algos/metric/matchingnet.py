@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metarun.algos.base.metric import MetricLearner
+from metarun.ops.functional import Params, call, within
+
+
+class MatchingNet(MetricLearner):
+    """Learns an embedding in which a query takes its class from the support images, weighted by cosine similarity.
+
+    With full context embeddings (`fce`) each support image is embedded in the light of the others and each query
+    in the light of the support set. The support set is read in the order the task lists it, class by class, the
+    classes in random order; the paper leaves the order open, and scores depend on it.
+
+    Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts log-probabilities [M, N].
+    Args:
+        backbone: from inputs to embeddings [R, D] (f' and g' in the paper, which shares them as well).
+        fce: full context embeddings.
+        fce_steps: processing steps of the queries' attention, >= 1 (K in the paper).
+        temperature: divides the cosine similarities, > 0; 1 in the paper, where no weight can come near 1.
+        engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
+    Reference: Vinyals et al. Matching Networks for One Shot Learning. NeurIPS 2016. arXiv:1606.04080, section 2.1
+        and appendix A.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, fce: bool, fce_steps: int, temperature: float, engine: str, task_chunk: int
+    ) -> None:
+        super().__init__(backbone, engine, task_chunk)
+        self.temperature = temperature
+        self.context = FullContext(int(backbone.out_features), fce_steps) if fce else None  # type: ignore[arg-type]
+
+    def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
+        if self.context is not None:
+            support, query = call(self.context, within(params, "context"), support, query)
+        similarity = F.normalize(query, dim=-1) @ F.normalize(support, dim=-1).T  # [M, S]
+        weights = torch.log_softmax(similarity / self.temperature, dim=-1)  # a, section 2.1.1
+        unseen = torch.zeros_like(classes).masked_fill(classes == 0, -torch.inf)  # [S, N]
+        return torch.logsumexp(weights[:, :, None] + unseen, dim=1)  # log of equation 1
+
+
+class FullContext(nn.Module):
+    """Full context embeddings: of the support set by a bidirectional LSTM, of queries by attention over it.
+
+    Shapes: support [S, D], query [M, D] -> the same.
+    Args:
+        features: D.
+        steps: processing steps of the queries.
+    """
+
+    def __init__(self, features: int, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.forwards, self.backwards = LSTMCell(features, features), LSTMCell(features, features)
+        self.attending = LSTMCell(features, 2 * features)
+
+    def forward(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        before, after = _read(self.forwards, support), _read(self.backwards, support.flip(0)).flip(0)
+        support = before + after + support  # g, appendix A.2
+        hidden = cell = torch.zeros_like(query)
+        for _ in range(self.steps):  # f, appendix A.1
+            seen = torch.softmax(hidden @ support.T, dim=-1) @ support
+            output, cell = self.attending(query, torch.cat([hidden, seen], dim=-1), cell)
+            hidden = output + query
+        return support, hidden
+
+
+class LSTMCell(nn.Module):
+    """A long short-term memory cell with its gates written out, since torch's has no vmap rule.
+
+    Shapes: x [R, D], hidden [R, recurrent], cell [R, D] -> output and cell [R, D].
+    """
+
+    def __init__(self, features: int, recurrent: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(features + recurrent, 4 * features)
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        put, keep, new, show = self.gates(torch.cat([x, hidden], dim=-1)).chunk(4, dim=-1)
+        cell = keep.sigmoid() * cell + put.sigmoid() * new.tanh()
+        return show.sigmoid() * cell.tanh(), cell
+
+
+def _read(lstm: LSTMCell, rows: Tensor) -> Tensor:
+    """What the cell outputs at each of the rows [S, D], read one after the other."""
+    hidden = cell = torch.zeros_like(rows[:1])
+    outputs = []
+    for row in rows:
+        hidden, cell = lstm(row[None], hidden, cell)
+        outputs.append(hidden)
+    return torch.cat(outputs)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metarun.algos.base.learn2learn import learn2learn
+from metarun.algos.base.metric import MetricLearner, class_means, nearness
+from metarun.core.tasks import Examples
+from metarun.ops import context
+from metarun.ops.functional import Params
+
+
+class ProtoNet(MetricLearner):
+    """Learns an embedding in which a class is the mean of its support images and queries go to the nearest mean.
+
+    Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N].
+    Args:
+        backbone: from inputs to embeddings [R, D].
+        distance: `euclidean`, squared as in the paper, or `cosine`, a similarity in -1..1 over `temperature`.
+        temperature: divides the logits of `cosine`, > 0.
+        engine, task_chunk: how the meta-batch is computed, see EpisodicLearner; `learn2learn` scores with
+            learn2learn's PrototypicalClassifier.
+    Reference: Snell, Swersky, Zemel. Prototypical Networks for Few-shot Learning. NeurIPS 2017. arXiv:1703.05175,
+        equations 1 and 2.
+    """
+
+    def __init__(self, backbone: nn.Module, distance: str, temperature: float, engine: str, task_chunk: int) -> None:
+        super().__init__(backbone, engine, task_chunk)
+        if distance not in ("euclidean", "cosine"):
+            raise ValueError(f"algo.distance={distance} is not one of euclidean, cosine")
+        self.distance, self.temperature = distance, temperature
+
+    def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
+        prototypes = class_means(support, classes)  # equation 1
+        if self.distance == "cosine":
+            return F.normalize(query, dim=-1) @ F.normalize(prototypes, dim=-1).T / self.temperature
+        return nearness(query, prototypes)  # equation 2
+
+    def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
+        rows = support.x.shape[0]
+
+        def predict(x: Tensor) -> Tensor:
+            with context.support_rows(rows):
+                embedded = self.backbone(torch.cat([support.x, x]))
+            classifier = learn2learn().nn.PrototypicalClassifier(embedded[:rows], support.y, distance=self.distance)
+            logits: Tensor = classifier(embedded[rows:])
+            return logits / self.temperature if self.distance == "cosine" else logits
+
+        return predict

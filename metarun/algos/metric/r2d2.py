@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from metarun.algos.base.metric import MetricLearner
+from metarun.ops.functional import Params
+
+
+class R2D2(MetricLearner):
+    """Learns an embedding in which ridge regression from a task's support set onto its classes classifies well.
+
+    The regression has a closed form, through which the gradient goes. Its penalty and the scale of its outputs
+    are learned, as logarithms, so that they stay positive. The paper's shared shift of the outputs is left out:
+    the softmax behind it cancels it.
+
+    Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N].
+    Args:
+        backbone: from inputs to embeddings [R, D].
+        ridge: penalty on squared weights to start from, > 0 (lambda in the paper).
+        scale: factor of the outputs to start from, > 0 (alpha in the paper).
+        engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
+    Reference: Bertinetto, Henriques, Torr, Vedaldi. Meta-learning with differentiable closed-form solvers.
+        ICLR 2019. arXiv:1805.08136, section 3.2.
+    """
+
+    def __init__(self, backbone: nn.Module, ridge: float, scale: float, engine: str, task_chunk: int) -> None:
+        super().__init__(backbone, engine, task_chunk)
+        self.log_ridge = nn.Parameter(torch.tensor(math.log(ridge)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
+        weights = ridge_regression(support, classes, params["log_ridge"].exp())
+        return params["log_scale"].exp() * query @ weights
+
+
+def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
+    """The W [D, N] that minimises |xW - y|^2 + ridge |W|^2, for x [S, D] and y [S, N].
+
+    Solves the smaller of two systems: D x D, or S x S by Woodbury's identity.
+    """
+    rows, features = x.shape
+    if rows < features:
+        weights: Tensor = x.T @ torch.linalg.solve(x @ x.T + ridge * torch.eye(rows, dtype=x.dtype, device=x.device), y)
+        return weights
+    solved: Tensor = torch.linalg.solve(x.T @ x + ridge * torch.eye(features, dtype=x.dtype, device=x.device), x.T @ y)
+    return solved

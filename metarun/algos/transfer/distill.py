@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, linear, log_softmax, normalize
+from torch.optim import Optimizer
+
+from metarun.algos.base.count import Count
+from metarun.algos.base.metric import MetricLearner
+from metarun.algos.base.pretraining import Pretraining, fitted
+from metarun.core import objectives
+from metarun.core.tasks import Examples, Metrics, TaskSource
+from metarun.ops import context
+from metarun.ops.functional import Params, call, flat
+
+TEACHER, START = "teacher", "start"
+
+
+class Stage(NamedTuple):
+    """Images [R, ...] with classes [R], and which generation of the network they train, counted from 0."""
+
+    examples: Examples
+    generation: int
+
+
+class Distill(Pretraining, MetricLearner):
+    """A classifier of all training classes teaches a fresh copy of itself, and that one the next; logistic regression
+    on the last one's embeddings does a task.
+
+    The generations share the run's outer steps evenly. Each but the first descends
+    alpha * cross-entropy + (1 - alpha) * temperature^2 * KL(teacher || student), both softened by `temperature`; it
+    starts from the weights that the first one started from, and the optimizer anew. Embeddings of a task are scaled to
+    length 1; its head minimises the support set's mean cross-entropy plus squared length / (2 C S), scikit-learn's
+    problem, by gradient descent from zero (and, unlike there, for the bias too).
+
+    Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N].
+    Args:
+        backbone: from inputs to embeddings [R, D].
+        train_classes: classes of the split train.
+        steps: outer steps of the run.
+        generations: networks in a row, >= 1; 1 is the paper's `simple`, 2 its `distill`.
+        alpha: weight of the labels, in 0..1.
+        temperature: divides the logits of teacher and student, > 0.
+        inverse_decay: C, > 0.
+        inner_lr: step size of the head's fit, > 0.
+        test_inner_steps: its steps, >= 0.
+        engine, task_chunk: how a batch of tasks is computed, see EpisodicLearner.
+    Reference: Tian, Wang, Krishnan, Tenenbaum, Isola. Rethinking Few-Shot Image Classification: A Good Embedding Is
+        All You Need? ECCV 2020. arXiv:2003.11539, section 3. After Furlanello et al. Born-Again Neural Networks.
+        ICML 2018. arXiv:1805.04770.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        train_classes: int,
+        steps: int,
+        generations: int,
+        alpha: float,
+        temperature: float,
+        inverse_decay: float,
+        inner_lr: float,
+        test_inner_steps: int,
+        engine: str,
+        task_chunk: int,
+    ) -> None:
+        super().__init__(backbone, engine, task_chunk)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"algo.alpha={alpha} is not in 0..1")
+        self.generations, self.generation_steps = generations, max(1, math.ceil(steps / generations))
+        self.alpha, self.temperature, self.inverse_decay = alpha, temperature, inverse_decay
+        self.inner_lr, self.test_inner_steps = inner_lr, test_inner_steps
+        self.classifier = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]
+        start = self._network()
+        self.generation = Count()
+        self._keep(START, start)
+        self._keep(TEACHER, start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [R, classes] of the training classes."""
+        logits: Tensor = self.classifier(self.backbone(x))
+        return logits
+
+    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
+        for examples in super().train_stream(source, step, meta_batch_size):
+            yield Stage(examples, min(step // self.generation_steps, self.generations - 1))
+            step += 1
+
+    def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
+        while self.generation.number < batch.generation:
+            self._graduate()
+            for optim in optims.values():
+                optim.state.clear()
+        return super().meta_step(batch, optims)
+
+    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        x, y = batch.examples
+        logits = self.classifier(self.embed(x))
+        scores = objectives.classification(logits, y)
+        if self.generation.number > 0:
+            with torch.no_grad(), context.recording():  # what passes through the teacher is not for the averages
+                taught = call(self, self._kept(TEACHER), x)
+            distance = self.temperature**2 * kl_div(
+                log_softmax(logits / self.temperature, -1),
+                log_softmax(taught / self.temperature, -1),
+                reduction="batchmean",
+                log_target=True,
+            )
+            scores["distance"] = distance
+            scores["loss"] = self.alpha * scores["loss"] + (1 - self.alpha) * distance
+        return scores["loss"], {name: score.detach() for name, score in scores.items()}
+
+    def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
+        support, query = normalize(support, dim=-1), normalize(query, dim=-1)
+
+        def loss(head: Params) -> Tensor:
+            return cross_entropy(linear(support, head["weight"], head["bias"]), classes)
+
+        zero = support.new_zeros(classes.shape[1], support.shape[1])
+        decay = 1 / (self.inverse_decay * len(support))
+        head = fitted(loss, {"weight": zero, "bias": zero[:, 0]}, self.test_inner_steps, self.inner_lr, decay)
+        return linear(query, head["weight"], head["bias"])
+
+    def describe(self) -> dict[str, Any]:
+        return {"inner_steps": {"train": 0, "test": self.test_inner_steps}, "inner_lr": self.inner_lr}
+
+    def _graduate(self) -> None:
+        """The network becomes the teacher, and one that starts anew takes its place."""
+        self._keep(TEACHER, self._network())
+        self.load_state_dict(self._kept(START), strict=False)
+        self.generation.number += 1
+
+    def _network(self) -> Params:
+        """Weights and averages of backbone and classifier, by name."""
+        return {n: v for n, v in self.state_dict().items() if n.startswith(("backbone.", "classifier."))}
+
+    def _keep(self, what: str, network: Params) -> None:
+        for name, value in network.items():
+            self.register_buffer(f"{what}/{flat(name)}", value.detach().clone())
+
+    def _kept(self, what: str) -> Params:
+        return {name: self.get_buffer(f"{what}/{flat(name)}") for name in self._network()}

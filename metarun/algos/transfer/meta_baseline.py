@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.metric import MetricLearner, class_means
+from metarun.algos.base.pretraining import Pretraining
+from metarun.core.tasks import Examples, Metrics, TaskSource
+from metarun.ops.functional import Params
+
+
+class MetaBaseline(Pretraining, MetricLearner):
+    """Learns to tell all training classes apart, then from tasks, by cosine similarity to class means.
+
+    The first outer steps of a run take single images, the others meta-batches of tasks, with one optimizer and one
+    schedule. The similarities' scale is learned, as a logarithm, in the second stage.
+
+    Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N].
+    Args:
+        backbone: from inputs to embeddings [R, D].
+        train_classes: classes of the split train.
+        steps: outer steps of the run.
+        pretraining: share of them in the first stage, in 0..1.
+        batch_size: images of an outer step there.
+        scale: factor of the cosine similarities to start from, > 0 (tau in the paper).
+        engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
+    Reference: Chen, Liu, Xu, Darrell, Wang. Meta-Baseline: Exploring Simple Meta-Learning for Few-Shot Learning.
+        ICCV 2021. arXiv:2003.04390, section 3.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        train_classes: int,
+        steps: int,
+        pretraining: float,
+        batch_size: int,
+        scale: float,
+        engine: str,
+        task_chunk: int,
+    ) -> None:
+        super().__init__(backbone, engine, task_chunk)
+        if not 0 <= pretraining <= 1:
+            raise ValueError(f"algo.pretraining={pretraining} is not in 0..1")
+        self.pretraining_steps, self.batch_size = round(pretraining * steps), batch_size
+        self.classifier = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
+        left = max(self.pretraining_steps - step, 0)
+        yield from islice(Pretraining.train_stream(self, source, step, self.batch_size), left)
+        yield from MetricLearner.train_stream(self, source, step + left - self.pretraining_steps, meta_batch_size)
+
+    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        return _stage(batch).meta_loss(self, batch)
+
+    def meta_gradient(self, batch: Any) -> Metrics:
+        return _stage(batch).meta_gradient(self, batch)
+
+    def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
+        means = class_means(support, classes)
+        return params["log_scale"].exp() * normalize(query, dim=-1) @ normalize(means, dim=-1).T
+
+
+def _stage(batch: Any) -> type[EpisodicLearner]:
+    return Pretraining if isinstance(batch, Examples) else MetricLearner

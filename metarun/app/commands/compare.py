@@ -1,0 +1,89 @@
+"""`metarun compare`: finished runs, task by task, in one table for each set that may be compared."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from metarun.app.commands.files import write
+from metarun.core.errors import ConfigError
+from metarun.report import tables
+from metarun.report.compare import Comparison, compare
+from metarun.report.runs import find_runs
+
+
+def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+    """`metarun compare PATH ...`; returns the exit code. Raises: ConfigError for wrong input."""
+
+    parser.description = "Compare finished runs, task by task, in one table for each set that may be compared."
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folders with runs in or under them")
+    parser.add_argument("--by", metavar="KEYS", help="algo,data.k_shot ...; default: the settings that differ")
+    parser.add_argument("--over", metavar="KEYS", default="seed", help="keys to average over; default: seed")
+    parser.add_argument("--metric", help="a score of results.json; default: accuracy, return, log_likelihood or mse")
+    parser.add_argument("--baseline", metavar="KEY=VALUE,...", help="hold the others against it; default: the best")
+    for form in ("csv", "markdown", "latex"):
+        parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write the tables as {form} too")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write tables and figures as one page")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw all figures; into a folder: a file each")
+    asked = parser.parse_args(arguments)
+    baseline = _pairs(asked.baseline) if asked.baseline is not None else None
+    runs = find_runs(asked.paths)
+    finished = [run for run in runs if run.state == "finished"]
+    states = Counter(run.state for run in runs if run.state != "finished")
+    others = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    if not finished:
+        where = " ".join(map(str, asked.paths))
+        raise ConfigError(f"no finished run is under {where}" + (f", only {others}" if others else ""))
+    by = _words(asked.by) if asked.by is not None else None
+    comparisons, notes = compare(finished, by, _words(asked.over), asked.metric, baseline)
+    if others:
+        notes.append(f"runs that have not finished are left out: {others}")
+    for table in tables.on_screen(comparisons):
+        screen.print(table)
+    for note in notes:
+        screen.print(note, markup=False)
+    for path, written in (
+        (asked.csv, tables.as_csv), (asked.markdown, tables.as_markdown), (asked.latex, tables.as_latex)
+    ):  # fmt: skip
+        if path:
+            write(path, written(comparisons).encode())
+    if asked.html or asked.png:
+        _draw(asked.html, asked.png, comparisons, notes, ["compare", *arguments])
+    return 0
+
+
+def _draw(
+    html: Path | None, png: Path | None, comparisons: Sequence[Comparison], notes: Sequence[str], command: Sequence[str]
+) -> None:
+    """Imports the drawing library, which takes a second."""
+    from metarun.report.figures import charts
+    from metarun.report.figures.gallery import apart, gallery, together
+    from metarun.report.figures.page import page
+
+    found = gallery(comparisons)
+    if html:
+        write(html, page(comparisons, found, notes, command).encode())
+    if png:
+        views = apart(found)
+        if not views:
+            raise ConfigError(f"there is nothing to draw for {png}: one group, and no metrics.jsonl with its curves")
+        if png.is_dir():
+            for name, view in views.items():
+                write(png / f"{name}.png", charts.png(view))
+        else:
+            write(png, charts.png(together(comparisons, found)))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = dict(word.split("=", 1) for word in _words(text) if "=" in word)
+    if not pairs or len(pairs) < len(_words(text)):
+        raise ConfigError(f"--baseline {text} is not KEY=VALUE; for example --baseline algo=protonet")
+    return pairs

@@ -1,0 +1,173 @@
+"""The data sets there are: what of them is at hand, preparing one ahead of its runs, a look at its first tasks."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import inspect
+import io
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from metarun.app.commands.files import write
+from metarun.app.commands.help import meaning
+from metarun.app.messages import messages
+from metarun.core.errors import ConfigError
+from metarun.report.listing import size
+from metarun.settings import names, schema
+from metarun.settings.conf import CONF
+from metarun.settings.explain import explain
+
+
+def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+    """`metarun data ...`; returns the exit code. Raises: ConfigError for wrong input."""
+    parser.description = "List the data sets, prepare one, or draw its first tasks."
+    parser.add_argument("action", nargs="?", choices=("list", "prepare", "show"), default="list")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="as in data=NAME")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as data.image_size=64")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="show: default: train, or test alone")
+    parser.add_argument("--tasks", type=int, default=3, metavar="N", help="show: tasks to draw; default: 3")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="show: a PNG file; default: NAME.png")
+    asked = parser.parse_args(arguments)
+    if asked.action == "list":
+        _list(screen)
+        return 0
+    if asked.name is None:
+        raise ConfigError(f"metarun data {asked.action} needs a NAME; metarun data lists them")
+    config = _config(asked.name, asked.overrides)
+    with messages(screen):
+        if asked.action == "prepare":
+            _prepare(config, asked.name, screen)
+        else:
+            _show(config, asked.name, asked.split, asked.tasks, asked.out or Path(f"{asked.name}.png"), screen)
+    return 0
+
+
+def _list(screen: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("data=", no_wrap=True)
+    table.add_column("what")
+    table.add_column("at hand", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    files = sorted((CONF / "data").glob("*.yaml"))
+    config = _config(files[0].stem, [])
+    for file in files:
+        node = _config(file.stem, []).data
+        place, found = _at_hand(node, Path(config.paths.data).expanduser())
+        table.add_row(file.stem, Text(meaning(file)), Text(place), _size(found))
+    screen.print(table)
+    cache = Path(config.paths.cache).expanduser()
+    caches = sorted(cache.glob("*.safetensors"))
+    if caches:
+        screen.print(_cache_table(caches))
+    screen.print(f"data sets are looked for in {config.paths.data}, decoded images in {cache}", markup=False)
+
+
+def _at_hand(node: DictConfig, root: Path) -> tuple[str, list[Path]]:
+    """Where the files of a source lie, in words, and the files or folders."""
+    find = getattr(get_object(node["_target_"]), "found", None)
+    if find is None:
+        return "made by the program", []  # or of other sources
+    settings = {key: node[key] for key in inspect.signature(find).parameters}
+    found: list[Path] = find(**settings)
+    if not found:
+        return ("where data.path says" if settings.get("path", "") is None else "no"), []
+    first, *others = (str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in found)
+    return ", ".join([first, *(Path(other).name for other in others)]), found
+
+
+def _cache_table(files: Sequence[Path]) -> Table:
+    from safetensors import safe_open
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("decoded images")
+    for head in ("classes", "images", "shape", "size", "sha256"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for path in files:
+        with safe_open(path, framework="numpy") as file:
+            count, *shape = file.get_slice("pixels").get_shape()
+            tables = file.metadata()
+        classes, digest = len(json.loads(tables["names"])), tables.get("sha256", "")  # of files written before: none
+        table.add_row(path.name, str(classes), str(count), "x".join(map(str, shape)), size(path), digest[:12])
+    return table
+
+
+def _prepare(config: DictConfig, name: str, screen: Console) -> None:
+    started = time.perf_counter()
+    source = _open(config)
+    seconds = time.perf_counter() - started
+    classes = source.info.facts.get("classes", {})
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("data", f"{name}, ready in {seconds:.1f} s")
+    table.add_row("inputs", "x".join(map(str, source.info.input_shape)))
+    table.add_row("classes", ", ".join(f"{split} {count}" for split, count in classes.items()))
+    table.add_row("split", f"sha256 {source.info.split_sha256}")
+    if hasattr(source, "pixels"):
+        pixels = source.pixels.numpy()
+        table.add_row("images", f"{len(pixels)}, sha256 {hashlib.sha256(pixels).hexdigest()}")
+    screen.print(table)
+
+
+def _show(config: DictConfig, name: str, split: str | None, n_tasks: int, out: Path, screen: Console) -> None:
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
+    from metarun.run.tracking.pictures import episode_picture
+
+    source = _open(config)
+    split = split or ("test" if source.info.facts.get("classes", {}).get("train") == 0 else "train")
+    picture = episode_picture(next(source.episodes(split, 0, n_tasks)), n_tasks)
+    if picture is None:
+        raise ConfigError(f"the inputs of {name} are no images: {source.info.input_shape}")
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    write(out, file.getvalue())
+    screen.print(f"the first {n_tasks} {split} tasks of {name}: {out}", markup=False)
+    for index in range(n_tasks if hasattr(source, "labels") else 0):
+        listed = ", ".join(f"{label} {text}" for label, text in enumerate(source.labels(split, index)))
+        screen.print(f"task {index}: {listed}", markup=False)
+
+
+def _open(config: DictConfig) -> Any:
+    """The source, on the CPU."""
+    from metarun.settings.build import build_source
+    from metarun.settings.check import check
+
+    check(config)
+    OmegaConf.resolve(config)
+    import torch
+
+    return build_source(config, torch.device("cpu"))
+
+
+def _config(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The settings of `metarun data=NAME KEY=VALUE ...`."""
+    schema.register()
+    names.register()
+    arguments = [f"data={name}", *overrides]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", arguments)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, CONF, arguments)) from error
+
+
+def _size(found: Sequence[Path]) -> str:
+    total = sum(file.stat().st_size for path in found for file in (path.rglob("*") if path.is_dir() else [path]))
+    return f"{total / 1e6:.0f} MB" if found else ""

@@ -1,0 +1,86 @@
+"""`metarun eval`: a trained run tested on other sources, ways, shots and queries, without training."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from metarun.app.commands.files import write
+from metarun.app.jobs.reopened import Done, trained
+from metarun.app.jobs.retest_settings import combinations
+from metarun.app.messages import messages
+from metarun.core.errors import ConfigError
+from metarun.report.retests import as_csv, as_markdown, in_short, over_shots, table
+from metarun.report.runs import EVALUATIONS
+from metarun.run.interrupt import stop_requests
+
+
+def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+    """`metarun eval RUN ...`; returns the exit code. Raises: ConfigError for wrong input."""
+    parser.description = "Test a trained run on other sources, ways, shots and query counts, without training."
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE,VALUE", help="data=cub,omniglot data.k_shot=1,5 run.test_tasks=600"
+    )
+    parser.add_argument("--again", action="store_true", help="repeat tests that were made before")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as csv too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as markdown too")
+    asked = parser.parse_args(arguments)
+
+    made = []
+
+    def done(one: Mapping[str, Any]) -> None:
+        made.append(one)
+        screen.print(Text(in_short(one)))
+
+    try:
+        with messages(screen):
+            found, refused = evaluate_run(asked.run, asked.overrides, asked.again, done)
+    except KeyboardInterrupt:
+        screen.print("stopped; what was tested is kept, and the same command goes on")
+        raise
+    screen.print()
+    screen.print(table(found))
+    files = {asked.csv: as_csv(found).encode(), asked.markdown: as_markdown(found).encode()}
+    if picture := over_shots(found):
+        files[asked.run / EVALUATIONS / f"shots-{'-'.join(dict.fromkeys(one['data'] for one in found))}.png"] = picture
+    for path, content in files.items():
+        if path:
+            write(path, content)
+            screen.print(Text(f"written: {path}"))
+    before = len(found) - len(made)
+    again = f"; {before} of {len(found)} made before, --again repeats them" if before else ""
+    screen.print(Text(f"kept in {asked.run / EVALUATIONS}/{again}"))
+    if refused:
+        raise ConfigError("\n".join(refused))
+    return 0
+
+
+def evaluate_run(folder: Path, typed: Sequence[str], again: bool, done: Done) -> tuple[list[dict[str, Any]], list[str]]:
+    """What tests of the run in `folder` found, each kept in a file there, and why others could not be made.
+
+    Args:
+        typed: overrides; several values of a key make a test each.
+        again: repeat tests that were made before.
+        done: is told of each test that is made now.
+    Raises: ConfigError if there is no finished run, or no test could be made.
+    """
+    found: list[dict[str, Any]] = []
+    refused: list[str] = []
+    asked, modes, machine = combinations(typed)
+    with stop_requests() as stop, trained(folder, asked[0], machine) as run:
+        for values in asked:
+            try:
+                for one in run.tests(values, modes, again, stop, done):
+                    found.append(one)  # one by one: a later mode may be refused
+            except ConfigError as error:
+                words = " ".join(f"{key}={value}" for key, value in values.items())
+                refused.append(f"{words}: {error}" if len(asked) > 1 else str(error))
+    if not found:
+        raise ConfigError("\n".join(refused))
+    return found, refused

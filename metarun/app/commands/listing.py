@@ -1,0 +1,63 @@
+"""`metarun list` and `metarun show`: the runs under a folder, and one run."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from metarun.core.errors import ConfigError
+from metarun.report import retests
+from metarun.report.figures.curves import curves
+from metarun.report.listing import file_table, run_table, unfinished_table, unsynced
+from metarun.report.one_run import end_table
+from metarun.report.runs import find_runs, read_run
+
+
+def list_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+    """`metarun list PATH`; returns the exit code."""
+    parser.description = "List the runs under a folder with their state, score, age and size."
+    parser.add_argument(
+        "path", nargs="?", type=Path, metavar="PATH", default=Path("outputs"), help="a folder; default: outputs"
+    )
+    path = parser.parse_args(arguments).path
+
+    runs = find_runs([path])
+    started = [run for run in runs if run.state != "unstarted"]
+    if started:
+        screen.print(run_table(started, time.time()))
+        commands = unsynced(started)
+        for line in ["not uploaded to W&B yet:", *commands] if commands else []:
+            screen.print(line, markup=False, soft_wrap=True)
+    else:
+        screen.print(f"there is no run under {path}", markup=False)
+    if len(started) < len(runs):
+        first = next(run.folder for run in runs if run.state == "unstarted")
+        screen.print(f"{len(runs) - len(started)} with settings alone, never started: {first} ...", markup=False)
+    return 0
+
+
+def show_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+    """`metarun show RUN`; returns the exit code. Raises: ConfigError if there is no such run."""
+    parser.description = "Show one run: its end table, its files, and its curves over the outer steps."
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    folder = parser.parse_args(arguments).run
+
+    run = read_run(folder)
+    if run is None:
+        inside = [str(found.folder) for found in find_runs([folder])]
+        hint = f"; it has runs in it: metarun list {folder}" if inside else ""
+        raise ConfigError(f"{folder} is not the folder of a run{hint}")
+    screen.print(end_table(dict(run.results), folder, []) if run.state == "finished" else unfinished_table(run))
+    screen.print(f"\nin {folder}/", markup=False)
+    screen.print(file_table(run))
+    if found := run.evaluations():
+        screen.print()
+        screen.print(retests.table(found))
+    for drawing in curves(run, min(screen.width, 100), screen.is_terminal and not screen.no_color):
+        screen.print()
+        print(drawing)
+    return 0

@@ -1,0 +1,165 @@
+"""Run again what an earlier run ran, with the settings it had then, and say what is not the same."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from metarun.core.errors import ConfigError
+from metarun.report.runs import read_run
+from metarun.run.results import read_git_state, read_versions
+from metarun.settings import names, schema
+from metarun.settings.conf import CONF
+from metarun.settings.explain import explain
+from metarun.settings.saved import rename_moved
+
+ASIDE = ("hydra", "paths", "sweep", "logger")
+"""Settings of where a run lies and what it is shown in, which are today's."""
+
+
+def rerun_command(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console, command: Callable[[Sequence[str]], int]
+) -> int:
+    """`metarun rerun RUN`; returns the exit code of `command`, which runs a command line.
+
+    Raises: ConfigError for wrong input.
+    """
+    parser.description = "Run again what a run ran, with the settings it had, in a folder of its own."
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, as seed=1")
+    asked = parser.parse_args(arguments)
+    typed, notes = rerun_arguments(asked.run, asked.overrides)
+    screen.print(f"metarun {shlex.join(typed)}", markup=False, soft_wrap=True)
+    for note in notes or ["the code and its packages are as they were"]:
+        screen.print(note, markup=False)
+    return command(typed)
+
+
+def rerun_arguments(folder: Path, more: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command line that gives the run's settings again, and what differs from then, a line each.
+
+    A setting whose default has changed since is given its value of then; overrides in `more` come after it.
+
+    Args:
+        folder: the run's folder.
+        more: overrides to add.
+    Raises: ConfigError if there is no run, or its overrides no longer compose.
+    """
+    run = read_run(folder)
+    saved = folder / ".hydra" / "config.yaml"
+    if run is None or not saved.is_file():
+        raise ConfigError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml")
+    hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
+    own = [source["path"] for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
+    config = OmegaConf.load(saved)
+    assert isinstance(config, DictConfig)
+    rename_moved(config)
+    then = _leaves(config)
+    # What the new overrides choose anew, a group for instance, is not held to what it was.
+    now = _composed([*run.overrides], own)
+    kept, notes = _held(then, now, _leaves_of(more))
+    notes = code_difference(run.results) + notes
+    config_dir = [f"--config-dir={path}" for path in own]
+    return [*config_dir, *run.overrides, *kept, *more], notes
+
+
+def code_difference(results: Mapping[str, Any]) -> list[str]:
+    """How the program differs from the one that wrote `results`: commits, uncommitted changes, versions."""
+    lines = []
+    then, now = results.get("git"), read_git_state()
+    if then and now and then["commit"] != now["commit"]:
+        lines.append(f"code: commit {then['commit'][:10]} then, {now['commit'][:10]} now{_between(then, now)}")
+    elif bool(then) != bool(now):
+        lines.append(f"code: {_place(then)} then, {_place(now)} now")
+    for state, when in ((then, "then"), (now, "now")):
+        if state and state["dirty"]:
+            lines.append(f"code: with uncommitted changes {when}")
+    versions, today = results.get("versions") or {}, read_versions()
+    for package in sorted({*versions, *today}):
+        if versions and versions.get(package) != today.get(package):
+            lines.append(f"{package}: {versions.get(package, 'none')} then, {today.get(package, 'none')} now")
+    return lines
+
+
+def _place(state: Mapping[str, Any] | None) -> str:
+    return f"commit {state['commit'][:10]}" if state else "an installed copy"
+
+
+def _between(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How many commits lie between, where this checkout knows both."""
+    span = f"{then['commit']}..{now['commit']}"
+    try:
+        counted = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-list", "--count", span],
+            capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f", {counted.stdout.strip()} commits later"
+
+
+def _composed(overrides: list[str], own: list[str]) -> dict[str, Any]:
+    """Today's settings for the overrides, unresolved, by dotted key."""
+    schema.register()
+    names.register()
+    search = [f"hydra.searchpath=[{','.join(f'file://{path}' for path in own)}]"] if own else []
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return _leaves(compose("config", [*overrides, *search]))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"the run's settings no longer compose: {explain(error, CONF, overrides)}") from error
+
+
+def _held(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> tuple[list[str], list[str]]:
+    """Overrides that give today's settings their values of then, and what cannot be given back."""
+    overrides, notes = [], []
+    for key in sorted({*then, *now}):
+        if key.split(".")[0] in ASIDE or any(key == name or key.startswith(f"{name}.") for name in chosen):
+            continue
+        if key not in now:
+            notes.append(f"{key}={then[key]} then; there is no such setting now")
+        elif key not in then:
+            notes.append(f"{key}={now[key]} now; there was no such setting then")
+        elif then[key] != now[key]:
+            notes.append(f"{key}={then[key]} as then; the default is {now[key]} now")
+            overrides.append(f"{key}={_typed(then[key])}")
+    return overrides, notes
+
+
+def _leaves_of(overrides: Sequence[str]) -> set[str]:
+    """The keys that overrides set, groups among them, as dotted prefixes."""
+    return {override.partition("=")[0].lstrip("+~").replace("/", ".") for override in overrides}
+
+
+def _leaves(config: Any) -> dict[str, Any]:
+    assert isinstance(config, DictConfig)
+    return dict(_walk(OmegaConf.to_container(config), ""))
+
+
+def _walk(node: Any, prefix: str) -> list[tuple[str, Any]]:
+    if not isinstance(node, dict):
+        return [(prefix, node)]
+    return [leaf for key, value in node.items() for leaf in _walk(value, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _typed(value: Any) -> str:
+    """A value as Hydra's override grammar takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return "[" + ",".join(map(_typed, value)) + "]"
+    if isinstance(value, str) and not value.startswith("${"):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return str(value)

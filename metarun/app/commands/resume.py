@@ -1,0 +1,70 @@
+"""`metarun resume`: go on with a run, if need be in another number of processes or on another device."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from metarun.app.messages import console
+from metarun.core import tuning
+from metarun.core.errors import ConfigError
+from metarun.report.one_run import end_table
+from metarun.run.results import read_results
+from metarun.settings.saved import open_settings
+
+MACHINE = ("device", "threads", "run.processes")
+"""Settings that may be others from now on: the numbers are the same up to rounding."""
+
+
+def resume_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+    """`metarun resume RUN`; returns the exit code. Raises: ConfigError for wrong input."""
+    parser.description = "Go on with an interrupted run from its last checkpoint."
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="of device, threads, run.processes: what is different now"
+    )
+    asked = parser.parse_args(arguments)
+    return resume(asked.run, asked.overrides)
+
+
+def resume(folder: Path, typed: Sequence[str]) -> int:
+    """Go on with the run in `folder` from its last checkpoint; returns the exit code.
+
+    Args:
+        folder: the run's folder.
+        typed: what is different from now on, KEY=VALUE of MACHINE.
+    Raises: ConfigError if there is no run, or something else is typed.
+    """
+    config, hydra = open_settings(folder)
+    results = read_results(folder)
+    if results and results["status"] == "finished":
+        screen = console()
+        screen.print(f"{folder} is finished already")
+        screen.print(end_table(results, folder, []))
+        return 0
+    _change(config, typed)
+    sweep = folder.resolve().parent.name if "MULTIRUN" in str(hydra.mode) else None
+    with tuning.lasting():
+        from metarun.app.jobs.job import run_job
+
+    return run_job(config, folder, hydra.runtime.choices, list(hydra.overrides.task), sweep)
+
+
+def _change(config: DictConfig, typed: Sequence[str]) -> None:
+    for word in typed:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            raise ConfigError(f"{word} cannot be read: {str(error).splitlines()[0]}") from error
+        if override.key_or_group not in MACHINE:
+            raise ConfigError(
+                f"{word} would make it another run: resume takes {'=, '.join(MACHINE)}=; for a new run with other "
+                "settings: metarun rerun"
+            )
+        OmegaConf.update(config, override.key_or_group, override.value())

@@ -1,0 +1,55 @@
+"""`metarun WORD ...`: the command of each word. Each is imported when it is typed: few of them need torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from rich.console import Console
+
+from metarun.app.commands.screen import Parser, wide_screen
+from metarun.core import tuning
+from metarun.core.errors import ConfigError, nearest
+
+SUBCOMMANDS = ("compare", "data", "eval", "list", "rerun", "resume", "show")
+
+Subcommand = Callable[[argparse.ArgumentParser, Sequence[str], Console], int]
+
+
+def run_subcommand(name: str, arguments: Sequence[str], command: Callable[[Sequence[str]], int]) -> int:
+    """Do what the subcommand says; returns the exit code.
+
+    Args:
+        name, arguments: what was typed.
+        command: runs another command line and returns its exit code, for `metarun rerun`.
+    Raises: ConfigError for wrong input.
+    """
+    if name not in SUBCOMMANDS:
+        known = f"(there is {', '.join(SUBCOMMANDS)}; settings are KEY=VALUE)"
+        raise ConfigError(f"there is no subcommand {name}{nearest(name, SUBCOMMANDS)} {known}")
+    try:
+        return _find(name, command)(Parser(prog=f"metarun {name}", allow_abbrev=False), arguments, wide_screen())
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
+
+
+def _find(name: str, command: Callable[[Sequence[str]], int]) -> Subcommand:
+    with tuning.lasting():
+        if name == "compare":
+            from metarun.app.commands.compare import compare_command as found
+        elif name == "data":
+            from metarun.app.commands.data import data_command as found
+        elif name == "eval":
+            from metarun.app.commands.eval import eval_command as found
+        elif name in ("list", "show"):
+            from metarun.app.commands import listing
+
+            return listing.list_command if name == "list" else listing.show_command
+        elif name == "rerun":
+            from metarun.app.commands.rerun import rerun_command
+
+            return partial(rerun_command, command=command)
+        else:
+            from metarun.app.commands.resume import resume_command as found
+    return found

@@ -1,0 +1,194 @@
+"""A finished run, opened again to be tested: its weights, on its own source or on another."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from metarun.algos.base.learner import Learner
+from metarun.app.jobs.retest_settings import saved_settings, settings_for
+from metarun.core.errors import ConfigError, wrong_input
+from metarun.core.scores import estimate
+from metarun.core.tasks import TaskSource
+from metarun.data.resize import Fitted, members
+from metarun.ops import norm
+from metarun.report.runs import EVALUATIONS, read_evaluation, read_run
+from metarun.run import checkpoint
+from metarun.run.device import held_device
+from metarun.run.evaluation import evaluate
+from metarun.run.interrupt import StopRequest
+from metarun.run.results import read_git_state, read_versions, write_json
+from metarun.settings.build import build_learner, build_source
+from metarun.settings.conf import shipped
+from metarun.settings.names import settings_key, task_name
+
+AVERAGES = ("running_mean", "running_var")
+
+Done = Callable[[Mapping[str, Any]], None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Trained:
+    """A finished run, opened again.
+
+    Attributes:
+        folder, results: where it is, and its results.json.
+        config, data: its settings and its choice of `data=`.
+        source: its own.
+        state: the weights that it was tested with, the best by validation.
+        modes: BatchNorm modes that it can be tested in, its own and then the others.
+    """
+
+    folder: Path
+    results: Mapping[str, Any]
+    config: DictConfig
+    data: str
+    source: TaskSource
+    state: Mapping[str, torch.Tensor]
+    modes: Sequence[str]
+    device: torch.device
+    said: set[str] = field(default_factory=set)
+
+    def tests(
+        self, values: Mapping[str, Any], modes: Sequence[str], again: bool, stop: StopRequest, done: Done
+    ) -> Iterator[dict[str, Any]]:
+        """What each BatchNorm mode of the test with `values` found, in files or now."""
+        config, name = settings_for(self.config, self.data, self.source.info.input_shape, values)
+        source: TaskSource | None = None
+        for mode in modes or self.modes[:2]:  # one transductive, one inductive
+            if mode not in self.modes:
+                raise ConfigError(
+                    f"bn={mode}: the run was trained with bn={self.config.bn}; it can be tested with "
+                    f"bn={','.join(self.modes)}"
+                )
+            config.bn = mode
+            file = self.folder / EVALUATIONS / f"{_name(config, name)}.json"
+            kept = None if again else read_evaluation(file)
+            if kept is None:
+                with wrong_input():
+                    source = source or self.opened(config, name, values)
+                kept = self.tested(config, name, source, file, stop)
+                done(kept)
+            yield kept
+
+    def opened(self, config: DictConfig, name: str, values: Mapping[str, Any]) -> TaskSource:
+        """The source of a test, its images as the run's network takes them, but for what `values` say of them."""
+        resolved = config.copy()
+        OmegaConf.resolve(resolved)
+        source = build_source(resolved, self.device, ("test",))
+        shape, wanted = source.info.input_shape, self.source.info.input_shape
+        images = len(shape) == len(wanted) == 3
+        if not images and shape != wanted:
+            raise ConfigError(f"data={name} has inputs of shape {shape}; the run's network takes {wanted}")
+        if images and (name != self.data or shape != wanted):
+            theirs = any(key in values for key in ("data.mean", "data.std")) or not hasattr(members(source)[0], "look")
+            look = None if theirs else getattr(self.source, "look", None)
+            size = self.config.data if name == self.data else shipped(name)
+            size = size.get("image_size", shape[-1])
+            said = _fitting(name, size, shape, wanted, self.data if look else None)
+            if said not in self.said:
+                self.said.add(said)
+                log.info("%s", said)
+            source = Fitted(source, wanted, look)
+        return source
+
+    def tested(
+        self, config: DictConfig, name: str, source: TaskSource, file: Path, stop: StopRequest
+    ) -> dict[str, Any]:
+        """What a test finds; written to `file`, with every task's score beside it."""
+        learner, n_tasks = self.learner(config), config.run.test_tasks
+        started = time.perf_counter()
+        scores = evaluate(learner, source, "test", n_tasks, config.run.eval_batch_size, stop)
+        info = source.info
+        found = {
+            **{key: self.results[key] for key in ("algo", "backbone", "seed", "best_step")},
+            "data": name,
+            **{key: config.data.get(key) for key in ("n_way", "k_shot", "n_query")},
+            "bn": config.bn,
+            "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
+            "test": {score: estimate(values).as_json() for score, values in scores.items()},
+            "split_sha256": info.split_sha256,
+            "episode_sha256": source.fingerprint("test", n_tasks),
+            "source": info.facts,
+            "classes": len(_classes(source, "test")),
+            "seen": sorted(_classes(self.source, "train") & _classes(source, "test")),
+            "seconds": time.perf_counter() - started,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "git": read_git_state(),
+            "versions": read_versions(),
+        }
+        file.parent.mkdir(exist_ok=True)
+        np.savez_compressed(file.with_suffix(".npz"), index=np.arange(n_tasks), **scores)  # type: ignore[arg-type]
+        write_json(file, found)
+        return found
+
+    def learner(self, config: DictConfig) -> Learner:
+        """The learner as the run tested it, but for what `config` changes."""
+        learner = build_learner(config, self.source).to(self.device)
+        known = learner.state_dict()
+        learner.load_state_dict({k: v for k, v in self.state.items() if k in known or not k.endswith(AVERAGES)})
+        return learner
+
+
+@contextmanager
+def trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[Trained]:
+    """The run in `folder`, opened on the machine that was asked for, with the paths among `values`."""
+    run = read_run(folder)
+    if run is None or not (folder / ".hydra" / "config.yaml").is_file():
+        raise ConfigError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml")
+    if run.state != "finished":
+        raise ConfigError(f"{folder} is {run.state}, and eval tests finished runs: metarun resume {folder}")
+    best = folder / "checkpoints" / "best.pt"
+    if not best.is_file():
+        raise ConfigError(f"{best} is not there, and eval tests those weights: metarun rerun {folder}")
+    config, data = saved_settings(folder)
+    for key, value in values.items():
+        if key.startswith("paths."):
+            OmegaConf.update(config, key, value)
+    if (threads := machine.get("threads", config.threads)) != "auto":
+        torch.set_num_threads(threads)
+    with held_device(machine.get("device", config.device)) as device:
+        with wrong_input():
+            resolved = config.copy()
+            OmegaConf.resolve(resolved)
+            source = build_source(resolved, device)
+            state = checkpoint.load(best, device)["learner"]
+        now, then = source.info.split_sha256, run.results["split_sha256"]
+        if now != then:
+            raise ConfigError(f"{folder} was trained on another split of the data: {then[:12]}, not {now[:12]}")
+        modes = [config.bn]
+        if norm.has_batch_norm(build_learner(config, source)):
+            modes = list(dict.fromkeys([config.bn, "transductive", "support"]))
+        yield Trained(folder, run.results, config, data, source, state, modes, device)
+
+
+def _name(config: DictConfig, data: str) -> str:
+    """What a test is, in a file's name."""
+    words = [data, task_name(config.data), f"q{config.data.n_query}", config.bn, str(config.run.test_tasks)]
+    return f"{'-'.join(words)}-{settings_key(config)}"
+
+
+def _fitting(name: str, size: int, shape: Sequence[int], wanted: Sequence[int], normalised_as: str | None) -> str:
+    """What is done to the images of a source, of this size and then this shape, for a network's inputs."""
+    done = [f"{size}x{size} pixels become {wanted[1]}x{wanted[2]}"] if size != wanted[1] else []
+    if shape[0] != wanted[0]:
+        done.append("gray is repeated in 3 channels" if shape[0] < wanted[0] else "colours become gray")
+    done += [f"normalised as those of {normalised_as}"] if normalised_as else []
+    return f"images of {name}: {', '.join(done) or 'as they are'}"
+
+
+def _classes(source: Any, split: str) -> set[str]:
+    """The classes of a split by name, with that of their world; none where tasks are functions."""
+    return {label for member in members(source) for label in getattr(member, "classes", {}).get(split, ())}

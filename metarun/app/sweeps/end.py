@@ -1,0 +1,68 @@
+"""How a sweep ends: its runs compared on the screen, as files in its folder, and in its runs' dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.text import Text
+
+from metarun.report.compare import Comparison, compare
+from metarun.report.runs import Run, find_runs
+from metarun.report.tables import as_csv, on_screen
+from metarun.run.tracking.sinks import RunFacts
+
+
+def conclude(folder: Path, config: DictConfig, screen: Console) -> None:
+    """Compare the finished runs of the sweep in `folder`, whose settings, but for what is swept, are `config`."""
+    finished = [run for run in find_runs([folder]) if run.state == "finished"]
+    if len(finished) > 1:
+        comparisons, notes = compare(finished, None, ["seed"], None, None)
+        screen.print()
+        for part in [*on_screen(comparisons), *notes]:
+            screen.print(part)
+        files = _write(folder, comparisons, notes)
+        screen.print(Text(f"with figures, as a page: {files[-1]}"))
+        if config.hydra.runtime.choices.logger != "none":
+            _share(folder, config, finished, files, screen)
+    screen.print(Text(f"again, in other ways: metarun compare {folder}"))
+
+
+def _write(folder: Path, comparisons: Sequence[Comparison], notes: Sequence[str]) -> list[Path]:
+    """comparison.csv, .png and .html; imports the drawing library, which takes a second."""
+    from metarun.report.figures import charts
+    from metarun.report.figures.gallery import apart, gallery, together
+    from metarun.report.figures.page import page
+
+    found = gallery(comparisons)
+    files = {".csv": as_csv(comparisons).encode()}
+    if apart(found):
+        files[".png"] = charts.png(together(comparisons, found))
+    files[".html"] = page(comparisons, found, notes, ["compare", str(folder)]).encode()
+    for suffix, content in files.items():
+        (folder / f"comparison{suffix}").write_bytes(content)
+    return [folder / f"comparison{suffix}" for suffix in files]
+
+
+def _share(folder: Path, config: DictConfig, runs: Sequence[Run], files: Sequence[Path], screen: Console) -> None:
+    """Send the files to the dashboard as one more run of the sweep's group, the same one when the sweep is repeated."""
+    from metarun.settings.build import build_logger
+
+    ids = sorted(str(run.results["wandb_id"]) for run in runs if run.results.get("wandb_id"))
+    facts = RunFacts(
+        name=f"comparison of {folder.name}",
+        group=folder.resolve().name,
+        job_type="comparison",
+        tags=[],
+        config={"runs": len(runs)},
+        folder=folder,
+        wandb_id=f"comparison-{ids[0]}" if ids else None,
+    )
+    sink = build_logger(config, facts)
+    for file in files:
+        sink.show({".csv": "comparison", ".png": "figures", ".html": "report"}[file.suffix], file)
+    sink.finish({"status": "finished"}, 0)
+    for note in facts.notes:
+        screen.print(Text(note))

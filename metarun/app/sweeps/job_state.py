@@ -1,0 +1,73 @@
+"""How far a job of a sweep is, as its folder tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from metarun.core.scores import selection_score
+from metarun.core.words import alone
+from metarun.run.results import read_results
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep; `state` is finished, failed, interrupted, running, skipped or waiting.
+
+    `score` is the last in words, `left` seconds.
+    """
+
+    folder: Path
+    overrides: str
+    state: str
+    step: int
+    steps: int
+    score: str
+    left: float | None
+    error: str | None
+
+    @property
+    def done(self) -> bool:
+        return self.state in ("finished", "skipped")
+
+
+def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
+    """The job in `folder` of a sweep begun at the time `since`, in which `rerun` is tried again."""
+    overrides = " ".join(OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml")))  # type: ignore[arg-type]
+    steps = int(OmegaConf.load(folder / ".hydra" / "config.yaml").run.steps)
+    results = read_results(folder)
+    if results:
+        state, old = results["status"], (folder / "results.json").stat().st_mtime < since
+        if old and (rerun == "all" or state == "interrupted" or state == rerun):
+            return Job(folder, overrides, "waiting", 0, steps, "", None, None)
+        if old and state == "finished":
+            state = "skipped"
+        means = {name: found["mean"] for name, found in (results.get("test") or {}).items()}
+        return Job(folder, overrides, state, results.get("steps", 0), steps, _score(means), None, results["error"])
+    train, val = _last(folder / "metrics.jsonl")
+    step = int(train.get("step", 0))
+    left = (steps - step) * train["seconds"] / step if step else None
+    return Job(folder, overrides, "running", step, steps, _score(val or train), left, None)
+
+
+def _score(scores: Mapping[str, Any]) -> str:
+    name = selection_score(scores)
+    return alone(name, scores[name]) if name in scores else ""
+
+
+def _last(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last train and val lines, read from the file's end."""
+    found: dict[str, dict[str, Any]] = {"train": {}, "val": {}}
+    if path.exists():
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 8192))
+            for line in file.read().split(b"\n")[:-1]:
+                if line.startswith(b"{") and line.endswith(b"}"):
+                    values = json.loads(line)
+                    found[values["split"]] = values
+    return found["train"], found["val"]

@@ -1,0 +1,229 @@
+"""A sweep as seen from outside its jobs: which there are, how far each is, and which failed.
+
+The jobs may run in this process, in others or on other machines; all that is read is their folders.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import math
+import os
+import re
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from metarun.app.messages import console
+from metarun.app.sweeps.end import conclude
+from metarun.app.sweeps.job_state import Job, read_job
+from metarun.app.sweeps.launch import JOBS, STARTED_FILE, Launch
+from metarun.core.errors import ConfigError, Refused
+from metarun.core.words import duration
+from metarun.run.interrupt import STOP_FILE
+
+ENVIRONMENT = "METARUN_SWEEP"
+"""Where the command hands the sweep's name to jobs in other processes."""
+
+POLL = 1.0
+"""Seconds between looks at the folders."""
+
+ASIDE = ("hydra.", "hydra/", "paths.", "logger", "sweep.", "threads=", "run.processes=")
+"""Overrides that do not make another sweep."""
+
+
+def run_sweep(run: Callable[[], Any], arguments: Sequence[str]) -> int:
+    """Call `run`, Hydra's multirun of the command line, and return the sweep's exit code.
+
+    No job on this machine outlives the call, whatever breaks it off.
+    """
+    os.environ[ENVIRONMENT] = sweep_name(arguments)
+    os.environ.pop(JOBS, None)
+    if not any(a.startswith("search=") for a in arguments):
+        os.environ[JOBS] = str(n_jobs([a for a in arguments if "=" in a and not a.startswith("-")]))
+    SweepTable.current = None
+    try:
+        run()
+    except (HydraException, OmegaConfBaseException, ConfigError, Refused):
+        raise
+    except BaseException as error:
+        if SweepTable.current is None:
+            raise
+        return SweepTable.current.break_off(error)
+    assert SweepTable.current is not None
+    return SweepTable.current.exit_code()
+
+
+def sweep_name(arguments: Sequence[str]) -> str:
+    """A name that the same command gives again: what is swept, and a hash of all overrides."""
+    overrides = sorted(a for a in arguments if "=" in a and not a.lstrip("+").startswith((*ASIDE, "--")))
+    swept = [o.replace("=", "-") for o in overrides if o.startswith("search=")]
+    swept += [o.partition("=")[0].lstrip("+") for o in overrides if "," in o or "(" in o]
+    readable = re.sub(r"[^\w.-]+", "_", "-".join(swept))[:60] or "sweep"
+    return f"{readable}-{hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]}"
+
+
+def n_jobs(overrides: Sequence[str]) -> int:
+    """How many jobs the overrides of a grid make."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return math.prod(
+        len(list(o.sweep_iterator())) for o in parsed if o.is_sweep_override() and not o.is_interval_sweep()
+    )
+
+
+class SweepTable(Callback):
+    """Hydra's callback that shows all jobs of a multirun in one table, live in a terminal, and ends the sweep."""
+
+    current: ClassVar[SweepTable | None] = None
+    """That of the sweep this process launches or launched last."""
+
+    SCORE = "score"
+    """What the table calls a job's score."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # launchers send Hydra's callbacks along with each job; screen and thread stay here
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        SweepTable.current = self
+        self.folder, self.rerun = Path(config.hydra.sweep.dir), config.sweep.rerun
+        basic = "BasicLauncher" in config.hydra.launcher._target_
+        self.launch = None if basic else Launch(self.folder, config.hydra.launcher)
+        self.stopped = threading.Event()
+        if self.launch and self.launch.problem():
+            return  # the launcher says so, and break_off better
+        self.since, self.said = time.time(), set[tuple[Path, str]]()
+        with suppress(OSError):  # which the launcher meets again
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / STOP_FILE).unlink(missing_ok=True)
+            (self.folder / STARTED_FILE).touch()
+            self.since = (self.folder / STARTED_FILE).stat().st_mtime
+        self.expected = self._expected(config)
+        self.screen: Console = console()
+        self.screen.print(f"sweep of {self.expected or 'several'} jobs in {self.folder}")
+        self.live = Live(console=self.screen, auto_refresh=False) if self.screen.is_terminal else None
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        atexit.register(self._stop)
+        if self.launch:
+            self.launch.take_signals()
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        self._end()
+        if not (self.launch and self.launch.signum):
+            self._conclude(config)
+
+    def _expected(self, config: DictConfig) -> int | None:
+        """How many jobs there will be, where that is known."""
+        grid = "BasicSweeper" in config.hydra.sweeper._target_
+        return n_jobs(config.hydra.overrides.task) if grid else None
+
+    def _conclude(self, config: DictConfig) -> None:
+        """What is said at the end of a sweep that came to it."""
+        conclude(self.folder, config, self.screen)
+
+    def exit_code(self) -> int:
+        """Of a sweep whose launcher came to its end: 1 if a job did not."""
+        if self.launch and self.launch.signum:
+            self._say("the sweep stopped; the same command goes on with it")
+            return 128 + self.launch.signum
+        jobs = self._jobs()
+        done = sum(job.done for job in jobs)
+        return int(done < max(self.expected or 0, len(jobs)))
+
+    def break_off(self, error: BaseException) -> int:
+        """End a sweep whose launcher raised `error`, and the jobs that this machine has; returns the exit code.
+
+        Raises: ConfigError if there is no such launcher; `error` where the jobs ran in this process.
+        """
+        if self.launch is None:
+            raise error
+        if problem := self.launch.problem():
+            raise ConfigError(problem) from error
+        if isinstance(error, SystemExit):  # Ray's way to take SIGTERM, after which it would abort us in three seconds
+            signal.alarm(0)
+        if not self.launch.remote:
+            self.launch.stop()
+            self.launch.wait()
+        self._end()
+        code = 1
+        if isinstance(error, KeyboardInterrupt):
+            code = getattr(error, "exit_code", 130)
+        elif isinstance(error, SystemExit):
+            code = 128 + signal.SIGTERM
+        else:
+            log = self.folder / "launcher.log"
+            log.write_text("".join(traceback.format_exception(error)))
+            first = next(iter(str(error).strip().splitlines()), "")
+            self._say(f"the launcher failed: {type(error).__name__}: {first} (traceback in {log})")
+        if self.launch.remote:
+            self._say(f"what the cluster has already goes on: squeue and scancel, metarun list {self.folder}")
+        self._say("the sweep stopped; the same command goes on with it")
+        return code
+
+    def _end(self) -> None:
+        self._stop()
+        if self.launch:
+            self.launch.give_signals_back()
+        if not self.live:
+            self.screen.print(self._table(self._jobs()))
+
+    def _say(self, text: str) -> None:
+        self.screen.print(Text(text))
+
+    def _watch(self) -> None:
+        if self.live:
+            self.live.start()
+        while not self.stopped.wait(POLL):
+            self._look()
+
+    def _stop(self) -> None:
+        if not self.stopped.is_set():
+            self.stopped.set()
+            self.thread.join()
+            self._look()
+            if self.live:
+                self.live.stop()
+
+    def _look(self) -> None:
+        jobs = self._jobs()
+        for job in jobs:
+            if job.state not in ("running", "waiting") and (job.folder, job.state) not in self.said:
+                self.said.add((job.folder, job.state))
+                if job.state == "failed" or not self.live:
+                    self.screen.print(Text(f"{job.state}: {job.overrides}  {job.error or job.score}".rstrip()))
+        if self.live:
+            self.live.update(self._table(jobs), refresh=True)
+
+    def _jobs(self) -> list[Job]:
+        folders = sorted(path.parent.parent for path in self.folder.glob("*/.hydra/overrides.yaml"))
+        return [read_job(folder, self.since, self.rerun) for folder in folders]
+
+    def _table(self, jobs: list[Job]) -> Table:
+        done = sum(job.done for job in jobs)
+        table = Table(
+            box=None, pad_edge=False, title=f"{done} of {self.expected or len(jobs)} done", title_justify="left"
+        )
+        for name in ("job", "state", "step", self.SCORE, "left"):
+            table.add_column(name, overflow="fold", justify="left" if name in ("job", "state") else "right")
+        shared = set.intersection(*(set(job.overrides.split()) for job in jobs)) if len(jobs) > 1 else set[str]()
+        for job in jobs:
+            own = " ".join(word for word in job.overrides.split() if word not in shared)
+            left = duration(job.left) if job.left is not None else ""
+            table.add_row(own, job.state, f"{job.step}/{job.steps}", job.score, left)
+        return table

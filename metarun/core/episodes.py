@@ -1,0 +1,134 @@
+"""Which examples make up episode i: a pure function of (seed, stream, i).
+
+There is no sampler and no state. Random bits come from SplitMix64 (Steele, Lea, Flood. Fast Splittable
+Pseudorandom Number Generators. OOPSLA 2014), whose n-th output is a hash of a counter, so a whole
+meta-batch is drawn with a few array operations and any stream can start at any episode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarun.core.tasks import EpisodeShape
+
+Ints = NDArray[np.int64]
+Bits = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+class EpisodeIndices(NamedTuple):
+    """Rows of the classes' images, and labels, of B episodes.
+
+    Shapes: classes [B, N]; support and support_y [B, S], class by class; query and query_y [B, M], shuffled.
+    `support` and `query` count images inside their class, from 0; `rotation` [B, N] is a random number in 0..3.
+    """
+
+    classes: Ints
+    rotation: Ints
+    support: Ints
+    support_y: Ints
+    query: Ints
+    query_y: Ints
+
+
+def draw(
+    seed: int,
+    stream: str,
+    indices: Ints,
+    class_sizes: Ints,
+    shape: EpisodeShape,
+    groups: Sequence[Ints] | None = None,
+) -> EpisodeIndices:
+    """Episodes number `indices` [B] of a stream over classes with `class_sizes` [C] images each.
+
+    Labels 0..N-1 are given to the drawn classes in random order; support and query images are distinct. With `groups`
+    of classes, an episode draws one of them, each as likely, and all its classes from that.
+    """
+    n_way, k_shot, n_query = shape.n_way, shape.k_shot, shape.n_query
+    n_tasks, per_class = len(indices), k_shot + n_query
+    bits = random_bits(seed, stream, indices, n_way * (2 + per_class + n_query))
+    class_bits, rotation_bits, image_bits, order_bits = np.split(
+        bits, np.cumsum([n_way, n_way, n_way * per_class]), axis=1
+    )
+
+    if groups is None:
+        classes = distinct(class_bits, np.full(n_tasks, len(class_sizes)))  # [B, N]
+    else:
+        sizes = np.array([len(group) for group in groups])
+        starts = np.cumsum(sizes) - sizes
+        group = distinct(random_bits(seed, f"{stream}/group", indices, 1), np.full(n_tasks, len(groups)))  # [B, 1]
+        classes = np.concatenate(groups)[starts[group] + distinct(class_bits, sizes[group[:, 0]])]
+    images = distinct(image_bits.reshape(n_tasks * n_way, per_class), class_sizes[classes].reshape(-1))
+    images = images.reshape(n_tasks, n_way, per_class)
+    support_y = np.broadcast_to(np.repeat(np.arange(n_way), k_shot), (n_tasks, n_way * k_shot))
+    query_y = np.broadcast_to(np.repeat(np.arange(n_way), n_query), (n_tasks, n_way * n_query))
+    order = np.argsort(order_bits, axis=1, kind="stable")  # batch statistics must not meet the queries sorted by class
+    return EpisodeIndices(
+        classes,
+        (rotation_bits >> np.uint64(62)).astype(np.int64),
+        images[:, :, :k_shot].reshape(n_tasks, -1),
+        support_y.copy(),
+        np.take_along_axis(images[:, :, k_shot:].reshape(n_tasks, -1), order, axis=1),
+        np.take_along_axis(query_y, order, axis=1),
+    )
+
+
+def shuffled(seed: int, stream: str, indices: Ints, n: int) -> Ints:
+    """Which of n examples stand at places `indices` [R] of a stream that goes through all n again and again.
+
+    Every n places hold each example once, in an order of their own.
+    """
+    epochs, places = np.divmod(indices, n)
+    out = np.empty_like(indices)
+    for epoch in np.unique(epochs):
+        out[epochs == epoch] = _permutation(seed, stream, int(epoch), n)[places[epochs == epoch]]
+    return out
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, stream: str, epoch: int, n: int) -> Ints:
+    return np.argsort(random_bits(seed, stream, np.array([epoch]), n)[0], kind="stable")
+
+
+def random_bits(seed: int, stream: str, indices: Ints, n: int) -> Bits:
+    """`n` random 64-bit words for each of the episodes `indices` [B] of a stream: [B, n]."""
+    key = np.frombuffer(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], np.uint64)
+    episode = _mix(key + _GAMMA * (indices.astype(np.uint64) + np.uint64(1)))
+    counter = _GAMMA * np.arange(1, n + 1, dtype=np.uint64)
+    return _mix(episode[:, None] + counter)
+
+
+def uniform(bits: Bits) -> Floats:
+    """A number in [0, 1) for each random word: its 53 highest bits, as many as a float64 holds."""
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def distinct(bits: Bits, population: Ints) -> Ints:
+    """In row r, k different numbers below population[r], in uniformly random order: [R, k] from bits [R, k].
+
+    The first k swaps of a Fisher-Yates shuffle, followed backwards instead of carried out, so that the cost
+    does not depend on the population.
+    """
+    k = bits.shape[1]
+    first = np.arange(k)
+    span = (population[:, None] - first).astype(np.uint64)
+    swap = first + (((bits >> np.uint64(32)) * span) >> np.uint64(32)).astype(np.int64)  # swap[:, t] in t..population-1
+    chosen = swap.copy()
+    for t in range(k - 2, -1, -1):
+        later = chosen[:, t + 1 :]
+        later[later == swap[:, t : t + 1]] = t  # step t had moved element t to where this one came from
+    return chosen
+
+
+def _mix(z: Bits) -> Bits:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

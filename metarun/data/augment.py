@@ -1,0 +1,113 @@
+"""Network inputs from pixels: scaled to 0..1, in training augmented, normalised channel by channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from metarun.core.episodes import Bits
+from metarun.data import randaugment
+from metarun.data.device import on_device
+
+WORDS = {"none": 0, "standard": 6, "randaugment": 3 + randaugment.WORDS}
+"""Random words that one image takes under each kind of augmentation."""
+
+JITTER = 0.4
+"""Brightness, contrast and saturation are each multiplied by 1 - JITTER to 1 + JITTER."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is done to pixels on their way into a network.
+
+    Args:
+        mean, std: of each channel, in units of 0..1; the input is (pixel/255 - mean) / std.
+        augment: `standard` moves, mirrors and recolours each training image by itself; `randaugment` moves and
+            mirrors it, then applies two operations at random, for pre-training.
+    Raises: ValueError if they do not fit.
+    """
+
+    mean: Sequence[float] = (0.0,)
+    std: Sequence[float] = (1.0,)
+    augment: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.augment not in WORDS:
+            raise ValueError(f"data.augment={self.augment} is not one of {', '.join(WORDS)}")
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise ValueError(f"data.mean={self.mean} and data.std={self.std} must be as many, and std above 0")
+
+    @property
+    def words(self) -> int:
+        """Random words that one training image takes."""
+        return WORDS[self.augment]
+
+    def __call__(self, pixels: Tensor, bits: Bits | None) -> Tensor:
+        """Inputs [..., C, H, W] of pixels [..., C, H, W] uint8; augmented if there are random words [..., `words`]."""
+        uniform = None if bits is None else _uniform(bits)
+        if uniform is not None and self.augment == "randaugment":
+            place = on_device(uniform[:, :3], pixels.device)
+            flat = _cropped(pixels.flatten(0, -4), place[:, :2], place[:, 2] < 0.5)
+            pixels = randaugment.randaugment(flat, torch.from_numpy(uniform[:, 3:])).reshape(pixels.shape)
+        x = pixels.to(torch.get_default_dtype()).div_(255)
+        if uniform is not None and self.augment == "standard":
+            drawn = on_device(uniform, pixels.device, x.dtype)
+            x = standard(x.flatten(0, -4), drawn).reshape(x.shape)
+        return self.normalised(x)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Inputs of images [..., C, H, W] in 0..1, which it writes over."""
+        if not any(self.mean) and set(self.std) == {1}:
+            return x
+        for channel, mean, std in zip(x.chunk(len(self.mean), -3), self.mean, self.std, strict=True):
+            channel.sub_(mean).div_(std)  # numbers, not tensors, which would have to get to the device
+        return x
+
+
+def standard(x: Tensor, uniform: Tensor) -> Tensor:
+    """Images [R, C, H, W] in 0..1, each cropped after padding, mirrored or not, and recoloured by its own numbers.
+
+    The few-shot literature's training augmentation: zero padding by an eighth of the side and a random crop of the
+    old size, a flip in half the cases, then jitter of brightness, contrast and saturation (Chen et al. 2019 and Lee et
+    al. 2019). torchvision's transforms draw once for a whole batch; here each image has its own draw.
+
+    Args:
+        uniform: numbers in 0..1, [R, 6].
+    """
+    x = _cropped(x, uniform[:, :2], uniform[:, 2] < 0.5)
+    factor = (1 - JITTER + 2 * JITTER * uniform[:, 3:])[..., None, None, None]  # [R, 3, 1, 1, 1]
+    x = (x * factor[:, 0]).clamp_(0, 1)  # brightness
+    x = _blend(x, _gray(x).mean((1, 2, 3), keepdim=True), factor[:, 1])  # contrast
+    return _blend(x, _gray(x), factor[:, 2])  # saturation
+
+
+def _uniform(bits: Bits) -> NDArray[np.float32]:
+    """Numbers in 0..1, without 1, of random words [..., W]: [R, W] float32."""
+    return (np.float32(bits >> np.uint64(40)) * np.float32(2**-24)).reshape(-1, bits.shape[-1])
+
+
+def _cropped(x: Tensor, place: Tensor, mirror: Tensor) -> Tensor:
+    height, width = x.shape[-2:]
+    pad = height // 8
+    offset = (place * (2 * pad + 1)).long()  # [R, 2], in 0..2*pad
+    rows = offset[:, :1] + torch.arange(height, device=x.device)
+    columns = torch.arange(width, device=x.device).expand(len(x), -1)
+    columns = offset[:, 1:] + torch.where(mirror[:, None], columns.flip(1), columns)
+    padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1)  # [R, H+2p, W+2p, C]
+    image = torch.arange(len(x), device=x.device)[:, None, None]
+    return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _gray(x: Tensor) -> Tensor:
+    return rgb_to_grayscale(x) if x.shape[1] == 3 else x
+
+
+def _blend(x: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    return (other + share * (x - other)).clamp_(0, 1)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.datasets
+
+from metarun.core.tasks import EpisodePlan
+from metarun.data.augment import Look
+from metarun.data.files.decode import Scale, bitmap, decoded
+from metarun.data.files.download import once
+from metarun.data.files.find import ImageFile
+from metarun.data.images import ImageTasks
+
+
+class Torchvision(ImageTasks):
+    """A classification set of torchvision, all of its classes for testing: a domain to carry what was learned to.
+
+    Sets of ten classes are too few to split. torchvision downloads the set and compares its checksums.
+
+    Args:
+        plan, device: from the runner.
+        dataset: a class of torchvision.datasets whose items are an image and a label.
+        options: what the class is called with, besides the folder.
+        root: downloaded to a folder in it.
+        cache: folder of the decoded images.
+        transpose: swap rows and columns, which EMNIST's files have swapped.
+        image_size: side in pixels that the images are scaled to.
+        channels: 3, or 1 for gray.
+        interpolation: Pillow's filter.
+        mean, std: see metarun/data/augment.py.
+    """
+
+    def __init__(
+        self,
+        plan: EpisodePlan,
+        device: torch.device,
+        dataset: str,
+        options: Mapping[str, Any],
+        root: str,
+        cache: str,
+        transpose: bool,
+        image_size: int,
+        channels: int,
+        interpolation: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        made = getattr(torchvision.datasets, dataset, None)
+        if made is None:
+            raise ValueError(f"data.dataset={dataset} is not in torchvision.datasets")
+        folder = _folder(root, dataset, options)
+        there, aside = folder / "data", folder / "data.part"
+
+        def fetch() -> None:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            made(str(aside), download=True, **options)
+            os.replace(aside, there)
+
+        once(folder, dataset, fetch, "Set paths.data=FOLDER (or METARUN_DATA) to where it was downloaded before")
+        scale, look = Scale(image_size, interpolation, channels), Look(mean, std)
+        stamp = f"{(folder / 'complete').stat().st_mtime_ns} {transpose}"
+        data = decoded(
+            Path(cache), folder.name, stamp, lambda: _by_class(made(str(there), **options), transpose), scale
+        )
+        split: dict[str, list[str]] = {"train": [], "val": [], "test": data.names}
+        super().__init__(data, split, plan, "none", device, look)
+
+    @staticmethod
+    def found(root: str, dataset: str, options: Mapping[str, Any]) -> list[Path]:
+        folder = _folder(root, dataset, options)
+        return [folder / "data"] if (folder / "complete").exists() else []
+
+
+def _folder(root: str, dataset: str, options: Mapping[str, Any]) -> Path:
+    words = "_".join([dataset, *(f"{key}-{value}" for key, value in sorted(options.items()))])
+    return Path(root).expanduser() / words.lower()
+
+
+def _by_class(images: Any, transpose: bool) -> Mapping[str, list[ImageFile]]:
+    labels = next((getattr(images, name) for name in ("targets", "labels", "_labels") if hasattr(images, name)), None)
+    if labels is None:
+        labels = [label for _, label in images]
+    names = getattr(images, "classes", None)
+    classes: dict[str, list[ImageFile]] = defaultdict(list)
+    for row, label in enumerate(np.asarray(labels).tolist()):
+        classes[str(names[label]) if names else str(label)].append(
+            ImageFile(f"{row:07d}", partial(_read, images, row, transpose))
+        )
+    return classes
+
+
+def _read(images: Any, row: int, transpose: bool) -> bytes:
+    pixels = np.asarray(images[row][0])
+    return bitmap(np.ascontiguousarray(pixels.swapaxes(0, 1)) if transpose else pixels)

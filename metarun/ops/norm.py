@@ -1,0 +1,140 @@
+"""Batch normalisation whose statistics are a choice of the run, right under torch.func and second order.
+
+`bn=transductive`: statistics of whatever batch passes, in training and in testing (Finn 2017's code).
+`bn=support`: statistics of the support images alone also normalise the query images, so that a query's
+    prediction does not depend on the other queries.
+`bn=running`: batch statistics in training, their running averages in validation and test (torch's default). An
+    inner loop is training, at test time too: it normalises its support images by their own statistics, and the
+    averages, taken of adapted networks, serve the query images. (With averages in the inner loop of a network
+    that was meta-trained without them MAML falls to near chance.)
+
+`bn=none`: no normalisation at all; layers before it then have a bias.
+
+What a layer cannot know - which rows are support images, whether it runs inside vmap - the learner says
+with the context managers below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metarun.ops.context import now
+from metarun.ops.standardise import standardise
+
+MODES = ("transductive", "support", "running", "none")
+
+LARGE = 150_000
+"""Numbers of a batch from which `standardise` gains more than its calls cost (measured on a CPU)."""
+
+
+def batch_norm(channels: int, mode: str) -> nn.Module:
+    """The layer for one of `MODES`."""
+    return nn.Identity() if mode == "none" else BatchNorm(channels, mode)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation of [R, C] or [R, C, H, W] with one of the first three `MODES`.
+
+    Under torch.func, and where much is to be differentiated twice, `standardise` serves: in torch 2.15 `F.batch_norm`
+    gives wrong second-order gradients under grad(vmap(grad)) without an error, and slow ones elsewhere.
+
+    Args:
+        channels: C.
+        mode: one of `MODES`, but not `none`.
+        eps: added to the variance.
+        momentum: weight of the newest batch in the running averages, in (0, 1].
+    Reference: Ioffe, Szegedy. Batch Normalization. ICML 2015. arXiv:1502.03167.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, mode: str, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise ValueError(f"bn={mode} is not one of {', '.join(MODES)}")
+        self.mode, self.eps, self.momentum = mode, eps, momentum
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        if mode == "running":
+            self.register_buffer("running_mean", torch.zeros(channels))
+            self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        numbers = x.numel() // x.shape[1]
+        if self._by_averages() or self._rows() is not None:
+            scale, shift = self.scale_and_shift(lambda rows: _var_mean(x[:rows]), numbers)
+            shape = (-1,) + (1,) * (x.dim() - 2)
+            return x * scale.reshape(shape) + shift.reshape(shape)
+        self._record(lambda: _var_mean(x.detach()), numbers)
+        if now.under_transform or (now.twice and x.numel() >= LARGE):
+            return standardise(x, self.weight, self.bias, self.eps)
+        weight = self.weight.contiguous()  # of others torch's gradients are wrong, see standardise.py
+        return F.batch_norm(x, None, None, weight, self.bias, training=True, eps=self.eps)
+
+    def scale_and_shift(
+        self, moments: Callable[[int | None], tuple[Tensor, Tensor]], numbers: int
+    ) -> tuple[Tensor, Tensor]:
+        """What normalised outputs are made by here and now: a factor and a summand [C] each.
+
+        Args:
+            moments: variance and mean [C] of the first so many rows of the batch, or with None of all.
+            numbers: of each channel in the batch.
+        """
+        if self._by_averages():
+            var, mean = self.running_var, self.running_mean
+        else:
+            var, mean = moments(self._rows())
+            self._record(lambda: (var, mean), numbers)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return scale, self.bias - mean * scale
+
+    def _by_averages(self) -> bool:
+        return self.mode == "running" and not self.training and not now.adapting
+
+    def _rows(self) -> int | None:
+        """How many rows the statistics are of, where they are not of all."""
+        return now.support_rows if self.mode == "support" else None
+
+    def _record(self, moments: Callable[[], tuple[Tensor, Tensor]], numbers: int) -> None:
+        """Hand on the variance and mean of a batch, where somebody collects them."""
+        if self.mode == "running" and now.recorded is not None:
+            var, mean = (moment.detach() for moment in moments())
+            now.recorded.append((mean, var * (numbers / (numbers - 1))))  # unbiased, as torch does
+
+
+@torch.no_grad()
+def update_running(module: nn.Module, statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Move the running averages of the layers of `module`, in order, by statistics with any leading task axes."""
+    for layer, (mean, var) in zip(running_layers(module), statistics, strict=True):
+        channels = layer.running_mean.shape[0]
+        layer.running_mean.lerp_(mean.reshape(-1, channels).mean(0), layer.momentum)
+        layer.running_var.lerp_(var.reshape(-1, channels).mean(0), layer.momentum)
+
+
+def running_layers(module: nn.Module) -> list[BatchNorm]:
+    """The layers with `bn=running`, in the order they were built."""
+    return [layer for layer in module.modules() if isinstance(layer, BatchNorm) and layer.mode == "running"]
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether `bn` makes a difference to `module`."""
+    return any(isinstance(layer, BatchNorm) for layer in module.modules())
+
+
+def fixed(module: nn.Module) -> bool:
+    """Whether, in validation and test, each row of a batch is normalised as if it were alone."""
+    return all(layer.mode == "running" for layer in module.modules() if isinstance(layer, BatchNorm))
+
+
+def uses_support_statistics(module: nn.Module) -> bool:
+    """Whether some layer wants to be told which rows are support images."""
+    return any(isinstance(layer, BatchNorm) and layer.mode == "support" for layer in module.modules())
+
+
+def _var_mean(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.var_mean(x, dim=[d for d in range(x.dim()) if d != 1], unbiased=False)

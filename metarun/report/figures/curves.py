@@ -1,0 +1,46 @@
+"""A run's curves over its outer steps, drawn with characters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotille
+
+from metarun.core.scores import selection_score
+from metarun.core.words import is_percent
+from metarun.report.runs import Run
+
+
+def curves(run: Run, width: int, colors: bool) -> list[str]:
+    """A drawing each of the selection score and the loss, training and validation together.
+
+    Args:
+        run: with its metrics.jsonl; without one there is nothing to draw.
+        width: columns of the drawing.
+        colors: whether the terminal shows them.
+    """
+    lines = list(run.lines())
+    names = [name for line in lines for name in line if line.get("split") == "val"]
+    wanted = dict.fromkeys([selection_score(names), "loss"]) if lines else {}
+    return [drawn for name in wanted if (drawn := _drawn(lines, name, width, colors))]
+
+
+def _drawn(lines: list[dict[str, Any]], name: str, width: int, colors: bool) -> str:
+    percent = is_percent(name)
+    scale = 100 if percent else 1
+    figure = plotille.Figure()
+    figure.width, figure.height = max(20, width - 24), 12  # the axis, its numbers and its name take the rest
+    figure.with_colors, figure.origin = colors, False
+    figure.x_label, figure.y_label = "step", f"{name} %" if percent else name
+    figure.x_ticks_fkt = lambda value, _: f"{value:.0f}"
+    figure.y_ticks_fkt = lambda value, _: f"{value:.1f}" if percent else f"{value:.3f}"
+    steps = [line["step"] for line in lines if name in line and line["split"] != "test"]
+    if not steps:
+        return ""
+    figure.set_x_limits(0, 1.02 * max(steps))  # a marker on the very edge is not drawn
+    for split, color, marker in (("train", "blue", None), ("val", "yellow", "o")):
+        points = [(line["step"], scale * line[name]) for line in lines if line["split"] == split and name in line]
+        if points:
+            x, y = zip(*points, strict=True)
+            figure.plot(x, y, label=split, lc=color if colors else None, marker=marker)
+    return "\n".join(line.rstrip(" ⠀") for line in figure.show(legend=True).splitlines())

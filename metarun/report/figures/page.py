@@ -1,0 +1,98 @@
+"""Comparisons as one self-contained page: tables, figures, and the settings of each run that differ."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment
+
+from metarun.core.words import number
+from metarun.report.compare import Comparison
+from metarun.report.figures.charts import VERSION, spec, title_of
+from metarun.report.figures.gallery import Figure, Gallery
+from metarun.report.groups import varied
+from metarun.report.tables import caption, cells, heading, word
+
+
+def page(comparisons: Sequence[Comparison], found: Gallery, notes: Sequence[str], command: Sequence[str]) -> str:
+    """HTML that loads nothing from anywhere: the drawing program and all numbers are in it.
+
+    Args:
+        comparisons: at least one.
+        found: their figures.
+        notes: on runs left out.
+        command: what was typed after `metarun`.
+    """
+    datasets: dict[str, Any] = {}
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        Path(__file__).with_name("page.html").read_text()
+    )
+    vega = vl_convert.javascript_bundle(vl_version=VERSION)  # type: ignore[call-arg]  # the stub alone wants a snippet
+    runs = {run.folder for comparison in comparisons for row in comparison.rows for run in row.group.runs}
+    return template.render(
+        title=f"Comparison of {len(runs)} run{'s' * (len(runs) > 1)}",
+        command=shlex.join(["metarun", *command]),
+        tables=[_table(comparisons, place, found, datasets) for place in range(len(comparisons))],
+        across=[_drawing(figure, datasets) for figure in found.across],
+        settings=_settings(comparisons),
+        notes=notes,
+        datasets=datasets,
+        vega=vega.replace("</script", r"<\/script"),
+    )
+
+
+def _table(comparisons: Sequence[Comparison], place: int, found: Gallery, datasets: dict[str, Any]) -> dict[str, Any]:
+    comparison = comparisons[place]
+    heads, lines = cells(comparison)
+    names = {id(row): name for name, row in found.names[place].items()}
+    colors = [names.get(id(row)) for row in comparison.rows]
+    title, *apart = heading(comparisons, place).split("\n")
+    return {
+        "title": title,
+        "apart": apart,
+        "heads": heads,
+        "words": len(comparison.keys),
+        "rows": [
+            {"cells": line, "mark": row.mark, "color": name and found.colors[name]}
+            for row, line, name in zip(comparison.rows, lines, colors, strict=True)
+        ],
+        "caption": caption(comparison),
+        "figures": [_drawing(figure, datasets) for figure in found.own[place]],
+    }
+
+
+def _drawing(figure: Figure, datasets: dict[str, Any]) -> dict[str, Any]:
+    """The figure with its data moved into `datasets`, where figures with the same data share it."""
+    drawing = spec(figure.view.properties(width="container"))
+    datasets |= drawing.pop("datasets", {})
+    return {"title": figure.title, "said": figure.said, "form": figure.form, "spec": drawing}
+
+
+def _settings(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """A line a run with the settings in which the runs differ; nothing where they differ in none."""
+    members = [
+        (table, run, mean)
+        for table, comparison in enumerate(comparisons, 1)
+        for row in comparison.rows
+        for run, mean in zip(row.group.runs, row.group.scores.mean(1), strict=True)
+    ]
+    runs = [run for _, run, _ in members]
+    keys = varied(runs, ())
+    if not keys:
+        return {}
+    base = os.path.commonpath([run.folder.resolve().parent for run in runs])
+    metric = comparisons[0].metric
+    heads = [title_of(metric), *keys, "run"]
+    lines = [
+        [number(metric, mean), *(word(run.value(key)) for key in keys), os.path.relpath(run.folder.resolve(), base)]
+        for _, run, mean in members
+    ]
+    if len(comparisons) > 1:
+        heads = ["table", *heads]
+        lines = [[str(table), *line] for (table, *_), line in zip(members, lines, strict=True)]
+    return {"base": base, "heads": heads, "lines": lines}

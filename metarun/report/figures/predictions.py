@@ -1,0 +1,62 @@
+"""A picture of what a learner predicts of a few functions, from the points that it was given."""
+
+from __future__ import annotations
+
+import altair as alt
+from torch import Tensor
+
+from metarun.core.tasks import Batch, Prediction
+from metarun.report.figures.charts import GREY, PALETTE, png
+from metarun.report.figures.completions import completion_picture
+
+COLUMNS = 2
+
+BAND = "mean and 95 % band"
+"""Of observations: 1.96 standard deviations to each side."""
+
+
+def prediction_picture(batch: Batch, predicted: Prediction) -> bytes | None:
+    """For each task its support points, its query points and what is predicted of these, as a PNG.
+
+    Images, whose inputs are places, are drawn as images. None where inputs or outputs have other dimensions.
+    """
+    if batch.query.x.shape[-1] == 2 and batch.query.y.shape[-1] in (1, 3):
+        return completion_picture(batch, predicted)
+    if batch.query.x.shape[-1] != 1 or batch.query.y.shape[-1] != 1:
+        return None
+    panels = [_panel(batch, predicted, task) for task in range(batch.n_tasks)]
+    rows = [alt.hconcat(*panels[first : first + COLUMNS]) for first in range(0, len(panels), COLUMNS)]
+    return png(alt.vconcat(*rows))
+
+
+def _panel(batch: Batch, predicted: Prediction, task: int) -> alt.LayerChart:
+    seen, asked = batch.support, batch.query
+    spread = None if predicted.std is None else 1.96 * predicted.std
+    said = "mean" if spread is None else BAND
+    points = [
+        {"x": x, "y": y, "what": what}
+        for what, side in (("query points", asked), ("support points", seen))
+        for x, y in zip(_numbers(side.x, task), _numbers(side.y, task), strict=True)
+    ]
+    line = [{"x": x, "y": y} for x, y in zip(_numbers(asked.x, task), _numbers(predicted.mean, task), strict=True)]
+    if spread is not None:
+        for point, half in zip(line, _numbers(spread, task), strict=True):
+            point |= {"low": point["y"] - half, "high": point["y"] + half}
+    kinds = alt.Color(
+        "what:N", scale=alt.Scale(domain=["support points", "query points", said], range=[PALETTE[1], GREY, PALETTE[0]])
+    )
+    x, y = alt.X("x:Q", scale=alt.Scale(nice=False), title="x"), alt.Y("y:Q", title="y")
+    curve = alt.Chart(alt.InlineData(values=[point | {"what": said} for point in line])).encode(x=x)
+    dots = alt.Chart(alt.InlineData(values=points)).encode(x=x, y=y, color=kinds)
+    layers = [
+        *([] if spread is None else [curve.mark_area(color=PALETTE[0], opacity=0.2).encode(y="low:Q", y2="high:Q")]),
+        dots.transform_filter("datum.what === 'query points'").mark_circle(size=16, opacity=0.8),
+        curve.mark_line(strokeWidth=2).encode(y=y, color=kinds),
+        dots.transform_filter("datum.what === 'support points'").mark_circle(size=70, opacity=1),
+    ]
+    return alt.LayerChart(layer=layers, title=f"test task {task}", width=330, height=220)
+
+
+def _numbers(values: Tensor, task: int) -> list[float]:
+    flat: list[float] = values[task, :, 0].tolist()
+    return flat

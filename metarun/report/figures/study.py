@@ -1,0 +1,181 @@
+"""A study of Optuna's in pictures and in a few lines."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from metarun.core.scores import selection_score
+
+if TYPE_CHECKING:
+    import altair
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+BLUE, RED, GREY = "#2f6db3", "#c8443c", "#8a8a8a"
+LIGHT, DARK = "#bdd7ee", "#0b2f5c"
+
+
+def summary(
+    study: optuna.Study, overrides: Sequence[str], results: Mapping[str, Any], folder: Path, files: Sequence[Path]
+) -> Table:
+    """The best trial: its scores, how to run it again, and every file.
+
+    Args:
+        overrides, results, folder: of the best trial's job.
+        files: pictures of the study.
+    """
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    score = selection_score(list(results["val"]))
+    test = results["test"][score]
+    ended = [trial for trial in study.trials if trial.state.is_finished()]
+    failed = len(ended) - len(_complete(study))
+    table.add_row(
+        "search", f"{len(ended)} trials, {failed} of them failed; the best is number {study.best_trial.number}"
+    )
+    table.add_row("validation", f"{score} {_number(score, study.best_value)}, which the search is by")
+    table.add_row(
+        "test", f"{score} {_number(score, test['mean'])} ± {_number(score, test['ci95'])}  (95 % interval over tasks)"
+    )
+    table.add_row("run it again", Text(" ".join(["metarun", *map(_quoted, overrides)])))
+    table.add_row("its folder", Text(str(folder)))
+    table.add_row("pictures", Text("  ".join(map(str, files))))
+    return table
+
+
+def draw(study: optuna.Study, folder: Path) -> list[Path]:
+    """Draw the study into `folder`: every picture in study.html, which needs no network, and each as PNG.
+
+    Returns: the files.
+    """
+    import altair as alt
+
+    pictures: dict[str, altair.ChartType] = {"history": history(study), "slices": slices(study)}
+    if len(_complete(study)) > 1:
+        pictures["importance"] = importance(study)
+    page = folder / "study.html"
+    alt.vconcat(*pictures.values()).resolve_scale(color="independent").save(page, inline=True)
+    files = [page]
+    for name, picture in pictures.items():
+        files.append(folder / f"{name}.png")
+        picture.save(files[-1], scale_factor=2)
+    return files
+
+
+def history(study: optuna.Study) -> altair.ChartType:
+    """The value of every trial, the best so far, and crosses at the foot for failed trials."""
+    import altair as alt
+
+    trials = _complete(study)
+    best = max if study.direction.name == "MAXIMIZE" else min
+    values = [_value(trial) for trial in trials]
+    rows = [
+        {"trial": trial.number, "value": value, "best": best(values[: i + 1])}
+        for i, (trial, value) in enumerate(zip(trials, values, strict=True))
+    ]
+    low, high = min(values), max(values)
+    foot = low - 0.08 * (high - low or 1)
+    failed = [{"trial": t.number, "value": foot} for t in study.trials if t.state.name == "FAIL"]
+    x = alt.X("trial:Q", title="trial", axis=alt.Axis(tickMinStep=1))
+    y = alt.Y("value:Q", title="validation score", scale=alt.Scale(zero=False))
+    of = {"values": rows}
+    layers = [
+        alt.Chart(of).mark_line(interpolate="step-after", color=BLUE).encode(x, alt.Y("best:Q")),
+        alt.Chart(of).mark_point(filled=True, color=GREY, opacity=1).encode(x, y, tooltip=["trial:Q", "value:Q"]),
+        alt.Chart({"values": failed}).mark_text(text="×", fontSize=16, color=RED).encode(x, y),
+    ]
+    said = "line: the best so far" + ("; crosses: failed" if failed else "")
+    return alt.layer(*layers[: 3 if failed else 2]).properties(
+        width=520, height=240, title=alt.Title("Score of each trial", subtitle=said, anchor="start")
+    )
+
+
+def importance(study: optuna.Study) -> altair.ChartType:
+    """How much each parameter decides whether a trial is among the best tenth (PED-ANOVA); needs two trials."""
+    import altair as alt
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        found = optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+        )
+    rows = [{"parameter": name, "importance": value} for name, value in found.items()]
+    bars = alt.Chart({"values": rows}).encode(
+        alt.X("importance:Q", title="share", axis=alt.Axis(format="%"), scale=alt.Scale(domainMax=1, domainMin=0)),
+        alt.Y("parameter:N", title=None, sort=None),
+    )
+    return alt.layer(
+        bars.mark_bar(color=BLUE),
+        bars.mark_text(align="left", dx=4).encode(text=alt.Text("importance:Q", format=".0%")),
+    ).properties(
+        width=520,
+        title=alt.Title("Importance of each parameter", subtitle="PED-ANOVA, shares of the sum", anchor="start"),
+    )
+
+
+def slices(study: optuna.Study) -> altair.ChartType:
+    """Value against each parameter, later trials darker."""
+    import altair as alt
+
+    trials = _complete(study)
+    spaces = {name: space for trial in trials for name, space in trial.distributions.items()}
+    charts: list[altair.Chart] = []
+    for name, space in spaces.items():
+        rows = [
+            {"setting": trial.params[name], "value": _value(trial), "trial": trial.number}
+            for trial in trials
+            if name in trial.params
+        ]
+        charts.append(
+            alt.Chart({"values": rows})
+            .mark_point(filled=True, opacity=0.9)
+            .encode(
+                _axis(name, space),
+                alt.Y("value:Q", title=None if charts else "validation score", scale=alt.Scale(zero=False)),
+                alt.Color("trial:Q", scale=alt.Scale(range=[LIGHT, DARK], domain=[0, len(study.trials) - 1])),
+                tooltip=["trial:Q", "setting:N", "value:Q"],
+            )
+            .properties(width=150, height=180)
+        )
+    title = alt.Title("Score over each parameter", subtitle="the whole space; later trials are darker", anchor="start")
+    return alt.concat(*charts, columns=5, title=title)
+
+
+def _axis(name: str, space: BaseDistribution) -> altair.X:
+    """The whole range of parameter `name`."""
+    import altair as alt
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    if not isinstance(space, (FloatDistribution, IntDistribution)):
+        return alt.X("setting:N", title=name, axis=alt.Axis(labelAngle=0))
+    scale = alt.Scale(type="log" if space.log else "linear", domain=[space.low, space.high], nice=False)
+    axis = alt.Axis(
+        grid=False, tickCount=3 if space.log else 5, format="~g" if isinstance(space, FloatDistribution) else "d"
+    )
+    return alt.X("setting:Q", title=name, scale=scale, axis=axis)
+
+
+def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+
+
+def _value(trial: optuna.trial.FrozenTrial) -> float:
+    assert trial.value is not None
+    return trial.value
+
+
+def _number(score: str, value: float) -> str:
+    return f"{100 * value:.2f} %" if score == "accuracy" else f"{value:.4f}"
+
+
+def _quoted(override: str) -> str:
+    return shlex.quote(override) if any(c in override for c in " $*?[]{}()") else override

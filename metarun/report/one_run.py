@@ -1,0 +1,67 @@
+"""One run on the screen: its settings at the start, and at the end what it reached, where it is, what to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from metarun.core import words
+from metarun.core.scores import selection_score
+
+
+def config_tree(config: dict[str, Any], choices: dict[str, str]) -> Tree:
+    """The resolved settings as a tree, with the choice made in each group."""
+    tree = Tree("settings", guide_style="dim")
+    for key, value in config.items():
+        if isinstance(value, dict):
+            branch = tree.add(f"[bold]{key}[/bold]" + (f" = {choices[key]}" if key in choices else ""))
+            _grow(branch, value)
+        else:
+            tree.add(Text(f"{key}: {value}"))
+    return tree
+
+
+def _grow(branch: Tree, values: dict[str, Any]) -> None:
+    plain = [f"{key}: {value}" for key, value in values.items() if not isinstance(value, dict) and key[0] != "_"]
+    if plain:
+        branch.add(Text("  ".join(plain), overflow="fold"))
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _grow(branch.add(key), value)
+
+
+def end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
+    """The run in a few lines: what it reached, how long it took, where everything is, what to type next."""
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    r = results
+    task = words.task(r["n_way"], r["k_shot"])
+    what = [f"{r['algo']} on {r['data']}", task, *words.network(r["backbone"]), f"bn={r['bn']}", f"seed {r['seed']}"]
+    what += ["trained on train and val"] if r.get("trainval") else []
+    table.add_row("run", ", ".join(what))
+    for name, test in (r.get("test") or {}).items():
+        value = f"{words.with_unit(name, test['mean'])} ± {words.with_unit(name, test['ci95'])}"
+        table.add_row(f"test {name}", f"{value}  (95 % interval, {test['interval']}, {test['n_tasks']} of them)")
+    if r.get("paper"):
+        known = [r["paper"][key] for key in ("value", "ci95") if r["paper"][key] is not None]
+        value = " ± ".join(words.with_unit(selection_score(r["test"]), number) for number in known)
+        table.add_row("paper", f"{value}  ({r['paper']['source']})")
+    table.add_row("validation", f"{words.in_a_line(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested")
+    time_of = {name: words.duration(value) for name, value in r["seconds"].items()}
+    speed = f" at {r['tasks_per_second']:.0f} tasks/s" if r["tasks_per_second"] else ""
+    parts = f"training {time_of['train']}{speed}, validation {time_of['val']}, test {time_of['test']}"
+    table.add_row("time", f"{time_of['total']}: {parts}")
+    engine = f"{r['engine']} on {r['device']}{words.in_processes(r.get('processes', 1))}"
+    table.add_row("engine", f"{engine}, {r['parameters']:,} parameters")
+    table.add_row("files", f"{folder}/  results.json  metrics.jsonl  test_tasks.npz  checkpoints/best.pt")
+    for note in notes:
+        table.add_row("", note)
+    others = [o for o in r["overrides"] if not o.startswith(("seed=", "hydra."))]
+    again = " ".join(["metarun", *others, f"seed={r['seed'] + 1}"])
+    table.add_row("next", f"{again}   (an interval over seeds wants three)")
+    return table

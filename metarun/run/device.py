@@ -1,0 +1,47 @@
+"""The torch device of a run, and its GPU among those of other runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from metarun.core import machine
+from metarun.core.errors import ConfigError
+from metarun.run.processes import place
+from metarun.run.team import Group
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of `device=name`; `auto` takes a GPU if there is one.
+
+    Raises: ConfigError if it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        have = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise ConfigError(f"device={name} cannot be used here; there is {', '.join(['auto', 'cpu', *have])}") from error
+    return device
+
+
+@contextmanager
+def held_device(name: str, group: Group | None = None) -> Iterator[torch.device]:
+    """The device of `device=name` while a run is on it; `auto` takes the GPU that the fewest other runs are on.
+
+    The processes of a `group` take a GPU each.
+    Raises: ConfigError if it is not there.
+    """
+    if group and group.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{place()}"
+    elif group and group.size > 1 and name not in ("auto", "cpu"):
+        raise ConfigError(f"device={name} is for one process; {group.size} take device=cuda, a GPU each, or device=cpu")
+    if name != "auto" or torch.cuda.device_count() < 2:
+        yield choose_device(name)
+        return
+    with machine.seat(machine.gpus()) as index:
+        yield torch.device("cuda", index)

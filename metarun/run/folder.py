@@ -1,0 +1,68 @@
+"""What a run writes while it goes on: its metrics, checkpoints, and the scores of its test tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarun.run import checkpoint
+from metarun.run.evaluation import Scores
+from metarun.run.tracking.sinks import JsonLines, Sink
+
+
+class Files:
+    """The files in a run's folder, and the sinks.
+
+    Args:
+        folder: the run's.
+        sinks: are told all metrics too.
+        metrics_bytes: how much of metrics.jsonl is to be kept, where a run goes on.
+    """
+
+    def __init__(self, folder: Path, sinks: Sequence[Sink], metrics_bytes: int) -> None:
+        self.folder, self.sinks = folder, sinks
+        self.lines = JsonLines(folder / "metrics.jsonl", metrics_bytes)
+
+    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """A line of metrics."""
+        self.lines.log(step, split, metrics)
+        for sink in self.sinks:
+            sink.log(step, split, metrics)
+
+    def flush(self) -> int:
+        """Bring the metrics to disk; returns the bytes of metrics.jsonl."""
+        return self.lines.flush()
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """The checkpoint NAME.pt."""
+        checkpoint.save(self.folder / "checkpoints" / f"{name}.pt", state)
+
+    def keep(self, scores: Scores) -> None:
+        """Each test task's scores."""
+        n_tasks = len(next(iter(scores.values())))
+        np.savez_compressed(self.folder / "test_tasks.npz", index=np.arange(n_tasks), **scores)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self.lines.close()
+
+
+class NoFiles:
+    """What a process has whose work another one writes."""
+
+    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        pass
+
+    def flush(self) -> int:
+        return 0
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        pass
+
+    def keep(self, scores: Scores) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,27 @@
+"""What a run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from metarun.algos.base.learner import Learner
+from metarun.core.tasks import TaskSource
+from metarun.run.team import Group
+from metarun.run.tracking.sinks import RunFacts
+
+
+@dataclass
+class Parts:
+    """What a run is made of."""
+
+    learner: Learner
+    source: TaskSource
+    optims: dict[str, Optimizer]
+    schedules: list[LRScheduler]
+    device: torch.device
+    facts: RunFacts
+    group: Group = field(default_factory=Group)

@@ -1,0 +1,65 @@
+"""What a person sees while a run goes on: a live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from metarun.core import words
+from metarun.core.scores import PRIMARY_SCORES
+
+PLAIN_EVERY = 5.0
+"""Seconds between lines where there is no terminal."""
+
+
+class ConsoleSink:
+    """A live line in a terminal, plain lines elsewhere, with loss, score, tasks per second and time to go.
+
+    Args:
+        screen: where to print.
+        steps: outer steps of the whole run.
+    """
+
+    shows = False
+
+    def __init__(self, screen: Console, steps: int) -> None:
+        self.screen, self.steps = screen, steps
+        live = screen.is_terminal and not screen.quiet
+        self.live = Live(console=screen, refresh_per_second=4, transient=True) if live else None
+        self.last: dict[str, dict[str, float]] = {}
+        self.printed = 0.0
+        if self.live:
+            self.live.start()
+            self.live.update(Text(f"step      0/{steps}"))
+
+    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        self.last[split] = metrics
+        line = self._line(step)
+        if split == "val":
+            self.screen.print(Text(f"step {step:>6}  val {words.in_a_line(metrics)}"))
+        if self.live:
+            self.live.update(Text(line))
+        elif split == "train" and (time.monotonic() - self.printed > PLAIN_EVERY or step == self.steps):
+            self.printed = time.monotonic()
+            self.screen.print(Text(line))
+
+    def show(self, name: str, file: Path) -> None:
+        pass
+
+    def finish(self, results: dict[str, Any], exit_code: int) -> None:
+        if self.live:
+            self.live.stop()
+
+    def _line(self, step: int) -> str:
+        train = self.last.get("train", {})
+        left = (self.steps - step) * train["seconds"] / step if train else 0.0
+        shown = {name: value for name, value in train.items() if name in ("loss", *PRIMARY_SCORES)}
+        return (
+            f"step {step:>6}/{self.steps}  train {words.in_a_line(shown)}"
+            f"  {train.get('tasks_per_second', 0):.0f} tasks/s  {words.duration(left)} left"
+        )

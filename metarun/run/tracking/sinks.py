@@ -1,0 +1,250 @@
+"""Where numbers go: metrics.jsonl always, and one of W&B, TensorBoard or nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from metarun.core.scores import better, selection_score
+
+log = logging.getLogger(__name__)
+
+AGENT = "WANDB_SWEEP_ID"
+"""Set by `wandb agent`, which gives each command a run of its own."""
+
+OFFLINE_TIMEOUT = 90.0
+"""Seconds for W&B's own service to start, which no server keeps waiting."""
+
+
+@dataclass
+class RunFacts:
+    """What a sink shows of a run.
+
+    Attributes:
+        name, group, job_type, tags: as W&B uses the words.
+        config: the resolved settings.
+        folder: the run's folder.
+        wandb_id: W&B's id of the run, None before it has one; a resumed run keeps it.
+        notes: lines a sink wants the person to read at the end.
+    """
+
+    name: str
+    group: str
+    job_type: str
+    tags: list[str]
+    config: dict[str, Any]
+    folder: Path
+    wandb_id: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Sink(Protocol):
+    """Something that numbers are sent to; `finish` is called however the run ends.
+
+    `show` is handed a file for people, a picture (.png), a page (.html) or a table (.csv); it takes those that it has
+    a place for, none where `shows` is false.
+    """
+
+    shows: bool
+
+    def log(self, step: int, split: str, metrics: dict[str, float]) -> None: ...
+
+    def show(self, name: str, file: Path) -> None: ...
+
+    def finish(self, results: dict[str, Any], exit_code: int) -> None: ...
+
+
+class JsonLines:
+    """metrics.jsonl: one object a line, cut back to `keep_bytes` where a resumed run goes on."""
+
+    def __init__(self, path: Path, keep_bytes: int) -> None:
+        self.file = open(path, "ab")  # noqa: SIM115
+        self.file.truncate(keep_bytes)
+
+    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        self.file.write(json.dumps({"step": step, "split": split, **metrics}).encode() + b"\n")
+        self.file.flush()
+
+    def flush(self) -> int:
+        """Bring everything to disk; returns the file's length in bytes."""
+        os.fsync(self.file.fileno())
+        return self.file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class NoSink:
+    """`logger=none`."""
+
+    shows = False
+
+    def __init__(self, facts: RunFacts) -> None:
+        pass
+
+    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        pass
+
+    def show(self, name: str, file: Path) -> None:
+        pass
+
+    def finish(self, results: dict[str, Any], exit_code: int) -> None:
+        pass
+
+
+class TensorBoardSink:
+    """`logger=tensorboard`: event files in the run's folder `tensorboard`, one tag `split/metric` each."""
+
+    shows = True
+
+    def __init__(self, facts: RunFacts) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(facts.folder / "tensorboard"))
+        self.writer.add_text("config", f"```\n{json.dumps(facts.config, indent=1)}\n```")
+        facts.notes.append(f"tensorboard --logdir {facts.folder / 'tensorboard'}")
+
+    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(f"{split}/{name}", value, step)
+
+    def show(self, name: str, file: Path) -> None:
+        import numpy as np
+        from PIL import Image
+
+        if file.suffix == ".png":
+            self.writer.add_image(name, np.asarray(Image.open(file).convert("RGB")), dataformats="HWC")
+
+    def finish(self, results: dict[str, Any], exit_code: int) -> None:
+        self.writer.close()
+
+
+class WandbSink:
+    """`logger=wandb`: one W&B run, online where a key is configured, else offline in the run's folder.
+
+    Metrics are named `split/metric` and drawn over the outer step, `step`; `val/best_metric` is the best so far, and
+    at the end what the tested checkpoint had. Under `wandb agent` the run is the agent's.
+
+    Args:
+        facts: the run; its `wandb_id` is set.
+        project, entity: as W&B uses the words.
+        mode: `auto`, `online`, `offline`, `disabled`; `auto` obeys WANDB_MODE.
+        group, tags: None takes the run's own.
+        init_timeout: seconds to wait for W&B before going offline.
+    """
+
+    shows = True
+
+    def __init__(
+        self,
+        facts: RunFacts,
+        project: str,
+        entity: str | None,
+        mode: str,
+        group: str | None,
+        tags: Sequence[str] | None,
+        init_timeout: float,
+    ) -> None:
+        import wandb
+
+        mode = _mode(mode)
+        # A killed process loses what was not flushed, by default 15 s of it.
+        settings = wandb.Settings(
+            silent=True, console="off", init_timeout=init_timeout, x_transaction_log_flush_interval=1.0
+        )
+        options: dict[str, Any] = {
+            "project": project,
+            "entity": entity,
+            "name": facts.name,
+            "group": group or facts.group,
+            "job_type": facts.job_type,
+            "tags": [*facts.tags, *(tags or [])],
+            "config": facts.config,
+            "dir": str(facts.folder.resolve()),  # W&B's service may have another working folder
+            "id": facts.wandb_id or _new_id(),
+            "resume": "allow",
+            "reinit": "finish_previous",  # else a second run in one process silently is the first
+        }
+        if os.environ.get(AGENT):  # the run is there already, and the environment names it
+            options |= {"project": None, "entity": None, "id": None}
+        try:
+            self.run = wandb.init(mode=mode, settings=settings, **options)  # type: ignore[arg-type]
+        except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+            log.warning("W&B cannot be reached (%s): logging offline", str(error).splitlines()[0])
+            mode = "offline"
+            wandb.teardown()
+            options["id"] = options["id"] and _new_id()  # the failed attempt may still hold the other one
+            settings.init_timeout = OFFLINE_TIMEOUT
+            self.run = wandb.init(mode="offline", settings=settings, **options)
+        facts.wandb_id = self.run.id
+        self.best: float | None = None
+        self.run.define_metric("step", hidden=True)
+        for split in ("train", "val", "test"):
+            self.run.define_metric(f"{split}/*", step_metric="step")
+        if mode == "offline":
+            facts.notes.append(f"W&B is offline; to upload: wandb sync {facts.folder / 'wandb'}/offline-run-*")
+            log.info(facts.notes[-1])
+        else:
+            facts.notes += filter(None, [self.run.url])
+
+    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        shown = {f"{split}/{name}": value for name, value in metrics.items()}
+        if split == "val":  # what a W&B sweep is by, at every validation for it to end a trial early
+            score = selection_score(list(metrics))
+            if self.best is None or better(score, metrics[score], self.best):
+                self.best = metrics[score]
+            shown[f"val/best_{score}"] = self.best
+        self.run.log({"step": step, **shown})
+
+    def show(self, name: str, file: Path) -> None:
+        import wandb
+
+        if file.suffix == ".csv":
+            heads, *rows = csv.reader(file.read_text().splitlines())
+            self.run.log({name: wandb.Table([*heads], [[_number(word) for word in row] for row in rows])})
+        elif file.suffix == ".html":
+            self.run.log({name: wandb.Html(str(file), inject=False)})  # W&B's own style would be loaded from its site
+        else:
+            self.run.log({name: wandb.Image(str(file))})
+
+    def finish(self, results: dict[str, Any], exit_code: int) -> None:
+        summary = {key: results.get(key) for key in ("status", "best_step", "steps", "tasks_per_second", "parameters")}
+        for split in ("val", "test"):
+            for name, value in (results.get(split) or {}).items():
+                fields = value if isinstance(value, dict) else {"mean": value}
+                summary[f"{split}/best_{name}" if split == "val" else f"test/{name}"] = fields["mean"]
+                if "ci95" in fields:
+                    summary |= {f"test/{name}_ci95": fields["ci95"], "test/n_tasks": fields["n_tasks"]}
+        self.run.summary.update(summary)
+        self.run.finish(exit_code=exit_code)
+
+
+def _number(word: str) -> float | str | None:
+    try:
+        return float(word)
+    except ValueError:
+        return word or None
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)
+
+
+def _mode(mode: str) -> str:
+    """online or offline for `auto`: are credentials configured, in the environment or by `wandb login`?"""
+    import wandb
+
+    if mode != "auto":
+        return mode
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return "online"
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"

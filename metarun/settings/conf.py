@@ -1,0 +1,37 @@
+"""Where the shipped settings lie, and one choice of a group as it stands in its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from metarun.core.errors import ConfigError, nearest
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (path / "config.yaml").is_file())
+"""The shipped settings: inside an installed package, beside it in a checkout."""
+
+
+def shipped(name: str, group: str = "data") -> DictConfig:
+    """The settings of `GROUP=NAME` as they stand in its file. Raises: ConfigError if there is no such choice."""
+    file = CONF / group / f"{name}.yaml"
+    if not file.is_file():
+        known = sorted(path.stem for path in file.parent.glob("*.yaml"))
+        raise ConfigError(f"there is no {group}={name}{nearest(name, known)}; choices are {', '.join(known)}")
+    node = OmegaConf.load(file)
+    assert isinstance(node, DictConfig)
+    settings: DictConfig = node.get(group, node)  # under the group's name where the file sets more than it
+    return settings
+
+
+def shipped_source(config: DictConfig, name: str) -> DictConfig:
+    """The settings of `data=NAME` as they are shipped, resolved beside the rest of `config`.
+
+    Raises: ConfigError if there is no such source.
+    """
+    other = config.copy()
+    other.data = shipped(name)
+    OmegaConf.resolve(other.data)
+    source: DictConfig = other.data
+    return source

@@ -1,0 +1,61 @@
+"""Names of runs and folders, as OmegaConf resolvers `${metarun.NAME:}` of conf/config.yaml."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from urllib.parse import quote
+
+from omegaconf import DictConfig, OmegaConf
+
+from metarun.settings.saved import class_nodes, first_target
+
+UNIQUE = secrets.token_hex(2)
+"""Keeps apart runs that start in the same second."""
+
+LONGEST = 100
+"""Characters of a name; file systems allow 255 bytes."""
+
+
+def run_name(config: DictConfig, choices: DictConfig) -> str:
+    """What a run is, in one readable word: algorithm, data, ways, shots, BatchNorm mode, seed."""
+    modes = [] if config.bn == "none" else [config.bn]
+    modes += ["trainval"] if OmegaConf.select(config, "data.trainval") else []
+    words = [str(choices.algo), str(choices.data), task_name(config.data), *modes, f"s{config.seed}"]
+    return re.sub(r"[^\w.+-]+", "_", "-".join(words))[:LONGEST]
+
+
+def task_name(data: DictConfig) -> str:
+    """5w1s: 5 ways, 1 shot. k5: 5 points of a function."""
+    return f"{data.n_way}w{data.k_shot}s" if "n_way" in data else f"k{data.k_shot}"
+
+
+def settings_key(config: DictConfig) -> str:
+    """Eight characters that differ where any resolved setting differs, paths, threads, processes and logger aside."""
+    aside = ("hydra", "logger", "sweep", "threads")
+    kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
+    kept.run.pop("processes", None)  # an older run has none
+    for name in config.paths:
+        kept.paths[name] = ""  # settings that name them are the same everywhere
+    for node in class_nodes(kept):  # a class that has moved is the same one
+        node["_target_"] = first_target(str(node["_target_"]))
+    settings = OmegaConf.to_container(kept, resolve=True)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def sqlite_url(path: str) -> str:
+    """The database in the file `path`, whatever characters that has."""
+    return f"sqlite:///{quote(path)}"
+
+
+def register() -> None:
+    """Make the resolvers known to OmegaConf."""
+    options = {"replace": True}
+    OmegaConf.register_new_resolver("metarun.sqlite_url", sqlite_url, **options)
+    OmegaConf.register_new_resolver("metarun.unique", lambda: UNIQUE, **options)
+    OmegaConf.register_new_resolver(
+        "metarun.run_name", lambda *, _root_: run_name(_root_, _root_.hydra.runtime.choices), **options
+    )
+    OmegaConf.register_new_resolver("metarun.settings_key", lambda *, _root_: settings_key(_root_), **options)

@@ -1,0 +1,81 @@
+"""Settings as earlier versions of the program saved them: classes that have moved since, and keys that are newer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from metarun.core.errors import ConfigError
+from metarun.settings.conf import CONF, shipped
+
+_FAMILIES = {
+    "gradient": "anil boil cavia fomaml imaml maml maml_pp meta_curvature meta_sgd minibatch_prox proto_maml reptile",
+    "metric": "matchingnet metaoptnet protonet r2d2 relationnet",
+    "processes": "anp cnp gp_oracle",
+    "transfer": "baseline baseline_pp distill finetune meta_baseline simpleshot",
+}
+MOVED = {
+    "metarun.algos.np": "metarun.algos.processes.neural_process",
+    "metarun.backbones.torchvision": "metarun.backbones.torchvision_nets",
+    "metarun.data.torchvision": "metarun.data.torchvision_sets",
+    "metarun.report.sinks": "metarun.run.tracking.sinks",
+    "metarun.schedules": "metarun.ops.schedules",
+} | {f"metarun.algos.{name}": f"metarun.algos.{to}.{name}" for to, names in _FAMILIES.items() for name in names.split()}
+"""Modules whose classes stand in the settings of runs of November 2026 and before, and where they are now."""
+
+_FIRST = {now: then for then, now in MOVED.items()}
+
+
+def current_target(target: str) -> str:
+    """Where the class that settings call `target` is now."""
+    module, _, name = target.rpartition(".")
+    return f"{MOVED.get(module, module)}.{name}"
+
+
+def first_target(target: str) -> str:
+    """What settings called the class `target` first: names of folders are made of it, and stay the same."""
+    module, _, name = target.rpartition(".")
+    return f"{_FIRST.get(module, module)}.{name}"
+
+
+def rename_moved(config: DictConfig) -> None:
+    """Have every class in `config` be called what it is called now."""
+    for node in class_nodes(config):
+        node["_target_"] = current_target(str(node["_target_"]))
+
+
+def open_settings(folder: Path) -> tuple[DictConfig, DictConfig]:
+    """The settings of the run in `folder`, not resolved, in today's words and with what is newer, and Hydra's own.
+
+    A setting that is newer than the run has its default of today; a choice of one's own has none.
+    Raises: ConfigError if there is no run.
+    """
+    file = folder / ".hydra" / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml")
+    config, saved = OmegaConf.load(file), OmegaConf.load(file.with_name("hydra.yaml"))
+    assert isinstance(config, DictConfig)
+    rename_moved(config)
+    root = OmegaConf.load(CONF / "config.yaml")
+    assert isinstance(root, DictConfig)
+    for key in map(str, root):
+        if key not in config and key not in ("defaults", "hydra"):
+            config[key] = root[key]
+    for group in ("data", "backbone", "algo", "optim", "run"):
+        choice = saved.hydra.runtime.choices[group]
+        if (CONF / group / f"{choice}.yaml").is_file():
+            config[group] = OmegaConf.merge(shipped(choice, group), config[group])
+    return config, saved.hydra
+
+
+def class_nodes(node: Any) -> Iterator[DictConfig]:
+    """The parts of some settings that name a class, the whole among them."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield node
+        for key in map(str, node):
+            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+                yield from class_nodes(node[key])
