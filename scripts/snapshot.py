@@ -33,7 +33,6 @@ from omegaconf import OmegaConf
 
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
-from metarun.run.tracking.sinks import RunFacts
 
 # All that is used of the package, and how: what moves in it is changed here and down to CASES.
 from metarun.settings import names, schema
@@ -56,7 +55,7 @@ class Trial:
             config = compose("config", list(words))
         check(config)
         OmegaConf.resolve(config)
-        self.parts = build_parts(config, RunFacts("", "", "", [], {}, Path()))
+        self.parts = build_parts(config, Path())
         self.batches = self.parts.learner.train_stream(self.parts.source, 0, config.run.meta_batch_size)
 
     def step(self, number: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def settings(algo: str = "MAML", inner_lr: float | None = 0.4, lr: float = 0.001
         "algo": {"_target_": f"metarun.algos.any.{algo}", **rate},
         "optim": {"_target_": "torch.optim.Adam", "lr": lr, "betas": [0.9, 0.999]},
         "run": {"_target_": "metarun.run.offline.OfflineRun", "steps": "${data.steps}"},
-        "logger": {"_target_": "metarun.run.tracking.sinks.NoSink"},
+        "logger": {"_target_": "metarun.run.tracking.sink.NoSink"},
     }  # fmt: skip
 
 

@@ -22,7 +22,6 @@ from metarun.core.scores import selection_score
 from metarun.core.tasks import Batch, Examples, Metrics
 from metarun.data.files.splits import read_split
 from metarun.run.parts import Parts
-from metarun.run.tracking.sinks import RunFacts
 from metarun.settings.build import build_parts
 from metarun.settings.check import check
 from metarun.settings.conf import CONF
@@ -68,7 +67,7 @@ SMALLER = {"completion": ["data.k_shot=20", "data.train.k_shot=12"]}
 def parts_of(config: DictConfig) -> Parts:
     check(config)
     OmegaConf.resolve(config)
-    return build_parts(config, RunFacts("", "", "", [], {}, Path()))
+    return build_parts(config, Path())
 
 
 def meta_step(parts: Parts, step: int) -> dict[str, torch.Tensor]:

@@ -28,7 +28,8 @@ from metarun.app.sweeps.table import SweepTable
 from metarun.core.errors import ConfigError, Refused
 from metarun.data.augment import Look
 from metarun.run.interrupt import STOP_FILE
-from metarun.run.tracking.sinks import RunFacts, WandbSink
+from metarun.run.tracking.sink import RunInfo
+from metarun.run.tracking.wandb_sink import WandbSink
 from metarun.settings.build import build_parts
 
 Settings = Callable[..., DictConfig]
@@ -201,7 +202,7 @@ def test_a_search_is_for_the_best_validation_score_of_what_it_searches(
     """Scores as the learner names them, each of another value, and none of a test value."""
     config = settings(*words)
     OmegaConf.resolve(config)
-    parts = build_parts(config, RunFacts("", "", "", [], {}, tmp_path))
+    parts = build_parts(config, tmp_path)
     scores = parts.learner.eval().evaluate(next(parts.source.episodes("val", 0, 1)))
     val = {name: 0.25 + place for place, name in enumerate(scores)}
     test = {name: {"mean": 100.0 + place} for place, name in enumerate(scores)}
@@ -290,8 +291,9 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     return fake
 
 
-def sink_in(folder: Path) -> WandbSink:
-    return WandbSink(RunFacts("run", "group", "train", [], {}, folder), "tests", None, "offline", None, None, 5.0)
+def sink_in(folder: Path, best: dict[str, float] | None = None) -> WandbSink:
+    info = RunInfo("run", "group", "train", [], {}, folder, best=best or {})
+    return WandbSink(info, "tests", None, "offline", None, None, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -304,6 +306,11 @@ def test_the_best_metric_of_wandb_is_the_best_so_far_not_the_last(
     for step, value in enumerate((0.3, 0.9, 0.5)):
         sink.log(step, "val", {"loss": 2.0 - value, score: value})
     assert [row[f"val/best_{score}"] for row in wandb.begun[0].rows] == best
+
+
+def test_the_best_metric_of_wandb_goes_on_where_a_resumed_run_does(wandb: FakeWandb, tmp_path: Path) -> None:
+    sink_in(tmp_path, {"accuracy": 0.9}).log(4, "val", {"loss": 1.0, "accuracy": 0.6})
+    assert wandb.begun[0].rows[0]["val/best_accuracy"] == 0.9
 
 
 def test_a_run_that_is_resumed_is_the_same_wandb_run_and_every_metric_has_its_outer_step(

@@ -29,7 +29,6 @@ from metarun.ops import context
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
-from metarun.run.tracking.sinks import RunFacts
 from metarun.settings.build import build_parts
 from metarun.settings.conf import shipped
 
@@ -87,7 +86,7 @@ def build(settings: Callable[..., DictConfig]) -> Build:
         config.algo.update({name: value for name, value in FEW.items() if name in SETTINGS[algo]})
         config.bn = bn or config.bn
         OmegaConf.resolve(config)
-        return build_parts(config, RunFacts("", "", "", [], {}, Path()))
+        return build_parts(config, Path())
 
     return built
 

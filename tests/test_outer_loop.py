@@ -26,7 +26,7 @@ from metarun.run.interrupt import Interrupted, StopRequest
 from metarun.run.offline import Diverged, OfflineRun, _numbers
 from metarun.run.parts import Parts
 from metarun.run.team import Group, Lost
-from metarun.run.tracking.sinks import NoSink, RunFacts
+from metarun.run.tracking.sink import NoSink
 from metarun.settings.build import build_parts, build_source
 
 Settings = Callable[..., DictConfig]
@@ -135,8 +135,7 @@ def run_in(folder: Path, learner: Counting | None = None, **changed: Any) -> Off
     learner = learner or Counting()
     adam = torch.optim.Adam(learner.parameters(), lr=0.7)
     falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, 7)
-    facts = RunFacts("", "", "", [], {}, folder)
-    parts = Parts(learner, Numbered(), {"outer": adam}, [falling], torch.device("cpu"), facts)
+    parts = Parts(learner, Numbered(), {"outer": adam}, [falling], torch.device("cpu"), folder)
     return OfflineRun(parts, **PROTOCOL | changed)
 
 
@@ -339,7 +338,7 @@ def test_of_steps_that_are_read_together_the_one_that_diverged_is_named() -> Non
 
 def fresh(config: DictConfig, group: Group | None = None) -> Parts:
     OmegaConf.resolve(config)
-    return build_parts(config, RunFacts("", "", "", [], {}, Path()), group)
+    return build_parts(config, Path(), group)
 
 
 def source_of(config: DictConfig) -> TaskSource:

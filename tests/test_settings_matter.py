@@ -32,7 +32,6 @@ from metarun.core.tasks import ExampleSource
 from metarun.run import checkpoint
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
-from metarun.run.tracking.sinks import RunFacts
 from metarun.settings.build import build_parts, build_run, build_source
 from metarun.settings.check import check
 from metarun.settings.conf import CONF
@@ -281,7 +280,7 @@ class Drawn(Outcome):
 
     @cached_property
     def training(self) -> Numbers:
-        source, facts = self.source, RunFacts("", "", "", [], {}, Path())
+        source, facts = self.source, Path()
         parts = Parts(torch.nn.Identity(), source, {}, [], torch.device("cpu"), facts)  # type: ignore[arg-type]
         numbers: Numbers = {"steps of a run": build_run(self.config, parts).steps}
         if self.tested_on:
@@ -320,7 +319,7 @@ class Ran(Outcome):
         OmegaConf.resolve(self.config)
         folder = Path(self.config.paths.outputs)
         folder.mkdir()
-        parts = build_parts(self.config, RunFacts("", "", "", [], {}, folder))
+        parts = build_parts(self.config, folder)
         at_once, saved = [], {"last.pt": [], "best.pt": []}
         evaluate, save = parts.learner.evaluate, checkpoint.save
 

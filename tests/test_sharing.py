@@ -25,7 +25,6 @@ from metarun.core.machine import share_of
 from metarun.core.tasks import Batch
 from metarun.run.interrupt import StopRequest
 from metarun.run.team import Group, Lost
-from metarun.run.tracking.sinks import RunFacts
 from metarun.settings.build import build_parts, build_run
 
 Settings = Callable[..., DictConfig]
@@ -106,7 +105,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     OmegaConf.resolve(config)
     with workers.shared(config, folder) as group:
-        made = build_run(config, build_parts(config, RunFacts("", "", "", [], {}, folder), group))
+        made = build_run(config, build_parts(config, folder, group))
         if made.resumable():
             made.restore()
         group.connect()

@@ -16,7 +16,10 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from metarun.report.listing import unsynced
 from metarun.report.runs import find_runs
-from metarun.run.tracking.sinks import JsonLines, RunFacts, TensorBoardSink, WandbSink
+from metarun.run.tracking.json_lines import JsonLines
+from metarun.run.tracking.sink import RunInfo
+from metarun.run.tracking.tensorboard_sink import TensorBoardSink
+from metarun.run.tracking.wandb_sink import WandbSink
 
 OPTIONS: dict[str, Any] = {
     "project": "tests",
@@ -34,9 +37,9 @@ RESULTS = {
 }
 
 
-def facts(folder: Path, name: str = "run", wandb_id: str | None = None) -> RunFacts:
+def info(folder: Path, name: str = "run", **more: Any) -> RunInfo:
     folder.mkdir(exist_ok=True)
-    return RunFacts(name, "group", "train", ["maml"], {"algo": "maml", "algo.inner_lr": 0.5}, folder, wandb_id)
+    return RunInfo(name, "group", "train", ["maml"], {"algo": "maml", "algo.inner_lr": 0.5}, folder, **more)
 
 
 def records(folder: Path) -> list[Record]:
@@ -72,15 +75,14 @@ def items(update: Any) -> dict[str, Any]:
 
 
 def test_an_offline_wandb_run_holds_config_metrics_and_summary(tmp_path: Path) -> None:
-    run = facts(tmp_path / "r")
-    sink = WandbSink(run, **OPTIONS)
+    sink = WandbSink(info(tmp_path / "r"), **OPTIONS)
     sink.log(10, "train", {"loss": 1.5, "accuracy": 0.25})
     sink.log(20, "val", {"loss": 1.0, "accuracy": 0.5})
     sink.finish(RESULTS, 0)
     found = records(tmp_path / "r")
     head = next(record.run for record in found if record.HasField("run"))
     assert (head.project, head.display_name, head.run_group, head.job_type) == ("tests", "run", "group", "train")
-    assert head.run_id == run.wandb_id
+    assert head.run_id == sink.id
     assert list(head.tags) == ["maml", "mine"]
     config = items(head.config.update)
     assert config["algo"] == "maml"
@@ -104,28 +106,26 @@ def test_an_offline_wandb_run_holds_config_metrics_and_summary(tmp_path: Path) -
 def test_two_runs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
     ids = []
     for name in ("a", "b"):
-        run = facts(tmp_path / name, name)
-        sink = WandbSink(run, **OPTIONS)
+        sink = WandbSink(info(tmp_path / name, name), **OPTIONS)
         sink.log(1, "train", {"loss": 1.0})
         sink.finish({"status": "finished"}, 0)
-        ids.append(run.wandb_id)
+        ids.append(sink.id)
         head = next(record.run for record in records(tmp_path / name) if record.HasField("run"))
         assert head.display_name == name
     assert ids[0] != ids[1]
 
 
 def test_a_run_that_never_finished_does_not_swallow_the_next_one(tmp_path: Path) -> None:
-    first, second = facts(tmp_path / "a", "a"), facts(tmp_path / "b", "b")
-    WandbSink(first, **OPTIONS)
-    WandbSink(second, **OPTIONS).finish({"status": "finished"}, 0)
-    assert first.wandb_id != second.wandb_id
+    first, second = (WandbSink(info(tmp_path / name, name), **OPTIONS) for name in "ab")
+    second.finish({"status": "finished"}, 0)
+    assert first.id != second.id
 
 
 def test_a_resumed_run_keeps_its_wandb_id_and_a_failed_one_its_exit_code(tmp_path: Path) -> None:
-    run = facts(tmp_path / "r", wandb_id="abc123")
-    WandbSink(run, **OPTIONS).finish({"status": "failed"}, 1)
+    sink = WandbSink(info(tmp_path / "r", id="abc123"), **OPTIONS)
+    sink.finish({"status": "failed"}, 1)
     found = records(tmp_path / "r")
-    assert run.wandb_id == "abc123"
+    assert sink.id == "abc123"
     assert next(record.exit.exit_code for record in found if record.HasField("exit")) == 1
 
 
@@ -202,7 +202,7 @@ def test_list_has_the_command_that_uploads_what_was_not_uploaded(tmp_path: Path)
 def test_tensorboard_files_hold_the_metrics(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    sink = TensorBoardSink(facts(tmp_path / "r"))
+    sink = TensorBoardSink(info(tmp_path / "r"))
     sink.log(10, "val", {"accuracy": 0.5})
     sink.finish({}, 0)
     events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))

@@ -10,7 +10,8 @@ import numpy as np
 
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores
-from metarun.run.tracking.sinks import JsonLines, Sink
+from metarun.run.tracking.json_lines import JsonLines
+from metarun.run.tracking.sink import Sink
 
 
 class Files:

@@ -17,7 +17,7 @@ from metarun.run.evaluation import Scores, evaluate
 from metarun.run.folder import Files, NoFiles
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
-from metarun.run.tracking.sinks import Sink
+from metarun.run.tracking.sink import Sink
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class OfflineRun:
         eval_batch_size: tasks scored at once in validation and test.
         checkpoint_every: outer steps between checkpoints.
         log_every: outer steps that one training line averages over.
+    Attributes:
+        tracking_id: what the sink that keeps the run knows it by; goes into checkpoints.
     """
 
     def __init__(
@@ -74,14 +76,15 @@ class OfflineRun:
         self.pending: list[Metrics] = []
         self.test_seconds = 0.0
         self.saved_step: int | None = None
-        self.checkpoints = parts.facts.folder / "checkpoints"
+        self.tracking_id: str | None = None
+        self.checkpoints = parts.folder / "checkpoints"
 
     def execute(self, sinks: list[Sink], stop: StopRequest) -> dict[str, Any]:
         """Train from where the run stands, and test; returns the outcome for results.json.
 
         Raises: Interrupted, Diverged; the last checkpoint is then there to go on from.
         """
-        folder, kept = self.parts.facts.folder, self.progress.metrics_bytes
+        folder, kept = self.parts.folder, self.progress.metrics_bytes
         self.files: Files | NoFiles = NoFiles() if self.parts.group.rank else Files(folder, sinks, kept)
         try:
             self._train(stop)
@@ -94,7 +97,7 @@ class OfflineRun:
         return (self.checkpoints / "last.pt").exists()
 
     def restore(self) -> None:
-        """Take everything from the last checkpoint, the W&B id it was written under among it.
+        """Take everything from the last checkpoint, the id that a sink knows the run by among it.
 
         Raises: ValueError if the data is split in another way than it was then.
         """
@@ -111,7 +114,7 @@ class OfflineRun:
         self.progress = Progress(**state["progress"])
         self.saved_step = self.progress.step
         checkpoint.restore_random(state["random"])
-        parts.facts.wandb_id = state["wandb_id"]
+        self.tracking_id = state["wandb_id"]
 
     def facts(self) -> dict[str, Any]:
         """How far the run came, for results.json."""
@@ -211,7 +214,7 @@ class OfflineRun:
             "schedules": [schedule.state_dict() for schedule in parts.schedules],
             "progress": vars(p).copy(),
             "split_sha256": parts.source.info.split_sha256,
-            "wandb_id": parts.facts.wandb_id,
+            "wandb_id": self.tracking_id,
         }
         self.files.save("last", state)
         self.saved_step = p.step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch.optim import Optimizer
@@ -11,7 +12,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from metarun.algos.base.learner import Learner
 from metarun.core.tasks import TaskSource
 from metarun.run.team import Group
-from metarun.run.tracking.sinks import RunFacts
 
 
 @dataclass
@@ -23,5 +23,5 @@ class Parts:
     optims: dict[str, Optimizer]
     schedules: list[LRScheduler]
     device: torch.device
-    facts: RunFacts
+    folder: Path
     group: Group = field(default_factory=Group)

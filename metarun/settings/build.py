@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Set
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,13 +26,13 @@ from metarun.run.device import choose_device
 from metarun.run.offline import OfflineRun
 from metarun.run.parts import Parts
 from metarun.run.team import Group
-from metarun.run.tracking.sinks import RunFacts, Sink
+from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.check import BUILD_KEYS
 from metarun.settings.conf import shipped_source
 
 
-def build_parts(config: DictConfig, facts: RunFacts, group: Group | None = None) -> Parts:
-    """Source, learner and optimizers of checked settings; the processes of `group` share the work.
+def build_parts(config: DictConfig, folder: Path, group: Group | None = None) -> Parts:
+    """Source, learner and optimizers of checked settings, for a run in `folder` that the processes of `group` share.
 
     torch gets `config.threads`; `auto` leaves them to it, and to a launcher, which sets OMP_NUM_THREADS.
 
@@ -53,7 +54,7 @@ def build_parts(config: DictConfig, facts: RunFacts, group: Group | None = None)
         if config.optim.clip_norm is not None:
             optim.register_step_pre_hook(partial(_clip, float(config.optim.clip_norm)))
     schedules: list[LRScheduler] = [_construct(config.optim.schedule)(optim) for optim in optims.values()]
-    return Parts(learner, source, optims, schedules, device, facts, group)
+    return Parts(learner, source, optims, schedules, device, folder, group)
 
 
 def build_source(config: DictConfig, device: torch.device, splits: tuple[str, ...] = SPLITS) -> TaskSource:
@@ -91,9 +92,9 @@ def build_run(config: DictConfig, parts: Parts) -> OfflineRun:
     return run
 
 
-def build_logger(config: DictConfig, facts: RunFacts) -> Sink:
+def build_logger(config: DictConfig, info: RunInfo) -> Sink:
     """The sink of `config.logger`."""
-    sink: Sink = _construct(config.logger, facts=facts)
+    sink: Sink = _construct(config.logger, info=info)
     return sink
 
 

@@ -25,7 +25,7 @@ FACTS = {
     "optim": {"params"},
     "optim.schedule": {"optimizer"},
     "run": {"parts"},
-    "logger": {"facts"},
+    "logger": {"info"},
 }
 
 NO_BACKBONE = "torch.nn.Identity"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,29 @@ MOVED = {
     "metarun.algos.np": "metarun.algos.processes.neural_process",
     "metarun.backbones.torchvision": "metarun.backbones.torchvision_nets",
     "metarun.data.torchvision": "metarun.data.torchvision_sets",
-    "metarun.report.sinks": "metarun.run.tracking.sinks",
+    "metarun.report.sinks.NoSink": "metarun.run.tracking.sink.NoSink",
+    "metarun.report.sinks.TensorBoardSink": "metarun.run.tracking.tensorboard_sink.TensorBoardSink",
+    "metarun.report.sinks.WandbSink": "metarun.run.tracking.wandb_sink.WandbSink",
     "metarun.schedules": "metarun.ops.schedules",
 } | {f"metarun.algos.{name}": f"metarun.algos.{to}.{name}" for to, names in _FAMILIES.items() for name in names.split()}
-"""Modules whose classes stand in the settings of runs of November 2026 and before, and where they are now."""
+"""Classes, or modules with all their classes, as runs of November 2026 and before name them, and where they are now."""
 
 _FIRST = {now: then for then, now in MOVED.items()}
 
 
 def current_target(target: str) -> str:
     """Where the class that settings call `target` is now."""
-    module, _, name = target.rpartition(".")
-    return f"{MOVED.get(module, module)}.{name}"
+    return _renamed(target, MOVED)
 
 
 def first_target(target: str) -> str:
     """What settings called the class `target` first: names of folders are made of it, and stay the same."""
+    return _renamed(target, _FIRST)
+
+
+def _renamed(target: str, names: Mapping[str, str]) -> str:
     module, _, name = target.rpartition(".")
-    return f"{_FIRST.get(module, module)}.{name}"
+    return names.get(target) or f"{names.get(module, module)}.{name}"
 
 
 def rename_moved(config: DictConfig) -> None:

@@ -17,7 +17,6 @@ from metarun.core.tasks import Batch, Metrics
 from metarun.run.interrupt import StopRequest
 from metarun.run.offline import OfflineRun
 from metarun.run.parts import Parts
-from metarun.run.tracking.sinks import RunFacts
 
 SETTING = Setting("overhead", "maml")
 
@@ -40,9 +39,8 @@ def overhead(steps: int) -> dict[str, Any]:
 
     timed.meta_step = meta_step  # type: ignore[method-assign]
     with TemporaryDirectory() as folder:
-        facts = RunFacts("bench", "bench", "bench", [], {}, Path(folder))
         optims = {"outer": torch.optim.Adam(timed.parameters(), OUTER_LR)}
-        parts = Parts(timed, noise_source(SETTING), optims, [], torch.device("cpu"), facts)
+        parts = Parts(timed, noise_source(SETTING), optims, [], torch.device("cpu"), Path(folder))
         tasks = {"meta_batch_size": SETTING.tasks, "val_tasks": 20, "test_tasks": 20, "eval_batch_size": 20}
         run = OfflineRun(parts, steps, val_every=steps, checkpoint_every=100, log_every=10, **tasks)
         run.execute([], StopRequest())

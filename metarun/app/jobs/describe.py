@@ -10,20 +10,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.run.parts import Parts
 from metarun.run.results import read_git_state, read_versions
-from metarun.run.tracking.sinks import RunFacts
+from metarun.run.tracking.sink import RunInfo
 from metarun.settings.names import run_name, task_name
 
 GROUPS = ("algo", "data", "backbone", "optim", "run", "logger")
 """Groups whose choice names a run's parts."""
 
 
-def run_facts(config: DictConfig, choices: DictConfig, folder: Path, sweep: str | None) -> RunFacts:
+def run_info(config: DictConfig, choices: DictConfig, folder: Path, sweep: str | None) -> RunInfo:
     """What a sink shows of the run in `folder`, a job of `sweep` or on its own, from its resolved settings."""
     chosen = {group: str(choices[group]) for group in GROUPS}
-    return RunFacts(
+    return RunInfo(
         name=run_name(config, choices),
         group=sweep or f"{chosen['algo']}-{chosen['data']}-{task_name(config.data)}",
-        job_type="train",
+        kind="train",
         tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={config.bn}"],
         config=_flat(OmegaConf.to_container(config), "", [*config.paths.values()]) | chosen,  # type: ignore[arg-type]
         folder=folder,

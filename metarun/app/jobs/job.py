@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from metarun.app.jobs.describe import GROUPS, asked, built, run_facts
+from metarun.app.jobs.describe import GROUPS, asked, built, run_info
 from metarun.app.jobs.workers import shared
 from metarun.app.messages import console, start_logging, stop_logging
 from metarun.app.sweeps.launch import STARTED_FILE
@@ -30,7 +31,7 @@ from metarun.run.parts import Parts
 from metarun.run.results import read_results, write_results
 from metarun.run.tracking.console import ConsoleSink
 from metarun.run.tracking.pictures import episode_picture
-from metarun.run.tracking.sinks import RunFacts, Sink
+from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.build import build_logger, build_parts, build_run
 from metarun.settings.check import check
 
@@ -108,32 +109,38 @@ def run_job(
         settings: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
         chosen = {group: str(choices[group]) for group in GROUPS}
         screen.print(config_tree(settings, chosen))
-        facts = run_facts(config, choices, _shown(folder), sweep)
+        info = run_info(config, choices, _shown(folder), sweep)
         results = asked(config, chosen, overrides)
-        code = _execute(config, facts, results, screen, stop_file)
+        notes: list[str] = []
+        code = _execute(config, info, results, notes, screen, stop_file)
         if code == 0:
             screen.print()
-            screen.print(end_table(results, _shown(folder), facts.notes))
+            screen.print(end_table(results, _shown(folder), notes))
         elif code != 2:
             _say_how_to_go_on(screen, folder, results)
         return code
 
 
 def _execute(
-    config: DictConfig, facts: RunFacts, results: dict[str, Any], screen: Console, stop_file: Path | None
+    config: DictConfig,
+    info: RunInfo,
+    results: dict[str, Any],
+    notes: list[str],
+    screen: Console,
+    stop_file: Path | None,
 ) -> int:
-    """Build and run, filling `results`; writes results.json and closes the sinks whatever happens."""
+    """Build and run, filling `results` and `notes`; writes results.json and closes the sinks whatever happens."""
     run: OfflineRun | None = None
     sinks: list[Sink] = []
     code = 1
     try:
         with (
             stop_requests(stop_file) as stop,
-            shared(config, facts.folder) as group,
+            shared(config, info.folder) as group,
             held_device(config.device, group) as device,
         ):
             config.device = str(device)  # what `auto` comes to
-            run = build_run(config, build_parts(config, facts, group))
+            run = build_run(config, build_parts(config, info.folder, group))
             parts = run.parts
             results |= built(parts, config.run.test_tasks)
             if run.resumable():
@@ -144,8 +151,10 @@ def _execute(
             first = next(parts.source.episodes("train", 0, TASKS_DRAWN))
             mine = -(-run.meta_batch_size // group.size)
             log.info("engine: %s; on %s%s", parts.learner.way(first, mine), parts.device, in_processes(group.size))
-            sinks += [build_logger(config, facts), ConsoleSink(screen, run.steps)]
-            results["wandb_id"] = facts.wandb_id
+            logger = build_logger(config, replace(info, id=run.tracking_id, best=run.progress.best))
+            sinks += [logger, ConsoleSink(screen, run.steps)]
+            results["wandb_id"] = run.tracking_id = logger.id
+            notes += logger.notes
             _show_tasks(first, parts, sinks)
             group.connect()
             results |= run.execute(sinks, stop)
@@ -163,10 +172,10 @@ def _execute(
         log.exception("the run failed")
     finally:
         results |= run.facts() if run else {}
-        write_results(facts.folder, results)
+        write_results(info.folder, results)
         try:
             if code == 0:
-                _show_curves(facts.folder, sinks)
+                _show_curves(info.folder, sinks)
         finally:
             for sink in reversed(sinks):
                 sink.finish(results, code)
@@ -177,7 +186,7 @@ def _show_tasks(first: Batch, parts: Parts, sinks: list[Sink]) -> None:
     """Draw the first training tasks into episodes.png, where they can be drawn."""
     picture = episode_picture(first, TASKS_DRAWN)
     if picture:
-        path = parts.facts.folder / "episodes.png"
+        path = parts.folder / "episodes.png"
         picture.save(path)
         for sink in sinks:
             sink.show("episodes", path)
@@ -194,7 +203,7 @@ def _show_predictions(parts: Parts, sinks: list[Sink]) -> None:
     )
 
     if picture := prediction_picture(batch, predicted):
-        path = parts.facts.folder / "predictions.png"
+        path = parts.folder / "predictions.png"
         path.write_bytes(picture)
         for sink in sinks:
             sink.show("predictions", path)

@@ -23,7 +23,6 @@ from metarun.run.interrupt import StopRequest
 from metarun.run.offline import Diverged
 from metarun.run.processes import following, launched, leading
 from metarun.run.team import Group, Lost
-from metarun.run.tracking.sinks import RunFacts
 from metarun.settings.build import build_parts, build_run
 
 
@@ -91,8 +90,7 @@ def work() -> int:
     config = DictConfig(run["config"])
     with held_device(config.device, group) as device:
         config.device = str(device)
-        facts = RunFacts("", "", "", [], {}, Path(run["folder"]))
-        share = build_run(config, build_parts(config, facts, group))
+        share = build_run(config, build_parts(config, Path(run["folder"]), group))
         if share.resumable():
             share.restore()
         try:

@@ -12,7 +12,7 @@ from rich.text import Text
 from metarun.report.compare import Comparison, compare
 from metarun.report.runs import Run, find_runs
 from metarun.report.tables import as_csv, on_screen
-from metarun.run.tracking.sinks import RunFacts
+from metarun.run.tracking.sink import RunInfo
 
 
 def conclude(folder: Path, config: DictConfig, screen: Console) -> None:
@@ -51,18 +51,18 @@ def _share(folder: Path, config: DictConfig, runs: Sequence[Run], files: Sequenc
     from metarun.settings.build import build_logger
 
     ids = sorted(str(run.results["wandb_id"]) for run in runs if run.results.get("wandb_id"))
-    facts = RunFacts(
+    info = RunInfo(
         name=f"comparison of {folder.name}",
         group=folder.resolve().name,
-        job_type="comparison",
+        kind="comparison",
         tags=[],
         config={"runs": len(runs)},
         folder=folder,
-        wandb_id=f"comparison-{ids[0]}" if ids else None,
+        id=f"comparison-{ids[0]}" if ids else None,
     )
-    sink = build_logger(config, facts)
+    sink = build_logger(config, info)
     for file in files:
         sink.show({".csv": "comparison", ".png": "figures", ".html": "report"}[file.suffix], file)
     sink.finish({"status": "finished"}, 0)
-    for note in facts.notes:
+    for note in sink.notes:
         screen.print(Text(note))

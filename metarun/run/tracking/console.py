@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ class ConsoleSink:
     """
 
     shows = False
+    id: str | None = None
+    notes: Sequence[str] = ()
 
     def __init__(self, screen: Console, steps: int) -> None:
         self.screen, self.steps = screen, steps

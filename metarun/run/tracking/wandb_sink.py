@@ -1,18 +1,17 @@
-"""Where numbers go: metrics.jsonl always, and one of W&B, TensorBoard or nothing."""
+"""Weights & Biases."""
 
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from metarun.core.scores import better, selection_score
+from metarun.run.tracking.sink import RunInfo
 
 log = logging.getLogger(__name__)
 
@@ -23,109 +22,6 @@ OFFLINE_TIMEOUT = 90.0
 """Seconds for W&B's own service to start, which no server keeps waiting."""
 
 
-@dataclass
-class RunFacts:
-    """What a sink shows of a run.
-
-    Attributes:
-        name, group, job_type, tags: as W&B uses the words.
-        config: the resolved settings.
-        folder: the run's folder.
-        wandb_id: W&B's id of the run, None before it has one; a resumed run keeps it.
-        notes: lines a sink wants the person to read at the end.
-    """
-
-    name: str
-    group: str
-    job_type: str
-    tags: list[str]
-    config: dict[str, Any]
-    folder: Path
-    wandb_id: str | None = None
-    notes: list[str] = field(default_factory=list)
-
-
-class Sink(Protocol):
-    """Something that numbers are sent to; `finish` is called however the run ends.
-
-    `show` is handed a file for people, a picture (.png), a page (.html) or a table (.csv); it takes those that it has
-    a place for, none where `shows` is false.
-    """
-
-    shows: bool
-
-    def log(self, step: int, split: str, metrics: dict[str, float]) -> None: ...
-
-    def show(self, name: str, file: Path) -> None: ...
-
-    def finish(self, results: dict[str, Any], exit_code: int) -> None: ...
-
-
-class JsonLines:
-    """metrics.jsonl: one object a line, cut back to `keep_bytes` where a resumed run goes on."""
-
-    def __init__(self, path: Path, keep_bytes: int) -> None:
-        self.file = open(path, "ab")  # noqa: SIM115
-        self.file.truncate(keep_bytes)
-
-    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        self.file.write(json.dumps({"step": step, "split": split, **metrics}).encode() + b"\n")
-        self.file.flush()
-
-    def flush(self) -> int:
-        """Bring everything to disk; returns the file's length in bytes."""
-        os.fsync(self.file.fileno())
-        return self.file.seek(0, os.SEEK_END)
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class NoSink:
-    """`logger=none`."""
-
-    shows = False
-
-    def __init__(self, facts: RunFacts) -> None:
-        pass
-
-    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        pass
-
-    def show(self, name: str, file: Path) -> None:
-        pass
-
-    def finish(self, results: dict[str, Any], exit_code: int) -> None:
-        pass
-
-
-class TensorBoardSink:
-    """`logger=tensorboard`: event files in the run's folder `tensorboard`, one tag `split/metric` each."""
-
-    shows = True
-
-    def __init__(self, facts: RunFacts) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(facts.folder / "tensorboard"))
-        self.writer.add_text("config", f"```\n{json.dumps(facts.config, indent=1)}\n```")
-        facts.notes.append(f"tensorboard --logdir {facts.folder / 'tensorboard'}")
-
-    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            self.writer.add_scalar(f"{split}/{name}", value, step)
-
-    def show(self, name: str, file: Path) -> None:
-        import numpy as np
-        from PIL import Image
-
-        if file.suffix == ".png":
-            self.writer.add_image(name, np.asarray(Image.open(file).convert("RGB")), dataformats="HWC")
-
-    def finish(self, results: dict[str, Any], exit_code: int) -> None:
-        self.writer.close()
-
-
 class WandbSink:
     """`logger=wandb`: one W&B run, online where a key is configured, else offline in the run's folder.
 
@@ -133,7 +29,7 @@ class WandbSink:
     at the end what the tested checkpoint had. Under `wandb agent` the run is the agent's.
 
     Args:
-        facts: the run; its `wandb_id` is set.
+        info: of the run.
         project, entity: as W&B uses the words.
         mode: `auto`, `online`, `offline`, `disabled`; `auto` obeys WANDB_MODE.
         group, tags: None takes the run's own.
@@ -144,7 +40,7 @@ class WandbSink:
 
     def __init__(
         self,
-        facts: RunFacts,
+        info: RunInfo,
         project: str,
         entity: str | None,
         mode: str,
@@ -162,13 +58,13 @@ class WandbSink:
         options: dict[str, Any] = {
             "project": project,
             "entity": entity,
-            "name": facts.name,
-            "group": group or facts.group,
-            "job_type": facts.job_type,
-            "tags": [*facts.tags, *(tags or [])],
-            "config": facts.config,
-            "dir": str(facts.folder.resolve()),  # W&B's service may have another working folder
-            "id": facts.wandb_id or _new_id(),
+            "name": info.name,
+            "group": group or info.group,
+            "job_type": info.kind,
+            "tags": [*info.tags, *(tags or [])],
+            "config": dict(info.config),
+            "dir": str(info.folder.resolve()),  # W&B's service may have another working folder
+            "id": info.id or _new_id(),
             "resume": "allow",
             "reinit": "finish_previous",  # else a second run in one process silently is the first
         }
@@ -183,24 +79,24 @@ class WandbSink:
             options["id"] = options["id"] and _new_id()  # the failed attempt may still hold the other one
             settings.init_timeout = OFFLINE_TIMEOUT
             self.run = wandb.init(mode="offline", settings=settings, **options)
-        facts.wandb_id = self.run.id
-        self.best: float | None = None
+        self.id = self.run.id
+        self.best = dict(info.best)
         self.run.define_metric("step", hidden=True)
         for split in ("train", "val", "test"):
             self.run.define_metric(f"{split}/*", step_metric="step")
         if mode == "offline":
-            facts.notes.append(f"W&B is offline; to upload: wandb sync {facts.folder / 'wandb'}/offline-run-*")
-            log.info(facts.notes[-1])
+            self.notes = [f"W&B is offline; to upload: wandb sync {info.folder / 'wandb'}/offline-run-*"]
+            log.info(self.notes[0])
         else:
-            facts.notes += filter(None, [self.run.url])
+            self.notes = [self.run.url] if self.run.url else []
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         shown = {f"{split}/{name}": value for name, value in metrics.items()}
         if split == "val":  # what a W&B sweep is by, at every validation for it to end a trial early
             score = selection_score(list(metrics))
-            if self.best is None or better(score, metrics[score], self.best):
-                self.best = metrics[score]
-            shown[f"val/best_{score}"] = self.best
+            if better(score, metrics[score], self.best.get(score)):
+                self.best[score] = metrics[score]
+            shown[f"val/best_{score}"] = self.best[score]
         self.run.log({"step": step, **shown})
 
     def show(self, name: str, file: Path) -> None:
