@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from metarun.ops import convolution
-from metarun.ops.context import under_transform
 from metarun.ops.convolution import Conv2d, Geometry, convolve
 from metarun.ops.functional import call
 from metarun.ops.norm import BatchNorm
@@ -102,12 +101,11 @@ def test_under_vmap_a_layer_does_for_each_task_what_it_does_for_one(
 
         return torch.func.grad(steep, (0, 1))(x, w)
 
-    with under_transform():
-        together = torch.func.vmap(bent, in_dims=at)(xs, ws)
-        for task in range(3):
-            alone = bent(x[0 if at[0] is None else task], w[0 if at[1] is None else task])
-            for one, other in zip(together, alone, strict=True):
-                torch.testing.assert_close(one[task], other)
+    together = torch.func.vmap(bent, in_dims=at)(xs, ws)
+    for task in range(3):
+        alone = bent(x[0 if at[0] is None else task], w[0 if at[1] is None else task])
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one[task], other)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -120,8 +118,7 @@ def test_under_vmap_a_layer_adds_the_bias_that_it_adds_to_one_task(
     torch.manual_seed(0)
     layer, x = Conv2d(4, 6, 3, stride=2, padding=1, groups=groups), torch.randn(3, 2, 4, 5, 5)
     assert layer.bias.abs().min() > 1e-3
-    with under_transform():
-        together = torch.func.vmap(layer)(x)
+    together = torch.func.vmap(layer)(x)
     alone = [F.conv2d(one, layer.weight, layer.bias, 2, 1, groups=groups) for one in x]
     torch.testing.assert_close(together, torch.stack(alone))
 
@@ -135,7 +132,6 @@ def test_gradients_keep_to_the_order_in_memory_that_many_images_of_a_task_have(a
         y = call(layer, {"weight": w, "bias": layer.bias}, x)
         return y.square().sum(), y
 
-    with under_transform():
-        gx, y = torch.func.vmap(torch.func.grad(squares, has_aux=True), (0, at), 1)(x, w)
+    gx, y = torch.func.vmap(torch.func.grad(squares, has_aux=True), (0, at), 1)(x, w)
     for images in (gx, y):  # [R, B, C, H, W]
         assert images.flatten(1, 2).is_contiguous(memory_format=torch.channels_last)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from metarun.ops import context, norm
+from metarun.ops.functional import call
 from metarun.ops.norm import BatchNorm
 
 
@@ -14,8 +17,7 @@ def test_written_out_statistics_equal_torchs(shape: tuple[int, ...]) -> None:
     x, layer = torch.randn(shape), BatchNorm(3, "transductive")
     torch.nn.init.normal_(layer.weight)
     native = layer(x)
-    with context.under_transform():
-        assert torch.allclose(layer(x), native, atol=1e-12)
+    assert torch.allclose(torch.func.vmap(layer)(x[None])[0], native, atol=1e-12)
 
 
 @pytest.mark.usefixtures("doubles")
@@ -49,7 +51,6 @@ def test_support_statistics_do_not_see_the_queries() -> None:
 
 CONTEXTS = {  # by what they change
     "support_rows": lambda: context.support_rows(4),
-    "under_transform": context.under_transform,
     "adapting": context.adapting,
     "twice": lambda: context.differentiated(twice=True),
     "recorded": context.recording,
@@ -63,7 +64,7 @@ def test_every_context_has_its_test() -> None:
 @pytest.mark.parametrize("changed", CONTEXTS)
 def test_an_exception_inside_a_context_ends_it_as_its_end_does(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
     """Else all later jobs of a sweep would run as in the inner loop in which one of them failed."""
-    monkeypatch.setattr(norm, "now", context._Now())
+    monkeypatch.setattr(context, "now", context._Now())
     before = dict(vars(context.now))
     inside: dict[str, object] = {}
     with pytest.raises(KeyError), CONTEXTS[changed]():
@@ -73,12 +74,41 @@ def test_an_exception_inside_a_context_ends_it_as_its_end_does(monkeypatch: pyte
 
 
 def test_contexts_inside_each_other_end_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norm, "now", context._Now())
-    with context.adapting(), context.under_transform():
-        with pytest.raises(KeyError), context.adapting(), context.under_transform():
+    monkeypatch.setattr(context, "now", context._Now())
+    with context.adapting(), context.support_rows(4):
+        with pytest.raises(KeyError), context.adapting(), context.support_rows(5):
             raise KeyError
-        assert (context.in_inner_loop(), context.transformed()) == (True, True)
-    assert (context.in_inner_loop(), context.transformed()) == (False, False)
+        assert (context.in_inner_loop(), context.now.support_rows) == (True, 4)
+    assert (context.in_inner_loop(), context.now.support_rows) == (False, None)
+
+
+@pytest.mark.usefixtures("doubles")
+def test_a_network_of_ones_own_inside_grad_and_vmap_has_the_gradient_of_a_plain_loop() -> None:
+    """A learner's author who vectorises by himself enters no context: torch itself knows of its transforms."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), BatchNorm(4, "transductive"), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    theta = {name: value.detach() for name, value in net.named_parameters()}
+    xs, ys = torch.randn(3, 6, 1, 4, 4), torch.randint(0, 3, (3, 6))
+
+    def after_one_step(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        def loss(at: dict[str, Tensor]) -> Tensor:
+            return F.cross_entropy(call(net, at, x), y)
+
+        gradient = torch.func.grad(loss)(params)
+        return loss({name: value - 0.5 * gradient[name] for name, value in params.items()})
+
+    together = torch.func.grad(lambda p: torch.func.vmap(after_one_step, (None, 0, 0))(p, xs, ys).mean())(theta)
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    at = {name: value.clone().requires_grad_() for name, value in theta.items()}
+    total = torch.zeros(())
+    for x, y in zip(xs, ys, strict=True):
+        loss = F.cross_entropy(call(plain, at, x), y)
+        gradient = torch.autograd.grad(loss, list(at.values()), create_graph=True)
+        phi = {name: value - 0.5 * g for (name, value), g in zip(at.items(), gradient, strict=True)}
+        total = total + F.cross_entropy(call(plain, phi, x), y) / 3
+    alone = torch.autograd.grad(total, list(at.values()))
+    for (name, one), other in zip(together.items(), alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10, msg=name)
 
 
 def test_an_unknown_mode_names_the_known_ones() -> None:

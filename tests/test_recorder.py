@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +17,7 @@ from metarun.ops.replay import Recorder
 
 Settings = Callable[..., DictConfig]
 CLASSES = {name: get_object(values["_target_"]) for name, values in choices("algo").items()}
-RECORDABLE = [name for name in ALGOS if getattr(CLASSES[name], "recordable", False)]
+RECORDABLE = [name for name in ALGOS if vars(CLASSES[name]).get("recordable", False)]
 
 QUICK = ("maml", "imaml", "protonet")
 """One of each kind; the others wait for `-m slow`."""
@@ -71,7 +72,7 @@ def test_what_is_called_seldom_is_not_recorded() -> None:
     for step in range(5):
         x = torch.rand(3, requires_grad=True)
         assert torch.equal(recorder("f", function, x), x.detach().square())
-        assert len(calls) == min(step + 1, 3)
+        assert len(calls) == min(step + 1, 4)  # two plain, one recorded, one that the first replay is held against
     assert not any(calls)
 
 
@@ -83,17 +84,38 @@ def test_a_recorder_records_each_shape_once() -> None:
         return {"twice": 2 * x}
 
     recorder = Recorder("replay")
-    for size in (2, 3, 2, 3):
+    for size in (2, 3, 2, 3, 2, 3):
         x = torch.rand(size)
         assert torch.equal(recorder("f", function, x)["twice"], 2 * x)
-    assert [tuple(shape) for shape in calls] == [(2,), (3,)]
+    assert [tuple(shape) for shape in calls] == [(2,), (3,), (2,), (3,)]  # recorded, then checked
 
 
-def test_noise_is_drawn_anew_at_each_replay() -> None:
+def test_noise_is_drawn_anew_at_each_replay_as_the_plain_function_would_draw_it() -> None:
     recorder = Recorder("replay")
-    one, other = (recorder("f", lambda x: x + torch.rand(3), torch.zeros(3)) for _ in range(2))
-    assert not torch.equal(one, other)
+    torch.manual_seed(0)
+    drawn = torch.stack([recorder("f", lambda x: x + torch.rand(3), torch.zeros(3)) for _ in range(4)])
+    assert recorder.believed
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.stack([torch.rand(3) for _ in range(4)]))
+
+
+def test_a_function_that_does_otherwise_than_recorded_is_called_plainly_from_then_on() -> None:
+    """What it adds grows with each call, which no shape of a tensor tells."""
+    recorder, count = Recorder("replay", after=1), itertools.count()
+    outputs = [recorder("f", lambda x: x + next(count), torch.zeros(())).item() for _ in range(6)]
+    assert outputs == [0, 1, 2, 3, 4, 5]
+    assert not recorder.replays
 
 
 def test_a_learner_is_episodic_if_it_is_recordable() -> None:
     assert all(issubclass(CLASSES[name], EpisodicLearner) for name in RECORDABLE)
+
+
+def test_a_subclass_is_recorded_only_where_it_says_so_itself(settings: Settings) -> None:
+    class Mine(get_object("metarun.algos.gradient.maml.MAML")):
+        """As MAML, for all that a reader of the class can tell."""
+
+    learner = parts_of(settings("algo=maml")).learner
+    assert learner.recordable
+    learner.__class__ = Mine
+    assert not vars(Mine).get("recordable")

@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
 @dataclass
 class _Now:
     support_rows: int | None = None
-    under_transform: bool = False
     adapting: bool = False
     twice: bool = False
     recorded: list[tuple[Tensor, Tensor]] | None = None
@@ -39,11 +39,6 @@ def support_rows(n: int) -> AbstractContextManager[None]:
     return _during(support_rows=n)
 
 
-def under_transform() -> AbstractContextManager[None]:
-    """Inside, layers run under torch.func transforms."""
-    return _during(under_transform=True)
-
-
 def adapting() -> AbstractContextManager[None]:
     """Inside, an inner loop trains on a task, whatever the module's mode."""
     return _during(adapting=True)
@@ -55,8 +50,8 @@ def differentiated(twice: bool) -> AbstractContextManager[None]:
 
 
 def transformed() -> bool:
-    """Whether torch.func transforms are under way."""
-    return now.under_transform
+    """Whether a transform of torch.func, such as vmap or grad, is under way: whoever called it."""
+    return bool(torch._C._are_functorch_transforms_active())
 
 
 def in_inner_loop() -> bool:

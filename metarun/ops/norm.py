@@ -10,8 +10,8 @@
 
 `bn=none`: no normalisation at all; layers before it then have a bias.
 
-What a layer cannot know - which rows are support images, whether it runs inside vmap - the learner says
-with the context managers below.
+What a layer cannot know - which rows are support images, whether an inner loop is under way - the learner says with the
+context managers of context.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.ops.context import now
+from metarun.ops import context
 from metarun.ops.standardise import standardise
 
 MODES = ("transductive", "support", "running", "none")
@@ -71,7 +71,7 @@ class BatchNorm(nn.Module):
             shape = (-1,) + (1,) * (x.dim() - 2)
             return x * scale.reshape(shape) + shift.reshape(shape)
         self._record(lambda: _var_mean(x.detach()), numbers)
-        if now.under_transform or (now.twice and x.numel() >= LARGE):
+        if context.transformed() or (context.now.twice and x.numel() >= LARGE):
             return standardise(x, self.weight, self.bias, self.eps)
         weight = self.weight.contiguous()  # of others torch's gradients are wrong, see standardise.py
         return F.batch_norm(x, None, None, weight, self.bias, training=True, eps=self.eps)
@@ -94,17 +94,17 @@ class BatchNorm(nn.Module):
         return scale, self.bias - mean * scale
 
     def _by_averages(self) -> bool:
-        return self.mode == "running" and not self.training and not now.adapting
+        return self.mode == "running" and not self.training and not context.now.adapting
 
     def _rows(self) -> int | None:
         """How many rows the statistics are of, where they are not of all."""
-        return now.support_rows if self.mode == "support" else None
+        return context.now.support_rows if self.mode == "support" else None
 
     def _record(self, moments: Callable[[], tuple[Tensor, Tensor]], numbers: int) -> None:
         """Hand on the variance and mean of a batch, where somebody collects them."""
-        if self.mode == "running" and now.recorded is not None:
+        if self.mode == "running" and context.now.recorded is not None:
             var, mean = (moment.detach() for moment in moments())
-            now.recorded.append((mean, var * (numbers / (numbers - 1))))  # unbiased, as torch does
+            context.now.recorded.append((mean, var * (numbers / (numbers - 1))))  # unbiased, as torch does
 
 
 @torch.no_grad()

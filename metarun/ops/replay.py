@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -23,9 +24,10 @@ REPEATED = 100
 class Recorder:
     """Runs functions by what they did when they were first called with inputs of these shapes.
 
-    What a function decides by anything but its inputs' shapes is decided when it is recorded. Gradients taken inside
-    it, under torch.func or plain autograd, are recorded with it; its outputs are not to be differentiated. Random
-    numbers are drawn anew at each replay.
+    What a function decides by anything but its inputs' shapes is decided when it is recorded; so the first replay is
+    held against one more plain call, and a function whose outputs then differ is called plainly from there on.
+    Gradients taken inside it, under torch.func or plain autograd, are recorded with it; its outputs are not to be
+    differentiated. Random numbers are drawn anew at each replay, as the plain function would draw them.
 
     Args:
         backend: `replay` repeats the operations one by one; `inductor` has torch compile them, which takes minutes
@@ -39,6 +41,7 @@ class Recorder:
         self.backend, self.after = backend, after
         self.calls: Counter[Hashable] = Counter()
         self.replays: dict[Hashable, Callable[..., Any]] = {}
+        self.believed: set[Hashable] = set()
 
     def __call__(self, name: str, function: Callable[..., Any], *inputs: Any, key: Hashable = None) -> Any:
         """`function(*inputs)`, trees of tensors in and out; recorded under `name`, `key` and the inputs' shapes."""
@@ -47,14 +50,33 @@ class Recorder:
         use = (name, key, shapes)
         with torch.no_grad():
             if (replay := self.replays.get(use)) is not None:
-                return replay(*inputs)
+                return replay(*inputs) if use in self.believed else self._check(use, function, inputs)
             self.calls[use] += 1
             if self.calls[use] <= self.after:
                 return function(*inputs)
             started = time.perf_counter()
+            before = _random_states()
             replay = self.replays[use] = self._record(function, inputs)
+            _set_random_states(before)  # recording draws random numbers, too
             outputs = replay(*inputs)
         log.info("recorded %s in %.1f s", name, time.perf_counter() - started)
+        return outputs
+
+    def _check(self, use: Hashable, function: Callable[..., Any], inputs: Any) -> Any:
+        """The first replay, held against the plain function under the same random numbers; the plain outputs."""
+        before = _random_states()
+        outputs = function(*inputs)
+        after = _random_states()
+        _set_random_states(before)
+        again = self.replays[use](*inputs)
+        _set_random_states(after)
+        pairs = zip(pytree.tree_leaves(outputs), pytree.tree_leaves(again), strict=True)
+        if all(torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True) for one, other in pairs):
+            self.believed.add(use)
+        else:
+            log.warning("what this method does changes along the way: it is not replayed")
+            self.calls[use] = -sys.maxsize  # never again
+            del self.replays[use]
         return outputs
 
     def _record(self, function: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
@@ -63,3 +85,13 @@ class Recorder:
             return graph
         compiled: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False)
         return compiled
+
+
+def _random_states() -> list[torch.Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def _set_random_states(states: list[torch.Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])

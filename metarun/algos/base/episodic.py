@@ -41,7 +41,7 @@ class EpisodicLearner(Learner):
         super().__init__()
         self.recorder: Recorder | None = None
         self.engine = choose_engine(engine)
-        self.recordable = type(self).recordable and self.engine != "learn2learn"
+        self.recordable = vars(type(self)).get("recordable", False) and self.engine != "learn2learn"  # not inherited
         if self.engine == "learn2learn" and type(self).adapt_learn2learn is EpisodicLearner.adapt_learn2learn:
             raise ValueError(f"{type(self).__name__} has no learn2learn engine; set algo.engine=vectorized")
         self.task_chunk, self.objective = task_chunk, objective
@@ -178,8 +178,7 @@ class EpisodicLearner(Learner):
         def task(support: Examples, query: Examples) -> Scored:
             return self._task(params, support, query, batch.n_way)
 
-        with context.under_transform():
-            scored: Scored = torch.func.vmap(task, randomness="different")(batch.support, batch.query)
+        scored: Scored = torch.func.vmap(task, randomness="different")(batch.support, batch.query)
         return scored
 
     def _one(self, params: Params, batch: Batch) -> Scored:

@@ -32,7 +32,7 @@ class Learner(nn.Module, ABC):
 
     recordable = False
     """Whether what is done in a task depends on nothing but its tensors, and on these only by their shapes; declared
-    by the method's class."""
+    by the method's own class, for a subclass may do otherwise."""
 
     def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
         """The outer optimizers by name.

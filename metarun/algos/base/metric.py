@@ -32,8 +32,6 @@ class MetricLearner(EpisodicLearner):
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
     """
 
-    recordable = True
-
     def __init__(self, backbone: nn.Module, engine: str, task_chunk: int) -> None:
         super().__init__(engine, task_chunk)
         self.backbone = backbone

@@ -20,7 +20,6 @@ class Pretraining(EpisodicLearner):
     training classes. An outer step takes `meta_batch_size` images.
     """
 
-    recordable = False
     splits = False  # BatchNorm takes its statistics from all images of an outer step
     backbone: nn.Module
     classifier: nn.Module

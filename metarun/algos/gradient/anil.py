@@ -21,6 +21,8 @@ class ANIL(MAML):
     Reference: Raghu, Raghu, Bengio, Vinyals. Rapid Learning or Feature Reuse? ICLR 2020. arXiv:1909.09157.
     """
 
+    recordable = True
+
     def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
         net = within(params, "net")
         features = call(self.net.backbone, within(net, "backbone"), support.x)

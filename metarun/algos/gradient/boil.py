@@ -23,6 +23,8 @@ class BOIL(MAML):
         arXiv:2008.08882.
     """
 
+    recordable = True
+
     def adapted(self, net: Params) -> Params:
         return {name: value for name, value in net.items() if name.startswith("backbone.")}
 

@@ -31,6 +31,8 @@ class CAVIA(MAML):
         arXiv:1810.03642.
     """
 
+    recordable = True
+
     adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
 
     def __init__(

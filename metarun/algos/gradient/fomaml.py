@@ -16,6 +16,8 @@ class FOMAML(MAML):
         Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018. arXiv:1803.02999.
     """
 
+    recordable = True
+
     def __init__(
         self,
         backbone: nn.Module,

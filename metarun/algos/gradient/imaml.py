@@ -37,6 +37,8 @@ class IMAML(PulledLearner, MAML):
         arXiv:1909.04630.
     """
 
+    recordable = True
+
     adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
 
     def __init__(

@@ -35,7 +35,6 @@ class MAMLPlusPlus(MAML):
     """
 
     adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
-    recordable = False  # steps and orders change along the way
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ class MetaCurvature(MAML):
     Reference: Park, Oliva. Meta-Curvature. NeurIPS 2019. arXiv:1902.03356.
     """
 
+    recordable = True
+
     def __init__(
         self,
         backbone: nn.Module,

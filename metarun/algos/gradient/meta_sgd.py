@@ -26,6 +26,8 @@ class MetaSGD(MAML):
         arXiv:1707.09835.
     """
 
+    recordable = True
+
     def __init__(
         self,
         backbone: nn.Module,

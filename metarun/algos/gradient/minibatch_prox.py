@@ -23,6 +23,8 @@ class MinibatchProx(Reptile):
     Reference: Zhou, Yuan, Xu, Yan, Feng. Efficient Meta Learning via Minibatch Proximal Update. NeurIPS 2019.
     """
 
+    recordable = True
+
     def __init__(
         self,
         backbone: nn.Module,

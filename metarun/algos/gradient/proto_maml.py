@@ -26,6 +26,8 @@ class ProtoMAML(MAML):
     Reference: Triantafillou et al. Meta-Dataset. ICLR 2020. arXiv:1903.03096.
     """
 
+    recordable = True
+
     kinds: ClassVar[tuple[str, ...]] = ("classification",)
     adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
 

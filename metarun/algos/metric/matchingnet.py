@@ -26,6 +26,8 @@ class MatchingNet(MetricLearner):
         and appendix A.
     """
 
+    recordable = True
+
     def __init__(
         self, backbone: nn.Module, fce: bool, fce_steps: int, temperature: float, engine: str, task_chunk: int
     ) -> None:

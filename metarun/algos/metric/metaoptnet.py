@@ -31,6 +31,8 @@ class MetaOptNet(MetricLearner):
         arXiv:1904.03758, section 3.
     """
 
+    recordable = True
+
     def __init__(
         self,
         backbone: nn.Module,

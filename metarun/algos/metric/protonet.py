@@ -27,6 +27,8 @@ class ProtoNet(MetricLearner):
         equations 1 and 2.
     """
 
+    recordable = True
+
     def __init__(self, backbone: nn.Module, distance: str, temperature: float, engine: str, task_chunk: int) -> None:
         super().__init__(backbone, engine, task_chunk)
         if distance not in ("euclidean", "cosine"):

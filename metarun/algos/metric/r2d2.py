@@ -26,6 +26,8 @@ class R2D2(MetricLearner):
         ICLR 2019. arXiv:1805.08136, section 3.2.
     """
 
+    recordable = True
+
     def __init__(self, backbone: nn.Module, ridge: float, scale: float, engine: str, task_chunk: int) -> None:
         super().__init__(backbone, engine, task_chunk)
         self.log_ridge = nn.Parameter(torch.tensor(math.log(ridge)))

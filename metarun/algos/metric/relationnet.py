@@ -33,6 +33,8 @@ class RelationNet(MetricLearner):
         equations 1 and 2, figure 2.
     """
 
+    recordable = True
+
     def __init__(
         self, backbone: nn.Module, bn: str, hidden: int, units: int, loss: str, engine: str, task_chunk: int
     ) -> None:

@@ -16,27 +16,21 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from metarun.app.jobs.describe import GROUPS, asked, built, run_info
+from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_predictions, show_tasks
 from metarun.app.jobs.workers import shared
 from metarun.app.messages import console, start_logging, stop_logging
 from metarun.app.sweeps.launch import STARTED_FILE
 from metarun.core.errors import ConfigError, wrong_input
-from metarun.core.tasks import Batch
 from metarun.core.words import in_processes
-from metarun.report.figures.one_run import curve_picture
 from metarun.report.one_run import config_tree, end_table
 from metarun.run.device import held_device
 from metarun.run.interrupt import STOP_FILE, stop_requests
 from metarun.run.offline import OfflineRun
-from metarun.run.parts import Parts
 from metarun.run.results import read_results, write_results
 from metarun.run.tracking.console import ConsoleSink
-from metarun.run.tracking.pictures import episode_picture
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.build import build_logger, build_parts, build_run
 from metarun.settings.check import check
-
-TASKS_DRAWN = 3
-TASKS_PREDICTED = 4
 
 log = logging.getLogger(__name__)
 
@@ -155,10 +149,10 @@ def _execute(
             sinks += [logger, ConsoleSink(screen, run.steps)]
             results["wandb_id"] = run.tracking_id = logger.id
             notes += logger.notes
-            _show_tasks(first, parts, sinks)
+            show_tasks(first, parts, sinks)
             group.connect()
             results |= run.execute(sinks, stop)
-            _show_predictions(parts, sinks)
+            show_predictions(parts, sinks)
         results["status"], code = "finished", 0
     except KeyboardInterrupt as interrupted:
         code = getattr(interrupted, "exit_code", 130)
@@ -175,47 +169,11 @@ def _execute(
         write_results(info.folder, results)
         try:
             if code == 0:
-                _show_curves(info.folder, sinks)
+                show_curves(info.folder, sinks)
         finally:
             for sink in reversed(sinks):
                 sink.finish(results, code)
     return code
-
-
-def _show_tasks(first: Batch, parts: Parts, sinks: list[Sink]) -> None:
-    """Draw the first training tasks into episodes.png, where they can be drawn."""
-    picture = episode_picture(first, TASKS_DRAWN)
-    if picture:
-        path = parts.folder / "episodes.png"
-        picture.save(path)
-        for sink in sinks:
-            sink.show("episodes", path)
-
-
-def _show_predictions(parts: Parts, sinks: list[Sink]) -> None:
-    """Draw what the tested learner predicts of the first test tasks into predictions.png, where they are functions."""
-    batch = next(parts.source.episodes("test", 0, TASKS_PREDICTED))
-    predicted = parts.learner.eval().predictions(batch)
-    if predicted is None:
-        return
-    from metarun.report.figures.predictions import (
-        prediction_picture,  # imports the drawing library, which takes a second
-    )
-
-    if picture := prediction_picture(batch, predicted):
-        path = parts.folder / "predictions.png"
-        path.write_bytes(picture)
-        for sink in sinks:
-            sink.show("predictions", path)
-
-
-def _show_curves(folder: Path, sinks: list[Sink]) -> None:
-    """Draw learning curves into curves.png, where somebody will look at them."""
-    if any(sink.shows for sink in sinks) and (picture := curve_picture(folder)):
-        path = folder / "curves.png"
-        path.write_bytes(picture)
-        for sink in sinks:
-            sink.show("curves", path)
 
 
 def _say_how_to_go_on(screen: Console, folder: Path, results: dict[str, Any]) -> None:

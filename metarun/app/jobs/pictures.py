@@ -1,0 +1,54 @@
+"""Pictures of one run, in its folder and in its sinks: its first tasks, what it predicts, its learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from metarun.core.tasks import Batch
+from metarun.run.parts import Parts
+from metarun.run.tracking.pictures import episode_picture
+from metarun.run.tracking.sink import Sink
+
+TASKS_DRAWN = 3
+TASKS_PREDICTED = 4
+
+
+def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
+    """Draw the first training tasks into episodes.png, where they can be drawn."""
+    picture = episode_picture(first, TASKS_DRAWN)
+    if picture:
+        path = parts.folder / "episodes.png"
+        picture.save(path)
+        for sink in sinks:
+            sink.show("episodes", path)
+
+
+def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
+    """Draw what the tested learner predicts of the first test tasks into predictions.png, where they are functions."""
+    batch = next(parts.source.episodes("test", 0, TASKS_PREDICTED))
+    predicted = parts.learner.eval().predictions(batch)
+    if predicted is None:
+        return
+    from metarun.report.figures.predictions import (
+        prediction_picture,  # imports the drawing library, which takes a second
+    )
+
+    if picture := prediction_picture(batch, predicted):
+        path = parts.folder / "predictions.png"
+        path.write_bytes(picture)
+        for sink in sinks:
+            sink.show("predictions", path)
+
+
+def show_curves(folder: Path, sinks: Sequence[Sink]) -> None:
+    """Draw learning curves into curves.png, where somebody will look at them."""
+    if not any(sink.shows for sink in sinks):
+        return
+    from metarun.report.figures.one_run import curve_picture  # imports the drawing library as well
+
+    if picture := curve_picture(folder):
+        path = folder / "curves.png"
+        path.write_bytes(picture)
+        for sink in sinks:
+            sink.show("curves", path)
