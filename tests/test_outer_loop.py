@@ -200,6 +200,7 @@ def test_validations_training_lines_and_checkpoints_come_when_their_settings_say
     assert saved == [("best.pt", 2), ("best.pt", 4), ("last.pt", 5), ("last.pt", 7)]
     assert run.facts() | {"seconds": 0, "tasks_per_second": 0} == {
         "val": {"loss": 102.5, "accuracy": pytest.approx(0.9)},
+        "directions": {"loss": "lower", "accuracy": "higher"},
         "best_step": 4,
         "saved_step": 7,
         "steps": 7,

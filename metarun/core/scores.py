@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarun.core.words import plain
 
-MAXIMISED = frozenset({"accuracy", "return", "log_likelihood"})
-"""Every other score is minimised."""
+Directions = Mapping[str, Literal["higher", "lower"]]
+"""Which way is better, by a score's plain name."""
+
+KNOWN: Directions = {
+    "loss": "lower",
+    "accuracy": "higher",
+    "return": "higher",
+    "log_likelihood": "higher",
+    "mse": "lower",
+}
+"""Of scores that every reader knows; a learner says it of its own."""
 
 PRIMARY_SCORES = ("accuracy", "return", "log_likelihood", "mse")
-"""Scores that tell how well a run did; where it has none of them, its loss does."""
+"""Scores that tell how well a run did, the most telling first."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +50,40 @@ def estimate(scores: NDArray[np.floating[Any]]) -> Estimate:
     return Estimate(float(values.mean()), float(half), n)
 
 
-def better(score: str, new: float, old: float | None) -> bool:
-    """Whether `new` beats `old` (None: nothing yet) in `score`."""
-    return old is None or sign(score) * (new - old) > 0
+def direction(score: str, own: Directions = MappingProxyType({})) -> Literal["higher", "lower"] | None:
+    """Which way `score` is better, by what its learner says (`own`) or what everybody knows; None if nobody says."""
+    return own.get(plain(score)) or KNOWN.get(plain(score))
 
 
-def sign(score: str) -> int:
-    """1 for a score to maximise, -1 for one to minimise."""
-    return 1 if plain(score) in MAXIMISED else -1
+def directions_of(scores: Iterable[str], own: Directions) -> dict[str, str]:
+    """The direction of each of the scores that has one, by plain name: what is kept of a run."""
+    return {plain(score): found for score in scores if (found := direction(score, own))}
 
 
-def selection_score(names: Iterable[str]) -> str:
-    """The score a checkpoint is chosen by, and a run is known by, of those that it has."""
+def better(score: str, new: float, old: float | None, own: Directions = MappingProxyType({})) -> bool:
+    """Whether `new` beats `old` (None: nothing yet) in `score`. Raises: ValueError as `sign`."""
+    return old is None or sign(score, own) * (new - old) > 0
+
+
+def sign(score: str, own: Directions = MappingProxyType({})) -> int:
+    """1 for a score to maximise, -1 for one to minimise.
+
+    Raises: ValueError if nobody says which of them it is.
+    """
+    found = direction(score, own)
+    if found is None:
+        raise ValueError(
+            f"nobody says whether a higher or a lower {score} is better: its learner does, with "
+            f'directions = {{"{plain(score)}": "higher"}}'
+        )
+    return 1 if found == "higher" else -1
+
+
+def selection_score(names: Iterable[str], own: Directions = MappingProxyType({})) -> str:
+    """The score a checkpoint is chosen by, and a run is known by, of those that it has.
+
+    The first of PRIMARY_SCORES that is there, or else of those that its learner gives a direction (`own`), or its loss.
+    """
     names = set(names)
-    return next((name for name in PRIMARY_SCORES if name in names), "loss")
+    telling = (*PRIMARY_SCORES, *(name for name in own if name != "loss"))
+    return next((name for name in telling if name in names), "loss")

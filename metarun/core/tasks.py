@@ -6,8 +6,9 @@ Where tasks are functions, S = K and M = Q.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -34,15 +35,28 @@ class Examples(NamedTuple):
     y: Tensor
 
 
+class TaskBatch(Protocol):
+    """Tasks that are trained or tested on together, whatever a task is."""
+
+    @property
+    def n_tasks(self) -> int: ...
+
+    def tasks(self, first: int, last: int) -> TaskBatch:
+        """Tasks first..last-1 of these."""
+        ...
+
+
 class Batch(NamedTuple):
     """Tasks of a meta-batch: support.x [B, S, ...], query.x [B, M, ...], and the number of classes of each.
 
-    `n_way` is a plain int because under vmap it cannot be read off the labels; 0 where tasks are functions.
+    `n_way` is a plain int because under vmap it cannot be read off the labels; 0 where tasks are functions. `side` has
+    facts of the tasks or their classes, [B, ...] each, such as descriptions of classes [B, N, D].
     """
 
     support: Examples
     query: Examples
     n_way: int
+    side: Mapping[str, Tensor] = MappingProxyType({})
 
     @property
     def n_tasks(self) -> int:
@@ -54,6 +68,7 @@ class Batch(NamedTuple):
             Examples(self.support.x[first:last], self.support.y[first:last]),
             Examples(self.query.x[first:last], self.query.y[first:last]),
             self.n_way,
+            {name: fact[first:last] for name, fact in self.side.items()},
         )
 
 

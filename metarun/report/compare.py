@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from metarun.core.errors import ConfigError, nearest
-from metarun.core.scores import Estimate, estimate, selection_score, sign
+from metarun.core.scores import Estimate, direction, estimate, selection_score
 from metarun.report.groups import (
     APART,
     Group,
@@ -82,6 +82,7 @@ def compare(
     over: Sequence[str],
     metric: str | None,
     baseline: Mapping[str, str] | None,
+    better: Literal["higher", "lower"] | None = None,
 ) -> tuple[list[Comparison], list[str]]:
     """One comparison for each set of runs that were tested in the same way, and notes on runs left out.
 
@@ -91,7 +92,8 @@ def compare(
         over: keys to average over, such as seed.
         metric: a score of results.json; None takes what the runs of a table are known by.
         baseline: settings of the group that the others are held against; None takes the best.
-    Raises: ConfigError for a metric, key or baseline that the runs do not have.
+        better: which way the metric is better; None goes by what its learner said, or what is known.
+    Raises: ConfigError for a metric, key or baseline that the runs do not have, or a metric without a direction.
     """
     for flag, keys in (("--by", by or ()), ("--over", over), ("--baseline", baseline or {})):
         check_keys(runs, keys, flag)
@@ -104,12 +106,16 @@ def compare(
     names: list[str] = []
     for values, members in sets.items():
         own = tuple(by) if by is not None else differing(members, over)
-        score = metric or selection_score(set.intersection(*(set(run.results["test"]) for run in members)))
+        directions = dict(pair for run in members for pair in run.directions.items())
+        score = metric or selection_score(set.intersection(*(set(run.results["test"]) for run in members)), directions)
+        upwards = better or direction(score, directions)
+        if upwards is None:
+            raise ConfigError(f"whether more {score} is better is not known: add --higher or --lower")
         groups, notes = groups_of(members, own, over, score)
         notes += notes_on(members, own, over)
         names += [label(own, group.values) for group in groups]
         chosen = group_of(groups, own, baseline) if baseline else None
-        rows = rows_of(groups, score, chosen, given=baseline is not None)
+        rows = rows_of(groups, score, chosen, baseline is not None, 1 if upwards == "higher" else -1)
         against = next((label(own, row.group.values) for row in rows if row.difference is None), None)
         if baseline and chosen is None:
             against, notes = None, [*notes, "the baseline was not run here: nothing is compared"]
@@ -123,14 +129,15 @@ def compare(
     return found, left_out
 
 
-def rows_of(groups: Sequence[Group], metric: str, baseline: int | None, given: bool) -> list[Row]:
+def rows_of(groups: Sequence[Group], metric: str, baseline: int | None, given: bool, sign: int) -> list[Row]:
     """Rows, best first, with their differences to group number `baseline`, or to the best where none is `given`.
 
     Against a given baseline each finding is marked. Without one the best was picked by the very scores that are
     tested, so a single claim is made, that it beats all the others, and every comparison must support it.
+    `sign` is 1 where higher is better, or -1.
     """
     means = [group.scores.mean(0) for group in groups]  # over seeds: [tasks]
-    order = sorted(range(len(groups)), key=lambda i: -sign(metric) * float(means[i].mean()))
+    order = sorted(range(len(groups)), key=lambda i: -sign * float(means[i].mean()))
     first = baseline if given else order[0]
     others = [i for i in order if i != first] if first is not None else []
     differences = {i: paired(means[i], means[first]) for i in others if first is not None}
@@ -144,7 +151,7 @@ def rows_of(groups: Sequence[Group], metric: str, baseline: int | None, given: b
         elif i == first and others and findings == set(others):
             mark = "best"
         elif i in findings and given:
-            mark = "better" if sign(metric) * differences[i].mean > 0 else "worse"
+            mark = "better" if sign * differences[i].mean > 0 else "worse"
         over_tasks, over_seeds = estimate(means[i]), seed_interval(groups[i].scores.mean(1))
         paper = _paper_inside(groups[i], metric, over_tasks, over_seeds)
         rows.append(Row(groups[i], over_tasks, over_seeds, differences.get(i), corrected.get(i), mark, paper))

@@ -87,10 +87,10 @@ def score(run: Run) -> str:
     """The test score, else that of the last validation."""
     test = run.results.get("test")
     if test:
-        name = selection_score(test)
+        name = run.score_name
         return f"test {alone(name, test[name]['mean'])}" if name in test else ""
     validations = [line for line in run.lines() if line.get("split") == "val"]
-    name = selection_score(validations[-1]) if validations else ""
+    name = selection_score(validations[-1], run.directions) if validations else ""
     return f"val {alone(name, validations[-1][name])}" if validations and name in validations[-1] else ""
 
 

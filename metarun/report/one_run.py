@@ -49,7 +49,8 @@ def end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
         table.add_row(f"test {name}", f"{value}  (95 % interval, {test['interval']}, {test['n_tasks']} of them)")
     if r.get("paper"):
         known = [r["paper"][key] for key in ("value", "ci95") if r["paper"][key] is not None]
-        value = " ± ".join(words.with_unit(selection_score(r["test"]), number) for number in known)
+        score = selection_score(r["test"], r.get("directions") or {})
+        value = " ± ".join(words.with_unit(score, number) for number in known)
         table.add_row("paper", f"{value}  ({r['paper']['source']})")
     table.add_row("validation", f"{words.in_a_line(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested")
     time_of = {name: words.duration(value) for name, value in r["seconds"].items()}

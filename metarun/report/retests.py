@@ -34,14 +34,14 @@ def table(found: Sequence[Found]) -> Table:
 
 def in_short(one: Found) -> str:
     """One test, as it is told when it is made."""
-    score = selection_score(one["test"])
+    score = _score(one)
     mean, half = (with_unit(score, one["test"][score][part]) for part in ("mean", "ci95"))
     return f"{one['data']}, {task(one['n_way'], one['k_shot'])}, bn={one['bn']}: {score} {mean} ± {half}"
 
 
 def cells(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of what people read."""
-    score = selection_score(found[0]["test"])
+    score = _score(found[0])
     heads = ["data", "task", "queries", "bn", f"{score} %" if is_percent(score) else score, "over tasks", "tasks"]
     lines = []
     for one in found:
@@ -114,7 +114,7 @@ def over_shots(found: Sequence[Found]) -> bytes | None:
 
     from metarun.report.figures.charts import PALETTE, png, shot_curves
 
-    score = selection_score(found[0]["test"])
+    score = _score(found[0])
     varied = [key for key in ("n_way", "n_query") if len({one[key] for one in found}) > 1]
     points = []
     for one in found:
@@ -127,3 +127,8 @@ def over_shots(found: Sequence[Found]) -> bytes | None:
     view = shot_curves(points, score, dict(zip(groups, cycle(PALETTE), strict=False)), shot)
     trained, _, with_what = heading(found[0]).partition(", ")
     return png(view.properties(width=460, title=[trained, with_what]))
+
+
+def _score(one: Found) -> str:
+    """The score that the test is known by."""
+    return selection_score(one["test"], one.get("directions") or {})

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from metarun.core.errors import ConfigError, nearest
-from metarun.core.scores import selection_score
+from metarun.core.scores import Directions, selection_score
 
 OUTCOMES = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id"})
 """Scalar fields of results.json that a run ends with, rather than was asked for."""
@@ -55,7 +55,12 @@ class Run:
     @property
     def score_name(self) -> str:
         """The score that the run is known by."""
-        return selection_score(self.results.get("test") or {})
+        return selection_score(self.results.get("test") or {}, self.directions)
+
+    @property
+    def directions(self) -> Directions:
+        """Which way its scores are better; an older run says nothing."""
+        return self.results.get("directions") or {}
 
     def keys(self) -> set[str]:
         """What `value` knows."""

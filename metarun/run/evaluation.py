@@ -38,7 +38,7 @@ def evaluate(
     parts: list[dict[str, torch.Tensor]] = []
     try:
         with _encoded(learner, source, split, end - start) as tasks:
-            stream = tasks.episodes(split, start, batch_size)
+            stream = learner.eval_stream(tasks, split, start, batch_size)
             for first in range(start, end, batch_size):
                 stop.raise_if_made()
                 batch = next(stream)

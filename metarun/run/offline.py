@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metarun.core.scores import better, estimate, selection_score
+from metarun.core.scores import better, directions_of, estimate, selection_score
 from metarun.core.tasks import Metrics
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate
@@ -122,6 +122,7 @@ class OfflineRun:
         seconds = {"train": p.train_seconds, "val": p.val_seconds, "test": self.test_seconds}
         return {
             "val": dict(p.best),
+            "directions": directions_of(p.best, self.parts.learner.directions),
             "best_step": p.best_step,
             "saved_step": self.saved_step,
             "steps": p.step,
@@ -164,7 +165,8 @@ class OfflineRun:
     def _log_training(self) -> None:
         self._read()
         p = self.progress
-        means = {name: float(np.mean([line[name] for line in p.window])) for name in p.window[0]}
+        names = dict.fromkeys(name for line in p.window for name in line)  # a stage may have metrics of its own
+        means = {name: float(np.mean([line[name] for line in p.window if name in line])) for name in names}
         rates = {f"lr_{name}": optim.param_groups[0]["lr"] for name, optim in self.parts.optims.items()}
         p.window.clear()
         speed = {"tasks_per_second": self._speed() or 0.0, "seconds": p.train_seconds}
@@ -178,8 +180,9 @@ class OfflineRun:
         started, p = time.perf_counter(), self.progress
         scores = self._evaluate("val", self.val_tasks, StopRequest())  # never left half done: the best depends on it
         means = {name: float(values.mean()) for name, values in scores.items()}
-        score = selection_score(means)
-        if better(score, means[score], p.best.get(score)):
+        own = self.parts.learner.directions
+        score = selection_score(means, own)
+        if better(score, means[score], p.best.get(score), own):
             p.best, p.best_step = means, p.step
             self.files.save("best", {"learner": self.parts.learner.state_dict(), "step": p.step})
         p.val_seconds += time.perf_counter() - started
@@ -225,10 +228,11 @@ def _numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:
 
     Raises: Diverged if one of them is not finite.
     """
-    names = list(pending[0])
-    rows = torch.stack([torch.stack([line[name].float() for name in names]) for line in pending]).tolist()
+    every = [value.float() for line in pending for value in line.values()]
+    numbers = iter(torch.stack(every).tolist())  # read at once
+    rows = [{name: next(numbers) for name in line} for line in pending]
     for back, row in enumerate(reversed(rows)):
-        for name, value in zip(names, row, strict=True):
+        for name, value in row.items():
             if not np.isfinite(value):
                 raise Diverged(f"{name} is {value} at outer step {step - back}")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return rows

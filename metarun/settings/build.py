@@ -28,7 +28,7 @@ from metarun.run.parts import Parts
 from metarun.run.team import Group
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.check import BUILD_KEYS
-from metarun.settings.conf import shipped_source
+from metarun.settings.conf import shipped, shipped_choices, shipped_source
 
 
 def build_parts(config: DictConfig, folder: Path, group: Group | None = None) -> Parts:
@@ -79,11 +79,23 @@ def build_learner(config: DictConfig, source: TaskSource) -> Learner:
             f"{config.algo['_target_'].rpartition('.')[2]} trains on single labelled examples, and the chosen data "
             "has none; choose another algo or data"
         )
+    check_needs(config.algo["_target_"], source)
     told = ("input_shape", "n_way", "outputs", "objective", "train_classes", "prior")
     facts = {"backbone": backbone, "bn": config.bn, **{name: getattr(info, name) for name in told}}
     learner: Learner = _construct(config.algo, **facts)
     seed_everything(config.seed, "training")
     return learner
+
+
+def check_needs(algo: str, source: TaskSource) -> None:
+    """Raise ConfigError if the algorithm's class `algo` asks for streams that the source does not have."""
+    lacking = [need for need in get_object(algo).needs if not hasattr(source, need)]
+    if lacking:
+        have = [name for name in shipped_choices("data") if hasattr(get_object(shipped(name)["_target_"]), lacking[0])]
+        raise ConfigError(
+            f"{algo.rpartition('.')[2]} learns from {' and '.join(lacking)}, and {type(source).__name__} has none; "
+            + (f"data that has: {', '.join(have)}" if have else "no shipped data has: it wants a source of its own")
+        )
 
 
 def build_run(config: DictConfig, parts: Parts) -> OfflineRun:

@@ -13,11 +13,16 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (pat
 """The shipped settings: inside an installed package, beside it in a checkout."""
 
 
+def shipped_choices(group: str) -> list[str]:
+    """The choices of a group, by name."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
 def shipped(name: str, group: str = "data") -> DictConfig:
     """The settings of `GROUP=NAME` as they stand in its file. Raises: ConfigError if there is no such choice."""
     file = CONF / group / f"{name}.yaml"
     if not file.is_file():
-        known = sorted(path.stem for path in file.parent.glob("*.yaml"))
+        known = shipped_choices(group)
         raise ConfigError(f"there is no {group}={name}{nearest(name, known)}; choices are {', '.join(known)}")
     node = OmegaConf.load(file)
     assert isinstance(node, DictConfig)

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from metarun.core.tasks import Batch, Metrics, OptimFactory, Prediction, TaskSource
+from metarun.core.scores import Directions
+from metarun.core.tasks import Batch, Metrics, OptimFactory, Prediction, TaskBatch, TaskSource
 
 
 class Learner(nn.Module, ABC):
@@ -27,8 +28,16 @@ class Learner(nn.Module, ABC):
     """What the method can learn: classification, of tasks with classes, regression, of tasks that are functions, or
     gaussian process, where their prior must be known too."""
 
+    needs: ClassVar[tuple[str, ...]] = ("episodes",)
+    """The streams that it asks of a source, by the names of the source's methods: `episodes` of tasks, `examples` with
+    labels, or others. What a source lacks is told before anything runs."""
+
     splits: ClassVar[bool] = True
     """Whether processes may share a meta-batch: its loss is a mean over tasks, none of which sees the others."""
+
+    directions: ClassVar[Directions] = {}
+    """Whether `higher` or `lower` is better, of scores that are this method's own. Checkpoints, searches and comparisons
+    go by it; the directions of accuracy, return, log_likelihood, mse and loss are known."""
 
     recordable = False
     """Whether what is done in a task depends on nothing but its tensors, and on these only by their shapes; declared
@@ -50,6 +59,10 @@ class Learner(nn.Module, ABC):
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
         """What outer steps step, step + 1, ... train on: meta-batches, unless a method asks for something else."""
         return source.episodes("train", step * meta_batch_size, meta_batch_size)
+
+    def eval_stream(self, source: TaskSource, split: str, first: int, batch_size: int) -> Iterator[TaskBatch]:
+        """The tasks first, first + 1, ... of val or test that it is scored on, `batch_size` at a time."""
+        return source.episodes(split, first, batch_size)
 
     def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
         """One outer update: descend `meta_loss`."""

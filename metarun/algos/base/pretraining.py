@@ -24,6 +24,8 @@ class Pretraining(EpisodicLearner):
     backbone: nn.Module
     classifier: nn.Module
 
+    needs = ("episodes", "examples")
+
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
         assert isinstance(source, ExampleSource), "a source that has train_classes has examples"
         return source.examples("train", step * meta_batch_size, meta_batch_size)

@@ -18,12 +18,16 @@ from metarun.report.runs import find_runs
 
 def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
     """`metarun compare PATH ...`; returns the exit code. Raises: ConfigError for wrong input."""
-
     parser.description = "Compare finished runs, task by task, in one table for each set that may be compared."
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folders with runs in or under them")
     parser.add_argument("--by", metavar="KEYS", help="algo,data.k_shot ...; default: the settings that differ")
     parser.add_argument("--over", metavar="KEYS", default="seed", help="keys to average over; default: seed")
     parser.add_argument("--metric", help="a score of results.json; default: accuracy, return, log_likelihood or mse")
+    way = parser.add_mutually_exclusive_group()
+    for word in ("higher", "lower"):
+        way.add_argument(
+            f"--{word}", dest="better", action="store_const", const=word, help=f"{word} values of the metric are better"
+        )
     parser.add_argument("--baseline", metavar="KEY=VALUE,...", help="hold the others against it; default: the best")
     for form in ("csv", "markdown", "latex"):
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write the tables as {form} too")
@@ -39,7 +43,7 @@ def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], s
         where = " ".join(map(str, asked.paths))
         raise ConfigError(f"no finished run is under {where}" + (f", only {others}" if others else ""))
     by = _words(asked.by) if asked.by is not None else None
-    comparisons, notes = compare(finished, by, _words(asked.over), asked.metric, baseline)
+    comparisons, notes = compare(finished, by, _words(asked.over), asked.metric, baseline, asked.better)
     if others:
         notes.append(f"runs that have not finished are left out: {others}")
     for table in tables.on_screen(comparisons):

@@ -31,6 +31,7 @@ from metarun.run.tracking.console import ConsoleSink
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.build import build_logger, build_parts, build_run
 from metarun.settings.check import check
+from metarun.settings.saved import rename_moved
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def run_job(
     with _alone_in(folder), _logging_to(folder, screen):
         (folder / "results.json").unlink(missing_ok=True)
         try:
+            rename_moved(config)
             check(config)
         except ConfigError as error:
             log.error("%s", error)
@@ -142,17 +144,22 @@ def _execute(
                     run.restore()
                 log.info("going on from step %d", run.progress.step)
             stop.raise_if_made()
-            first = next(parts.source.episodes("train", 0, TASKS_DRAWN))
             mine = -(-run.meta_batch_size // group.size)
-            log.info("engine: %s; on %s%s", parts.learner.way(first, mine), parts.device, in_processes(group.size))
-            logger = build_logger(config, replace(info, id=run.tracking_id, best=run.progress.best))
+            first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
+            engine = parts.learner.way(first, mine) if first else parts.learner.engine
+            log.info("engine: %s; on %s%s", engine, parts.device, in_processes(group.size))
+            directions = parts.learner.directions
+            info = replace(info, id=run.tracking_id, best=run.progress.best, directions=directions)
+            logger = build_logger(config, info)
             sinks += [logger, ConsoleSink(screen, run.steps)]
             results["wandb_id"] = run.tracking_id = logger.id
             notes += logger.notes
-            show_tasks(first, parts, sinks)
+            if first:
+                show_tasks(first, parts, sinks)
             group.connect()
             results |= run.execute(sinks, stop)
-            show_predictions(parts, sinks)
+            if first:
+                show_predictions(parts, sinks)
         results["status"], code = "finished", 0
     except KeyboardInterrupt as interrupted:
         code = getattr(interrupted, "exit_code", 130)

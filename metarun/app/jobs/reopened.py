@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from metarun.algos.base.learner import Learner
 from metarun.app.jobs.retest_settings import saved_settings, settings_for
 from metarun.core.errors import ConfigError, wrong_input
-from metarun.core.scores import estimate
+from metarun.core.scores import directions_of, estimate
 from metarun.core.tasks import TaskSource
 from metarun.data.resize import Fitted, members
 from metarun.ops import norm
@@ -118,6 +118,7 @@ class Trained:
             "bn": config.bn,
             "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
             "test": {score: estimate(values).as_json() for score, values in scores.items()},
+            "directions": directions_of(scores, learner.directions),
             "split_sha256": info.split_sha256,
             "episode_sha256": source.fingerprint("test", n_tasks),
             "source": info.facts,

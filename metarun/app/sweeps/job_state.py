@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from metarun.core.scores import selection_score
+from metarun.core.scores import Directions, selection_score
 from metarun.core.words import alone
 from metarun.run.results import read_results
 
@@ -48,15 +48,16 @@ def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
         if old and state == "finished":
             state = "skipped"
         means = {name: found["mean"] for name, found in (results.get("test") or {}).items()}
-        return Job(folder, overrides, state, results.get("steps", 0), steps, _score(means), None, results["error"])
+        score = _score(means, results.get("directions") or {})
+        return Job(folder, overrides, state, results.get("steps", 0), steps, score, None, results["error"])
     train, val = _last(folder / "metrics.jsonl")
     step = int(train.get("step", 0))
     left = (steps - step) * train["seconds"] / step if step else None
-    return Job(folder, overrides, "running", step, steps, _score(val or train), left, None)
+    return Job(folder, overrides, "running", step, steps, _score(val or train, {}), left, None)
 
 
-def _score(scores: Mapping[str, Any]) -> str:
-    name = selection_score(scores)
+def _score(scores: Mapping[str, Any], directions: Directions) -> str:
+    name = selection_score(scores, directions)
     return alone(name, scores[name]) if name in scores else ""
 
 

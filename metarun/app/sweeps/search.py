@@ -54,8 +54,9 @@ def objective() -> float | None:
     results = read_results(Path(hydra.runtime.output_dir)) or {"status": "failed"}
     if results["status"] != "finished":
         return None
-    score = selection_score(list(results["val"]))
-    right = "maximize" if sign(score) > 0 else "minimize"
+    own = results.get("directions") or {}
+    score = selection_score(results["val"], own)
+    right = "maximize" if sign(score, own) > 0 else "minimize"
     if "direction" in hydra.sweeper and not str(hydra.sweeper.direction).endswith(right):
         raise Refused(
             f"runs on {results['data']} are chosen by their {score}: set hydra.sweeper.direction={right}, "
@@ -197,6 +198,7 @@ def ready(study: optuna.Study, sweeper: DictConfig) -> None:
 def _shown(job: Job) -> Job:
     """The job with short numbers, and as its score that of the validation its checkpoint was chosen by."""
     overrides = re.sub(r"=(\d*\.\d{5,}\S*)", lambda found: f"={float(found[1]):.4g}", job.overrides)
-    best = (read_results(job.folder) or {}).get("val") or {}
-    score = selection_score(best)
+    results = read_results(job.folder) or {}
+    best = results.get("val") or {}
+    score = selection_score(best, results.get("directions") or {})
     return replace(job, overrides=overrides, score=alone(score, best[score]) if score in best else job.score)

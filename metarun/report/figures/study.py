@@ -34,7 +34,7 @@ def summary(
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    score = selection_score(list(results["val"]))
+    score = selection_score(results["val"], results.get("directions") or {})
     test = results["test"][score]
     ended = [trial for trial in study.trials if trial.state.is_finished()]
     failed = len(ended) - len(_complete(study))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from metarun.core.scores import Directions
+
 
 @dataclass(frozen=True)
 class RunInfo:
@@ -21,6 +23,7 @@ class RunInfo:
         folder: the run's folder.
         id: under which the sink knows it already, None for a new one.
         best: the scores of its best validation so far, where it goes on.
+        directions: which way scores of the method's own are better.
     """
 
     name: str
@@ -31,6 +34,7 @@ class RunInfo:
     folder: Path
     id: str | None = None
     best: Mapping[str, float] = field(default_factory=dict)
+    directions: Directions = field(default_factory=dict)
 
 
 class Sink(Protocol):

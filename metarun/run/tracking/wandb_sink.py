@@ -80,7 +80,7 @@ class WandbSink:
             settings.init_timeout = OFFLINE_TIMEOUT
             self.run = wandb.init(mode="offline", settings=settings, **options)
         self.id = self.run.id
-        self.best = dict(info.best)
+        self.best, self.directions = dict(info.best), info.directions
         self.run.define_metric("step", hidden=True)
         for split in ("train", "val", "test"):
             self.run.define_metric(f"{split}/*", step_metric="step")
@@ -93,8 +93,8 @@ class WandbSink:
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         shown = {f"{split}/{name}": value for name, value in metrics.items()}
         if split == "val":  # what a W&B sweep is by, at every validation for it to end a trial early
-            score = selection_score(list(metrics))
-            if better(score, metrics[score], self.best.get(score)):
+            score = selection_score(metrics, self.directions)
+            if better(score, metrics[score], self.best.get(score), self.directions):
                 self.best[score] = metrics[score]
             shown[f"val/best_{score}"] = self.best[score]
         self.run.log({"step": step, **shown})
