@@ -26,7 +26,7 @@ _HOMES = {
     "with_support": "metarun.algos.base.network",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -62,8 +62,7 @@ def import_all() -> None:
 
     torch.set_num_threads(1)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    import metarun.app.commands.parser
-
+    import metarun.app.commands.subcommands
     import metarun.app.jobs.job
     import metarun.app.sweeps.search
     import metarun.app.sweeps.table  # noqa: F401

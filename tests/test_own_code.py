@@ -41,7 +41,7 @@ class OfOneKnownScore(OfOneScore):
 class WithSettings(Near):
     """Has settings of the names that others have, with other values."""
 
-    def __init__(self, backbone: nn.Module, loss: str, features: int, layers: int, engine: str, task_chunk: int) -> None:
+    def __init__(self, backbone, loss: str, features: int, layers: int, engine: str, task_chunk: int) -> None:
         super().__init__(backbone, engine, task_chunk)
         self.said = (loss, features, layers)
 
@@ -85,7 +85,8 @@ class Reversed(Glyphs):
 
     def episodes(self, split, first, batch_size):
         for batch in super().episodes(split, first, batch_size):
-            yield batch._replace(support=batch.support._replace(x=-batch.support.x), query=batch.query._replace(x=-batch.query.x))
+            support, query = (side._replace(x=-side.x) for side in (batch.support, batch.query))
+            yield batch._replace(support=support, query=query)
 
 
 class Flat(nn.Module):

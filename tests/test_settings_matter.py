@@ -35,6 +35,7 @@ from metarun.run.parts import Parts
 from metarun.settings.build import build_parts, build_run, build_source
 from metarun.settings.check import check
 from metarun.settings.conf import CONF
+from metarun.settings.ranges import annotations_of, choices_of
 from metarun.settings.schema import CHOICES
 
 Numbers = dict[str, Any]
@@ -192,12 +193,22 @@ def found(table: Mapping[Any, Any], choice: str, key: str) -> Any:
     return next((table[name] for name in ((choice, key), key, (choice, whole), whole) if name in table), None)
 
 
+def choices_for(config: DictConfig, key: str) -> tuple[Any, ...] | None:
+    """The values that the setting's constructor, or the schema, names one by one."""
+    group, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, group) if group else None
+    if key in CHOICES or not (OmegaConf.is_config(node) and "_target_" in node):
+        return CHOICES.get(key)
+    annotation = annotations_of(node["_target_"]).get(name)
+    return None if annotation is bool else choices_of(annotation)
+
+
 def other_values(choice: str, key: str, config: DictConfig) -> list[Any]:
     """Legal values of a setting other than that in `config`."""
     value, whole = (OmegaConf.select(config, name) for name in (key, key.partition("[")[0]))
-    special = found(VALUES, choice, key)
-    if special is not None or key in CHOICES:
-        return [other for other in (CHOICES[key] if special is None else special) if other != value]
+    special, choices = found(VALUES, choice, key), choices_for(config, key)
+    if special is not None or choices:
+        return [other for other in (special if special is not None else choices or ()) if other != value]
     if isinstance(value, bool):
         return [not value]
     assert isinstance(value, int | float), f"{key} of {choice}: say in VALUES what it may be, but for {value}"
@@ -413,7 +424,7 @@ def every_setting_matters(full: Callable[..., DictConfig], cache: Path, files: P
             for other in other_values(choice, key, config):
                 value = other.format(files=files) if isinstance(other, str) else other
                 changed = outcome(seen_in, {**beside, key: value})
-                refused = (ConfigError,) if key in CHOICES else ()  # learn2learn has not every method
+                refused = (ConfigError,) if choices_for(config, key) else ()  # learn2learn has not every method
                 with contextlib.suppress(*refused):
                     problems += [f"{key}={other} {what}" for what in broken_rules(key, reason, base, changed)]
                     if not reason:  # auto is one of the others

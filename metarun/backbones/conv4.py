@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.ops.convolution import Conv2d
 from metarun.ops.first_block import first_block, in_pieces
 from metarun.ops.norm import batch_norm
@@ -31,10 +34,10 @@ class Conv4(nn.Module):
         self,
         input_shape: tuple[int, ...],
         bn: str,
-        hidden: int = 64,
-        downsample: str = "pool",
-        layers: int = 4,
-        halvings: int | None = None,
+        hidden: PositiveInt = 64,
+        downsample: Literal["pool", "stride"] = "pool",
+        layers: PositiveInt = 4,
+        halvings: NonNegativeInt | None = None,
     ) -> None:
         super().__init__()
         if downsample not in ("pool", "stride"):

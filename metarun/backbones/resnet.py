@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
 from metarun.backbones.maps import MapNetwork, Residual, image_shape, normalised
+from metarun.core.ranges import PositiveInt
 
 LARGE = 128
 """Pixels of the shorter side from which `stem=auto` is `large`."""
@@ -34,8 +36,8 @@ class ResNet(MapNetwork):
         input_shape: tuple[int, ...],
         bn: str,
         widths: Sequence[int] = (64, 128, 256, 512),
-        blocks: int = 1,
-        stem: str = "auto",
+        blocks: PositiveInt = 1,
+        stem: Literal["auto", "small", "large"] = "auto",
         pool: bool = True,
     ) -> None:
         channels, height, width = image_shape("ResNet", input_shape)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from metarun.backbones.maps import MapNetwork, Residual, image_shape, normalised
+from metarun.core.ranges import NonNegativeFloat, PositiveInt
 from metarun.ops.noise import DropBlock, Noise
 
 SLOPE = 0.1
@@ -37,8 +38,8 @@ class ResNet12(MapNetwork):
         input_shape: tuple[int, ...],
         bn: str,
         widths: Sequence[int] = (64, 160, 320, 640),
-        drop_rate: float = 0.1,
-        block_size: int | None = None,
+        drop_rate: NonNegativeFloat = 0.1,
+        block_size: PositiveInt | None = None,
         pool: bool = True,
     ) -> None:
         inputs, height, width = image_shape("ResNet-12", input_shape)

@@ -14,6 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
 from metarun.backbones.maps import image_shape
 from metarun.backbones.pretrained import classifier, one_line
+from metarun.core.ranges import PositiveInt
 from metarun.ops.context import in_inner_loop, transformed
 from metarun.ops.layer_norm import LayerNorm, LayerNorm2d
 from metarun.ops.noise import DropPath, Noise
@@ -55,7 +56,7 @@ class Torchvision(nn.Module):
         name: str = "resnet18",
         weights: str | None = None,
         frozen: bool = False,
-        image_size: int | None = None,
+        image_size: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         _, height, width = image_shape(name, input_shape)

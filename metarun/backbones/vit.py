@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from metarun.backbones.maps import image_shape
+from metarun.core.ranges import PositiveInt
 from metarun.ops.convolution import Conv2d
 from metarun.ops.layer_norm import LayerNorm
 
@@ -32,10 +33,10 @@ class ViT(nn.Module):
     def __init__(
         self,
         input_shape: tuple[int, ...],
-        hidden: int = 192,
-        layers: int = 6,
-        heads: int = 4,
-        patch_size: int | None = None,
+        hidden: PositiveInt = 192,
+        layers: PositiveInt = 6,
+        heads: PositiveInt = 4,
+        patch_size: PositiveInt | None = None,
         mlp_ratio: int = 4,
         pool: bool = True,
     ) -> None:

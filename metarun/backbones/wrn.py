@@ -3,6 +3,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from metarun.backbones.maps import MapNetwork, convolution, image_shape
+from metarun.core.ranges import NonNegativeFloat, PositiveInt
 from metarun.ops.noise import Noise, check_rate
 from metarun.ops.norm import batch_norm
 
@@ -27,9 +28,9 @@ class WideResNet(MapNetwork):
         self,
         input_shape: tuple[int, ...],
         bn: str,
-        depth: int = 28,
-        width: int = 10,
-        drop_rate: float = 0.0,
+        depth: PositiveInt = 28,
+        width: PositiveInt = 10,
+        drop_rate: NonNegativeFloat = 0.0,
         pool: bool = True,
     ) -> None:
         channels, height, wide = image_shape("WRN", input_shape)

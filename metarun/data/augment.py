@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from metarun.core.episodes import Bits
 from metarun.data import randaugment
 from metarun.data.device import on_device
 
-WORDS = {"none": 0, "standard": 6, "randaugment": 3 + randaugment.WORDS}
+Augment = Literal["none", "standard", "randaugment"]
+WORDS: dict[str, int] = {"none": 0, "standard": 6, "randaugment": 3 + randaugment.WORDS}
 """Random words that one image takes under each kind of augmentation."""
 
 JITTER = 0.4

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
+from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
-from metarun.data.augment import Look
-from metarun.data.files.decode import Scale, decoded
+from metarun.data.augment import Augment, Look
+from metarun.data.files.decode import Fit, Interpolation, Scale, decoded
 from metarun.data.files.download import archive, once
 from metarun.data.files.find import ImageFile, image_files, places, stamp
 from metarun.data.files.splits import read_split
-from metarun.data.images import ImageTasks
+from metarun.data.images import ImageTasks, Rotation
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 MD5 = "97eceeb196236b17998738112f37df78"
@@ -43,13 +44,13 @@ class CUB(ImageTasks):
         device: torch.device,
         root: str,
         cache: str,
-        image_size: int,
-        interpolation: str,
-        fit: str,
+        image_size: PositiveInt,
+        interpolation: Interpolation,
+        fit: Fit,
         mean: Sequence[float],
         std: Sequence[float],
-        augment: str,
-        rotation: str,
+        augment: Augment,
+        rotation: Rotation,
         trainval: bool,
     ) -> None:
         split, scale = read_split("cub"), Scale(image_size, interpolation, fit=fit)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
+from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
-from metarun.data.augment import Look
+from metarun.data.augment import Augment, Look
 from metarun.data.cifar100 import cifar100, found
-from metarun.data.files.decode import Scale
+from metarun.data.files.decode import Interpolation, Scale
 from metarun.data.files.splits import read_split
-from metarun.data.images import ImageTasks
+from metarun.data.images import ImageTasks, Rotation
 
 
 class FC100(ImageTasks):
@@ -39,12 +40,12 @@ class FC100(ImageTasks):
         device: torch.device,
         root: str,
         cache: str,
-        image_size: int,
-        interpolation: str,
+        image_size: PositiveInt,
+        interpolation: Interpolation,
         mean: Sequence[float],
         std: Sequence[float],
-        augment: str,
-        rotation: str,
+        augment: Augment,
+        rotation: Rotation,
         trainval: bool,
     ) -> None:
         data = cifar100(Path(root), Path(cache), Scale(image_size, interpolation))

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
+from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
-from metarun.data.augment import Look
+from metarun.data.augment import Augment, Look
 from metarun.data.files.checked import checked
-from metarun.data.files.decode import Scale, decoded
+from metarun.data.files.decode import Fit, Interpolation, Scale, decoded
 from metarun.data.files.find import SUFFIXES, ImageFile, image_files, stamp
 from metarun.data.files.splits import draw_split, read_split_file, write_split_file
-from metarun.data.images import SPLITS, ImageTasks
+from metarun.data.images import SPLITS, ImageTasks, Rotation
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -53,15 +54,15 @@ class Folder(ImageTasks):
         split: str | None,
         fractions: Sequence[float],
         split_seed: int,
-        least: int,
-        image_size: int,
+        least: PositiveInt,
+        image_size: PositiveInt,
         channels: int,
-        fit: str,
-        interpolation: str,
+        fit: Fit,
+        interpolation: Interpolation,
         mean: Sequence[float],
         std: Sequence[float],
-        augment: str,
-        rotation: str,
+        augment: Augment,
+        rotation: Rotation,
         trainval: bool,
     ) -> None:
         if path is None:

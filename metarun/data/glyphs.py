@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.cache import cached
-from metarun.data.images import ImageClasses, ImageTasks
+from metarun.data.images import ImageClasses, ImageTasks, Rotation
 
 SIZE = 28
 STROKES = 4
@@ -46,7 +46,7 @@ class Glyphs(ImageTasks):
         characters: int,
         drawings: int,
         glyph_seed: int,
-        rotation: str,
+        rotation: Rotation,
     ) -> None:
         key = f"{VERSION}/{alphabets}/{characters}/{drawings}/{glyph_seed}"
         data = cached(

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import get_args
 
 import numpy as np
 import torch
 
 from metarun.core.episodes import Floats
+from metarun.core.ranges import NonNegativeFloat
 from metarun.core.tasks import EpisodePlan
 from metarun.data.functions import FunctionTasks, between, interval, normal
-from metarun.ops.gaussian_process import KERNELS, Prior
+from metarun.ops.gaussian_process import Kernel, Prior
 
 
 class GaussianProcess(FunctionTasks):
@@ -32,15 +34,15 @@ class GaussianProcess(FunctionTasks):
         self,
         plan: EpisodePlan,
         device: torch.device,
-        kernel: str,
+        kernel: Kernel,
         length_scale: Sequence[float],
         scale: Sequence[float],
         period: Sequence[float],
-        noise: float,
+        noise: NonNegativeFloat,
         x: Sequence[float],
     ) -> None:
-        if kernel not in KERNELS:
-            raise ValueError(f"data.kernel={kernel} is not one of {', '.join(KERNELS)}")
+        if kernel not in get_args(Kernel):
+            raise ValueError(f"data.kernel={kernel} is not one of {', '.join(get_args(Kernel))}")
         ranges = {"length_scale": length_scale, "scale": scale, "period": period}
         low_high = {name: interval(name, ends) for name, ends in ranges.items()}
         for name, (low, _) in low_high.items():

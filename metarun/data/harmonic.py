@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from metarun.core.episodes import Floats
+from metarun.core.ranges import NonNegativeFloat
 from metarun.core.tasks import EpisodePlan
 from metarun.data.functions import FunctionTasks, between, interval, normal
 
@@ -33,7 +34,7 @@ class Harmonic(FunctionTasks):
         device: torch.device,
         frequency: Sequence[float],
         centre: Sequence[float],
-        noise: float,
+        noise: NonNegativeFloat,
     ) -> None:
         self.frequency, self.centre, self.noise = interval("frequency", frequency), interval("centre", centre), noise
         super().__init__(plan, device, {"frequency": self.frequency, "centre": self.centre, "noise": noise})

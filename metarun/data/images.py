@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from metarun.data.embedded import Embedded
 from metarun.data.files.checked import checked
 
 SPLITS = ("train", "val", "test")
-ROTATIONS = ("none", "class", "train", "random")
+Rotation = Literal["none", "class", "train", "random"]
 PLAIN = Look()
 
 
@@ -68,8 +69,8 @@ class ImageTasks:
         trainval: bool = False,
         group_of: Callable[[str], str] | None = None,
     ) -> None:
-        if rotation not in ROTATIONS:
-            raise ValueError(f"data.rotation={rotation} is not one of {', '.join(ROTATIONS)}")
+        if rotation not in get_args(Rotation):
+            raise ValueError(f"data.rotation={rotation} is not one of {', '.join(get_args(Rotation))}")
         if rotation != "none" and data.pixels.shape[-1] != data.pixels.shape[-2]:
             raise ValueError(f"data.rotation={rotation} needs square images, not {tuple(data.pixels.shape[-2:])}")
         if len(look.mean) not in (1, data.pixels.shape[1]):

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
+from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
-from metarun.data.augment import Look
-from metarun.data.files.decode import Scale
+from metarun.data.augment import Augment, Look
+from metarun.data.files.decode import Fit, Interpolation, Scale
 from metarun.data.files.splits import read_split
 from metarun.data.imagenet import files_of, imagenet
-from metarun.data.images import ImageTasks
+from metarun.data.images import ImageTasks, Rotation
 
 
 class MiniImageNet(ImageTasks):
@@ -39,13 +40,13 @@ class MiniImageNet(ImageTasks):
         device: torch.device,
         root: str,
         cache: str,
-        image_size: int,
-        interpolation: str,
-        fit: str,
+        image_size: PositiveInt,
+        interpolation: Interpolation,
+        fit: Fit,
         mean: Sequence[float],
         std: Sequence[float],
-        augment: str,
-        rotation: str,
+        augment: Augment,
+        rotation: Rotation,
         trainval: bool,
     ) -> None:
         split, scale = read_split("mini_imagenet"), Scale(image_size, interpolation, fit=fit)

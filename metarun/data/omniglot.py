@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
+from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Look
-from metarun.data.files.decode import Scale, decoded
+from metarun.data.files.decode import Interpolation, Scale, decoded
 from metarun.data.files.download import once
 from metarun.data.files.find import ImageFile, image_files, stamp
 from metarun.data.files.splits import read_split
-from metarun.data.images import ImageTasks
+from metarun.data.images import ImageTasks, Rotation
 
 PARTS = ("images_background", "images_evaluation")
 
@@ -47,10 +48,10 @@ class Omniglot(ImageTasks):
         cache: str,
         split: str,
         within_alphabet: bool,
-        rotation: str,
-        image_size: int,
+        rotation: Rotation,
+        image_size: PositiveInt,
         channels: int,
-        interpolation: str,
+        interpolation: Interpolation,
         invert: bool,
         mean: Sequence[float],
         std: Sequence[float],

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 import torchvision.datasets
 
+from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Look
-from metarun.data.files.decode import Scale, bitmap, decoded
+from metarun.data.files.decode import Interpolation, Scale, bitmap, decoded
 from metarun.data.files.download import once
 from metarun.data.files.find import ImageFile
 from metarun.data.images import ImageTasks
@@ -47,9 +48,9 @@ class Torchvision(ImageTasks):
         root: str,
         cache: str,
         transpose: bool,
-        image_size: int,
+        image_size: PositiveInt,
         channels: int,
-        interpolation: str,
+        interpolation: Interpolation,
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarun.core import objectives
+from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo
 from metarun.data.device import on_device
 from metarun.data.images import SPLITS
@@ -48,7 +49,7 @@ class Union:
         plan: EpisodePlan,
         open_source: Callable[[str], Any],
         sources: Sequence[str],
-        image_size: int,
+        image_size: PositiveInt,
         channels: int,
     ) -> None:
         if not sources or len(set(sources)) < len(sources):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-KERNELS = ("rbf", "matern12", "matern32", "matern52", "periodic")
+Kernel = Literal["rbf", "matern12", "matern32", "matern52", "periodic"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Prior:
     """Functions of mean zero, whose observations have noise; hyper-parameters are uniform in ranges, task by task.
 
     Args:
-        kernel: one of KERNELS.
+        kernel: one of Kernel.
         length_scale: least and greatest, in units of x, > 0; in periods for `periodic`.
         scale: least and greatest standard deviation of the function's values, > 0.
         period: least and greatest, in units of x, > 0; of `periodic` alone.

@@ -7,8 +7,12 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
+from metarun.core.ranges import PositiveInt
 
-def cosine_restarts(optimizer: Optimizer, steps: int, cycles: int, eta_min: float) -> CosineAnnealingWarmRestarts:
+
+def cosine_restarts(
+    optimizer: Optimizer, steps: int, cycles: PositiveInt, eta_min: float
+) -> CosineAnnealingWarmRestarts:
     """So many equal half cosines, each from the learning rate to `eta_min`, over the run's `steps`.
 
     Reference: Loshchilov, Hutter. SGDR. ICLR 2017. arXiv:1608.03983, equation 5.

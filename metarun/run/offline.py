@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 
+from metarun.core.ranges import PositiveInt
 from metarun.core.scores import better, directions_of, estimate, selection_score
 from metarun.core.tasks import Metrics
 from metarun.run import checkpoint
@@ -58,14 +60,14 @@ class OfflineRun:
     def __init__(
         self,
         parts: Parts,
-        steps: int,
-        meta_batch_size: int,
-        val_every: int | None,
-        val_tasks: int,
-        test_tasks: int,
-        eval_batch_size: int,
-        checkpoint_every: int,
-        log_every: int,
+        steps: PositiveInt,
+        meta_batch_size: PositiveInt,
+        val_every: PositiveInt | None,
+        val_tasks: Annotated[int, Ge(2)],
+        test_tasks: Annotated[int, Ge(2)],
+        eval_batch_size: PositiveInt,
+        checkpoint_every: PositiveInt,
+        log_every: PositiveInt,
     ) -> None:
         self.parts = parts
         self.steps, self.meta_batch_size = steps, meta_batch_size

@@ -10,6 +10,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.errors import ConfigError, nearest
+from metarun.settings.ranges import annotations_of, problem
 from metarun.settings.schema import CHOICES, GROUPS, RANGES, Config
 
 # Keys of a group that build.py reads itself, and facts that it hands to whichever constructor asks for them.
@@ -43,7 +44,8 @@ def refuse(config: DictConfig) -> None:
     """Raise ConfigError with all problems of `config`, one a line."""
     problems = [f"there is no setting {key}{nearest(key, _root())}" for key in map(str, config) if key not in _root()]
     for group in (*GROUPS, "optim.schedule"):
-        problems += _unknown(group, OmegaConf.select(config, group))
+        node = OmegaConf.select(config, group)
+        problems += _unknown(group, node) + _out_of_range(group, node)
     for key, number in RANGES.items():
         if _has(config, key):
             problems += [number.problem(key, OmegaConf.select(config, key)) or ""]
@@ -117,6 +119,23 @@ def _unknown(group: str, node: DictConfig) -> list[str]:
         for key in map(str, node)
         if not key.startswith("_") and key not in known
     ]
+
+
+def _out_of_range(group: str, node: DictConfig) -> list[str]:
+    """Values that the annotations of the group's constructor do not allow."""
+    if "_target_" not in node:
+        return []
+    annotations = annotations_of(node["_target_"])
+    return [
+        found
+        for key in map(str, node)
+        if key in annotations and not OmegaConf.is_missing(node, key)
+        if (found := problem(f"{group}.{key}", _plain(node[key]), annotations[key]))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _parameters(target: str) -> set[str]:

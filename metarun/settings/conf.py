@@ -27,6 +27,7 @@ def shipped(name: str, group: str = "data") -> DictConfig:
     node = OmegaConf.load(file)
     assert isinstance(node, DictConfig)
     settings: DictConfig = node.get(group, node)  # under the group's name where the file sets more than it
+    settings.pop("defaults", None)  # of which choices are made, not settings
     return settings
 
 

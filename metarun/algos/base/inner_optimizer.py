@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from metarun.ops.functional import Params, dot
 
-RULES = ("sgd", "momentum", "adam")
+Rule = Literal["sgd", "momentum", "adam"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class InnerOptimizer:
     beta2: float = 0.999
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(f"algo.inner_optimizer={self.rule} is not one of {', '.join(RULES)}")
+        if self.rule not in get_args(Rule):
+            raise ValueError(f"algo.inner_optimizer={self.rule} is not one of {', '.join(get_args(Rule))}")
 
     @property
     def plain(self) -> bool:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib.util
 import sys
 from types import ModuleType
+from typing import Literal, get_args
 
-ENGINES = ("auto", "vectorized", "learn2learn")
+Engine = Literal["auto", "vectorized", "learn2learn"]
 
 
 def choose_engine(engine: str) -> str:
-    """The engine to run for a choice of `ENGINES`: `auto` is `vectorized`, at least as fast wherever measured.
+    """The engine to run for an `Engine`: `auto` is `vectorized`, at least as fast wherever measured.
 
     Raises: ValueError if learn2learn is asked for and not installed, or the choice is unknown.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"algo.engine={engine} is not one of {', '.join(ENGINES)}")
+    if engine not in get_args(Engine):
+        raise ValueError(f"algo.engine={engine} is not one of {', '.join(get_args(Engine))}")
     if engine == "learn2learn" and importlib.util.find_spec("learn2learn") is None:
         raise ValueError(
             "algo.engine=learn2learn needs learn2learn, which is not installed; `uv sync` installs it, "

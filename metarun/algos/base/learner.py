@@ -36,8 +36,8 @@ class Learner(nn.Module, ABC):
     """Whether processes may share a meta-batch: its loss is a mean over tasks, none of which sees the others."""
 
     directions: ClassVar[Directions] = {}
-    """Whether `higher` or `lower` is better, of scores that are this method's own. Checkpoints, searches and comparisons
-    go by it; the directions of accuracy, return, log_likelihood, mse and loss are known."""
+    """Whether `higher` or `lower` is better, of scores that are this method's own; of accuracy, return, log_likelihood,
+    mse and loss it is known. Checkpoints, searches and comparisons go by it."""
 
     recordable = False
     """Whether what is done in a task depends on nothing but its tensors, and on these only by their shapes; declared
@@ -94,7 +94,7 @@ class Learner(nn.Module, ABC):
         """The outer objective for what `train_stream` yields, averaged over it, and detached scalars to report."""
 
     @abstractmethod
-    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+    def evaluate(self, batch: Any) -> dict[str, Tensor]:
         """One number per task [B] of each score, `loss` among them; changes nothing."""
 
     def input_encoder(self) -> Callable[[Tensor], Tensor] | None:

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.inner_optimizer import Rule
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.network import Network
 from metarun.algos.gradient.maml import MAML
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Objective
 from metarun.ops.functional import Params
 
@@ -40,18 +43,18 @@ class CAVIA(MAML):
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: float,
-        inner_steps: int,
-        test_inner_steps: int,
-        report_steps: Sequence[int],
-        n_context: int,
-        layer: int,
+        inner_lr: PositiveFloat,
+        inner_steps: PositiveInt,
+        test_inner_steps: NonNegativeInt,
+        report_steps: Sequence[NonNegativeInt],
+        n_context: NonNegativeInt,
+        layer: PositiveInt,
         film_scale: bool,
         first_order: bool,
-        engine: str,
-        task_chunk: int,
-        inner_optimizer: str = "sgd",
-        inner_clip_norm: float | None = None,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+        inner_optimizer: Rule = "sgd",
+        inner_clip_norm: PositiveFloat | None = None,
     ) -> None:
         self.context = (n_context, layer, film_scale)
         steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)

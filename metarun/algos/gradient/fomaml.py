@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from metarun.algos.base.inner_optimizer import Rule
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.gradient.maml import MAML
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Objective
 
 
@@ -23,14 +26,14 @@ class FOMAML(MAML):
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: float,
-        inner_steps: int,
-        test_inner_steps: int,
-        report_steps: Sequence[int],
-        engine: str,
-        task_chunk: int,
-        inner_optimizer: str = "sgd",
-        inner_clip_norm: float | None = None,
+        inner_lr: PositiveFloat,
+        inner_steps: PositiveInt,
+        test_inner_steps: NonNegativeInt,
+        report_steps: Sequence[NonNegativeInt],
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+        inner_optimizer: Rule = "sgd",
+        inner_clip_norm: PositiveFloat | None = None,
     ) -> None:
         steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
         super().__init__(backbone, outputs, objective, inner_lr, *steps, True, engine, task_chunk, *inner)

@@ -7,9 +7,12 @@ from torch import Tensor, nn
 
 from metarun.algos.base.curvature import CURVATURES
 from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.inner_optimizer import Rule
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.own_gradient import PulledLearner, pull
 from metarun.algos.base.proximal import check_rate, proximal
 from metarun.algos.gradient.maml import MAML, Adapted
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params, call, dot, gradient, within
 
@@ -46,16 +49,16 @@ class IMAML(PulledLearner, MAML):
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: float,
-        inner_steps: int,
-        test_inner_steps: int,
-        report_steps: Sequence[int],
-        lam: float,
-        cg_steps: int,
-        engine: str,
-        task_chunk: int,
-        inner_optimizer: str = "sgd",
-        inner_clip_norm: float | None = None,
+        inner_lr: PositiveFloat,
+        inner_steps: PositiveInt,
+        test_inner_steps: NonNegativeInt,
+        report_steps: Sequence[NonNegativeInt],
+        lam: PositiveFloat,
+        cg_steps: PositiveInt,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+        inner_optimizer: Rule = "sgd",
+        inner_clip_norm: PositiveFloat | None = None,
         curvature: str = "hessian",
         cg_damping: float = 0.0,
     ) -> None:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from metarun.algos.base.episodic import EpisodicLearner
-from metarun.algos.base.inner_optimizer import InnerOptimizer
-from metarun.algos.base.learn2learn import learn2learn
+from metarun.algos.base.inner_optimizer import InnerOptimizer, Rule
+from metarun.algos.base.learn2learn import Engine, learn2learn
 from metarun.algos.base.network import Network, with_support
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params, call, gradient, within
 
@@ -55,15 +56,15 @@ class MAML(EpisodicLearner):
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: float,
-        inner_steps: int,
-        test_inner_steps: int,
-        report_steps: Sequence[int],
+        inner_lr: PositiveFloat,
+        inner_steps: PositiveInt,
+        test_inner_steps: NonNegativeInt,
+        report_steps: Sequence[NonNegativeInt],
         first_order: bool,
-        engine: str,
-        task_chunk: int,
-        inner_optimizer: str = "sgd",
-        inner_clip_norm: float | None = None,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+        inner_optimizer: Rule = "sgd",
+        inner_clip_norm: PositiveFloat | None = None,
     ) -> None:
         super().__init__(engine, task_chunk, objective)
         if report_steps and self.engine == "learn2learn":

@@ -8,7 +8,10 @@ from torch.optim import Optimizer
 
 from metarun.algos.base.count import Count
 from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.inner_optimizer import Rule
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.gradient.maml import MAML, Adapted
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Objective
 from metarun.ops.functional import Params, flat, gradient
 from metarun.ops.norm import BatchNorm
@@ -41,19 +44,19 @@ class MAMLPlusPlus(MAML):
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: float,
-        inner_steps: int,
-        test_inner_steps: int,
-        report_steps: Sequence[int],
+        inner_lr: PositiveFloat,
+        inner_steps: PositiveInt,
+        test_inner_steps: NonNegativeInt,
+        report_steps: Sequence[NonNegativeInt],
         learn_rates: bool,
-        multi_step: int,
-        first_order_steps: int,
+        multi_step: NonNegativeInt,
+        first_order_steps: NonNegativeInt,
         per_step_norm: bool,
         first_order: bool,
-        engine: str,
-        task_chunk: int,
-        inner_optimizer: str = "sgd",
-        inner_clip_norm: float | None = None,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+        inner_optimizer: Rule = "sgd",
+        inner_clip_norm: PositiveFloat | None = None,
     ) -> None:
         steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
         super().__init__(backbone, outputs, objective, inner_lr, *steps, first_order, engine, task_chunk, *inner)

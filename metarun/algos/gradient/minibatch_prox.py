@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from metarun.algos.base.inner_optimizer import Rule
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.proximal import check_rate, proximal
 from metarun.algos.gradient.maml import Adapted
 from metarun.algos.gradient.reptile import Reptile
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params
 
@@ -30,17 +33,17 @@ class MinibatchProx(Reptile):
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: float,
-        inner_steps: int,
-        test_inner_steps: int,
-        inner_batch_size: int,
-        test_inner_batch_size: int,
+        inner_lr: PositiveFloat,
+        inner_steps: PositiveInt,
+        test_inner_steps: NonNegativeInt,
+        inner_batch_size: PositiveInt,
+        test_inner_batch_size: PositiveInt,
         inner_beta2: float,
-        lam: float,
-        engine: str,
-        task_chunk: int,
-        inner_optimizer: str = "sgd",
-        inner_clip_norm: float | None = None,
+        lam: PositiveFloat,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+        inner_optimizer: Rule = "sgd",
+        inner_clip_norm: PositiveFloat | None = None,
     ) -> None:
         steps, sizes = (inner_steps, test_inner_steps), (inner_batch_size, test_inner_batch_size)
         inner = (inner_optimizer, inner_clip_norm)

@@ -6,10 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from metarun.algos.base.inner_optimizer import InnerOptimizer
+from metarun.algos.base.inner_optimizer import InnerOptimizer, Rule
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.network import Network, with_support
 from metarun.algos.base.own_gradient import PulledLearner, pull
 from metarun.algos.gradient.maml import Adapted
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params, call, gradient, within
 
@@ -46,16 +48,16 @@ class Reptile(PulledLearner):
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: float,
-        inner_steps: int,
-        test_inner_steps: int,
-        inner_batch_size: int,
-        test_inner_batch_size: int,
+        inner_lr: PositiveFloat,
+        inner_steps: PositiveInt,
+        test_inner_steps: NonNegativeInt,
+        inner_batch_size: PositiveInt,
+        test_inner_batch_size: PositiveInt,
         inner_beta2: float,
-        engine: str,
-        task_chunk: int,
-        inner_optimizer: str = "adam",
-        inner_clip_norm: float | None = None,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+        inner_optimizer: Rule = "adam",
+        inner_clip_norm: PositiveFloat | None = None,
     ) -> None:
         super().__init__(engine, task_chunk, objective)
         self.inner_lr, self.inner = inner_lr, InnerOptimizer(inner_optimizer, inner_clip_norm, beta2=inner_beta2)

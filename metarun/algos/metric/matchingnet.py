@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params, call, within
 
 
@@ -29,7 +31,13 @@ class MatchingNet(MetricLearner):
     recordable = True
 
     def __init__(
-        self, backbone: nn.Module, fce: bool, fce_steps: int, temperature: float, engine: str, task_chunk: int
+        self,
+        backbone: nn.Module,
+        fce: bool,
+        fce_steps: PositiveInt,
+        temperature: PositiveFloat,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
         self.temperature = temperature

@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params
 
 SHRINK = 0.1
@@ -36,12 +38,12 @@ class MetaOptNet(MetricLearner):
     def __init__(
         self,
         backbone: nn.Module,
-        penalty: float,
-        damping: float,
-        iterations: int,
-        scale: float,
-        engine: str,
-        task_chunk: int,
+        penalty: PositiveFloat,
+        damping: PositiveFloat,
+        iterations: PositiveInt,
+        scale: PositiveFloat,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
         self.penalty, self.damping, self.iterations = penalty, damping, iterations

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.algos.base.learn2learn import learn2learn
+from metarun.algos.base.learn2learn import Engine, learn2learn
 from metarun.algos.base.metric import MetricLearner, class_means, nearness
+from metarun.core.ranges import NonNegativeInt, PositiveFloat
 from metarun.core.tasks import Examples
 from metarun.ops import context
 from metarun.ops.functional import Params
@@ -29,7 +31,14 @@ class ProtoNet(MetricLearner):
 
     recordable = True
 
-    def __init__(self, backbone: nn.Module, distance: str, temperature: float, engine: str, task_chunk: int) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        distance: Literal["euclidean", "cosine"],
+        temperature: PositiveFloat,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+    ) -> None:
         super().__init__(backbone, engine, task_chunk)
         if distance not in ("euclidean", "cosine"):
             raise ValueError(f"algo.distance={distance} is not one of euclidean, cosine")

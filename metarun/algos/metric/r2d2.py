@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
+from metarun.core.ranges import NonNegativeInt, PositiveFloat
 from metarun.ops.functional import Params
 
 
@@ -28,7 +30,14 @@ class R2D2(MetricLearner):
 
     recordable = True
 
-    def __init__(self, backbone: nn.Module, ridge: float, scale: float, engine: str, task_chunk: int) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        ridge: PositiveFloat,
+        scale: PositiveFloat,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+    ) -> None:
         super().__init__(backbone, engine, task_chunk)
         self.log_ridge = nn.Parameter(torch.tensor(math.log(ridge)))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.base.network import with_support
+from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.ops.convolution import Conv2d
 from metarun.ops.functional import Params, call, one_hot, within
 from metarun.ops.norm import batch_norm
@@ -36,7 +39,14 @@ class RelationNet(MetricLearner):
     recordable = True
 
     def __init__(
-        self, backbone: nn.Module, bn: str, hidden: int, units: int, loss: str, engine: str, task_chunk: int
+        self,
+        backbone: nn.Module,
+        bn: str,
+        hidden: PositiveInt,
+        units: PositiveInt,
+        loss: Literal["mse", "cross_entropy"],
+        engine: Engine,
+        task_chunk: NonNegativeInt,
     ) -> None:
         maps = FeatureMap(backbone)
         super().__init__(maps, engine, task_chunk)

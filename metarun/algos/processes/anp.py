@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from metarun.algos.processes.cnp import mlp
 from metarun.algos.processes.neural_process import NP
+from metarun.core.ranges import PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples
 
 
@@ -30,12 +31,12 @@ class ANP(NP):
         self,
         input_shape: tuple[int, ...],
         outputs: int,
-        width: int,
-        layers: int,
-        latent: int,
-        min_std: float,
-        test_samples: int,
-        heads: int,
+        width: PositiveInt,
+        layers: PositiveInt,
+        latent: PositiveInt,
+        min_std: PositiveFloat,
+        test_samples: PositiveInt,
+        heads: PositiveInt,
     ) -> None:
         if width % heads:
             raise ValueError(f"algo.width={width} must be a multiple of algo.heads={heads}")

@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from metarun.algos.base.learner import Learner
 from metarun.core import objectives
+from metarun.core.ranges import PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Prediction
 
 
@@ -30,7 +31,14 @@ class CNP(Learner):
 
     kinds = ("regression",)
 
-    def __init__(self, input_shape: tuple[int, ...], outputs: int, width: int, layers: int, min_std: float) -> None:
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        outputs: int,
+        width: PositiveInt,
+        layers: PositiveInt,
+        min_std: PositiveFloat,
+    ) -> None:
         super().__init__()
         inputs = math.prod(input_shape)
         self.encoder = mlp(inputs + outputs, width, layers, width)

@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 
 from metarun.algos.base.learner import Learner
 from metarun.core import objectives
+from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Batch, Metrics, OptimFactory, Prediction
 from metarun.ops.gaussian_process import Prior, posterior
 
@@ -28,7 +29,7 @@ class GPOracle(Learner):
 
     kinds = ("gaussian process",)
 
-    def __init__(self, prior: Prior, nodes: int) -> None:
+    def __init__(self, prior: Prior, nodes: PositiveInt) -> None:
         super().__init__()
         self.prior, self.nodes = prior, nodes
 

@@ -9,6 +9,7 @@ from torch.distributions import Distribution, kl_divergence
 from metarun.algos.base.learner import Learner
 from metarun.algos.processes.cnp import Decoder, gaussian, mlp
 from metarun.core import objectives
+from metarun.core.ranges import PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Prediction
 
 
@@ -39,11 +40,11 @@ class NP(Learner):
         self,
         input_shape: tuple[int, ...],
         outputs: int,
-        width: int,
-        layers: int,
-        latent: int,
-        min_std: float,
-        test_samples: int,
+        width: PositiveInt,
+        layers: PositiveInt,
+        latent: PositiveInt,
+        min_std: PositiveFloat,
+        test_samples: PositiveInt,
         deterministic: bool = False,
     ) -> None:
         super().__init__()

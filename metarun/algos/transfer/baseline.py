@@ -5,8 +5,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.base.pretraining import Pretraining, fitted
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from metarun.ops.functional import Params
 
 
@@ -32,11 +34,11 @@ class Baseline(Pretraining, MetricLearner):
         self,
         backbone: nn.Module,
         train_classes: int,
-        inner_lr: float,
-        test_inner_steps: int,
-        inner_weight_decay: float,
-        engine: str,
-        task_chunk: int,
+        inner_lr: PositiveFloat,
+        test_inner_steps: NonNegativeInt,
+        inner_weight_decay: NonNegativeFloat,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
         self.inner_lr, self.test_inner_steps, self.inner_weight_decay = inner_lr, test_inner_steps, inner_weight_decay

@@ -3,8 +3,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import class_means
 from metarun.algos.transfer.baseline import Baseline
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from metarun.ops.functional import Params
 
 
@@ -23,12 +25,12 @@ class BaselinePP(Baseline):
         self,
         backbone: nn.Module,
         train_classes: int,
-        scale: float,
-        inner_lr: float,
-        test_inner_steps: int,
-        inner_weight_decay: float,
-        engine: str,
-        task_chunk: int,
+        scale: PositiveFloat,
+        inner_lr: PositiveFloat,
+        test_inner_steps: NonNegativeInt,
+        inner_weight_decay: NonNegativeFloat,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, train_classes, inner_lr, test_inner_steps, inner_weight_decay, engine, task_chunk)
         self.scale = scale

@@ -10,9 +10,11 @@ from torch.nn.functional import cross_entropy, kl_div, linear, log_softmax, norm
 from torch.optim import Optimizer
 
 from metarun.algos.base.count import Count
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.base.pretraining import Pretraining, fitted
 from metarun.core import objectives
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Metrics, TaskSource
 from metarun.ops import context
 from metarun.ops.functional import Params, call, flat
@@ -59,14 +61,14 @@ class Distill(Pretraining, MetricLearner):
         backbone: nn.Module,
         train_classes: int,
         steps: int,
-        generations: int,
+        generations: PositiveInt,
         alpha: float,
-        temperature: float,
-        inverse_decay: float,
-        inner_lr: float,
-        test_inner_steps: int,
-        engine: str,
-        task_chunk: int,
+        temperature: PositiveFloat,
+        inverse_decay: PositiveFloat,
+        inner_lr: PositiveFloat,
+        test_inner_steps: NonNegativeInt,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
         if not 0 <= alpha <= 1:

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import class_means
 from metarun.algos.base.network import with_support
 from metarun.algos.base.pretraining import Pretraining, fitted
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from metarun.core.tasks import Examples
 from metarun.ops.functional import Params, call, one_hot, within
 
@@ -41,11 +43,11 @@ class FineTune(Pretraining):
         self,
         backbone: nn.Module,
         train_classes: int,
-        inner_lr: float,
-        test_inner_steps: int,
-        inner_weight_decay: float,
-        engine: str,
-        task_chunk: int,
+        inner_lr: PositiveFloat,
+        test_inner_steps: NonNegativeInt,
+        inner_weight_decay: NonNegativeFloat,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(engine, task_chunk)
         self.inner_lr, self.test_inner_steps, self.inner_weight_decay = inner_lr, test_inner_steps, inner_weight_decay

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, class_means
 from metarun.algos.base.pretraining import Pretraining
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Metrics, TaskSource
 from metarun.ops.functional import Params
 
@@ -41,10 +43,10 @@ class MetaBaseline(Pretraining, MetricLearner):
         train_classes: int,
         steps: int,
         pretraining: float,
-        batch_size: int,
-        scale: float,
-        engine: str,
-        task_chunk: int,
+        batch_size: PositiveInt,
+        scale: PositiveFloat,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
         if not 0 <= pretraining <= 1:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, class_means, nearness
 from metarun.algos.base.pretraining import Pretraining
+from metarun.core.ranges import NonNegativeInt
 from metarun.ops.functional import Params
 
 FEATURES = ("un", "l2n", "cl2n")
@@ -31,7 +35,14 @@ class SimpleShot(Pretraining, MetricLearner):
 
     mean: Tensor
 
-    def __init__(self, backbone: nn.Module, train_classes: int, features: str, engine: str, task_chunk: int) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        train_classes: int,
+        features: Literal["un", "l2n", "cl2n"],
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+    ) -> None:
         super().__init__(backbone, engine, task_chunk)
         if features not in FEATURES:
             raise ValueError(f"algo.features={features} is not one of {', '.join(FEATURES)}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ from metarun.data.files.find import ImageFile
 from metarun.data.images import ImageClasses
 
 FILTERS = {f.name.lower(): f for f in Image.Resampling}
-FITS = ("crop", "stretch")
+Fit = Literal["crop", "stretch"]
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 SHOWN = 20
 """Unreadable files that a message names; all of them are counted."""
 
@@ -55,7 +57,7 @@ class Scale:
     invert: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("interpolation", tuple(FILTERS)), ("fit", FITS)):
+        for name, known in (("interpolation", get_args(Interpolation)), ("fit", get_args(Fit))):
             if getattr(self, name) not in known:
                 raise ValueError(f"data.{name}={getattr(self, name)} is not one of {', '.join(known)}")
         if self.channels not in (1, 3):

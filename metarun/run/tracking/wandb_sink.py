@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from metarun.core.scores import better, selection_score
 from metarun.run.tracking.sink import RunInfo
@@ -43,14 +43,14 @@ class WandbSink:
         info: RunInfo,
         project: str,
         entity: str | None,
-        mode: str,
+        mode: Literal["auto", "online", "offline", "disabled"],
         group: str | None,
         tags: Sequence[str] | None,
         init_timeout: float,
     ) -> None:
         import wandb
 
-        mode = _mode(mode)
+        connection = _mode(mode)
         # A killed process loses what was not flushed, by default 15 s of it.
         settings = wandb.Settings(
             silent=True, console="off", init_timeout=init_timeout, x_transaction_log_flush_interval=1.0
@@ -71,10 +71,10 @@ class WandbSink:
         if os.environ.get(AGENT):  # the run is there already, and the environment names it
             options |= {"project": None, "entity": None, "id": None}
         try:
-            self.run = wandb.init(mode=mode, settings=settings, **options)  # type: ignore[arg-type]
+            self.run = wandb.init(mode=connection, settings=settings, **options)  # type: ignore[arg-type]
         except (wandb.errors.CommError, wandb.errors.UsageError) as error:
             log.warning("W&B cannot be reached (%s): logging offline", str(error).splitlines()[0])
-            mode = "offline"
+            connection = "offline"
             wandb.teardown()
             options["id"] = options["id"] and _new_id()  # the failed attempt may still hold the other one
             settings.init_timeout = OFFLINE_TIMEOUT
@@ -84,7 +84,7 @@ class WandbSink:
         self.run.define_metric("step", hidden=True)
         for split in ("train", "val", "test"):
             self.run.define_metric(f"{split}/*", step_metric="step")
-        if mode == "offline":
+        if connection == "offline":
             self.notes = [f"W&B is offline; to upload: wandb sync {info.folder / 'wandb'}/offline-run-*"]
             log.info(self.notes[0])
         else:
