@@ -98,7 +98,7 @@ def _hydra(arguments: Sequence[str]) -> int:
 
     def job(config: Any) -> float | None:
         with tuning.lasting():
-            from metarun.app.jobs.job import run_new
+            from metarun.app.jobs.composed import run_new
 
         if search:
             from metarun.app.sweeps.search import wait_for_others

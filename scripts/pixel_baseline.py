@@ -10,14 +10,13 @@ import sys
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from metarun.core.scores import estimate
 from metarun.run.device import choose_device
 from metarun.settings import names, schema
 from metarun.settings.build import build_source
-from metarun.settings.check import check
 from metarun.settings.conf import CONF
+from metarun.settings.resolve import resolve
 
 
 def main(overrides: list[str]) -> None:
@@ -26,9 +25,7 @@ def main(overrides: list[str]) -> None:
     names.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides)
-    check(config)
-    OmegaConf.resolve(config)
-    source = build_source(config, choose_device(config.device))
+    source = build_source(resolve(config), choose_device(config.device))
     batch = next(source.episodes("test", 0, config.run.test_tasks))
     distance = torch.cdist(batch.query.x.flatten(2), batch.support.x.flatten(2))  # [B, M, S]
     predicted = batch.support.y.gather(1, distance.argmin(-1))

@@ -37,8 +37,8 @@ from metarun.run.interrupt import StopRequest
 # All that is used of the package, and how: what moves in it is changed here and down to CASES.
 from metarun.settings import names, schema
 from metarun.settings.build import build_parts
-from metarun.settings.check import check
 from metarun.settings.conf import CONF
+from metarun.settings.resolve import resolve
 
 EVALUATED = 5
 """Tasks of a validation, four at once."""
@@ -53,9 +53,7 @@ class Trial:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", list(words))
-        check(config)
-        OmegaConf.resolve(config)
-        self.parts = build_parts(config, Path())
+        self.parts = build_parts(resolve(config), Path())
         self.batches = self.parts.learner.train_stream(self.parts.source, 0, config.run.meta_batch_size)
 
     def step(self, number: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from metarun.backbones.resnet import ResNet
 from metarun.backbones.resnet12 import ResNet12
 from metarun.backbones.torchvision_nets import Torchvision, obeying
 from metarun.backbones.vit import ViT
-from metarun.backbones.wrn import WideResNet
+from metarun.backbones.wrn import Wide, WideResNet
 from metarun.core.objectives import classification
 from metarun.core.tasks import Batch, EpisodeShape
 from metarun.ops import context
@@ -35,6 +35,7 @@ from metarun.ops.norm import BatchNorm
 from metarun.run import checkpoint
 from metarun.settings.build import build_learner
 from metarun.settings.conf import CONF
+from metarun.settings.resolve import resolve
 
 Settings = Callable[..., DictConfig]
 NETWORKS = sorted({path.stem for path in (CONF / "backbone").glob("*.yaml")} - {"none", "mlp_small"})
@@ -199,7 +200,7 @@ def test_every_batch_norm_layer_obeys_the_runs_bn(settings: Settings, backbone: 
     parts = parts_of(config)
     for bn in ("transductive", "support", "none", "running"):
         config.bn = bn
-        network = list(build_learner(config, parts.source).modules())
+        network = list(build_learner(resolve(config), parts.source).modules())
         modes = {layer.mode for layer in network if isinstance(layer, BatchNorm)}
         assert modes == ({bn} if bn != "none" and backbone != "vit" else set())
         assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network)
@@ -378,3 +379,16 @@ def test_weights_that_cannot_be_had_say_what_to_do_in_one_line(hub: Path, saved:
 def test_what_does_not_fit_is_refused(make: Callable[[], nn.Module], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_wide_block_that_changes_the_shape_begins_its_shortcut_behind_the_first_normalisation() -> None:
+    """The two convolutions of the branch give 0, so that what is left is the shortcut of relu(x)."""
+    block, x = Wide(2, 3, "none", 2, 0.0), torch.randn(4, 2, 6, 6)
+    with torch.no_grad():
+        for layer in block.body.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.zero_()
+                layer.bias.zero_()
+    expected = F.conv2d(x.relu(), block.shortcut.weight, block.shortcut.bias, stride=2)
+    torch.testing.assert_close(block(x), expected)
+    assert not torch.allclose(expected, F.conv2d(x, block.shortcut.weight, block.shortcut.bias, stride=2))

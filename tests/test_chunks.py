@@ -1,9 +1,13 @@
-"""How many tasks run at once on a CPU, by their number and size."""
+"""How many tasks run at once on a CPU, by their number and size, and that it changes no number."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from omegaconf import DictConfig
+from test_contract import ALGOS, FEWER_STEPS, choices, parts_of
 
 from metarun.algos.gradient.maml import MAML
 from metarun.backbones.conv4 import Conv4
@@ -47,3 +51,22 @@ def test_tasks_run_together_where_they_gain_from_it(batch: Batch, at_once: int, 
 def test_who_sets_task_chunk_is_obeyed() -> None:
     assert learner(3).chunk(tasks(1, 500), 16) == 3
     assert learner(3).way(tasks(1, 500), 16) == "vectorized, 3 tasks at a time"
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("first_order", [True, False])
+@pytest.mark.parametrize("algo", [algo for algo in ALGOS if "first_order" in choices("algo")[algo]])
+def test_the_meta_gradient_does_not_depend_on_how_many_tasks_run_together(
+    settings: Callable[..., DictConfig], algo: str, first_order: bool
+) -> None:
+    """One by one plain autograd differentiates the inner loop, together torch.func does."""
+    found = []
+    for chunk in (1, 3):
+        words = [f"algo={algo}", f"algo.first_order={first_order}", f"algo.task_chunk={chunk}"]
+        parts = parts_of(settings(*words, *FEWER_STEPS[algo]))
+        parts.learner.train().meta_gradient(next(parts.source.episodes("train", 0, 3)))
+        found.append({name: value.grad for name, value in parts.learner.named_parameters() if value.grad is not None})
+    alone, together = found
+    assert alone.keys() == together.keys()
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-7, atol=1e-10, msg=name)

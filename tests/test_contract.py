@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL import Image
 
 from metarun.core.errors import ConfigError
@@ -25,6 +25,7 @@ from metarun.run.parts import Parts
 from metarun.settings.build import build_parts
 from metarun.settings.check import check
 from metarun.settings.conf import CONF
+from metarun.settings.resolve import resolve
 
 Settings = Callable[..., DictConfig]
 State = dict[str, Any]
@@ -65,9 +66,7 @@ SMALLER = {"completion": ["data.k_shot=20", "data.train.k_shot=12"]}
 
 
 def parts_of(config: DictConfig) -> Parts:
-    check(config)
-    OmegaConf.resolve(config)
-    return build_parts(config, Path())
+    return build_parts(resolve(config), Path())
 
 
 def meta_step(parts: Parts, step: int) -> dict[str, torch.Tensor]:

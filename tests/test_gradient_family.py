@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from test_contract import FEWER_STEPS, choices
 from test_gradients import ENGINES, INNER_LR, batch, conv4, furthest, meta_gradient, plain_conv4, waves
 from torch import Tensor
@@ -30,6 +30,7 @@ from metarun.core.objectives import classification, regression
 from metarun.core.tasks import Batch, Examples
 from metarun.ops.functional import call, dot, within
 from metarun.settings.build import build_learner, build_source
+from metarun.settings.resolve import resolve
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -505,13 +506,12 @@ def test_training_and_test_go_each_by_their_own_value_of_a_setting(
     3 and 3 and trains like one of 1 and 1."""
     few = [key for key in FEWER_STEPS[algo] if setting not in key]
     config = settings(f"algo={algo}", f"algo.engine={engine}", "data.k_shot=2", "data.train.k_shot=2", *few)
-    OmegaConf.resolve(config)
-    source = build_source(config, torch.device("cpu"))
+    source = build_source(resolve(config), torch.device("cpu"))
     training, testing = (next(source.episodes(split, 0, 2)) for split in ("train", "val"))
 
     def losses(train: int, test: int) -> tuple[Tensor, Tensor]:
         config.algo.update({setting: train, f"test_{setting}": test})
-        learner = build_learner(config, source)
+        learner = build_learner(resolve(config), source)
         torch.manual_seed(0)
         return learner.train().meta_gradient(training)["loss"], learner.eval().evaluate(testing)["loss"]
 
@@ -527,10 +527,11 @@ def test_a_method_that_adapts_in_test_alone_takes_the_steps_it_is_told(
     settings: Callable[..., DictConfig], algo: str
 ) -> None:
     config = settings(f"algo={algo}")
-    OmegaConf.resolve(config)
-    source = build_source(config, torch.device("cpu"))
+    source = build_source(resolve(config), torch.device("cpu"))
     losses = []
     for steps in (1, 3):
         config.algo.test_inner_steps = steps
-        losses.append(build_learner(config, source).eval().evaluate(next(source.episodes("val", 0, 2)))["loss"])
+        losses.append(
+            build_learner(resolve(config), source).eval().evaluate(next(source.episodes("val", 0, 2)))["loss"]
+        )
     assert not torch.equal(*losses)

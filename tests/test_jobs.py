@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from run_folders import finished, write_settings
 from run_folders import settings as plain_settings
 
-from metarun.app.jobs import job
+from metarun.app.jobs import composed, job
 from metarun.app.jobs.reopened import Trained
 from metarun.app.sweeps import search
 from metarun.app.sweeps.job_state import read_job
@@ -31,6 +32,7 @@ from metarun.run.interrupt import STOP_FILE
 from metarun.run.tracking.sink import RunInfo
 from metarun.run.tracking.wandb_sink import WandbSink
 from metarun.settings.build import build_parts
+from metarun.settings.resolve import resolve
 
 Settings = Callable[..., DictConfig]
 
@@ -63,14 +65,14 @@ class Sweep:
         self.write((job or self.job) / "results.json", json.dumps(results), at)
 
     def call(self, rerun: str) -> int:
-        return job.run_new(OmegaConf.create({"sweep": {"rerun": rerun}}))
+        return composed.run_new(OmegaConf.create({"sweep": {"rerun": rerun}}))
 
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     found = Sweep(tmp_path / "sweep")
     told(monkeypatch, found.job, mode="MULTIRUN", sweep={"dir": str(found.folder)})
-    monkeypatch.setattr(job, "run_job", lambda *_: RAN)
+    monkeypatch.setattr(composed, "run_job", lambda *_: RAN)
     return found
 
 
@@ -201,8 +203,7 @@ def test_a_search_is_for_the_best_validation_score_of_what_it_searches(
 ) -> None:
     """Scores as the learner names them, each of another value, and none of a test value."""
     config = settings(*words)
-    OmegaConf.resolve(config)
-    parts = build_parts(config, tmp_path)
+    parts = build_parts(resolve(config), tmp_path)
     scores = parts.learner.eval().evaluate(next(parts.source.episodes("val", 0, 1)))
     val = {name: 0.25 + place for place, name in enumerate(scores)}
     test = {name: {"mean": 100.0 + place} for place, name in enumerate(scores)}
@@ -233,7 +234,7 @@ def run(config: DictConfig, folder: Path, stop: Path | None = None) -> tuple[int
     """Exit code and results.json of a job."""
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
     groups = {name: "any" for name in ("algo", "data", "backbone", "optim", "run", "logger")}
-    code = job.run_job(config.copy(), folder, DictConfig(groups), [], None, stop)
+    code = job.run_job(partial(resolve, config, groups), folder, [], None, stop)
     return code, json.loads((folder / "results.json").read_text())
 
 

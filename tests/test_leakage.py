@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from test_contract import PAIRS, choices, meta_step, same, state_of
 from torch import Tensor
 
@@ -31,6 +31,7 @@ from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
 from metarun.settings.build import build_parts
 from metarun.settings.conf import shipped
+from metarun.settings.resolve import resolve
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -85,8 +86,7 @@ def build(settings: Callable[..., DictConfig]) -> Build:
         config.algo = shipped(algo, "algo")
         config.algo.update({name: value for name, value in FEW.items() if name in SETTINGS[algo]})
         config.bn = bn or config.bn
-        OmegaConf.resolve(config)
-        return build_parts(config, Path())
+        return build_parts(resolve(config), Path())
 
     return built
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from metarun.algos.base.learner import Learner
@@ -28,6 +28,7 @@ from metarun.run.parts import Parts
 from metarun.run.team import Group, Lost
 from metarun.run.tracking.sink import NoSink
 from metarun.settings.build import build_parts, build_source
+from metarun.settings.resolve import resolve
 
 Settings = Callable[..., DictConfig]
 
@@ -338,13 +339,11 @@ def test_of_steps_that_are_read_together_the_one_that_diverged_is_named() -> Non
 
 
 def fresh(config: DictConfig, group: Group | None = None) -> Parts:
-    OmegaConf.resolve(config)
-    return build_parts(config, Path(), group)
+    return build_parts(resolve(config), Path(), group)
 
 
 def source_of(config: DictConfig) -> TaskSource:
-    OmegaConf.resolve(config)
-    return build_source(config, torch.device("cpu"))
+    return build_source(resolve(config), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import noise_tasks
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from test_gradients import batch, conv4, furthest
 from test_metric import Identity, logits
 from torch import nn
@@ -26,6 +26,7 @@ from metarun.algos.transfer.simpleshot import SimpleShot
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import Batch, Examples
 from metarun.settings.build import build_learner, build_source
+from metarun.settings.resolve import resolve
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -169,8 +170,7 @@ def test_meta_baseline_scales_the_cosine_to_class_means() -> None:
 
 def test_data_without_labelled_images_is_refused_when_the_learner_is_built(settings: Callable[..., DictConfig]) -> None:
     config = settings("algo=baseline")
-    OmegaConf.resolve(config)
-    source = build_source(config, torch.device("cpu"))
+    source = build_source(resolve(config), torch.device("cpu"))
     source.info = replace(source.info, train_classes=None)
     with pytest.raises(ConfigError, match="Baseline trains on single labelled examples, and the chosen data has none"):
-        build_learner(config, source)
+        build_learner(resolve(config), source)

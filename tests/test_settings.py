@@ -111,8 +111,8 @@ def test_training_on_train_and_val_warns_and_is_in_the_name(full: Settings, capl
     check(config)
     assert [line.split()[0] for line in caplog.messages] == ["data.trainval=true:"]
     choices = OmegaConf.create({"algo": "maml", "data": "cifar_fs"})
-    assert "-trainval-" in names.run_name(config, choices)
-    assert "trainval" not in names.run_name(full("data=cifar_fs"), choices)
+    assert "-trainval-" in names.run_name(choices, config.data, config.bn, 0)
+    assert "trainval" not in names.run_name(choices, full("data=cifar_fs").data, config.bn, 0)
 
 
 def test_jobs_with_other_settings_have_other_names_and_none_is_too_long(full: Settings) -> None:
@@ -122,7 +122,7 @@ def test_jobs_with_other_settings_have_other_names_and_none_is_too_long(full: Se
     caches = {names.settings_key(full(f"paths.cache={name}", "data=omniglot")) for name in ("here", "there")}
     assert len(caches) == 1
     long = OmegaConf.create({"algo": "a" * 300, "data": "my/own"})
-    name = names.run_name(full(), long)
+    name = names.run_name(long, full().data, "support", 0)
     assert len(name) <= names.LONGEST
     assert "/" not in name
 

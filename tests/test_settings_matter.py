@@ -36,6 +36,7 @@ from metarun.settings.build import build_parts, build_run, build_source
 from metarun.settings.check import check
 from metarun.settings.conf import CONF
 from metarun.settings.ranges import annotations_of, choices_of
+from metarun.settings.resolve import resolve
 from metarun.settings.schema import CHOICES
 
 Numbers = dict[str, Any]
@@ -254,7 +255,7 @@ class Learned(Outcome):
     @cached_property
     def training(self) -> Numbers:
         assert self.tests  # come first
-        run, learner = build_run(self.config, self.parts), self.parts.learner.train()
+        run, learner = build_run(resolve(self.config), self.parts), self.parts.learner.train()
         torch.manual_seed(0)  # of noise
         stream = learner.train_stream(self.parts.source, 0, run.meta_batch_size)
         numbers: Numbers = {"steps of a run": run.steps}
@@ -281,8 +282,9 @@ class Drawn(Outcome):
     @cached_property
     def source(self) -> Any:
         check(self.config)
-        OmegaConf.resolve(self.config)
-        return build_source(self.config, torch.device("cpu"), ("test",) if self.tested_on else ("train", "val", "test"))
+        return build_source(
+            resolve(self.config), torch.device("cpu"), ("test",) if self.tested_on else ("train", "val", "test")
+        )
 
     @property
     def tested_on(self) -> bool:
@@ -293,7 +295,7 @@ class Drawn(Outcome):
     def training(self) -> Numbers:
         source, facts = self.source, Path()
         parts = Parts(torch.nn.Identity(), source, {}, [], torch.device("cpu"), facts)  # type: ignore[arg-type]
-        numbers: Numbers = {"steps of a run": build_run(self.config, parts).steps}
+        numbers: Numbers = {"steps of a run": build_run(resolve(self.config), parts).steps}
         if self.tested_on:
             return numbers
         if isinstance(source, ExampleSource) and source.info.train_classes:
@@ -327,10 +329,9 @@ class Ran(Outcome):
     @cached_property
     def _numbers(self) -> tuple[Numbers, Numbers]:
         check(self.config)
-        OmegaConf.resolve(self.config)
         folder = Path(self.config.paths.outputs)
         folder.mkdir()
-        parts = build_parts(self.config, folder)
+        parts = build_parts(resolve(self.config), folder)
         at_once, saved = [], {"last.pt": [], "best.pt": []}
         evaluate, save = parts.learner.evaluate, checkpoint.save
 
@@ -345,7 +346,7 @@ class Ran(Outcome):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(parts.learner, "evaluate", note_tasks)
             patch.setattr(checkpoint, "save", note_step)
-            build_run(self.config, parts).execute([], StopRequest())
+            build_run(resolve(self.config), parts).execute([], StopRequest())
         numbers: dict[str, Numbers] = {"train": {"saved": saved["last.pt"]}, "val": {}, "test": {}}
         for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
             split, step = line.pop("split"), line.pop("step")

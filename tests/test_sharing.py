@@ -16,7 +16,7 @@ import pytest
 import torch
 from commands import TINY, Process, lines_of, metarun, results_of, start, wait_for_step
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from test_contract import ALGOS, parts_of
 
 from metarun.app.jobs import workers
@@ -26,6 +26,7 @@ from metarun.core.tasks import Batch
 from metarun.run.interrupt import StopRequest
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
+from metarun.settings.resolve import resolve
 
 Settings = Callable[..., DictConfig]
 
@@ -72,7 +73,7 @@ def test_the_outer_step_is_a_mean_over_tasks(settings: Settings, algo: str, data
     if not get_object(config.algo["_target_"]).splits:
         config.run.processes = 2
         with pytest.raises(ConfigError, match=r"does not train task by task.*: set run.processes=1"):
-            workers.choose_processes(config)
+            workers.choose_processes(resolve(config))
         return
     parts = parts_of(config)
     batch = next(parts.learner.train_stream(parts.source, 0, 3))
@@ -103,9 +104,8 @@ def doubled(settings: Settings, doubles: None, tmp_path: Path, monkeypatch: pyte
 def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     """As job.py does it; the state at the end and the outcome."""
     folder.mkdir(exist_ok=True)
-    OmegaConf.resolve(config)
-    with workers.shared(config, folder) as group:
-        made = build_run(config, build_parts(config, folder, group))
+    with workers.share_run(resolve(config), folder) as (group, settings):
+        made = build_run(settings, build_parts(settings, folder, group))
         if made.resumable():
             made.restore()
         group.connect()
@@ -153,18 +153,18 @@ def test_processes_are_as_many_as_there_is_work_for(settings: Settings, monkeypa
     assert [share_of(16, places) for places in (0, 1, 2, 3, 8, 12, 64)] == [1, 1, 2, 3, 8, 8, 16]
     few = r"run.processes=4 share the tasks .* is 3: set run.processes=3"
     with pytest.raises(ConfigError, match=few):
-        workers.choose_processes(settings("run.processes=4"))
+        workers.choose_processes(resolve(settings("run.processes=4")))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     auto = {("run.meta_batch_size=8",): 4, ("run.meta_batch_size=8", "threads=2"): 2, ("run.meta_batch_size=1",): 1}
     for words, size in auto.items():
-        assert workers.choose_processes(settings("run.processes=auto", "run.val_tasks=8", *words)) == size
+        assert workers.choose_processes(resolve(settings("run.processes=auto", "run.val_tasks=8", *words))) == size
     for words in (["algo=baseline"], ["data=sinusoid", "run.meta_batch_size=8"]):
-        assert workers.choose_processes(settings("run.processes=auto", "run.val_tasks=8", *words)) == 1
+        assert workers.choose_processes(resolve(settings("run.processes=auto", "run.val_tasks=8", *words))) == 1
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert workers.choose_processes(settings()) == 3
+    assert workers.choose_processes(resolve(settings())) == 3
     with pytest.raises(ConfigError, match=r"torchrun started 3 processes, and run.processes=2 others"):
-        workers.choose_processes(settings("run.processes=2"))
+        workers.choose_processes(resolve(settings("run.processes=2")))
 
 
 def children(process: Process) -> list[int]:

@@ -18,6 +18,7 @@ from metarun.data.augment import Look
 from metarun.data.images import SPLITS, ImageClasses, ImageTasks
 from metarun.data.union import Union
 from metarun.settings.build import build_source
+from metarun.settings.resolve import resolve
 
 PLAN = EpisodePlan(EpisodeShape(5, 1, 2), EpisodeShape(5, 1, 3), 0, 0)
 OTHERS = (36, 48, 60)  # numbers that no class has unless it is asked to
@@ -107,10 +108,10 @@ def test_shipped_sources_are_opened_by_name_and_an_unknown_one_is_said(
     full: Callable[..., DictConfig], cache: Path
 ) -> None:
     config = full("data=union", "data.sources=[glyphs]", f"paths.cache={cache}")
-    assert build_source(config, torch.device("cpu")).info.input_shape == (3, 32, 32)
+    assert build_source(resolve(config), torch.device("cpu")).info.input_shape == (3, 32, 32)
     config.data.sources = ["glyph"]
     with pytest.raises(ConfigError, match=r"there is no data=glyph; did you mean glyphs\?; choices are"):
-        build_source(config, torch.device("cpu"))
+        build_source(resolve(config), torch.device("cpu"))
 
 
 def test_a_union_of_nothing_or_of_the_same_twice_is_refused() -> None:

@@ -20,8 +20,11 @@ Metrics = dict[str, Tensor]
 Objective = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """(output, y) of one task -> scalars by name; `loss`, which training descends, is always there."""
 
-OptimFactory = Callable[[Iterable[Any]], Optimizer]
-"""An optimizer that still lacks its parameters."""
+
+class OptimFactory(Protocol):
+    """Makes the optimizer that the settings describe; one of another name than `outer` may have settings of its own."""
+
+    def __call__(self, parameters: Iterable[Any], name: str = "outer") -> Optimizer: ...
 
 
 class Examples(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -81,7 +82,26 @@ class OfflineRun:
         self.tracking_id: str | None = None
         self.checkpoints = parts.folder / "checkpoints"
 
-    def execute(self, sinks: list[Sink], stop: StopRequest) -> dict[str, Any]:
+    @property
+    def step(self) -> int:
+        return self.progress.step
+
+    @property
+    def best(self) -> Mapping[str, float]:
+        return self.progress.best
+
+    @staticmethod
+    def shareable_tasks(settings: Mapping[str, Any]) -> int:
+        return int(min(settings["meta_batch_size"], settings["val_tasks"], settings["test_tasks"]))
+
+    def describe(self) -> dict[str, Any]:
+        fingerprint = self.parts.source.fingerprint("test", self.test_tasks)
+        return {"meta_batch_size": self.meta_batch_size, "episode_sha256": fingerprint}
+
+    def tasks_at_once(self) -> int:
+        return -(-self.meta_batch_size // self.parts.group.size)
+
+    def execute(self, sinks: Sequence[Sink], stop: StopRequest) -> dict[str, Any]:
         """Train from where the run stands, and test; returns the outcome for results.json.
 
         Raises: Interrupted, Diverged; the last checkpoint is then there to go on from.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,71 +18,86 @@ from metarun.algos.base.learner import Learner
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.seeding import seed_everything
-from metarun.core.tasks import EpisodePlan, EpisodeShape, OptimFactory, TaskSource
+from metarun.core.tasks import EpisodePlan, EpisodeShape, TaskSource
 from metarun.data.images import SPLITS
 from metarun.ops.replay import REPEATED
 from metarun.run.device import choose_device
-from metarun.run.offline import OfflineRun
 from metarun.run.parts import Parts
+from metarun.run.protocol import Run
 from metarun.run.team import Group
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.check import BUILD_KEYS
 from metarun.settings.conf import shipped, shipped_choices, shipped_source
+from metarun.settings.resolve import Node, Settings
 
 
-def build_parts(config: DictConfig, folder: Path, group: Group | None = None) -> Parts:
-    """Source, learner and optimizers of checked settings, for a run in `folder` that the processes of `group` share.
+def build_parts(settings: Settings, folder: Path, group: Group | None = None) -> Parts:
+    """Source, learner and optimizers for a run in `folder` that the processes of `group` share.
 
-    torch gets `config.threads`; `auto` leaves them to it, and to a launcher, which sets OMP_NUM_THREADS.
+    torch gets `settings.threads`; `auto` leaves them to it, and to a launcher, which sets OMP_NUM_THREADS.
 
     Raises: ConfigError if the parts do not go together, or data is missing.
     """
     tuning.keep_memory()
-    tuning.multiply_in(config.precision)
-    if config.threads != "auto":
-        torch.set_num_threads(config.threads)
-    device = choose_device(config.device)
-    source = build_source(config, device)
-    learner = build_learner(config, source).to(device)
+    tuning.multiply_in(settings.precision)
+    if settings.threads != "auto":
+        torch.set_num_threads(settings.threads)
+    device = choose_device(settings.device)
+    source = build_source(settings, device)
+    learner = build_learner(settings, source).to(device)
+    factories = Optims(settings, group or Group())
     with wrong_input():
-        _record(learner, config.run.compile)
-        optims = learner.build_optims(_optim_factory(config.optim))
-    group = group or Group()
-    for optim in optims.values():
-        group.tie(optim)
-        if config.optim.clip_norm is not None:
-            optim.register_step_pre_hook(partial(_clip, float(config.optim.clip_norm)))
-    schedules: list[LRScheduler] = [_construct(config.optim.schedule)(optim) for optim in optims.values()]
-    return Parts(learner, source, optims, schedules, device, folder, group)
+        _record(learner, settings.run["compile"])
+        optims = learner.build_optims(factories)
+    return Parts(learner, source, optims, factories.schedules, device, folder, group or Group())
 
 
-def build_source(config: DictConfig, device: torch.device, splits: tuple[str, ...] = SPLITS) -> TaskSource:
-    """The task source of `config.data`, to draw tasks of `splits` from."""
-    data = config.data
-    plan = EpisodePlan(_shape(data.train), _shape(data), config.seed, data.eval_seed, splits)
+class Optims:
+    """Makes the optimizers that a learner asks for by name: `outer` of the settings `optim`, others with what `optims`
+    says of them in its place; each has its clipping and its schedule."""
+
+    def __init__(self, settings: Settings, group: Group) -> None:
+        self.settings, self.group = settings, group
+        self.schedules: list[LRScheduler] = []
+
+    def __call__(self, parameters: Iterable[Any], name: str = "outer") -> Optimizer:
+        node = {**self.settings.optim, **self.settings.optims.get(name, {})}
+        optim: Optimizer = _construct(node, BUILD_KEYS["optim"])(parameters)
+        self.group.tie(optim)
+        if node["clip_norm"] is not None:
+            optim.register_step_pre_hook(partial(_clip, float(node["clip_norm"])))
+        self.schedules.append(_construct(node["schedule"])(optim))
+        return optim
+
+
+def build_source(settings: Settings, device: torch.device, splits: tuple[str, ...] = SPLITS) -> TaskSource:
+    """The task source of `settings.data`, to draw tasks of `splits` from."""
+    data = settings.data
+    plan = EpisodePlan(_shape(data["train"]), _shape(data), settings.seed, data["eval_seed"], splits)
 
     def open_source(name: str, plan: EpisodePlan = plan) -> TaskSource:
-        return _construct(shipped_source(config, name), BUILD_KEYS["data"], plan=plan, device=device)  # type: ignore[no-any-return]
+        return _construct(shipped_source(settings.as_dict(), name), BUILD_KEYS["data"], plan=plan, device=device)  # type: ignore[no-any-return]
 
     source: TaskSource = _construct(data, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)
     return source
 
 
-def build_learner(config: DictConfig, source: TaskSource) -> Learner:
-    """The learner of `config.algo` on `config.backbone`, its weights drawn from the run's seed."""
-    seed_everything(config.seed, "weights")
+def build_learner(settings: Settings, source: TaskSource) -> Learner:
+    """The learner of `settings.algo` on `settings.backbone`, its weights drawn from the run's seed."""
+    seed_everything(settings.seed, "weights")
     info = source.info
-    backbone = _construct(config.backbone, bn=config.bn, input_shape=info.input_shape, normalisation=info.normalisation)
-    if info.train_classes is None and "train_classes" in _asked(config.algo):
+    shape, normalisation = info.input_shape, info.normalisation
+    backbone = _construct(settings.backbone, bn=settings.bn, input_shape=shape, normalisation=normalisation)
+    if info.train_classes is None and "train_classes" in _asked(settings.algo):
         raise ConfigError(
-            f"{config.algo['_target_'].rpartition('.')[2]} trains on single labelled examples, and the chosen data "
+            f"{settings.algo['_target_'].rpartition('.')[2]} trains on single labelled examples, and the chosen data "
             "has none; choose another algo or data"
         )
-    check_needs(config.algo["_target_"], source)
-    told = ("input_shape", "n_way", "outputs", "objective", "train_classes", "prior")
-    facts = {"backbone": backbone, "bn": config.bn, **{name: getattr(info, name) for name in told}}
-    learner: Learner = _construct(config.algo, **facts)
-    seed_everything(config.seed, "training")
+    check_needs(settings.algo["_target_"], source)
+    known = ("input_shape", "n_way", "outputs", "objective", "train_classes", "prior")
+    facts = {"backbone": backbone, "bn": settings.bn, **{name: getattr(info, name) for name in known}}
+    learner: Learner = _construct(settings.algo, **facts)
+    seed_everything(settings.seed, "training")
     return learner
 
 
@@ -98,21 +112,21 @@ def check_needs(algo: str, source: TaskSource) -> None:
         )
 
 
-def build_run(config: DictConfig, parts: Parts) -> OfflineRun:
-    """The protocol of `config.run` over the parts."""
-    run: OfflineRun = _construct(config.run, BUILD_KEYS["run"], parts=parts)
+def build_run(settings: Settings, parts: Parts) -> Run:
+    """The protocol of `settings.run` over the parts."""
+    run: Run = _construct(settings.run, BUILD_KEYS["run"], parts=parts)
     return run
 
 
-def build_logger(config: DictConfig, info: RunInfo) -> Sink:
-    """The sink of `config.logger`."""
-    sink: Sink = _construct(config.logger, info=info)
+def build_logger(node: Node, info: RunInfo) -> Sink:
+    """The sink that the settings `logger` describe."""
+    sink: Sink = _construct(node, info=info)
     return sink
 
 
-def _construct(node: DictConfig, without: Set[str] = frozenset(), **facts: Any) -> Any:
+def _construct(node: Node, without: Set[str] = frozenset(), **facts: Any) -> Any:
     """What `node` describes, handed those of the runtime facts that its constructor asks for."""
-    kept = OmegaConf.masked_copy(node, [str(key) for key in node if key not in without])
+    kept = {key: value for key, value in node.items() if key not in without}
     factory = instantiate(kept, _convert_="all", _partial_=True)
     if node.get("_partial_"):
         return factory
@@ -120,21 +134,16 @@ def _construct(node: DictConfig, without: Set[str] = frozenset(), **facts: Any) 
         return factory(**{name: fact for name, fact in facts.items() if name in _asked(node)})
 
 
-def _asked(node: DictConfig) -> Set[str]:
+def _asked(node: Node) -> Set[str]:
     return inspect.signature(get_object(node["_target_"])).parameters.keys()
 
 
-def _shape(node: DictConfig) -> EpisodeShape:
-    n_way = node.n_way if "n_way" in node else 0
-    if OmegaConf.is_list(node.k_shot):
-        least, most = node.k_shot
-        return EpisodeShape(n_way, least, node.n_query, most)
-    return EpisodeShape(n_way, node.k_shot, node.n_query)
-
-
-def _optim_factory(node: DictConfig) -> OptimFactory:
-    factory: OptimFactory = _construct(node, BUILD_KEYS["optim"])
-    return factory
+def _shape(node: Node) -> EpisodeShape:
+    n_way, k_shot = node.get("n_way", 0), node["k_shot"]
+    if isinstance(k_shot, list):
+        least, most = k_shot
+        return EpisodeShape(n_way, least, node["n_query"], most)
+    return EpisodeShape(n_way, k_shot, node["n_query"])
 
 
 def _record(learner: Learner, compile: bool | str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,13 +33,11 @@ def shipped(name: str, group: str = "data") -> DictConfig:
     return settings
 
 
-def shipped_source(config: DictConfig, name: str) -> DictConfig:
-    """The settings of `data=NAME` as they are shipped, resolved beside the rest of `config`.
+def shipped_source(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The settings of `data=NAME` as they are shipped, resolved beside the rest of `settings`.
 
     Raises: ConfigError if there is no such source.
     """
-    other = config.copy()
-    other.data = shipped(name)
-    OmegaConf.resolve(other.data)
-    source: DictConfig = other.data
-    return source
+    other = OmegaConf.create({**settings, "data": shipped(name)})
+    found: dict[str, Any] = OmegaConf.to_container(other.data, resolve=True)  # type: ignore[assignment]
+    return found

@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,17 +21,17 @@ LONGEST = 100
 """Characters of a name; file systems allow 255 bytes."""
 
 
-def run_name(config: DictConfig, choices: DictConfig) -> str:
+def run_name(choices: Mapping[str, Any], data: Mapping[str, Any], bn: str, seed: int) -> str:
     """What a run is, in one readable word: algorithm, data, ways, shots, BatchNorm mode, seed."""
-    modes = [] if config.bn == "none" else [config.bn]
-    modes += ["trainval"] if OmegaConf.select(config, "data.trainval") else []
-    words = [str(choices.algo), str(choices.data), task_name(config.data), *modes, f"s{config.seed}"]
+    modes = [] if bn == "none" else [bn]
+    modes += ["trainval"] if data.get("trainval") else []
+    words = [str(choices["algo"]), str(choices["data"]), task_name(data), *modes, f"s{seed}"]
     return re.sub(r"[^\w.+-]+", "_", "-".join(words))[:LONGEST]
 
 
-def task_name(data: DictConfig) -> str:
+def task_name(data: Mapping[str, Any]) -> str:
     """5w1s: 5 ways, 1 shot. k5: 5 points of a function."""
-    return f"{data.n_way}w{data.k_shot}s" if "n_way" in data else f"k{data.k_shot}"
+    return f"{data['n_way']}w{data['k_shot']}s" if "n_way" in data else f"k{data['k_shot']}"
 
 
 def settings_key(config: DictConfig) -> str:
@@ -37,6 +39,8 @@ def settings_key(config: DictConfig) -> str:
     aside = ("hydra", "logger", "sweep", "threads")
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
     kept.run.pop("processes", None)  # an older run has none
+    if not kept.get("optims"):
+        kept.pop("optims", None)  # nor these
     for name in config.paths:
         kept.paths[name] = ""  # settings that name them are the same everywhere
     for node in class_nodes(kept):  # a class that has moved is the same one
@@ -56,6 +60,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("metarun.sqlite_url", sqlite_url, **options)
     OmegaConf.register_new_resolver("metarun.unique", lambda: UNIQUE, **options)
     OmegaConf.register_new_resolver(
-        "metarun.run_name", lambda *, _root_: run_name(_root_, _root_.hydra.runtime.choices), **options
+        "metarun.run_name",
+        lambda *, _root_: run_name(_root_.hydra.runtime.choices, _root_.data, _root_.bn, _root_.seed),
+        **options,
     )
     OmegaConf.register_new_resolver("metarun.settings_key", lambda *, _root_: settings_key(_root_), **options)

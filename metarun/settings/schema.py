@@ -38,6 +38,7 @@ class Config:
     backbone: Any = MISSING
     algo: Any = MISSING
     optim: Any = MISSING
+    optims: Any = field(default_factory=dict)
     run: Any = MISSING
     logger: Any = MISSING
 

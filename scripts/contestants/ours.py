@@ -163,11 +163,11 @@ def noise_source(setting: Setting) -> ImageTasks:
 def omniglot(setting: Setting) -> Any:
     """Omniglot as data=omniglot opens it, from METARUN_DATA and METARUN_CACHE."""
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
 
     from metarun.settings import names, schema
     from metarun.settings.build import build_source
     from metarun.settings.conf import CONF
+    from metarun.settings.resolve import resolve
 
     schema.register()
     names.register()
@@ -175,5 +175,4 @@ def omniglot(setting: Setting) -> Any:
     tasks.append(f"data.train.n_query={setting.n_query}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", ["data=omniglot", *tasks])
-    OmegaConf.resolve(config)
-    return build_source(config, torch.device(setting.device))
+    return build_source(resolve(config), torch.device(setting.device))

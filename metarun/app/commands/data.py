@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich import box
 from rich.console import Console
@@ -145,14 +145,12 @@ def _show(config: DictConfig, name: str, split: str | None, n_tasks: int, out: P
 
 def _open(config: DictConfig) -> Any:
     """The source, on the CPU."""
-    from metarun.settings.build import build_source
-    from metarun.settings.check import check
-
-    check(config)
-    OmegaConf.resolve(config)
     import torch
 
-    return build_source(config, torch.device("cpu"))
+    from metarun.settings.build import build_source
+    from metarun.settings.resolve import resolve
+
+    return build_source(resolve(config), torch.device("cpu"))
 
 
 def _config(name: str, overrides: Sequence[str]) -> DictConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,6 +17,7 @@ from metarun.core import tuning
 from metarun.core.errors import ConfigError
 from metarun.report.one_run import end_table
 from metarun.run.results import read_results
+from metarun.settings.resolve import resolve as resolve_settings
 from metarun.settings.saved import open_settings
 
 MACHINE = ("device", "threads", "run.processes")
@@ -53,7 +55,7 @@ def resume(folder: Path, typed: Sequence[str]) -> int:
     with tuning.lasting():
         from metarun.app.jobs.job import run_job
 
-    return run_job(config, folder, hydra.runtime.choices, list(hydra.overrides.task), sweep)
+    return run_job(partial(resolve_settings, config, hydra.runtime.choices), folder, list(hydra.overrides.task), sweep)
 
 
 def _change(config: DictConfig, typed: Sequence[str]) -> None:

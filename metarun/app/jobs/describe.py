@@ -6,53 +6,51 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from metarun.run.parts import Parts
 from metarun.run.results import read_git_state, read_versions
 from metarun.run.tracking.sink import RunInfo
 from metarun.settings.names import run_name, task_name
-
-GROUPS = ("algo", "data", "backbone", "optim", "run", "logger")
-"""Groups whose choice names a run's parts."""
+from metarun.settings.resolve import Settings
 
 
-def run_info(config: DictConfig, choices: DictConfig, folder: Path, sweep: str | None) -> RunInfo:
-    """What a sink shows of the run in `folder`, a job of `sweep` or on its own, from its resolved settings."""
-    chosen = {group: str(choices[group]) for group in GROUPS}
+def run_info(settings: Settings, folder: Path, sweep: str | None) -> RunInfo:
+    """What a sink is told of the run in `folder`, a job of `sweep` or on its own."""
+    chosen = settings.choices
+    values, places = settings.as_dict(), [*settings.paths.values()]
     return RunInfo(
-        name=run_name(config, choices),
-        group=sweep or f"{chosen['algo']}-{chosen['data']}-{task_name(config.data)}",
+        name=run_name(chosen, settings.data, settings.bn, settings.seed),
+        group=sweep or f"{chosen['algo']}-{chosen['data']}-{task_name(settings.data)}",
         kind="train",
-        tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={config.bn}"],
-        config=_flat(OmegaConf.to_container(config), "", [*config.paths.values()]) | chosen,  # type: ignore[arg-type]
+        tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={settings.bn}"],
+        config=_flat(values, "", places) | dict(chosen),
         folder=folder,
     )
 
 
-def asked(config: DictConfig, chosen: dict[str, str], overrides: list[str]) -> dict[str, Any]:
+def describe_settings(settings: Settings, overrides: list[str]) -> dict[str, Any]:
     """The fields of results.json that are known before anything is built."""
-    data: dict[str, Any] = OmegaConf.to_container(config.data)  # type: ignore[assignment]
+    data = settings.data
     return {
         "status": "running",
         "error": None,
-        **{group: chosen[group] for group in ("algo", "data", "backbone")},
-        "seed": config.seed,
+        **{group: settings.choices[group] for group in ("algo", "data", "backbone")},
+        "seed": settings.seed,
         **{key: data.get(key) for key in ("n_way", "k_shot", "n_query")},
         "train": {key: data["train"].get(key) for key in ("n_way", "k_shot", "n_query")},
-        "meta_batch_size": config.run.meta_batch_size,
-        "bn": config.bn,
+        "meta_batch_size": None,
+        "bn": settings.bn,
         "test": None,
         "git": read_git_state(),
         "versions": read_versions(),
         "overrides": overrides,
         "wandb_id": None,
-        "paper": OmegaConf.to_container(config.paper) if config.paper else None,
+        "paper": settings.paper or None,
     }
 
 
-def built(parts: Parts, test_tasks: int) -> dict[str, Any]:
-    """The fields of results.json that building a run makes known."""
+def describe_parts(parts: Parts) -> dict[str, Any]:
+    """The fields of results.json that building its parts makes known."""
     return {
         "engine": parts.learner.engine,
         **parts.learner.describe(),
@@ -61,7 +59,6 @@ def built(parts: Parts, test_tasks: int) -> dict[str, Any]:
         "processes": parts.group.size,
         "threads": torch.get_num_threads(),
         "split_sha256": parts.source.info.split_sha256,
-        "episode_sha256": parts.source.fingerprint("test", test_tasks),
         "source": parts.source.info.facts,
         "trainval": bool(parts.source.info.facts.get("trainval")),
     }

@@ -3,90 +3,46 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from metarun.app.jobs.describe import GROUPS, asked, built, run_info
+from metarun.app.jobs.describe import describe_parts, describe_settings, run_info
 from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_predictions, show_tasks
-from metarun.app.jobs.workers import shared
+from metarun.app.jobs.workers import share_run
 from metarun.app.messages import console, start_logging, stop_logging
-from metarun.app.sweeps.launch import STARTED_FILE
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.words import in_processes
 from metarun.report.one_run import config_tree, end_table
 from metarun.run.device import held_device
-from metarun.run.interrupt import STOP_FILE, stop_requests
-from metarun.run.offline import OfflineRun
-from metarun.run.results import read_results, write_results
+from metarun.run.interrupt import stop_requests
+from metarun.run.protocol import Run
+from metarun.run.results import write_results
 from metarun.run.tracking.console import ConsoleSink
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.build import build_logger, build_parts, build_run
-from metarun.settings.check import check
-from metarun.settings.saved import rename_moved
+from metarun.settings.resolve import Settings
 
 log = logging.getLogger(__name__)
 
 
-def run_new(config: DictConfig) -> int:
-    """Run the job that Hydra composed, in the folder that Hydra made; returns the exit code.
-
-    A job of a sweep whose folder an earlier sweep left takes up where that one stopped.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    folder, choices, overrides = Path(hydra.runtime.output_dir), DictConfig(hydra.runtime.choices), hydra.overrides.task
-    if "MULTIRUN" not in str(hydra.mode):
-        if (folder / "run.log").exists():
-            raise ConfigError(f"{folder} already holds a run; go on with it by: metarun resume {folder}")
-        return run_job(config, folder, choices, list(overrides), None)
-    stop = Path(hydra.sweep.dir) / STOP_FILE
-    if stop.exists():
-        return 128 + signal.SIGINT
-    if config.sweep.rerun == "all":
-        _clear(folder, stop.with_name(STARTED_FILE).stat().st_mtime_ns)
-    status = (read_results(folder) or {}).get("status")
-    if status == "finished":
-        return 0
-    if status == "failed" and config.sweep.rerun != "failed":
-        return 1
-    return run_job(config, folder, choices, list(overrides), folder.resolve().parent.name, stop)
-
-
-def _clear(folder: Path, before: int) -> None:
-    """Take away what a run left `before` that moment, the settings aside; a requeued job keeps its own."""
-    for path in folder.iterdir():
-        if path.stat().st_mtime_ns >= before:
-            continue
-        if path.is_dir() and path.name != ".hydra":
-            shutil.rmtree(path)
-        elif path.is_file():
-            path.unlink()
-
-
 def run_job(
-    config: DictConfig,
+    resolve: Callable[[], Settings],
     folder: Path,
-    choices: DictConfig,
     overrides: list[str],
     sweep: str | None,
     stop_file: Path | None = None,
 ) -> int:
-    """Run, or go on with, what `config` says in `folder`; returns the exit code.
+    """Run, or go on with, what the settings say in `folder`; returns the exit code.
 
     Args:
-        config: the settings, not resolved.
+        resolve: gives the settings. Raises: ConfigError where they are wrong.
         folder: the run's.
-        choices: of each group.
         overrides: what was typed.
         sweep: the name of the sweep that it is a job of.
         stop_file: stops the run when it appears.
@@ -95,20 +51,16 @@ def run_job(
     with _alone_in(folder), _logging_to(folder, screen):
         (folder / "results.json").unlink(missing_ok=True)
         try:
-            rename_moved(config)
-            check(config)
+            settings = resolve()
         except ConfigError as error:
             log.error("%s", error)
             write_results(folder, {"status": "failed", "error": str(error), "overrides": overrides})
             return 2
-        OmegaConf.resolve(config)
-        settings: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-        chosen = {group: str(choices[group]) for group in GROUPS}
-        screen.print(config_tree(settings, chosen))
-        info = run_info(config, choices, _shown(folder), sweep)
-        results = asked(config, chosen, overrides)
+        screen.print(config_tree(settings.as_dict(), dict(settings.choices)))
+        info = run_info(settings, _shown(folder), sweep)
+        results = describe_settings(settings, overrides)
         notes: list[str] = []
-        code = _execute(config, info, results, notes, screen, stop_file)
+        code = _execute(settings, info, results, notes, screen, stop_file)
         if code == 0:
             screen.print()
             screen.print(end_table(results, _shown(folder), notes))
@@ -118,7 +70,7 @@ def run_job(
 
 
 def _execute(
-    config: DictConfig,
+    settings: Settings,
     info: RunInfo,
     results: dict[str, Any],
     notes: list[str],
@@ -126,31 +78,30 @@ def _execute(
     stop_file: Path | None,
 ) -> int:
     """Build and run, filling `results` and `notes`; writes results.json and closes the sinks whatever happens."""
-    run: OfflineRun | None = None
+    run: Run | None = None
     sinks: list[Sink] = []
     code = 1
     try:
         with (
             stop_requests(stop_file) as stop,
-            shared(config, info.folder) as group,
-            held_device(config.device, group) as device,
+            share_run(settings, info.folder) as (group, settings),
+            held_device(settings.device, group) as device,
         ):
-            config.device = str(device)  # what `auto` comes to
-            run = build_run(config, build_parts(config, info.folder, group))
-            parts = run.parts
-            results |= built(parts, config.run.test_tasks)
+            settings = replace(settings, device=str(device))  # what `auto` comes to
+            parts = build_parts(settings, info.folder, group)
+            run = build_run(settings, parts)
+            results |= describe_parts(parts) | run.describe()
             if run.resumable():
                 with wrong_input():
                     run.restore()
-                log.info("going on from step %d", run.progress.step)
+                log.info("going on from step %d", run.step)
             stop.raise_if_made()
-            mine = -(-run.meta_batch_size // group.size)
             first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
-            engine = parts.learner.way(first, mine) if first else parts.learner.engine
+            engine = parts.learner.way(first, run.tasks_at_once()) if first else parts.learner.engine
             log.info("engine: %s; on %s%s", engine, parts.device, in_processes(group.size))
             directions = parts.learner.directions
-            info = replace(info, id=run.tracking_id, best=run.progress.best, directions=directions)
-            logger = build_logger(config, info)
+            info = replace(info, id=run.tracking_id, best=run.best, directions=directions)
+            logger = build_logger(settings.logger, info)
             sinks += [logger, ConsoleSink(screen, run.steps)]
             results["wandb_id"] = run.tracking_id = logger.id
             notes += logger.notes

@@ -30,6 +30,7 @@ from metarun.run.results import read_git_state, read_versions, write_json
 from metarun.settings.build import build_learner, build_source
 from metarun.settings.conf import shipped
 from metarun.settings.names import settings_key, task_name
+from metarun.settings.resolve import resolve
 
 AVERAGES = ("running_mean", "running_var")
 
@@ -84,9 +85,7 @@ class Trained:
 
     def opened(self, config: DictConfig, name: str, values: Mapping[str, Any]) -> TaskSource:
         """The source of a test, its images as the run's network takes them, but for what `values` say of them."""
-        resolved = config.copy()
-        OmegaConf.resolve(resolved)
-        source = build_source(resolved, self.device, ("test",))
+        source = build_source(resolve(config, warn=False), self.device, ("test",))
         shape, wanted = source.info.input_shape, self.source.info.input_shape
         images = len(shape) == len(wanted) == 3
         if not images and shape != wanted:
@@ -137,7 +136,7 @@ class Trained:
 
     def learner(self, config: DictConfig) -> Learner:
         """The learner as the run tested it, but for what `config` changes."""
-        learner = build_learner(config, self.source).to(self.device)
+        learner = build_learner(resolve(config, warn=False), self.source).to(self.device)
         known = learner.state_dict()
         learner.load_state_dict({k: v for k, v in self.state.items() if k in known or not k.endswith(AVERAGES)})
         return learner
@@ -162,15 +161,13 @@ def trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any])
         torch.set_num_threads(threads)
     with held_device(machine.get("device", config.device)) as device:
         with wrong_input():
-            resolved = config.copy()
-            OmegaConf.resolve(resolved)
-            source = build_source(resolved, device)
+            source = build_source(resolve(config, warn=False), device)
             state = checkpoint.load(best, device)["learner"]
         now, then = source.info.split_sha256, run.results["split_sha256"]
         if now != then:
             raise ConfigError(f"{folder} was trained on another split of the data: {then[:12]}, not {now[:12]}")
         modes = [config.bn]
-        if norm.has_batch_norm(build_learner(config, source)):
+        if norm.has_batch_norm(build_learner(resolve(config, warn=False), source)):
             modes = list(dict.fromkeys([config.bn, "transductive", "support"]))
         yield Trained(folder, run.results, config, data, source, state, modes, device)
 

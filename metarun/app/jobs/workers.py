@@ -8,12 +8,12 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
 
 from metarun.app.sweeps.launch import JOBS
 from metarun.core import machine
@@ -24,43 +24,44 @@ from metarun.run.offline import Diverged
 from metarun.run.processes import following, launched, leading
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
+from metarun.settings.resolve import Settings, from_dict
 
 
 @contextmanager
-def shared(config: DictConfig, folder: Path) -> Iterator[Group]:
-    """The group of processes that share the run in `folder`, with its resolved settings; this one is the first.
+def share_run(settings: Settings, folder: Path) -> Iterator[tuple[Group, Settings]]:
+    """The group of processes that share the run in `folder`, of which this one is the first, and its settings then.
 
-    Where nothing is said of threads, they share the cores.
+    Where nothing is said of threads, the processes share the cores.
     Raises: ConfigError if the run is not to be shared.
     """
-    size, threads = choose_processes(config), torch.get_num_threads()
-    if size > launched() and config.threads == "auto":
-        config.threads = max(1, threads // size)
-    told = json.dumps({"config": OmegaConf.to_container(config), "folder": str(folder.resolve())})
+    size, threads = choose_processes(settings), torch.get_num_threads()
+    if size > launched() and settings.threads == "auto":
+        settings = replace(settings, threads=max(1, threads // size))
+    told = json.dumps({"settings": settings.as_dict(), "folder": str(folder.resolve())})
     try:
-        with leading(size, told, config.seed, config.threads) as group:
-            yield group
+        with leading(size, told, settings.seed, settings.threads) as group:
+            yield group, settings
     finally:
         torch.set_num_threads(threads)
 
 
-def choose_processes(config: DictConfig) -> int:
+def choose_processes(settings: Settings) -> int:
     """The processes that share the tasks of a run: as many as torchrun started, or as `run.processes` says.
 
     `auto`: one a GPU, or else one for every `threads` of the cores that this process has, if there are tasks for them;
     one alone where tasks are functions, a step of which is done in less time than it takes to tell the others.
     Raises: ConfigError if the run is not to be shared by so many.
     """
-    run, asked, threads = config.run, config.run.processes, config.threads
-    name = config.algo["_target_"]
-    tasks = min(run.meta_batch_size, run.val_tasks, run.test_tasks) if get_object(name).splits else 1
-    gpus = torch.cuda.device_count() if config.device in ("auto", "cuda") else 0
+    asked, threads, name = settings.run["processes"], settings.threads, settings.algo["_target_"]
+    shareable = get_object(settings.run["_target_"]).shareable_tasks(settings.run)
+    tasks = shareable if get_object(name).splits else 1
+    gpus = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
     if (size := launched()) > 1:
         if asked not in (1, "auto", size):
             raise ConfigError(f"torchrun started {size} processes, and run.processes={asked} others: leave that out")
     elif asked == "auto":
         cores = torch.get_num_threads() // (1 if threads == "auto" else threads)
-        one = "n_way" not in config.data or (gpus and JOBS in os.environ)  # jobs of a sweep are a GPU each
+        one = "n_way" not in settings.data or (gpus and JOBS in os.environ)  # jobs of a sweep are a GPU each
         return machine.share_of(tasks, 1 if one else gpus or cores)
     else:
         size = asked
@@ -85,12 +86,12 @@ def work() -> int:
     It writes nothing, and once all are there signals are the first process's affair: this one ends when that does.
     """
     logging.getLogger().addHandler(logging.NullHandler())
-    settings, group = following()
-    run: dict[str, Any] = json.loads(settings)
-    config = DictConfig(run["config"])
-    with held_device(config.device, group) as device:
-        config.device = str(device)
-        share = build_run(config, build_parts(config, Path(run["folder"]), group))
+    words, group = following()
+    told: dict[str, Any] = json.loads(words)
+    settings = from_dict(told["settings"], {})
+    with held_device(settings.device, group) as device:
+        settings = replace(settings, device=str(device))
+        share = build_run(settings, build_parts(settings, Path(told["folder"]), group))
         if share.resumable():
             share.restore()
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
@@ -60,7 +60,7 @@ def _share(folder: Path, config: DictConfig, runs: Sequence[Run], files: Sequenc
         folder=folder,
         id=f"comparison-{ids[0]}" if ids else None,
     )
-    sink = build_logger(config, info)
+    sink = build_logger(OmegaConf.to_container(config.logger, resolve=True), info)  # type: ignore[arg-type]
     for file in files:
         sink.show({".csv": "comparison", ".png": "figures", ".html": "report"}[file.suffix], file)
     sink.finish({"status": "finished"}, 0)

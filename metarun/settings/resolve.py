@@ -1,0 +1,70 @@
+"""The settings of one run, checked and resolved once: whoever is handed them knows no Hydra and no OmegaConf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from metarun.settings.check import check, refuse
+from metarun.settings.saved import rename_moved
+from metarun.settings.schema import GROUPS
+
+Node = Mapping[str, Any]
+"""The settings of one group: `_target_` and what its constructor is given, as plain values."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a person chose for one run.
+
+    Attributes:
+        choices: what was chosen in each group, by the group's name; empty where nobody asks.
+        optims: what optimizers other than the outer one have of their own, by name.
+        The others are the keys of conf/config.yaml.
+    """
+
+    seed: int
+    device: str
+    threads: int | Literal["auto"]
+    precision: str
+    bn: str
+    paper: Node | None
+    paths: Mapping[str, str]
+    data: Node
+    backbone: Node
+    algo: Node
+    optim: Node
+    optims: Mapping[str, Node]
+    run: Node
+    logger: Node
+    choices: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of them by key, as conf/config.yaml has them."""
+        return {name: value for name, value in vars(self).items() if name != "choices"}
+
+
+def resolve(config: DictConfig, choices: Mapping[str, Any] | None = None, warn: bool = True) -> Settings:
+    """The settings that `config` means; it stays as it is.
+
+    Args:
+        config: as Hydra composes it, or as a run saved it.
+        choices: what was chosen in each group.
+        warn: whether settings without effect are told.
+    Raises: ConfigError with all problems, one a line.
+    """
+    config = config.copy()
+    OmegaConf.set_readonly(config, False)
+    rename_moved(config)
+    (check if warn else refuse)(config)
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return from_dict(values, {group: str((choices or {}).get(group)) for group in GROUPS} if choices else {})
+
+
+def from_dict(values: Mapping[str, Any], choices: Mapping[str, str]) -> Settings:
+    """Settings that were checked and resolved before, in this process or in another."""
+    known = Settings.__dataclass_fields__
+    return Settings(**{name: value for name, value in values.items() if name in known}, choices=dict(choices))
