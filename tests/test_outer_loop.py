@@ -23,8 +23,9 @@ from metarun.core import objectives
 from metarun.core.tasks import Batch, Examples, Metrics, SourceInfo, TaskSource
 from metarun.run import checkpoint, processes
 from metarun.run.interrupt import Interrupted, StopRequest
-from metarun.run.offline import Diverged, OfflineRun, _numbers
+from metarun.run.offline import OfflineRun
 from metarun.run.parts import Parts
+from metarun.run.progress import Diverged, read_numbers
 from metarun.run.team import Group, Lost
 from metarun.run.tracking.sink import NoSink
 from metarun.settings.build import build_parts, build_source
@@ -335,7 +336,7 @@ def test_of_steps_that_are_read_together_the_one_that_diverged_is_named() -> Non
     """Of steps 5, 6 and 7, read after the last, the second."""
     pending = [{"loss": torch.tensor(value)} for value in (1.0, float("inf"), 2.0)]
     with pytest.raises(Diverged, match="loss is inf at outer step 6"):
-        _numbers(pending, 7)
+        read_numbers(pending, 7)
 
 
 def fresh(config: DictConfig, group: Group | None = None) -> Parts:
@@ -355,7 +356,7 @@ def test_training_tasks_have_the_shape_of_data_train_and_all_others_that_of_data
     """n_way, and how many support and query examples: in training 6 ways, 2 shots, 4 queries, else 5, 1 and 3; where
     tasks are functions there are no ways to multiply by."""
     words = ["data.k_shot=1", "data.n_query=3", "data.train.k_shot=2", "data.train.n_query=4"]
-    words += ["data.n_way=5", "data.train.n_way=6"] if data == "glyphs" else []
+    words += ["algo=protonet", "data.n_way=5", "data.train.n_way=6"] if data == "glyphs" else []
     source = source_of(settings(f"data={data}", *words))
     for split, expected in {"train": train, "val": test, "test": test}.items():
         batch = next(source.episodes(split, 0, 1))
@@ -427,7 +428,7 @@ def test_processes_descend_the_mean_over_all_tasks_whatever_their_shares() -> No
         learner = Counting(noise=False)
         optim = torch.optim.SGD(learner.parameters(), lr=1.0)
         group.tie(optim)
-        metrics = group.meta_step(learner.train(), batch, {"outer": optim}, 0)
+        _, metrics = group.outer_step(learner.train(), None, batch, {"outer": optim}, 0)
         return learner.theta.item(), metrics["loss"].item()
 
     assert in_two(work) == [(-2.0, 2.0), (-2.0, 2.0)]
@@ -441,7 +442,7 @@ def test_processes_clip_the_mean_gradient_not_each_its_own(settings: Settings, m
     words = ["algo=protonet", "optim=sgd", "optim.lr=1", "optim.clip_norm=0.001", "optim/schedule=constant"]
     parts = fresh(settings(*words), group)
     before = [value.detach().clone() for value in parts.learner.parameters()]
-    group.meta_step(parts.learner.train(), next(parts.source.episodes("train", 0, 3)), parts.optims, 0)
+    group.outer_step(parts.learner.train(), None, next(parts.source.episodes("train", 0, 3)), parts.optims, 0)
     now = parts.learner.parameters()
     moved = torch.cat([(value.detach() - old).flatten() for value, old in zip(now, before, strict=True)])
     assert moved.norm().item() == pytest.approx(0.001, rel=1e-3)
@@ -455,7 +456,7 @@ def test_each_process_and_each_step_has_noise_of_its_own_which_a_resumed_run_dra
 
     def noise(rank: int, step: int, seed: int = 0) -> float:
         learner = Counting()
-        Group(rank, 2, seed).meta_step(learner.train(), batch, {}, step)
+        Group(rank, 2, seed).outer_step(learner.train(), None, batch, {}, step)
         return learner.heard[0]
 
     assert len({noise(0, 0), noise(1, 0), noise(0, 1), noise(1, 1), noise(0, 0, seed=1)}) == 5

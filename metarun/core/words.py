@@ -35,8 +35,10 @@ def in_a_line(scores: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {with_unit(name, value)}" for name, value in scores.items() if "@" not in name)
 
 
-def task(n_way: int | None, k_shot: int) -> str:
-    """5-way 1-shot; 5-shot where there are no classes."""
+def task(n_way: int | None, k_shot: int | None) -> str:
+    """5-way 1-shot; 5-shot where there are no classes; nothing where tasks have no shots."""
+    if k_shot is None:
+        return ""
     return f"{n_way}-way {k_shot}-shot" if n_way else f"{k_shot}-shot"
 
 

@@ -41,9 +41,15 @@ def end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
     table.add_column(overflow="fold")
     r = results
     task = words.task(r["n_way"], r["k_shot"])
-    what = [f"{r['algo']} on {r['data']}", task, *words.network(r["backbone"]), f"bn={r['bn']}", f"seed {r['seed']}"]
+    what = [
+        f"{r['algo']} on {r['data']}",
+        *filter(None, [task]),
+        *words.network(r["backbone"]),
+        f"bn={r['bn']}",
+        f"seed {r['seed']}",
+    ]
     what += ["trained on train and val"] if r.get("trainval") else []
-    table.add_row("run", ", ".join(what))
+    table.add_row("run", ", ".join(filter(None, what)))
     for name, test in (r.get("test") or {}).items():
         value = f"{words.with_unit(name, test['mean'])} ± {words.with_unit(name, test['ci95'])}"
         table.add_row(f"test {name}", f"{value}  (95 % interval, {test['interval']}, {test['n_tasks']} of them)")

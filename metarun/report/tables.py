@@ -113,7 +113,8 @@ def heading(comparisons: Sequence[Comparison], nth: int) -> str:
     comparison = comparisons[nth]
     has = comparison.shared
     queries = f"{has['n_query']} queries" + (" a class" if has["n_way"] else "")
-    title = f"{has['data']}, {task(has['n_way'], has['k_shot'])}, {queries}, bn={has['bn']}"
+    tasks = [task(has["n_way"], has["k_shot"]), queries] if has["k_shot"] is not None else []
+    title = ", ".join([has["data"], *tasks, f"bn={has['bn']}"])
     title += ", trained on train and val" if has["trainval"] else ""
     title += f", {comparison.rows[0].over_tasks.n_tasks} test tasks"
     if len(comparisons) > 1:

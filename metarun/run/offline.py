@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,26 +19,10 @@ from metarun.run.evaluation import Scores, evaluate
 from metarun.run.folder import Files, NoFiles
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
+from metarun.run.progress import Diverged, Progress, read_numbers
 from metarun.run.tracking.sink import Sink
 
 log = logging.getLogger(__name__)
-
-
-class Diverged(RuntimeError):
-    """A loss or a weight is not a finite number."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands; all of it goes into a checkpoint."""
-
-    step: int = 0
-    best_step: int | None = None
-    best: dict[str, float] = field(default_factory=dict)
-    train_seconds: float = 0.0
-    val_seconds: float = 0.0
-    window: list[dict[str, float]] = field(default_factory=list)
-    metrics_bytes: int = 0
 
 
 class OfflineRun:
@@ -76,6 +59,7 @@ class OfflineRun:
         self.val_tasks, self.test_tasks, self.eval_batch_size = val_tasks, test_tasks, eval_batch_size
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.progress = Progress()
+        self.state = parts.learner.initial_state()
         self.pending: list[Metrics] = []
         self.test_seconds = 0.0
         self.saved_step: int | None = None
@@ -135,6 +119,7 @@ class OfflineRun:
             schedule.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
         self.saved_step = self.progress.step
+        self.state = state.get("state")  # an older checkpoint has none
         checkpoint.restore_random(state["random"])
         self.tracking_id = state["wandb_id"]
 
@@ -158,7 +143,8 @@ class OfflineRun:
         stream = learner.train_stream(parts.source, p.step, self.meta_batch_size)
         while p.step < self.steps:
             started = time.perf_counter()
-            self.pending.append(parts.group.meta_step(learner, next(stream), parts.optims, p.step))
+            self.state, metrics = parts.group.outer_step(learner, self.state, next(stream), parts.optims, p.step)
+            self.pending.append(metrics)
             for schedule in parts.schedules:
                 schedule.step()
             p.step += 1
@@ -181,7 +167,7 @@ class OfflineRun:
 
     def _read(self) -> None:
         if self.pending:
-            self.progress.window += _numbers(self.pending, self.progress.step)
+            self.progress.window += read_numbers(self.pending, self.progress.step)
             self.pending.clear()
 
     def _log_training(self) -> None:
@@ -240,21 +226,7 @@ class OfflineRun:
             "progress": vars(p).copy(),
             "split_sha256": parts.source.info.split_sha256,
             "wandb_id": self.tracking_id,
+            "state": self.state,
         }
         self.files.save("last", state)
         self.saved_step = p.step
-
-
-def _numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:
-    """The metrics of the last outer steps up to `step` as plain numbers, read from the device at once.
-
-    Raises: Diverged if one of them is not finite.
-    """
-    every = [value.float() for line in pending for value in line.values()]
-    numbers = iter(torch.stack(every).tolist())  # read at once
-    rows = [{name: next(numbers) for name in line} for line in pending]
-    for back, row in enumerate(reversed(rows)):
-        for name, value in row.items():
-            if not np.isfinite(value):
-                raise Diverged(f"{name} is {value} at outer step {step - back}")
-    return rows

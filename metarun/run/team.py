@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from metarun.algos.base.learner import Learner
 from metarun.core.seeding import named_seed
-from metarun.core.tasks import Batch, Metrics
+from metarun.core.tasks import Metrics
 
 
 class Lost(RuntimeError):
@@ -45,25 +45,28 @@ class Group:
         if self.size > 1:
             optim.register_step_pre_hook(self._average)
 
-    def meta_step(self, learner: Learner, batch: Any, optims: dict[str, Optimizer], step: int) -> Metrics:
+    def outer_step(
+        self, learner: Learner, state: Any, batch: Any, optims: dict[str, Optimizer], step: int
+    ) -> tuple[Any, Metrics]:
         """Outer step number `step` on a meta-batch, of which this process does its share; metrics are of the whole.
 
         Buffers, as the running averages of BatchNorm, move by the mean of how they move in each process.
         """
         if self.size == 1:
-            return learner.meta_step(batch, optims)
-        assert isinstance(batch, Batch), "a learner that does not train on tasks has splits = False"
+            return learner.outer_step(state, batch, optims)
+        assert state is None, "a learner whose outer steps hand on a state has splits = False"
+        assert hasattr(batch, "tasks"), "a learner that does not train on tasks has splits = False"
         torch.manual_seed(named_seed(self.seed, f"training/{step}/{self.rank}"))  # so that a resumed run draws the same
         first, last = self.share(batch.n_tasks)
         self.weight = (last - first) / batch.n_tasks
         buffers = [buffer for buffer in learner.buffers() if buffer.is_floating_point()]
         before = [buffer.clone() for buffer in buffers]
-        metrics = learner.meta_step(batch.tasks(first, last), optims)
+        _, metrics = learner.outer_step(None, batch.tasks(first, last), optims)
         moves = [buffer - start for buffer, start in zip(buffers, before, strict=True)]
         means = self._mean([*metrics.values(), *moves])
         for buffer, start, move in zip(buffers, before, means[len(metrics) :], strict=True):
             buffer.copy_(start + move)
-        return dict(zip(metrics, means[: len(metrics)], strict=True))
+        return None, dict(zip(metrics, means[: len(metrics)], strict=True))
 
     def gathered(self, scores: Tensor, n: int) -> Tensor:
         """The scores of n tasks [n] on the CPU, of which `scores` are those of this process's share."""

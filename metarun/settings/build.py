@@ -47,8 +47,12 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
     learner = build_learner(settings, source).to(device)
     factories = Optims(settings, group or Group())
     with wrong_input():
-        _record(learner, settings.run["compile"])
+        _record(learner, settings.run.get("compile", False))
         optims = learner.build_optims(factories)
+    if unknown := [name for name in settings.optims if name not in factories.made]:
+        raise ConfigError(
+            f"optims.{unknown[0]}: {type(learner).__name__} has the optimizers {', '.join(factories.made)}"
+        )
     return Parts(learner, source, optims, factories.schedules, device, folder, group or Group())
 
 
@@ -59,6 +63,7 @@ class Optims:
     def __init__(self, settings: Settings, group: Group) -> None:
         self.settings, self.group = settings, group
         self.schedules: list[LRScheduler] = []
+        self.made: list[str] = []
 
     def __call__(self, parameters: Iterable[Any], name: str = "outer") -> Optimizer:
         node = {**self.settings.optim, **self.settings.optims.get(name, {})}
@@ -66,6 +71,7 @@ class Optims:
         self.group.tie(optim)
         if node["clip_norm"] is not None:
             optim.register_step_pre_hook(partial(_clip, float(node["clip_norm"])))
+        self.made.append(name)
         self.schedules.append(_construct(node["schedule"])(optim))
         return optim
 
@@ -73,7 +79,7 @@ class Optims:
 def build_source(settings: Settings, device: torch.device, splits: tuple[str, ...] = SPLITS) -> TaskSource:
     """The task source of `settings.data`, to draw tasks of `splits` from."""
     data = settings.data
-    plan = EpisodePlan(_shape(data["train"]), _shape(data), settings.seed, data["eval_seed"], splits)
+    plan = EpisodePlan(_shape(data.get("train", data)), _shape(data), settings.seed, data.get("eval_seed", 0), splits)
 
     def open_source(name: str, plan: EpisodePlan = plan) -> TaskSource:
         return _construct(shipped_source(settings.as_dict(), name), BUILD_KEYS["data"], plan=plan, device=device)  # type: ignore[no-any-return]
@@ -139,11 +145,12 @@ def _asked(node: Node) -> Set[str]:
 
 
 def _shape(node: Node) -> EpisodeShape:
-    n_way, k_shot = node.get("n_way", 0), node["k_shot"]
+    """What tasks look like; zeros where they have no support and query sets."""
+    n_way, k_shot, n_query = (node.get(key, 0) for key in ("n_way", "k_shot", "n_query"))
     if isinstance(k_shot, list):
         least, most = k_shot
-        return EpisodeShape(n_way, least, node["n_query"], most)
-    return EpisodeShape(n_way, k_shot, node["n_query"])
+        return EpisodeShape(n_way, least, n_query, most)
+    return EpisodeShape(n_way, k_shot, n_query)
 
 
 def _record(learner: Learner, compile: bool | str) -> None:

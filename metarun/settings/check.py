@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from typing import Any
 
 from hydra.utils import get_object
@@ -54,8 +55,10 @@ def refuse(config: DictConfig) -> None:
         if _has(config, key) and value not in choices:
             words = [str(choice) for choice in choices]
             problems.append(f"{key}={value} is not one of {', '.join(words)}{nearest(str(value), words)}")
+    for name, own in (config.get("optims") or {}).items():
+        problems += _unknown(f"optims.{name}", {**config.optim, **own}, "optim")
     problems += [_algo_and_data(config.algo["_target_"], config.data) or "", _algo_and_backbone(config) or ""]
-    if "n_way" in config.data and OmegaConf.is_list(config.data.train.k_shot):
+    if "n_way" in config.data and OmegaConf.is_list(OmegaConf.select(config, "data.train.k_shot")):
         problems.append(f"data.train.k_shot={config.data.train.k_shot} must be one number where tasks have classes")
     problems = [problem for problem in problems if problem]
     if problems:
@@ -79,7 +82,7 @@ def _algo_and_data(algo: str, data: DictConfig) -> str | None:
         return (
             f"{names[0]} is for {' and '.join(kinds)}; the tasks of {names[1]} are {are}: choose another algo or data"
         )
-    heads = "outputs" in _parameters(algo) and "n_way" in data and "n_way" in data.train
+    heads = "outputs" in _parameters(algo) and "n_way" in data and "n_way" in data.get("train", {})
     if heads and data.train.n_way != data.n_way:
         return (
             f"data.train.n_way={data.train.n_way} must be data.n_way={data.n_way}: "
@@ -109,11 +112,12 @@ def _has(config: DictConfig, key: str) -> bool:
     return isinstance(node, DictConfig) and name in node
 
 
-def _unknown(group: str, node: DictConfig) -> list[str]:
-    """Keys that the group's constructor does not have."""
+def _unknown(group: str, node: Any, kind: str = "") -> list[str]:
+    """Keys that the constructor of the group, or of one of its `kind`, does not have."""
+    kind = kind or group
     if "_target_" not in node:
         return [f"the chosen {group} names no _target_"]
-    known = _parameters(node["_target_"]) - FACTS[group] | BUILD_KEYS.get(group, set())
+    known = _parameters(node["_target_"]) - FACTS[kind] | BUILD_KEYS.get(kind, set())
     return [
         f"there is no setting {group}.{key}{nearest(f'{group}.{key}', [f'{group}.{name}' for name in sorted(known)])}"
         for key in map(str, node)
@@ -154,9 +158,9 @@ def _warn(config: DictConfig) -> None:
     normalised = _parameters(value("backbone._target_")) | _parameters(value("algo._target_"))
     if value("bn") in ("support", "running") and "bn" not in normalised:
         log.warning("bn=%s has no effect: nothing in the chosen algo and backbone has batch normalisation", value("bn"))
-    if value("run.val_every") is not None and value("run.val_every") > value("run.steps"):
+    if (value("run.val_every") or 0) > (value("run.steps") or math.inf):
         log.warning("run.val_every is above run.steps: the run is validated once, at its end")
     if value("data.trainval"):
         log.warning("data.trainval=true: classes of val are trained on, so the best step by validation means little")
-    if value("run.test_tasks") < 600:
+    if (value("run.test_tasks") or math.inf) < 600:
         log.warning("run.test_tasks=%s is few for a number to believe; papers use 600 or more", value("run.test_tasks"))

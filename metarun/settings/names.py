@@ -26,11 +26,13 @@ def run_name(choices: Mapping[str, Any], data: Mapping[str, Any], bn: str, seed:
     modes = [] if bn == "none" else [bn]
     modes += ["trainval"] if data.get("trainval") else []
     words = [str(choices["algo"]), str(choices["data"]), task_name(data), *modes, f"s{seed}"]
-    return re.sub(r"[^\w.+-]+", "_", "-".join(words))[:LONGEST]
+    return re.sub(r"[^\w.+-]+", "_", "-".join(filter(None, words)))[:LONGEST]
 
 
 def task_name(data: Mapping[str, Any]) -> str:
-    """5w1s: 5 ways, 1 shot. k5: 5 points of a function."""
+    """5w1s: 5 ways, 1 shot. k5: 5 points of a function. Nothing where tasks have no shots."""
+    if "k_shot" not in data:
+        return ""
     return f"{data['n_way']}w{data['k_shot']}s" if "n_way" in data else f"k{data['k_shot']}"
 
 

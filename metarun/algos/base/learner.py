@@ -64,6 +64,15 @@ class Learner(nn.Module, ABC):
         """The tasks first, first + 1, ... of val or test that it is scored on, `batch_size` at a time."""
         return source.episodes(split, first, batch_size)
 
+    def initial_state(self) -> Any:
+        """What an outer step hands to the next one beside theta: a tree of tensors, as of optimizers that are unrolled
+        over several outer steps; None for nothing. The run keeps it, also in its checkpoints."""
+        return None
+
+    def outer_step(self, state: Any, batch: Any, optims: dict[str, Optimizer]) -> tuple[Any, Metrics]:
+        """One outer update, from `state` to the next; a learner without one overrides `meta_step` alone."""
+        return state, self.meta_step(batch, optims)
+
     def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
         """One outer update: descend `meta_loss`."""
         for optim in optims.values():

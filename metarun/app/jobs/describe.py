@@ -20,7 +20,7 @@ def run_info(settings: Settings, folder: Path, sweep: str | None) -> RunInfo:
     values, places = settings.as_dict(), [*settings.paths.values()]
     return RunInfo(
         name=run_name(chosen, settings.data, settings.bn, settings.seed),
-        group=sweep or f"{chosen['algo']}-{chosen['data']}-{task_name(settings.data)}",
+        group=sweep or "-".join(filter(None, [chosen["algo"], chosen["data"], task_name(settings.data)])),
         kind="train",
         tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={settings.bn}"],
         config=_flat(values, "", places) | dict(chosen),
@@ -37,7 +37,7 @@ def describe_settings(settings: Settings, overrides: list[str]) -> dict[str, Any
         **{group: settings.choices[group] for group in ("algo", "data", "backbone")},
         "seed": settings.seed,
         **{key: data.get(key) for key in ("n_way", "k_shot", "n_query")},
-        "train": {key: data["train"].get(key) for key in ("n_way", "k_shot", "n_query")},
+        "train": {key: data.get("train", {}).get(key) for key in ("n_way", "k_shot", "n_query")},
         "meta_batch_size": None,
         "bn": settings.bn,
         "test": None,

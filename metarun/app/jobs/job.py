@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from metarun.app.jobs.describe import describe_parts, describe_settings, run_info
-from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_predictions, show_tasks
+from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_drawings, show_predictions, show_tasks
 from metarun.app.jobs.workers import share_run
 from metarun.app.messages import console, start_logging, stop_logging
 from metarun.core.errors import ConfigError, wrong_input
@@ -111,6 +111,7 @@ def _execute(
             results |= run.execute(sinks, stop)
             if first:
                 show_predictions(parts, sinks)
+            show_drawings(parts, sinks)
         results["status"], code = "finished", 0
     except KeyboardInterrupt as interrupted:
         code = getattr(interrupted, "exit_code", 130)

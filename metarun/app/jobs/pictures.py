@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarun.core.tasks import Batch
+from metarun.core.tasks import Batch, Pictured
 from metarun.run.parts import Parts
 from metarun.run.tracking.pictures import episode_picture
 from metarun.run.tracking.sink import Sink
@@ -30,15 +30,25 @@ def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
     predicted = parts.learner.eval().predictions(batch)
     if predicted is None:
         return
-    from metarun.report.figures.predictions import (
-        prediction_picture,  # imports the drawing library, which takes a second
-    )
+    from metarun.report.figures.predictions import prediction_picture  # imports the drawing library: a second
 
     if picture := prediction_picture(batch, predicted):
         path = parts.folder / "predictions.png"
         path.write_bytes(picture)
         for sink in sinks:
             sink.show("predictions", path)
+
+
+def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
+    """What the tested learner draws of the first test tasks, each as NAME.png."""
+    if not isinstance(parts.learner, Pictured):
+        return
+    batch = next(parts.learner.eval().eval_stream(parts.source, "test", 0, TASKS_PREDICTED))
+    for name, picture in parts.learner.draw(batch).items():
+        path = parts.folder / f"{name}.png"
+        picture.save(path)
+        for sink in sinks:
+            sink.show(name, path)
 
 
 def show_curves(folder: Path, sinks: Sequence[Sink]) -> None:

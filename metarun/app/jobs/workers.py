@@ -20,8 +20,8 @@ from metarun.core import machine
 from metarun.core.errors import ConfigError
 from metarun.run.device import held_device
 from metarun.run.interrupt import StopRequest
-from metarun.run.offline import Diverged
 from metarun.run.processes import following, launched, leading
+from metarun.run.progress import Diverged
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
 from metarun.settings.resolve import Settings, from_dict
@@ -52,7 +52,7 @@ def choose_processes(settings: Settings) -> int:
     one alone where tasks are functions, a step of which is done in less time than it takes to tell the others.
     Raises: ConfigError if the run is not to be shared by so many.
     """
-    asked, threads, name = settings.run["processes"], settings.threads, settings.algo["_target_"]
+    asked, threads, name = settings.run.get("processes", 1), settings.threads, settings.algo["_target_"]
     shareable = get_object(settings.run["_target_"]).shareable_tasks(settings.run)
     tasks = shareable if get_object(name).splits else 1
     gpus = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0

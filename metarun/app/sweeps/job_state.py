@@ -39,7 +39,7 @@ class Job:
 def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
     """The job in `folder` of a sweep begun at the time `since`, in which `rerun` is tried again."""
     overrides = " ".join(OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml")))  # type: ignore[arg-type]
-    steps = int(OmegaConf.load(folder / ".hydra" / "config.yaml").run.steps)
+    steps = int(OmegaConf.load(folder / ".hydra" / "config.yaml").run.get("steps", 0))
     results = read_results(folder)
     if results:
         state, old = results["status"], (folder / "results.json").stat().st_mtime < since

@@ -1,0 +1,42 @@
+"""How far a run is, the numbers of its last outer steps among it, and what is no number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from metarun.core.tasks import Metrics
+
+
+class Diverged(RuntimeError):
+    """A loss or a weight is not a finite number."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it goes into a checkpoint."""
+
+    step: int = 0
+    best_step: int | None = None
+    best: dict[str, float] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    val_seconds: float = 0.0
+    window: list[dict[str, float]] = field(default_factory=list)
+    metrics_bytes: int = 0
+
+
+def read_numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:
+    """The metrics of the last outer steps up to `step` as plain numbers, read from the device at once.
+
+    Raises: Diverged if one of them is not finite.
+    """
+    every = [value.float() for line in pending for value in line.values()]
+    numbers = iter(torch.stack(every).tolist())  # read at once
+    rows = [{name: next(numbers) for name in line} for line in pending]
+    for back, row in enumerate(reversed(rows)):
+        for name, value in row.items():
+            if not np.isfinite(value):
+                raise Diverged(f"{name} is {value} at outer step {step - back}")
+    return rows
