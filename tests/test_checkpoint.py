@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarun.run import checkpoint
+from metarun.run import checkpoint, results
 
 CPU = torch.device("cpu")
 
@@ -103,3 +103,28 @@ def test_each_global_generator_goes_on_from_a_checkpoint_where_it_was(
     draw()
     checkpoint.restore_random(checkpoint.load(tmp_path / "last.pt", CPU)["random"])
     assert draw() == expected
+
+
+def test_a_write_that_fails_half_way_leaves_the_results_before_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full after the first bytes."""
+    results.write_results(tmp_path, {"status": "interrupted", "steps": 4})
+
+    def full(path: Path, text: str) -> None:
+        with path.open("w") as file:
+            file.write(text[:9])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            results.write_results(tmp_path, {"status": "finished", "steps": 8})
+    assert results.read_results(tmp_path) == {"status": "interrupted", "steps": 4}
+    results.write_results(tmp_path, {"status": "finished", "steps": 8})
+    assert results.read_results(tmp_path) == {"status": "finished", "steps": 8}
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_run_without_results_has_none(tmp_path: Path) -> None:
+    assert results.read_results(tmp_path) is None

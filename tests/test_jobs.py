@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -17,10 +20,10 @@ import torch
 from conftest import noise_tasks
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from run_folders import finished, write_settings
+from run_folders import finished, write_metrics, write_settings
 from run_folders import settings as plain_settings
 
-from metarun.app.jobs import composed, job
+from metarun.app.jobs import composed, describe, job
 from metarun.app.jobs.reopened import Trained
 from metarun.app.sweeps import search
 from metarun.app.sweeps.job_state import read_job
@@ -28,10 +31,13 @@ from metarun.app.sweeps.launch import STARTED_FILE
 from metarun.app.sweeps.table import SweepTable
 from metarun.core.errors import ConfigError, Refused
 from metarun.data.augment import Look
-from metarun.run.interrupt import STOP_FILE
+from metarun.report.runs import read_run
+from metarun.run.interrupt import STOP_FILE, Interrupted
+from metarun.run.results import read_versions
+from metarun.run.team import Group
 from metarun.run.tracking.sink import RunInfo
 from metarun.run.tracking.wandb_sink import WandbSink
-from metarun.settings.build import build_parts
+from metarun.settings.build import build_logger, build_parts, build_source
 from metarun.settings.resolve import resolve
 
 Settings = Callable[..., DictConfig]
@@ -162,24 +168,135 @@ def test_a_sweep_ends_with_1_unless_every_job_is_finished(
         write_settings(folder / str(place), plain_settings())
         (folder / str(place) / ".hydra" / "overrides.yaml").write_text(f"[seed={place}]")
         sweep.leave(state, int(folder.stat().st_mtime) + age, folder / str(place))
-    table = SweepTable()
-    table.on_multirun_start(
-        OmegaConf.create(
-            {
-                "sweep": {"rerun": "interrupted"},
-                "hydra": {
-                    "sweep": {"dir": str(folder)},
-                    "launcher": {"_target_": "BasicLauncher"},
-                    "sweeper": {"_target_": "BasicSweeper"},
-                    "overrides": {"task": [expected]},
-                },
-            }
-        )
-    )
-    try:
+    with table_of(folder, expected) as table:
         assert table.exit_code() == code
+
+
+@contextmanager
+def table_of(folder: Path, *overrides: str) -> Iterator[SweepTable]:
+    """The table of a sweep by these overrides in that folder, while the sweep goes on."""
+    hydra = {
+        "sweep": {"dir": str(folder)},
+        "launcher": {"_target_": "BasicLauncher"},
+        "sweeper": {"_target_": "BasicSweeper"},
+        "overrides": {"task": [*overrides]},
+    }
+    table = SweepTable()
+    table.on_multirun_start(OmegaConf.create({"sweep": {"rerun": "interrupted"}, "hydra": hydra}))
+    try:
+        yield table
     finally:
         table._stop()
+
+
+def job_of(sweep: Sweep, name: str, steps: int) -> Path:
+    """One that is at this step of 40, of which each tenth is told; 10 steps take 2 seconds."""
+    write_settings(sweep.folder / name, plain_settings())
+    (sweep.folder / name / ".hydra" / "overrides.yaml").write_text(f"[seed={name}, algo=maml]")
+    write_metrics(sweep.folder / name, steps)
+    return sweep.folder / name
+
+
+def test_the_table_tells_of_a_running_job_its_step_its_last_validation_and_the_time_to_go(sweep: Sweep) -> None:
+    """At step 20 of 40 after 4 s of training: 4 s to go. Validated at 0.2 + 20 / 200, after 0.25 at step 10; a
+    training line would say 0.4."""
+    running = read_job(job_of(sweep, "1", 20), sweep.now)
+    assert (running.state, running.step, running.steps, running.left) == ("running", 20, 40, pytest.approx(4.0))
+    assert (running.score, running.error, running.done) == ("30.00 %", None, False)
+    just_begun = read_job(job_of(sweep, "2", 0), sweep.now)
+    assert (just_begun.state, just_begun.step, just_begun.left, just_begun.score) == ("running", 0, None, "")
+
+
+@pytest.mark.parametrize("half", ['{"step": 30, "split": "tra', '{"step": 30, "split": "train", "seconds": 6.0}'])
+def test_a_line_that_is_being_written_is_not_read_yet(sweep: Sweep, half: str) -> None:
+    """Though it may be whole but for its end."""
+    folder = job_of(sweep, "1", 20)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(half)
+    assert read_job(folder, sweep.now).step == 20
+
+
+def test_of_many_lines_the_last_are_read_though_their_part_of_the_file_begins_within_a_line(sweep: Sweep) -> None:
+    """The last 8 KiB, of 40 lines of about 1,000 bytes."""
+    folder = job_of(sweep, "1", 0)
+    lines = [
+        {"step": step, "split": split, "accuracy": step / 100, "seconds": 1.0, "note": "x" * 900}
+        for step in range(1, 21)
+        for split in ("train", "val")
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    job = read_job(folder, sweep.now)
+    assert (job.step, job.score) == (20, "20.00 %")
+
+
+def test_the_table_says_of_each_job_once_how_it_ended_and_of_a_failed_one_why(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad, goes_on = (job_of(sweep, name, 20) for name in "123")
+    with table_of(sweep.folder, "seed=1,2,3") as table:
+        finished_at = int(table.since) + 60
+        sweep.leave("finished", finished_at, good)
+        sweep.write(bad / "results.json", json.dumps({"status": "failed", "error": "Diverged: no"}), finished_at)
+        table._look()
+        table._look()
+        jobs = {job.folder: job.state for job in table._jobs()}
+    out = capsys.readouterr().out
+    assert out.count("finished: seed=1 algo=maml  50.00 %\n") == 1
+    assert out.count("failed: seed=2 algo=maml  Diverged: no\n") == 1
+    assert "seed=3" not in out
+    assert (jobs[good], jobs[bad], jobs[goes_on]) == ("finished", "failed", "running")
+
+
+def test_a_sweep_that_begins_again_takes_away_the_file_that_stopped_it_and_is_younger_than_what_is_there(
+    sweep: Sweep,
+) -> None:
+    (sweep.folder / STOP_FILE).touch()
+    sweep.leave("finished", sweep.now - 60)
+    with table_of(sweep.folder, "seed=0") as table:
+        assert not (sweep.folder / STOP_FILE).exists()
+        assert (sweep.folder / STARTED_FILE).stat().st_mtime == table.since > sweep.now
+        assert [job.state for job in table._jobs()] == ["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (Interrupted(15), 143, ""),
+        (KeyboardInterrupt(), 130, ""),
+        (SystemExit(), 143, ""),
+        (OSError("no memory\nat all"), 1, "the launcher failed: OSError: no memory (traceback in "),
+    ],
+)
+@pytest.mark.parametrize("remote", [True, False])
+def test_a_sweep_that_breaks_off_stops_the_jobs_of_this_machine_and_says_so(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, said: str, remote: bool
+) -> None:
+    """In this order: they are asked to stop, waited for, and only then does nobody take the signals any more."""
+    done: list[str] = []
+    calls = {name: (lambda name=name: done.append(name)) for name in ("stop", "wait", "give_signals_back")}
+    with table_of(sweep.folder, "seed=0") as table:
+        table.launch = SimpleNamespace(remote=remote, signum=None, problem=lambda: None, **calls)
+        assert table.break_off(error) == code
+    assert done == ([] if remote else ["stop", "wait"]) + ["give_signals_back"]
+    out = " ".join(capsys.readouterr().out.split())
+    assert said in out
+    assert ("the launcher failed" in out) == (sweep.folder / "launcher.log").exists() == bool(said)
+    assert ("what the cluster has already goes on" in out) == remote
+    assert out.endswith("the sweep stopped; the same command goes on with it")
+
+
+@pytest.mark.parametrize("signum", [None, 15])
+def test_a_sweep_whose_launcher_was_stopped_is_not_concluded_and_ends_by_the_signal(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, signum: int | None
+) -> None:
+    sweep.leave("finished", sweep.now - 60)
+    concluded: list[Path] = []
+    monkeypatch.setattr("metarun.app.sweeps.table.conclude", lambda folder, *_: concluded.append(folder))
+    with table_of(sweep.folder, "seed=0") as table:
+        table.launch = SimpleNamespace(signum=signum, give_signals_back=lambda: None)
+        table.on_multirun_end(OmegaConf.create({}))
+        assert table.exit_code() == (143 if signum else 0)
+    assert concluded == ([] if signum else [sweep.folder])
 
 
 LEARNERS = [  # and which way its scores are to go
@@ -230,11 +347,13 @@ def test_a_sweep_without_a_direction_and_a_job_that_failed_are_told_as_they_are(
     assert objective() is None
 
 
-def run(config: DictConfig, folder: Path, stop: Path | None = None) -> tuple[int, dict[str, Any]]:
+def run(
+    config: DictConfig, folder: Path, stop: Path | None = None, typed: Sequence[str] = ()
+) -> tuple[int, dict[str, Any]]:
     """Exit code and results.json of a job."""
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
-    groups = {name: "any" for name in ("algo", "data", "backbone", "optim", "run", "logger")}
-    code = job.run_job(partial(resolve, config, groups), folder, [], None, stop)
+    groups = {name: f"the {name}" for name in ("algo", "data", "backbone", "optim", "run", "logger")}
+    code = job.run_job(partial(resolve, config, groups), folder, [*typed], None, stop)
     return code, json.loads((folder / "results.json").read_text())
 
 
@@ -264,11 +383,100 @@ def test_a_job_whose_data_is_split_in_another_way_than_its_checkpoint_says_is_wr
     assert last.read_bytes() == before
 
 
+def test_a_job_that_fails_before_its_first_checkpoint_says_that_it_goes_on_from_the_start(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["algo=protonet", "optim=sgd", "optim.lr=1e30", "optim/schedule=constant", "bn=none"]
+    code, results = run(settings(*words, "run.checkpoint_every=9"), tmp_path / "run")
+    assert (code, results["saved_step"]) == (1, None)
+    assert "go on from the start with: metarun resume" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_job_of_a_stopped_sweep_that_is_being_built_does_not_begin_to_train_and_says_nothing_on_the_screen(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All jobs of a sweep have one table."""
+    stop = tmp_path / STOP_FILE
+    stop.touch()
+    code, results = run(settings("algo=protonet"), tmp_path / "run", stop)
+    assert (code, results["status"], results["error"], results["steps"]) == (130, "interrupted", "SIGINT", 0)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert capsys.readouterr().out == ""
+    stop.unlink()
+    assert run(settings("algo=protonet"), tmp_path / "run", stop)[0] == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_jobs_log_has_that_jobs_messages_and_its_folder_is_free_afterwards(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """While it runs, nobody else can run it."""
+    config, handlers = settings("algo=protonet", "run.steps=0"), [*logging.getLogger().handlers]
+    logs = [tmp_path / name / "run.log" for name in ("first", "second")]
+    assert run(config, logs[0].parent)[0] == 2
+    before = logs[0].read_text()
+    assert run(config, logs[1].parent)[0] == 2
+    assert "run.steps=0 must be" in logs[1].read_text()
+    assert logs[0].read_text() == before
+    assert logging.getLogger().handlers == handlers
+    with (
+        job._alone_in(logs[0].parent),
+        pytest.raises(ConfigError, match=f"another process is running {tmp_path}/first"),
+    ):
+        run(config, logs[0].parent)
+    assert run(config, logs[0].parent)[0] == 2
+
+
+def test_a_job_with_wrong_settings_leaves_why_and_what_was_typed(settings: Settings, tmp_path: Path) -> None:
+    code, results = run(settings("run.steps=0"), tmp_path, typed=["run.steps=0"])
+    error = "run.steps=0 must be a whole number of at least 1"
+    assert (code, results) == (2, {"status": "failed", "error": error, "overrides": ["run.steps=0"]})
+
+
+def test_results_say_what_ran_on_what_and_which_tasks_it_was_tested_on(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each setting unlike its default. The network: 3x3 convolutions from 1 to 8 channels and three times from 8 to 8
+    are 72 + 3 * 576, scales and shifts of four BatchNorm layers 4 * 16."""
+    monkeypatch.setattr(describe, "read_git_state", lambda: {"commit": "abc", "dirty": True})
+    config = settings(
+        "algo=protonet", "seed=3", "bn=support", "data.n_way=4", "data.k_shot=2", "data.train.n_way=6",
+        "data.train.k_shot=1", "data.train.n_query=5", "run.meta_batch_size=2", "run.steps=2", "threads=1",
+        "paper={value: 0.5, ci95: null, source: a table}",
+    )  # fmt: skip
+    code, results = run(config, tmp_path / "run", typed=["seed=3", "bn=support"])
+    assert code == 0
+    expected = {
+        "status": "finished", "error": None, "algo": "the algo", "data": "the data", "backbone": "the backbone",
+        "seed": 3, "n_way": 4, "k_shot": 2, "n_query": 3, "train": {"n_way": 6, "k_shot": 1, "n_query": 5},
+        "meta_batch_size": 2, "bn": "support", "git": {"commit": "abc", "dirty": True}, "versions": read_versions(),
+        "overrides": ["seed=3", "bn=support"], "wandb_id": None, "engine": "vectorized", "parameters": 1864,
+        "paper": {"value": 0.5, "ci95": None, "source": "a table"}, "device": "cpu", "processes": 1, "threads": 1,
+        "trainval": False, "steps": 2, "saved_step": 2, "best_step": 2,
+        "directions": {"loss": "lower", "accuracy": "higher"},
+    }  # fmt: skip
+    assert {name: results[name] for name in expected} == expected
+    source = build_source(resolve(config), torch.device("cpu"))
+    assert results["split_sha256"] == source.info.split_sha256
+    assert results["episode_sha256"] == source.fingerprint("test", 12) != source.fingerprint("test", 6)
+    assert results["source"] == source.info.facts != {}
+
+
+def test_results_say_the_processes_the_device_and_that_val_was_trained_on(settings: Settings, tmp_path: Path) -> None:
+    parts = build_parts(resolve(settings("algo=protonet", "device=meta")), tmp_path)
+    parts.group = Group(0, 3)
+    parts.source.info = replace(parts.source.info, facts={"trainval": True})
+    found = describe.describe_parts(parts)
+    assert (found["device"], found["processes"], found["trainval"]) == ("meta", 3, True)
+    assert found["threads"] == torch.get_num_threads()
+
+
 class FakeWandb(SimpleNamespace):
     """W&B as the sink calls it: each `init` is noted with its options, and with what is logged after it."""
 
     def __init__(self) -> None:
         self.begun: list[SimpleNamespace] = []
+        self.ended: list[int] = []
         self.errors = SimpleNamespace(CommError=ConnectionError, UsageError=LookupError)
         self.log: Callable[[dict[str, Any]], None] = lambda row: None
 
@@ -277,7 +485,7 @@ class FakeWandb(SimpleNamespace):
         run = SimpleNamespace(options=options, id=options["id"], url=None, rows=rows, summary={}, metrics={})
         run.log = lambda row: (rows.append(row), self.log(row))
         run.define_metric = lambda name, **how: run.metrics.update({name: how})
-        run.finish = lambda exit_code: None
+        run.finish = lambda exit_code: self.ended.append(exit_code)
         self.begun.append(run)
         return run
 
@@ -342,6 +550,67 @@ def test_a_run_that_is_resumed_is_the_same_wandb_run_and_every_metric_has_its_ou
         assert row["step"] == step
         assert {f"{split}/{name}": value for name, value in line.items()}.items() <= row.items()
     assert all(first.metrics[f"{split}/*"] == {"step_metric": "step"} for split in ("train", "val", "test"))
+
+
+def test_a_run_that_is_resumed_has_no_results_before_its_end_and_its_sweep_shows_it_running(
+    settings: Settings, wandb: FakeWandb, tmp_path: Path
+) -> None:
+    """Stopped at step 2 of 4, and looked at whenever W&B is told something: those of the first half are gone."""
+    stop, folder, seen = tmp_path / STOP_FILE, tmp_path / "run", []
+    config = settings("algo=protonet", "logger=wandb", "logger.mode=offline")
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    (folder / ".hydra" / "overrides.yaml").write_text("[algo=protonet]")
+
+    def look(row: dict[str, Any]) -> None:
+        if "step" not in row:  # a picture, that of the curves after the end
+            return
+        here, there = read_job(folder, 0.0), read_run(folder)
+        seen.append(((folder / "results.json").exists(), here.state, there and there.state, here.step))
+        if row["step"] == 2:
+            stop.touch()
+
+    wandb.log = look
+    code, _ = run(config, folder, stop)
+    assert (code, read_job(folder, 0.0).state, read_job(folder, 1e12).state) == (130, "interrupted", "waiting")
+    stop.unlink()
+    running = [(False, "running", "running")]
+    assert [look[:3] for look in seen] == running * len(seen)
+    seen.clear()
+    assert run(config, folder, stop)[0] == 0
+    assert [look[:3] for look in seen] == running * len(seen)
+    assert {look[3] for look in seen} == {3, 4}
+    assert (read_job(folder, 0.0).state, read_job(folder, 1e12).state) == ("finished", "skipped")
+    assert wandb.ended == [130, 0]
+
+
+def test_the_logger_of_a_resumed_run_is_told_its_id_and_its_best_validation(
+    settings: Settings, wandb: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[RunInfo] = []
+    monkeypatch.setattr(job, "build_logger", lambda node, info: (told.append(info), build_logger(node, info))[1])
+    stop = tmp_path / STOP_FILE
+    wandb.log = lambda row: stop.touch() if row.get("step") == 2 else None
+    config = settings("algo=protonet", "logger=wandb", "logger.mode=offline")
+    results = run(config, tmp_path / "run", stop)[1]
+    stop.unlink()
+    run(config, tmp_path / "run", stop)
+    assert (told[0].id, told[0].best) == (None, {})
+    assert (told[1].id, told[1].best) == (results["wandb_id"], results["val"])
+    assert set(told[1].best) == {"loss", "accuracy"}
+
+
+def test_every_sink_is_ended_though_a_picture_fails(
+    settings: Settings, wandb: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError("no fonts here")
+
+    monkeypatch.setattr(job, "show_curves", fails)
+    with pytest.raises(OSError, match="no fonts"):
+        run(settings("algo=protonet", "run.steps=1", "logger=wandb", "logger.mode=offline"), tmp_path / "run")
+    assert wandb.ended == [0]
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "finished"
 
 
 def test_a_test_on_other_images_of_the_same_size_normalises_them_as_the_networks_own(

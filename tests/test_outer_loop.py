@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from metarun.algos.base.learner import Learner
 from metarun.core import objectives
 from metarun.core.tasks import Batch, Examples, Metrics, SourceInfo, TaskSource
-from metarun.run import checkpoint, processes
+from metarun.run import checkpoint, offline, processes
+from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import Interrupted, StopRequest
 from metarun.run.offline import OfflineRun
 from metarun.run.parts import Parts
-from metarun.run.progress import Diverged, read_numbers
+from metarun.run.progress import Diverged, Progress, read_numbers
 from metarun.run.team import Group, Lost
 from metarun.run.tracking.sink import NoSink
 from metarun.settings.build import build_parts, build_source
@@ -303,6 +304,133 @@ def test_a_resumed_run_ends_with_the_numbers_of_one_that_was_never_stopped(
     assert (resumed.progress.best_step, resumed.progress.best) == (done.progress.best_step, done.progress.best)
 
 
+def test_a_restored_run_has_all_that_the_checkpoint_has_of_the_run_that_stopped(tmp_path: Path) -> None:
+    """After step 4, of which the line after step 3 has one left over: nothing that is compared is what a new run has.
+    The facts are those of the checkpoint, before another is written."""
+    stop = StopRequest()
+    stopped = run_in(tmp_path)
+    stopped.tracking_id = "abc"
+    with pytest.raises(Interrupted):
+        stopped.execute([StopsAfter(4, stop)], stop)
+    expected = state_of(stopped)
+    restored, new = run_in(tmp_path), run_in(tmp_path)
+    restored.restore()
+    assert state_of(restored) == expected
+    assert not [key for key, value in state_of(new).items() if value == expected[key]]
+
+
+def state_of(run: OfflineRun) -> dict[str, Any]:
+    """What a run knows of how far it is, each part by itself; of times, the one that has gone by."""
+    (optim,), (schedule,) = run.parts.optims.values(), run.parts.schedules
+    parts = {"weights": run.parts.learner.state_dict(), "rate": schedule.state_dict(), "moments": optim.state_dict()}
+    found: dict[str, Any] = {name: repr(part) for name, part in parts.items()}
+    found |= {f"progress {name}": value for name, value in vars(run.progress).items()}
+    known = ("val", "best_step", "saved_step", "steps")
+    return found | {name: run.facts()[name] for name in known} | {"tracking id": run.tracking_id}
+
+
+def test_all_of_the_progress_of_a_run_is_in_its_checkpoint(resumed: OfflineRun, tmp_path: Path) -> None:
+    saved = checkpoint.load(tmp_path / "resumed" / "checkpoints" / "last.pt", torch.device("cpu"))["progress"]
+    assert saved == vars(resumed.progress)
+    assert set(saved) == set(Progress.__dataclass_fields__)
+
+
+def test_a_resumed_run_that_fails_before_its_next_checkpoint_says_from_which_one_it_goes_on(tmp_path: Path) -> None:
+    """It was stopped after step 4; the loss of step 6 is no number."""
+    stop = StopRequest()
+    with pytest.raises(Interrupted):
+        run_in(tmp_path, LosesItsLoss(), checkpoint_every=100).execute([StopsAfter(4, stop)], stop)
+    run = run_in(tmp_path, LosesItsLoss(), checkpoint_every=100)
+    run.restore()
+    with pytest.raises(Diverged, match="at outer step 6"):
+        run.execute([], StopRequest())
+    assert (run.facts()["saved_step"], run.facts()["steps"]) == (4, 6)
+
+
+@pytest.mark.parametrize("stopped_after", [None, 2, 4, 6])
+def test_time_is_counted_by_what_it_goes_by_for_and_goes_on_in_a_resumed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int | None
+) -> None:
+    """By a clock that is half a second further each time it is looked at, before and after: 7 steps take 3.5 s, 4
+    validations 2 and the test 0.5, together 6. 7 steps of 8 tasks are 56 tasks in 3.5 s of training, 16 a second."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(offline, "time", SimpleNamespace(perf_counter=lambda: next(clock) / 2))
+    run, stop = run_in(tmp_path), StopRequest()
+    if stopped_after:
+        with pytest.raises(Interrupted):
+            run.execute([StopsAfter(stopped_after, stop)], stop)
+        run = run_in(tmp_path)
+        run.restore()
+    run.execute([], StopRequest())
+    assert run.facts()["seconds"] == {"train": 3.5, "val": 2.0, "test": 0.5, "total": 6.0}
+    assert run.facts()["tasks_per_second"] == 16
+    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    speeds = [(line["step"], line["seconds"], line["tasks_per_second"]) for line in written if line["split"] == "train"]
+    assert speeds == [(3, 1.5, 16), (6, 3, 16), (7, 3.5, 16)]
+
+
+class AsksAt(Counting):
+    """Does something when it is about to score the task of that number."""
+
+    def __init__(self, number: int, do: Callable[[], None]) -> None:
+        super().__init__()
+        self.number, self.do = number, do
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        if self.number in batch.query.x:
+            self.do()
+        return super().evaluate(batch)
+
+
+def test_a_signal_in_a_validation_waits_for_its_end_and_for_the_checkpoint(tmp_path: Path) -> None:
+    """In the first batch of two of the first validation: the best by validation depends on all of it."""
+    stop = StopRequest()
+    run = run_in(tmp_path, AsksAt(100, lambda: setattr(stop, "signum", signal.SIGTERM)))
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        run.execute([], stop)
+    assert [(line["split"], line["step"]) for line in lines(tmp_path)] == [("val", 2)]
+    assert lines(tmp_path)[0]["loss"] == 102.5
+    facts = run.facts()
+    assert (facts["steps"], facts["best_step"], facts["saved_step"]) == (2, 2, 2)
+
+
+def test_a_signal_in_the_test_ends_it_with_the_next_batch_and_a_resumed_run_tests_from_the_start(
+    tmp_path: Path,
+) -> None:
+    """In the second batch of three of the test of 10 tasks, by fours: the third is not scored, and nothing is kept."""
+    stop = StopRequest()
+    run = run_in(tmp_path, AsksAt(204, lambda: setattr(stop, "signum", signal.SIGINT)))
+    with pytest.raises(Interrupted, match="SIGINT"):
+        run.execute([], stop)
+    assert [numbers[0] for split, numbers in drawn(run) if split == "test"] == [200, 204]
+    assert not (tmp_path / "test_tasks.npz").exists()
+    assert not lines(tmp_path, "test")
+    again = run_in(tmp_path)
+    again.restore()
+    assert again.execute([], StopRequest())["test"]["loss"]["mean"] == 204.5
+    assert {split for split, _ in drawn(again)} == {"test"}
+    assert again.facts()["saved_step"] == 7
+
+
+def test_a_checkpoint_that_is_asked_for_is_written_after_the_next_step_and_the_run_goes_on(tmp_path: Path) -> None:
+    """As SIGTERM does under a launcher that requeues: asked for in the validation after step 2, and once."""
+    stop = StopRequest()
+    saved: list[int] = []
+
+    class Notes(NoSink):
+        def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+            last = tmp_path / "checkpoints" / "last.pt"
+            saved.append(checkpoint.load(last, torch.device("cpu"))["progress"]["step"] if last.exists() else 0)
+
+    run = run_in(tmp_path, AsksAt(100, lambda: setattr(stop, "save", not run.progress.best)), log_every=1)
+    assert run.execute([Notes(None)], stop)["test"]["accuracy"]["mean"] == pytest.approx(0.9)
+    assert [(line["split"], line["step"]) for line in lines(tmp_path)] == [
+        ("train", 1), ("train", 2), ("val", 2), ("train", 3), ("train", 4), ("val", 4), ("train", 5), ("train", 6),
+        ("val", 6), ("train", 7), ("val", 7), ("test", 7),
+    ]  # fmt: skip
+    assert saved == [0, 0, 0, 2, 2, 2, 2, 5, 5, 5, 5, 7]
+
+
 def test_a_run_is_not_resumed_on_another_split(done: OfflineRun, tmp_path: Path) -> None:
     """What is there is left as it is: the learner of a refused run is the new one."""
     run = run_in(tmp_path / "done")
@@ -432,6 +560,88 @@ def test_processes_descend_the_mean_over_all_tasks_whatever_their_shares() -> No
         return learner.theta.item(), metrics["loss"].item()
 
     assert in_two(work) == [(-2.0, 2.0), (-2.0, 2.0)]
+
+
+def trained() -> Counting:
+    """A learner that has come to the end of its 7 steps, in training mode."""
+    learner = Counting().train()
+    learner.steps += 7
+    return learner
+
+
+@pytest.mark.parametrize(("rank", "numbers"), [(0, [100, 101, 102]), (1, [103, 104, 105, 106])])
+def test_each_process_scores_its_own_share_of_the_tasks_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, rank: int, numbers: list[int]
+) -> None:
+    """7 tasks for two are 3 and 4, by batches of 3. Where nothing is added up, the others' scores are 0."""
+    monkeypatch.setattr(Group, "sum", lambda self, flat: None)
+    source = Numbered()
+    scores = evaluate(trained(), source, "val", 7, 3, StopRequest(), Group(rank, 2))
+    assert source.asked == [("val", numbers[0] - 100, 3)]
+    assert [first for _, (first, *_) in source.drawn] == numbers[::3]
+    assert scores["loss"].tolist() == [number if number in numbers else 0 for number in range(100, 107)]
+
+
+@pytest.mark.parametrize("n_tasks", [2, 6, 7])
+def test_all_processes_get_the_scores_of_all_tasks_in_the_order_of_the_tasks(n_tasks: int) -> None:
+    """As one process gets them; also where one has a single task, less than a batch."""
+
+    def work(group: Group) -> list[float]:
+        return evaluate(trained(), Numbered(), "test", n_tasks, 3, StopRequest(), group)["loss"].tolist()
+
+    whole = list(range(200, 200 + n_tasks))
+    assert [*in_two(work), work(Group())] == [whole] * 3
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_learner_is_scored_in_evaluation_mode_and_left_as_it_was_also_by_a_stop(training: bool) -> None:
+    """`Counting` asserts the mode that it is scored in."""
+    learner, stop = trained().train(training), StopRequest()
+    evaluate(learner, Numbered(), "val", 3, 2, stop)
+    assert learner.training == training
+    stop.signum = signal.SIGINT
+    with pytest.raises(Interrupted):
+        evaluate(learner, Numbered(), "val", 3, 2, stop)
+    assert learner.training == training
+
+
+def test_two_processes_run_as_one_does_and_only_the_first_writes(done: OfflineRun, tmp_path: Path) -> None:
+    """Without noise: the mean over 8 tasks is that over two shares of 4, exactly. A process may not read the best
+    checkpoint before the first one has written it."""
+    alone = run_in(tmp_path / "alone", Counting(noise=False))
+    expected = alone.execute([], StopRequest())
+    told: list[tuple[int, str]] = []
+
+    def work(group: Group) -> tuple[dict[str, Any], OfflineRun]:
+        class Tells(NoSink):
+            def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+                told.append((group.rank, split))
+
+        run = run_in(tmp_path / "both", Counting(noise=False))
+        run.parts.group = group
+        group.tie(run.parts.optims["outer"])
+        return run.execute([Tells(None)], StopRequest()), run
+
+    (outcome, first), (other, second) = in_two(work)
+    assert outcome == other == expected
+    for run in (first, second):
+        assert torch.equal(run.parts.learner.theta, alone.parts.learner.theta)
+        assert (run.progress.best, run.progress.best_step) == (alone.progress.best, 4)
+    assert lines(tmp_path / "both") == lines(tmp_path / "alone")
+    assert (first.saved_step, second.saved_step, second.progress.metrics_bytes) == (7, 7, 0)
+    assert told == [(0, line["split"]) for line in lines(tmp_path / "alone")]
+
+
+def test_a_process_waits_for_the_best_checkpoint_before_it_reads_it(
+    done: OfflineRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a second one, of a run that is trained to its end, to which the first has something to write yet."""
+    done.parts.group = Group(1, 2)
+    best = done.checkpoints / "best.pt"
+    best.rename(best.with_suffix(".written later"))
+    monkeypatch.setattr(Group, "sum", lambda self, flat: None)
+    monkeypatch.setattr(Group, "wait", lambda self: best.with_suffix(".written later").rename(best))
+    assert done.execute([], StopRequest())["test"]["loss"]["n_tasks"] == 10
 
 
 def test_processes_clip_the_mean_gradient_not_each_its_own(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.app.commands.help import meaning
 from metarun.core.errors import ConfigError
-from metarun.settings import names
+from metarun.settings import build, names
 from metarun.settings.check import BUILD_KEYS, FACTS, check
 from metarun.settings.conf import CONF
+from metarun.settings.resolve import resolve
+from metarun.settings.schema import RANGES
 
 FILES = [path for depth in ("*", "*/schedule", "*/quick") for path in sorted(CONF.glob(f"{depth}/*.yaml"))]
 Settings = Callable[..., DictConfig]
@@ -92,6 +95,124 @@ def test_all_problems_come_in_one_report(full: Settings) -> None:
 def test_a_setting_without_effect_warns(full: Settings, caplog: pytest.LogCaptureFixture) -> None:
     check(full("algo.engine=learn2learn", "algo.task_chunk=4", "run.steps=10", "run.val_every=20", "run.test_tasks=9"))
     assert [line.split()[0] for line in caplog.messages] == ["algo.task_chunk", "run.val_every", "run.test_tasks=9"]
+
+
+QUIET = ("run.test_tasks=600", "run.steps=10")
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        ((), []),
+        (("run.val_every=10",), []),
+        (("run.val_every=11",), ["run.val_every is above run.steps: the run is validated once, at its end"]),
+        (("run.test_tasks=599",), ["run.test_tasks=599 is few for a number to believe; papers use 600 or more"]),
+        *[(("algo.engine=learn2learn", f"algo.task_chunk={chunk}"), []) for chunk in (0, 1)],
+        (("algo.engine=vectorized", "algo.task_chunk=2"), []),
+        (
+            ("algo.engine=learn2learn", "algo.task_chunk=2"),
+            ["algo.task_chunk has no effect with algo.engine=learn2learn, which loops over tasks"],
+        ),
+        (("data=cifar_fs", "data.trainval=false"), []),
+    ],
+)
+def test_a_warning_begins_where_it_is_true(
+    full: Settings, caplog: pytest.LogCaptureFixture, words: tuple[str, ...], warned: list[str]
+) -> None:
+    check(full(*QUIET, *words))
+    assert caplog.messages == warned
+
+
+SPECIAL = {  # what else a setting of schema.RANGES may be
+    "threads": ["auto"], "run.processes": ["auto"], "optim.clip_norm": [None], "data.train.k_shot": [[3, 50], [4, 4]],
+}  # fmt: skip
+NEVER = [True, False, "x", "", float("nan"), [], [3], [1, 2, 3], [50, 3], {"a": 1}]
+LEAST = {
+    "seed": 0, "threads": 1, "data.n_way": 2, "data.k_shot": 1, "data.n_query": 1, "data.train.n_way": 2,
+    "data.train.k_shot": 1, "data.train.n_query": 1, "data.eval_seed": 0, "data.wide": 2, "optim.weight_decay": 0,
+    "run.processes": 1,
+}  # fmt: skip
+ABOVE = ("optim.lr", "optim.clip_norm")
+"""Settings that are above 0; of the others the least that they may be."""
+
+
+@pytest.mark.parametrize("key", RANGES)
+def test_each_setting_that_stands_on_no_constructor_of_ours_has_a_range(key: str) -> None:
+    """It may be its least or more, in whole numbers but for the optimizer's, and null, a word or a range where one of
+    them is said to be allowed."""
+    number, whole = RANGES[key], not key.startswith("optim.")
+    least = LEAST.get(key, 0)
+    fit = [least + 1, least + 1000, *SPECIAL.get(key, []), *([] if whole else [least + 0.5])]
+    fit += [] if key in ABOVE else [least]
+    wrong = [value for value in (None, "auto", [3, 50], [4, 4]) if value not in SPECIAL.get(key, [])]
+    wrong += [least - 1, *NEVER, *([least + 0.5, [1.5, 2], [0, 2], [True, 2]] if whole else [])]
+    wrong += [least] if key in ABOVE else []
+    assert [value for value in fit if number.problem(key, value)] == []
+    assert [value for value in wrong if not number.problem(key, value)] == []
+    assert f"{key}={least - 1} must be a {'whole ' * whole}number" in number.problem(key, least - 1)
+    assert f" {'above' if key in ABOVE else 'of at least'} {least}" in number.problem(key, least - 1)
+
+
+def test_ranges_and_choices_of_the_root_are_told_with_what_else_there_is(full: Settings) -> None:
+    words = ["threads=0", "optim.clip_norm=0", "data.train.k_shot=[3,2]", "run.compile=yes", "precision=float31"]
+    words += ["data.train.n_query=5"]
+    config = full("data=sinusoid", *words)
+    config.bn = "transductiv"
+    with pytest.raises(ConfigError) as error:
+        check(config)
+    assert str(error.value).splitlines() == [
+        "threads=0 must be a whole number of at least 1 or auto",
+        "data.train.k_shot=[3, 2] must be a whole number of at least 1, or a range: [3,50]",
+        "optim.clip_norm=0 must be a number above 0 or null",
+        "precision=float31 is not one of float32, tf32, bf16; did you mean float32?",
+        "bn=transductiv is not one of transductive, support, running, none; did you mean transductive?",
+        "run.compile=yes is not one of auto, True, False, inductor",
+    ]
+
+
+class Recordable:
+    recordable = True
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def record(self, *how: object) -> None:
+        self.told.append(how)
+
+
+class Unrecordable(Recordable):
+    recordable = False
+
+
+@pytest.mark.parametrize(
+    ("compile", "always", "if_recordable"),
+    [
+        ("auto", [], [("replay", 100)]),
+        (True, [("replay",)], []),
+        ("inductor", [("inductor",)], []),
+        (False, [], []),
+    ],
+)
+def test_run_compile_says_what_is_recorded_and_auto_only_of_what_can_be_after_100_steps(
+    compile: bool | str, always: list[tuple[str, ...]], if_recordable: list[tuple[object, ...]]
+) -> None:
+    """One that is asked to record what it cannot raises by itself."""
+    for learner, told in ((Recordable(), [*always, *if_recordable]), (Unrecordable(), always)):
+        build._record(learner, compile)
+        assert learner.told == told
+
+
+@pytest.mark.parametrize(("typed", "threads"), [("2", 2), ("auto", 3)])
+def test_torch_has_as_many_threads_as_are_asked_for_or_is_left_alone(
+    settings: Settings, tmp_path: Path, typed: str, threads: int
+) -> None:
+    config, before = settings("data=sinusoid", f"threads={typed}"), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        build.build_parts(resolve(config), tmp_path)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("typed", [["algo=cnp", "data=gp"], ["backbone=vit"]])

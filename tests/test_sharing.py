@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +22,17 @@ from commands import TINY, Process, lines_of, metarun, results_of, start, wait_f
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import ALGOS, parts_of
+from test_outer_loop import StopsAfter
 
 from metarun.app.jobs import workers
+from metarun.core import machine
 from metarun.core.errors import ConfigError
 from metarun.core.machine import share_of
 from metarun.core.tasks import Batch
-from metarun.run.interrupt import StopRequest
+from metarun.run import device
+from metarun.run.interrupt import Interrupted, StopRequest
+from metarun.run.offline import Diverged, OfflineRun
+from metarun.run.parts import Parts
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
 from metarun.settings.resolve import resolve
@@ -165,6 +174,166 @@ def test_processes_are_as_many_as_there_is_work_for(settings: Settings, monkeypa
     assert workers.choose_processes(resolve(settings())) == 3
     with pytest.raises(ConfigError, match=r"torchrun started 3 processes, and run.processes=2 others"):
         workers.choose_processes(resolve(settings("run.processes=2")))
+
+
+class Second:
+    """The second of two processes, in this one: it is told what the first one says, and nothing is added up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[Any] = []
+        self.run: OfflineRun | None = None
+        self.patch = monkeypatch
+        monkeypatch.setattr(Group, "sum", lambda self, flat: None)
+        monkeypatch.setattr(workers.signal, "signal", lambda signum, handler: self.done.append((signum, handler)))
+        monkeypatch.setattr(logging.getLogger(), "handlers", [*logging.getLogger().handlers])
+
+    def work(self, config: DictConfig, folder: Path) -> int:
+        """Its exit code."""
+        told = json.dumps({"settings": resolve(config).as_dict(), "folder": str(folder)})
+        group = Group(1, 2, 0, lambda: self.done.append("connected"))
+        self.patch.setattr(workers, "following", lambda: (told, group))
+        self.patch.setattr(workers, "build_run", self._build)
+        return workers.work()
+
+    def _build(self, config: Any, parts: Parts) -> OfflineRun:
+        self.run, step = build_run(config, parts), parts.group.meta_step
+
+        def noted(learner: Any, batch: Any, optims: Any, number: int) -> Any:
+            weights = {name: value.clone() for name, value in learner.state_dict().items()}
+            self.done.append((number, int(batch.n_tasks), weights))
+            return step(learner, batch, optims, number)
+
+        parts.group.meta_step = noted
+        return self.run
+
+
+@pytest.fixture
+def second(monkeypatch: pytest.MonkeyPatch) -> Second:
+    return Second(monkeypatch)
+
+
+SHORT = ("algo=protonet", "optim/schedule=linear", "run.meta_batch_size=2", "run.processes=2")
+
+
+def test_each_process_of_a_resumed_run_goes_on_from_the_checkpoint(
+    settings: Settings, tmp_path: Path, second: Second
+) -> None:
+    """One process takes two steps of four; the second of two has their weights, rate and step, and takes the others."""
+    before = build_run(config := resolve(settings(*SHORT)), build_parts(config, tmp_path))
+    stop = StopRequest()
+    with pytest.raises(Interrupted):
+        before.execute([StopsAfter(2, stop)], stop)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert second.work(settings(*SHORT), tmp_path) == 0
+    steps = [done for done in second.done if isinstance(done[0], int) and len(done) == 3]
+    assert [(number, tasks) for number, tasks, _ in steps] == [(2, 2), (3, 2)]
+    saved = torch.load(tmp_path / "checkpoints" / "last.pt")
+    assert all(torch.equal(steps[0][2][name], value) for name, value in saved["learner"].items())
+    assert second.run.progress.step == 4
+    assert second.run.parts.optims["outer"].param_groups[0]["lr"] == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files  # it writes nothing
+
+
+def test_a_new_run_begins_with_its_first_step_in_each_process_and_signals_are_the_first_ones_affair_from_then_on(
+    settings: Settings, tmp_path: Path, second: Second
+) -> None:
+    """While it is not there yet, a signal ends it, as it would the first."""
+    build_run(config := resolve(settings(*SHORT)), build_parts(config, tmp_path)).execute([], StopRequest())
+    (tmp_path / "checkpoints" / "last.pt").unlink()
+    assert second.work(settings(*SHORT), tmp_path) == 0
+    ignored = [(signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_IGN)]
+    assert second.done[:3] == ["connected", *ignored]
+    assert [done[0] for done in second.done[3:]] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("error", [Lost("the first has ended"), Diverged("loss is nan")])
+def test_a_process_that_has_lost_the_others_or_diverged_with_them_ends_with_1_and_leaves_the_words_to_the_first(
+    settings: Settings, tmp_path: Path, second: Second, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(OfflineRun, "execute", fails)
+    assert second.work(settings(*SHORT), tmp_path) == 1
+
+
+def test_a_mistake_in_another_process_is_told_by_its_traceback(
+    settings: Settings, tmp_path: Path, second: Second, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OfflineRun, "execute", lambda *_: {}["warmup"])
+    with pytest.raises(KeyError, match="warmup"):
+        second.work(settings(*SHORT), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "each"), [((), 3), (("threads=2",), 2), (("run.processes=1",), "auto"), (("run.processes=3",), 2)]
+)
+def test_processes_share_the_threads_where_nothing_is_said_of_them_and_give_them_back(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], each: int | str
+) -> None:
+    """7 threads are 3 for each of two processes, 2 for each of three, and all for one; what the run sets is undone."""
+    told: list[Any] = []
+
+    @contextmanager
+    def leading(size: int, text: str, seed: int, threads: int | str) -> Iterator[Group]:
+        told.append((size, json.loads(text), seed, threads))
+        torch.set_num_threads(5)
+        yield Group()
+
+    monkeypatch.setattr(workers, "leading", leading)
+    before = torch.get_num_threads()
+    torch.set_num_threads(7)
+    try:
+        config = resolve(settings("seed=4", "run.processes=2", *words))
+        with pytest.raises(KeyError), workers.share_run(config, Path("here")) as (_, then):
+            raise KeyError  # whatever goes wrong
+        assert torch.get_num_threads() == 7
+    finally:
+        torch.set_num_threads(before)
+    ((size, said, seed, threads),) = told
+    assert (size, seed, threads) == (config.run["processes"], 4, each)
+    assert said == {"settings": then.as_dict(), "folder": str(Path("here").resolve())}
+    assert then == replace(config, threads=each)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "taken"),
+    [("cuda", 2, "cuda:1"), ("auto", 2, "cuda:1"), ("cpu", 2, "cpu"), ("cuda", 1, "cuda"), ("cuda:0", 1, "cuda:0")],
+)
+def test_processes_of_a_run_take_a_gpu_each_by_their_place_on_the_machine(
+    monkeypatch: pytest.MonkeyPatch, name: str, size: int, taken: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(device, "choose_device", lambda name: name)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with device.held_device(name, Group(3, size)) as found:
+        assert found == taken
+
+
+@pytest.mark.parametrize("name", ["cuda:0", "mps"])
+def test_a_single_device_is_refused_for_several_processes(name: str) -> None:
+    said = rf"device={name} is for one process; 2 take device=cuda, a GPU each, or device=cpu"
+    with pytest.raises(ConfigError, match=said), device.held_device(name, Group(0, 2)):
+        pass
+
+
+def test_runs_of_one_process_each_take_the_gpu_that_the_fewest_are_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two runs on three GPUs; once the first has ended, a third takes its place. A single GPU is not held."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine.seat.__wrapped__, "__defaults__", (tmp_path / "seats",))
+    with ExitStack() as first, ExitStack() as others:
+        taken = [stack.enter_context(device.held_device("auto")) for stack in (first, others)]
+        first.close()
+        taken.append(others.enter_context(device.held_device("auto", Group())))
+    assert [str(one) for one in taken] == ["cuda:0", "cuda:1", "cuda:0"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with device.held_device("auto") as one, device.held_device("auto") as same:
+        assert (str(one), str(same)) == ("cuda", "cuda")
 
 
 def children(process: Process) -> list[int]:

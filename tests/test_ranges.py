@@ -1,0 +1,175 @@
+"""What each kind of annotation on a constructor allows of a setting, and how a wrong value is told."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union
+
+import pytest
+from annotated_types import Ge, Gt
+from omegaconf import DictConfig
+
+from metarun.core.errors import ConfigError
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.settings.check import check
+from metarun.settings.ranges import annotations_of, choices_of, problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAN, INFINITE = float("nan"), float("inf")
+
+WHOLE, NUMBER = "must be a whole number", "must be a number"
+
+CASES: dict[str, tuple[Any, list[Any], list[Any], str]] = {
+    "positive int": (PositiveInt, [1, 7], [0, -1, 1.0, True, "1", None, [1]], f"{WHOLE} of at least 1"),
+    "non-negative int": (NonNegativeInt, [0, 7], [-1, 0.0, False, "", None], f"{WHOLE} of at least 0"),
+    "int from 2 on": (Annotated[int, Ge(2)], [2], [1, True], f"{WHOLE} of at least 2"),
+    "int above 2": (Annotated[int, Gt(2)], [3], [2, 2.5], f"{WHOLE} above 2"),
+    "positive float": (
+        PositiveFloat, [0.1, 1, 1e-30, INFINITE], [0, 0.0, -0.1, NAN, True, "0.1", None, [0.1]], f"{NUMBER} above 0"
+    ),
+    "non-negative float": (NonNegativeFloat, [0, 0.0, 2.5], [-1e-9, NAN, False, None], f"{NUMBER} of at least 0"),
+    "float from a half on": (Annotated[float, Ge(0.5)], [0.5, 1], [0.49], f"{NUMBER} of at least 0.5"),
+    "float with two bounds": (Annotated[float, Ge(0.5), Gt(1)], [1.5], [0.4, 1], f"{NUMBER} of at least 0.5"),
+    "float and a word of somebody else's": (Annotated[float, "metres", Gt(0)], [1.5], [0], f"{NUMBER} above 0"),
+    "int or null": (PositiveInt | None, [1, None], [0, False, "none"], f"{WHOLE} of at least 1 or null"),
+    "float or null": (Optional[PositiveFloat], [0.5, None], [0.0, "null"], f"{NUMBER} above 0 or null"),  # noqa: UP045
+    "null or float": (None | PositiveFloat, [0.5, None], [0.0], f"{NUMBER} above 0 or null"),
+    "int or a word": (PositiveInt | Literal["auto"], [3, "auto"], [0, "all", None, True], f"{WHOLE} of at least 1"),
+    "int or a word, the old way": (Union[Literal["auto"], PositiveInt], [3, "auto"], [0], "is not one of auto"),  # noqa: UP007
+    "int or a list": (PositiveInt | Sequence[PositiveInt], [3, [3, 4]], [0, [3, 0]], f"{WHOLE} of at least 1"),
+    "words": (Literal["mse", "nll"], ["mse", "nll"], ["hinge", "", None, 0, ["a"]], "is not one of mse, nll"),
+    "words or null": (Literal["mse", "nll"] | None, ["mse", None], ["hinge", 0], "is not one of mse, nll or null"),
+    "bool": (bool, [True, False], [1, 0, 1.0, "yes", None], "is not one of True, False"),
+    "bool or null": (bool | None, [True, None], [0], "is not one of True, False or null"),
+    "numbers as choices": (Literal[0, 1], [0, 1], [False, True, 2, None], "is not one of 0, 1"),
+    "bools and words as choices": (
+        Literal["auto", True, False], ["auto", True, False], [1, 0, "on", None], "is not one of auto, True, False"
+    ),
+    "list of ints": (
+        Sequence[PositiveInt], [[1], [2, 3], (4,), []], [3, "12", None, [0], [1, 0], [1, True], [1.0], {1: 1}],
+        "must be a list, each a whole number of at least 1",
+    ),
+    "list, said as list": (
+        list[NonNegativeInt], [[0, 1]], [[-1], 0], "must be a list, each a whole number of at least 0"
+    ),
+    "list, said as tuple": (tuple[PositiveFloat, ...], [[0.5]], [[0.0], 0.5], "must be a list, each a number above 0"),
+    "list or null": (
+        Sequence[PositiveFloat] | None, [[0.5], None], [[0]], "must be a list, each a number above 0 or null"
+    ),
+}  # fmt: skip
+"""An annotation, what it allows, what it does not, and what is said of that."""
+
+ANYTHING: list[Any] = [None, True, -1, 0.5, "word", [], [-1], {"a": 1}]
+
+NOT_LOOKED_AT = {
+    "any": Any,
+    "int": int,
+    "float": float,
+    "str": str,
+    "int without a range": Annotated[int, "pixels"],
+    "int or str": int | str,
+    "list of int": Sequence[int],
+    "list of words": list[str],
+    "mapping": Mapping[str, int],
+    "function": Callable[[int], int],
+}
+
+
+@pytest.mark.parametrize(("annotation", "fit", "wrong", "said"), CASES.values(), ids=CASES)
+def test_a_value_that_the_annotation_does_not_allow_is_told_with_what_it_does(
+    annotation: Any, fit: list[Any], wrong: list[Any], said: str
+) -> None:
+    for value in fit:
+        assert problem("algo.x", value, annotation) is None, value
+    for value in wrong:
+        assert problem("algo.x", value, annotation) == f"algo.x={value} {said}"
+
+
+@pytest.mark.parametrize("annotation", NOT_LOOKED_AT.values(), ids=NOT_LOOKED_AT)
+def test_what_names_no_range_and_no_choices_is_the_constructors_affair(annotation: Any) -> None:
+    assert [problem("algo.x", value, annotation) for value in ANYTHING] == [None] * len(ANYTHING)
+
+
+def test_the_choice_that_was_meant_is_named() -> None:
+    assert problem("algo.distance", "cosin", Literal["euclidean", "cosine"]) == (
+        "algo.distance=cosin is not one of euclidean, cosine; did you mean cosine?"
+    )
+    assert problem("algo.strict", "true", bool) == "algo.strict=true is not one of True, False; did you mean True?"
+
+
+def test_choices_are_those_that_the_annotation_names_one_by_one() -> None:
+    assert choices_of(bool) == (True, False)
+    assert choices_of(Literal["a", 1]) == ("a", 1)
+    assert [choices_of(other) for other in (int, PositiveInt, str, Sequence[int], Any)] == [None] * 5
+
+
+class Network:
+    def __init__(self, rate: PositiveFloat, folder: Path, plain, steps: PositiveInt | None = None) -> None:
+        pass
+
+
+class Inherits(Network):
+    """Has its constructor's annotations from another class."""
+
+
+def function(steps: PositiveInt, rate: PositiveFloat = 0.5) -> None:
+    pass
+
+
+@functools.wraps(function)
+def wrapped(*arguments: Any, **more: Any) -> None:
+    function(*arguments, **more)
+
+
+class Spelled:
+    """As where annotations are no words, but what they stand for."""
+
+
+Spelled.__init__ = lambda self, rate: None
+Spelled.__init__.__annotations__ = {"rate": PositiveFloat}
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("Network", {"rate": PositiveFloat, "steps": PositiveInt | None}),
+        ("Inherits", {"rate": PositiveFloat, "steps": PositiveInt | None}),
+        ("function", {"steps": PositiveInt, "rate": PositiveFloat}),
+        ("wrapped", {"steps": PositiveInt, "rate": PositiveFloat}),
+        ("Spelled", {"rate": PositiveFloat}),
+    ],
+)
+def test_annotations_are_read_from_a_class_or_a_function_but_for_those_that_cannot_be(
+    target: str, found: dict[str, Any]
+) -> None:
+    """`folder` is of a class that only type checkers know here, and `plain` has none."""
+    assert annotations_of(f"{__name__}.{target}") == found
+
+
+Settings = Callable[..., DictConfig]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["algo.report_steps=[1,-1]"], "algo.report_steps=[1, -1] must be a list, each a whole number of at least 0"),
+        (["algo.inner_lr=true"], "algo.inner_lr=True must be a number above 0"),
+        (["algo.inner_clip_norm=0"], "algo.inner_clip_norm=0 must be a number above 0 or null"),
+        (["run.val_every=0"], "run.val_every=0 must be a whole number of at least 1 or null"),
+        (["run.steps=null"], "run.steps=None must be a whole number of at least 1"),
+        (["run.test_tasks=1"], "run.test_tasks=1 must be a whole number of at least 2"),
+        (["data=omniglot", "data.rotation=class_"],
+         "data.rotation=class_ is not one of none, class, train, random; did you mean class?"),
+        (["optim/schedule=cosine_restarts", "optim.schedule.cycles=0"],
+         "optim.schedule.cycles=0 must be a whole number of at least 1"),
+    ],
+)  # fmt: skip
+def test_settings_are_held_against_the_annotations_of_what_they_build(
+    full: Settings, words: list[str], said: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        check(full(*words))
+    assert str(error.value) == said

@@ -1,0 +1,115 @@
+"""What `metarun eval RUN KEY=VALUE,VALUE ...` makes of what was typed, and of a run's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from metarun.app.jobs.retest_settings import combinations, settings_for
+from metarun.core.errors import ConfigError
+
+Settings = Callable[..., DictConfig]
+
+
+def test_every_combination_of_values_is_tested_in_every_mode_on_the_machine_that_was_asked_for() -> None:
+    values, modes, machine = combinations(
+        [
+            "data.k_shot=1,5",
+            "bn=support,transductive",
+            "data=cub,omniglot",
+            "threads=2",
+            "device=cpu",
+            "paths.data=here",
+        ]
+    )
+    assert values == [
+        {"data.k_shot": shots, "data": data, "paths.data": "here"} for shots in (1, 5) for data in ("cub", "omniglot")
+    ]
+    assert (modes, machine) == (["support", "transductive"], {"threads": 2, "device": "cpu"})
+
+
+def test_nothing_typed_is_one_test_as_the_run_was_tested() -> None:
+    assert combinations([]) == ([{}], [], {})
+
+
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [
+        ("data.k_shot=range(1,4)", [1, 2, 3]),
+        ("data.k_shot=2", [2]),
+        ("algo.report_steps=[1,2]", [[1, 2]]),
+        ("algo.report_steps=[1,2],[3]", [[1, 2], [3]]),
+        ("algo.test_inner_steps=1,3", [1, 3]),
+        ("run.test_tasks=600", [600]),
+        ("run.eval_batch_size=4", [4]),
+        ("data.std=[0.5]", [[0.5]]),
+    ],
+)
+def test_values_have_the_types_that_they_have_in_other_commands(word: str, values: list[Any]) -> None:
+    assert combinations([word])[0] == [{word.partition("=")[0]: value} for value in values]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "seed=1", "optim.lr=0.1", "run.steps=4", "run.val_tasks=9", "algo.inner_lr=0.1", "algo=protonet",
+        "backbone=mlp", "data.train.k_shot=2", "data.train.n_way=2", "~data.k_shot", "~bn", "logger=none",
+        "precision=bf16", "database=1",
+    ],
+)  # fmt: skip
+def test_what_was_trained_or_changes_nothing_in_a_test_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        combinations(["data.k_shot=1", word])
+    assert str(error.value).startswith(f"{word} changes nothing in a test, or what was trained; eval takes data=, ")
+
+
+def test_a_test_has_what_is_typed_and_else_what_the_run_has_and_leaves_the_runs_settings_alone(full: Settings) -> None:
+    config = full("algo=protonet", "data.k_shot=2")
+    before = OmegaConf.to_container(config)
+    test, name = settings_for(config, "glyphs", (1, 28, 28), {"data.n_query": 7, "run.test_tasks": 9})
+    expected: Any = OmegaConf.to_container(config)
+    expected["data"]["n_query"], expected["run"]["test_tasks"] = 7, 9
+    expected["data"]["train"]["n_way"] = 5  # of tasks that are not drawn, and so need no classes
+    assert (OmegaConf.to_container(test), name) == (expected, "glyphs")
+    assert OmegaConf.to_container(config) == before
+
+
+def test_tasks_of_another_source_are_shaped_as_those_that_the_run_was_tested_on_but_for_what_is_typed(
+    full: Settings,
+) -> None:
+    """Glyphs have 15 queries and CUB 15 as shipped; pixels are as many as the network takes."""
+    config = full("algo=protonet", "data.n_way=4", "data.k_shot=2", "data.n_query=3", "data.train.n_way=6")
+    test, name = settings_for(config, "glyphs", (1, 28, 28), {"data": "cub", "data.k_shot": 5})
+    assert (name, test.data._target_) == ("cub", full("data=cub").data._target_)
+    assert (test.data.n_way, test.data.k_shot, test.data.n_query, test.data.image_size) == (4, 5, 3, 28)
+    assert settings_for(config, "glyphs", (7,), {"data": "cub"})[0].data.image_size == full("data=cub").data.image_size
+
+
+def test_a_test_of_more_ways_does_not_ask_for_as_many_classes_to_train_on(full: Settings) -> None:
+    """ProtoNet makes its classes of each task; a head of the run's size stays as it is."""
+    test, _ = settings_for(full("algo=protonet"), "glyphs", (1, 28, 28), {"data.n_way": 9})
+    assert (test.data.n_way, test.data.train.n_way) == (9, 9)
+    with pytest.raises(ConfigError, match=r"data.n_way=9: this MAML has a head for 5 classes; leave data.n_way=5"):
+        settings_for(full(), "glyphs", (1, 28, 28), {"data.n_way": 9})
+    assert settings_for(full(), "glyphs", (1, 28, 28), {"data.n_way": 5})[0].data.n_way == 5
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "said"),
+    [
+        ("glyphs", "sinusoid", "data=sinusoid: its tasks are functions, and the run's were classes"),
+        ("sinusoid", "glyphs", "data=glyphs: its tasks are classes, and the run's were functions"),
+    ],
+)
+def test_functions_and_classes_are_not_tested_by_one_run(full: Settings, own: str, other: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        settings_for(full(f"data={own}"), own, (1,), {"data": other})
+    assert str(error.value) == said
+
+
+def test_a_wrong_value_is_told_as_in_other_commands(full: Settings) -> None:
+    with pytest.raises(ConfigError, match=r"data.k_shot=0 must be a whole number of at least 1"):
+        settings_for(full("algo=protonet"), "glyphs", (1, 28, 28), {"data.k_shot": 0})
