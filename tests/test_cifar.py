@@ -20,14 +20,13 @@ from PIL import Image
 from torchvision.datasets import CIFAR100
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape
-from metarun.data.cifar_fs import CifarFS
-from metarun.data.fc100 import FC100
+from metarun.data.cifar100 import CIFAR100Tasks
 from metarun.data.files.splits import read_split
 
 PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
 OPTIONS: dict[str, object] = {
     "image_size": 32, "interpolation": "bicubic", "mean": (0,), "std": (1,), "augment": "none", "rotation": "none",
-    "trainval": False,
+    "trainval": False, "name": "cifar_fs",
 }  # fmt: skip
 PARTS = {"train": 15, "test": 5}
 Images = dict[str, dict[str, list[tuple[str, NDArray[np.uint8]]]]]
@@ -101,8 +100,8 @@ def server(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
         httpd.shutdown()
 
 
-def make(root: Path, cache: Path, **changes: object) -> CifarFS:
-    return CifarFS(PLAN, torch.device("cpu"), str(root), str(cache), **(OPTIONS | changes))
+def make(root: Path, cache: Path, **changes: object) -> CIFAR100Tasks:
+    return CIFAR100Tasks(PLAN, torch.device("cpu"), root=str(root), cache=str(cache), **(OPTIONS | changes))
 
 
 def test_cifar_fs_has_64_16_and_20_classes_and_the_pixels_of_its_files(
@@ -162,8 +161,8 @@ def test_fc100_splits_the_same_cached_images_by_superclass(
     zipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = make(zipped, tmp_path).pixels
-    monkeypatch.setattr("metarun.data.cifar100._by_class", lambda trees: pytest.fail("images were read again"))
-    source = FC100(PLAN, torch.device("cpu"), str(zipped), str(tmp_path), **OPTIONS)
+    monkeypatch.setattr("metarun.data.cifar100._read_trees", lambda trees: pytest.fail("images were read again"))
+    source = make(zipped, tmp_path, name="fc100")
     assert source.info.facts["classes"] == {"train": 60, "val": 20, "test": 20}
     assert torch.equal(source.pixels, pixels)
 

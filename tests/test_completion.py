@@ -29,7 +29,7 @@ def test_known_and_asked_pixels_are_those_of_the_splits_images(split: str) -> No
     source = completion()
     batch = source.batch(split, np.arange(3, 6))
     height, width = source.info.facts["pixels"]
-    images = source.source.bare(split, np.arange(3, 6))
+    images = source.source.gather_plain_images(split, np.arange(3, 6))
     assert 0 <= images.min() < images.max() <= 1
     for task in range(3):
         again = torch.full_like(images[task], torch.nan)
@@ -76,7 +76,7 @@ def test_the_picture_shows_given_mean_deviation_and_truth() -> None:
         top, left = TITLE + row * (height * scale + GAP), GAP + column * (width * scale + GAP)
         return sheet[top : top + height * scale : scale, left : left + width * scale : scale] / 255
 
-    image = source.source.bare("test", np.arange(2))[1].permute(1, 2, 0).numpy()
+    image = source.source.gather_plain_images("test", np.arange(2))[1].permute(1, 2, 0).numpy()
     assert np.allclose(shown(1, 3), image, atol=1 / 255)
     known = (shown(1, 0) != np.array([140, 178, 230]) / 255).any(-1)
     assert known.sum() == 20

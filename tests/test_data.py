@@ -20,10 +20,10 @@ from torchvision.datasets import Omniglot as Download
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data import omniglot
-from metarun.data.files.cache import cached, canvas
-from metarun.data.files.splits import read_split
+from metarun.data.files.cache import create_cache_file, open_or_make
+from metarun.data.files.splits import SPLITS, read_split
 from metarun.data.glyphs import Glyphs, draw_all
-from metarun.data.images import SPLITS, ImageClasses, ImageTasks
+from metarun.data.images import ImageClasses, ImageTasks
 from metarun.data.omniglot import Omniglot
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_within_alphabet_draws_all_characters_of_a_task_from_one(
     names = read_split("omniglot_lake")["test"]
 
     def alphabets(source: Omniglot) -> list[set[str]]:
-        classes = source.drawn("test", np.arange(200))[0].classes % len(names)
+        classes = source.draw_episodes("test", np.arange(200))[0].classes % len(names)
         return [{names[c].split("/")[0] for c in task} for task in classes]
 
     assert {len(found) for found in alphabets(within)} == {1}
@@ -97,7 +97,7 @@ def test_within_alphabet_draws_all_characters_of_a_task_from_one(
 
 
 def test_within_alphabet_says_when_no_alphabet_is_large_enough(small_omniglot: Path, cache: Path) -> None:
-    with pytest.raises(ValueError, match="the largest group has 40"):
+    with pytest.raises(ValueError, match="the largest has 40"):
         make_omniglot(small_omniglot, cache, within_alphabet=True, split="lake", plan=50)
 
 
@@ -195,7 +195,7 @@ def test_two_processes_that_want_the_same_images_make_them_once(tmp_path: Path) 
         made.append(1)
         return ImageClasses(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), np.array([0, 2]), ["a"])
 
-    threads = [threading.Thread(target=cached, args=(tmp_path, "x", "k" * 16, make)) for _ in range(4)]
+    threads = [threading.Thread(target=open_or_make, args=(tmp_path, "x", "k" * 16, make)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -205,7 +205,7 @@ def test_two_processes_that_want_the_same_images_make_them_once(tmp_path: Path) 
 
 def test_a_cache_holds_the_hash_of_its_pixels(tmp_path: Path) -> None:
     pixels = torch.arange(8, dtype=torch.uint8).view(2, 1, 2, 2)
-    kept = cached(tmp_path, "x", "k" * 16, lambda: ImageClasses(pixels, np.array([0, 2]), ["a"]))
+    kept = open_or_make(tmp_path, "x", "k" * 16, lambda: ImageClasses(pixels, np.array([0, 2]), ["a"]))
     assert torch.equal(kept.pixels, pixels)
     (file,) = tmp_path.glob("*.safetensors")
     with safe_open(file, framework="numpy") as opened:
@@ -217,32 +217,32 @@ def test_a_half_made_cache_is_never_used(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cached(tmp_path, "x", "k" * 16, fail)
+        open_or_make(tmp_path, "x", "k" * 16, fail)
     assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_images_that_need_more_memory_than_there_is_are_mapped(tmp_path: Path) -> None:
     """The file has holes in place of its images, 1.1 TB of them."""
     names, starts = [f"c{i:02d}" for i in range(15)], np.arange(16) * 1_000_000
-    canvas(tmp_path / "small", names, starts, (1, 1, 1, 1))
+    create_cache_file(tmp_path / "small", names, starts, (1, 1, 1, 1))
     start = (tmp_path / "small").read_bytes()[:-1]
     size = 15_000_000 * 3 * 160 * 160
     header = start[8:].replace(b"[1, 1, 1, 1]", b"[15000000, 3, 160, 160]").replace(b"[0, 1]", f"[0, {size}]".encode())
     with open(tmp_path / f"big-{'k' * 16}.safetensors", "wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)
-    data = cached(tmp_path, "big", "k" * 16, lambda: pytest.fail("made again"))
+    data = open_or_make(tmp_path, "big", "k" * 16, lambda: pytest.fail("made again"))
     source = ImageTasks(data, dict(zip(SPLITS, (names[:5], names[5:10], names[10:]), strict=True)), PLAN, "none", CPU)
     assert source.batch("test", np.arange(2)).query.x.shape == (2, 10, 3, 160, 160)
 
 
 def test_a_cache_that_was_cut_off_is_named(tmp_path: Path) -> None:
     whole = ImageClasses(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), np.array([0, 2]), ["a"])
-    cached(tmp_path, "x", "k" * 16, lambda: whole)
+    open_or_make(tmp_path, "x", "k" * 16, lambda: whole)
     (file,) = tmp_path.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"is damaged .*; delete it and start again"):
-        cached(tmp_path, "x", "k" * 16, lambda: whole)
+        open_or_make(tmp_path, "x", "k" * 16, lambda: whole)
 
 
 def test_rotation_class_makes_four_classes_of_one_and_turns_their_images() -> None:
@@ -283,8 +283,8 @@ def test_rotation_random_turns_the_images_of_a_class_alike() -> None:
 def test_rotation_random_turns_each_class_of_a_task_for_itself() -> None:
     """All 5 of a task alike by one chance in 4^4: of 200 tasks about 199 have two turns or more, and all turns come."""
     source = noise_tasks(rotation="random")
-    drawn, _ = source.drawn("train", np.arange(200))
-    _, turns = source.placed("train", drawn, drawn.support, drawn.support_y)  # one image of each of the 5 classes
+    drawn, _ = source.draw_episodes("train", np.arange(200))
+    _, turns = source.place_images("train", drawn, drawn.support, drawn.support_y)  # one image of each of the 5 classes
     assert sum(len(set(task)) > 1 for task in turns.tolist()) > 190
     assert (np.bincount(turns.flatten(), minlength=4) > 200).all()  # 250 each
 

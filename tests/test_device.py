@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.augment import Look
-from metarun.data.images import SPLITS, ImageClasses, ImageTasks
+from metarun.data.files.splits import SPLITS
+from metarun.data.images import ImageClasses, ImageTasks
 
 Settings = Callable[..., DictConfig]
 

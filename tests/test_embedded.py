@@ -12,7 +12,7 @@ from test_contract import ALGOS, choices, parts_of
 
 from metarun.algos.base.metric import MetricLearner
 from metarun.data.augment import Look
-from metarun.data.resize import Fitted
+from metarun.data.resize import Resized
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
 
@@ -28,11 +28,11 @@ def test_scores_of_images_embedded_once_are_those_of_images(settings: Settings, 
     parts = parts_of(settings(f"algo={algo}", "bn=running", f"data.rotation={rotation}"))
     learner, source = parts.learner, parts.source
     learner.train().meta_step(next(learner.train_stream(source, 0, 2)), parts.optims)
-    for tasks in (source, Fitted(source, source.info.input_shape, Look((0.3,), (0.5,)))):
+    for tasks in (source, Resized(source, source.info.input_shape, Look((0.3,), (0.5,)))):
         seen = []
         encode = learner.input_encoder()
         learner.input_encoder = lambda encode=encode, seen=seen: lambda x: seen.append(len(x)) or encode(x)
-        images = len(source.rows_of("val")) * source.turns_of("val")
+        images = len(source.find_rows("val")) * source.count_turns("val")
         shape = source.plan.test
         n = -(-images // (shape.n_way * (shape.k_shot + shape.n_query)))
         fast = evaluate(learner, tasks, "val", n, 20, StopRequest())
@@ -55,7 +55,7 @@ def test_few_tasks_and_large_embeddings_are_left_as_images(settings: Settings, m
     source = parts_of(settings("algo=protonet", "bn=running")).source
     assert source.embedded("test", lambda x: x, 1) is None
     assert source.embedded("test", lambda x: x, 1000) is not None
-    monkeypatch.setattr("metarun.data.embedded.LARGEST", 10)
+    monkeypatch.setattr("metarun.data.embedded.MAX_BYTES", 10)
     assert source.embedded("test", lambda x: x, 1000) is None
 
 

@@ -22,8 +22,8 @@ from metarun.app.jobs import reopened
 from metarun.cli import command
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.augment import Look
-from metarun.data.images import checked
-from metarun.data.resize import Fitted, fitted
+from metarun.data.files.splits import check_split
+from metarun.data.resize import Resized, resize
 
 TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
 FUNCTIONS = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
@@ -137,15 +137,15 @@ def test_fitted_images_are_scaled_made_gray_and_normalised_in_this_order() -> No
     source, plain = noise_tasks(), noise_tasks()
     source.look = Look((0.9,), (3.0,))
     shape, look = (3, 14, 14), Look((0.1, 0.2, 0.3), (0.5, 0.5, 2.0))
-    batch, before = next(Fitted(source, shape, look).episodes("test", 2, 2)), next(plain.episodes("test", 2, 2))
-    half = fitted(before.query.x, (1, 14, 14))
+    batch, before = next(Resized(source, shape, look).episodes("test", 2, 2)), next(plain.episodes("test", 2, 2))
+    half = resize(before.query.x, (1, 14, 14))
     for channel, (mean, std) in enumerate(zip(look.mean, look.std, strict=True)):
         assert torch.allclose(batch.query.x[:, :, channel], (half[:, :, 0] - mean) / std)
     assert torch.equal(batch.support.y, before.support.y)
-    kept = next(Fitted(plain, (1, 28, 28), None).episodes("test", 2, 2))
+    kept = next(Resized(plain, (1, 28, 28), None).episodes("test", 2, 2))
     assert torch.equal(kept.query.x, before.query.x)
     colours = torch.tensor([0.0, 0.3, 0.9]).reshape(1, 1, 3, 1, 1).expand(1, 1, 3, 4, 4)
-    assert torch.allclose(fitted(colours, (1, 4, 4)), torch.tensor(0.4))
+    assert torch.allclose(resize(colours, (1, 4, 4)), torch.tensor(0.4))
 
 
 def test_shots_make_a_curve_and_ways_may_differ_where_heads_are_made_for_each_task(
@@ -235,8 +235,8 @@ def test_only_splits_that_tasks_are_drawn_of_have_to_be_large_enough() -> None:
     sizes = {label: 9 if label in split["test"] else 4 for labels in split.values() for label in labels}
     plan = EpisodePlan(EpisodeShape(2, 5, 4), EpisodeShape(2, 5, 4), 0, 0)
     with pytest.raises(ValueError, match="'a' of split 'train' has 4"):
-        checked(split, sizes, plan)
-    assert checked(split, sizes, replace(plan, splits=("test",))) == split
+        check_split(split, sizes, plan)
+    assert check_split(split, sizes, replace(plan, splits=("test",))) == split
 
 
 def test_a_run_older_than_a_setting_is_tested_with_the_settings_default(runs: Path, say: Say, tmp_path: Path) -> None:

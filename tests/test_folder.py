@@ -14,11 +14,10 @@ import torch
 from PIL import Image
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape
-from metarun.data.files.decode import Scale, pixels_of
-from metarun.data.files.find import image_files, stamp
-from metarun.data.files.splits import draw_split, read_split_file
+from metarun.data.files.decode import Scale, decode_image
+from metarun.data.files.find import list_images, make_stamp
+from metarun.data.files.splits import SPLITS, draw_split, read_split_file
 from metarun.data.folder import Folder
-from metarun.data.images import SPLITS
 
 PLAN = EpisodePlan(EpisodeShape(2, 1, 1), EpisodeShape(2, 1, 2), 0, 0)
 SCALE = Scale(16, "nearest", fit="crop")
@@ -210,7 +209,7 @@ def test_an_archive_with_names_that_lead_out_of_it_is_refused(tmp_path: Path, na
         member.filename = member.orig_filename = name
         archive.writestr(member, encoded(picture(0)))
     with pytest.raises(ValueError, match="leads out of it; do not trust this archive"):
-        image_files(tmp_path / "evil.zip")
+        list_images(tmp_path / "evil.zip")
 
 
 def test_a_truncated_archive_is_refused(photos: Path, tmp_path: Path) -> None:
@@ -225,7 +224,7 @@ def test_a_truncated_archive_is_refused(photos: Path, tmp_path: Path) -> None:
 def test_links_are_followed_in_a_folder_but_not_for_ever_and_not_in_an_archive(photos: Path, tmp_path: Path) -> None:
     (photos / "c0" / "up").symlink_to(photos)
     (photos / "linked").symlink_to(photos / "c1")
-    names = [file.path for file in image_files(photos)]
+    names = [file.path for file in list_images(photos)]
     assert "linked/0.png" in names
     assert "c1/0.png" in names
     assert not [name for name in names if name.startswith("c0/up/")]
@@ -234,14 +233,14 @@ def test_links_are_followed_in_a_folder_but_not_for_ever_and_not_in_an_archive(p
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
         archive.writestr("c0/real.png", encoded(picture(0)))
-    assert [file.path for file in image_files(tmp_path / "l.zip")] == ["c0/real.png"]
+    assert [file.path for file in list_images(tmp_path / "l.zip")] == ["c0/real.png"]
 
 
 def test_a_stamp_changes_with_a_file_and_not_with_the_order_of_reading(photos: Path) -> None:
-    before = stamp([photos])
-    assert before == stamp([photos])
+    before = make_stamp([photos])
+    assert before == make_stamp([photos])
     os.utime(photos / "c0" / "0.png", ns=(1, 1))
-    assert stamp([photos]) != before
+    assert make_stamp([photos]) != before
 
 
 def test_pictures_of_every_mode_become_the_same_eight_bit_pixels() -> None:
@@ -262,19 +261,19 @@ def test_pictures_of_every_mode_become_the_same_eight_bit_pixels() -> None:
         "JPEG": encoded(gray, "JPEG"),
     }
     for name, data in forms.items():
-        pixels = pixels_of(data, SCALE)
+        pixels = decode_image(data, SCALE)
         assert pixels.shape == (3, 16, 16), name
         assert np.abs(pixels.astype(int) - 100).max() <= 1, name
 
 
 def test_transparent_parts_are_white_and_a_rotated_photo_stands_upright() -> None:
     clear = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
-    assert (pixels_of(encoded(clear), SCALE) == 255).all()
+    assert (decode_image(encoded(clear), SCALE) == 255).all()
     wide = Image.new("L", (40, 40))
     wide.paste(255, (0, 0, 40, 10))  # the top is white
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned right: the stored top is the true right
-    upright = pixels_of(encoded(wide, "PNG", exif=exif), SCALE)
+    upright = decode_image(encoded(wide, "PNG", exif=exif), SCALE)
     assert (upright[:, :, -2:] == 255).all()
     assert (upright[:, :, :8] == 0).all()
 
@@ -282,8 +281,8 @@ def test_transparent_parts_are_white_and_a_rotated_photo_stands_upright() -> Non
 def test_crop_keeps_the_middle_square_and_stretch_all_of_it() -> None:
     sides = Image.new("L", (60, 20), 255)
     sides.paste(0, (20, 0, 40, 20))
-    assert (pixels_of(encoded(sides), SCALE) == 0).all()
-    assert (pixels_of(encoded(sides), Scale(16, "nearest", fit="stretch")) == 255).any()
+    assert (decode_image(encoded(sides), SCALE) == 0).all()
+    assert (decode_image(encoded(sides), Scale(16, "nearest", fit="stretch")) == 255).any()
 
 
 def test_fractions_must_be_three_and_sum_to_one() -> None:

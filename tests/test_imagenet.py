@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape
-from metarun.data.files.splits import read_split
+from metarun.data.files.splits import SPLITS, read_split
 from metarun.data.files.unpickle import unpickle
-from metarun.data.images import SPLITS
-from metarun.data.mini_imagenet import MiniImageNet
-from metarun.data.tiered_imagenet import TieredImageNet
+from metarun.data.imagenet import ImageNetTasks
 
 PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
 OPTIONS = {
@@ -30,8 +28,8 @@ OPTIONS = {
 Pixels = dict[str, NDArray[np.uint8]]
 
 
-def make(root: Path, cache: Path) -> MiniImageNet:
-    return MiniImageNet(PLAN, torch.device("cpu"), str(root), str(cache / "cache"), **OPTIONS)
+def make(root: Path, cache: Path, name: str = "mini_imagenet") -> ImageNetTasks:
+    return ImageNetTasks(PLAN, torch.device("cpu"), name, str(root), str(cache / "cache"), **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +166,6 @@ def test_tiered_imagenet_takes_its_608_classes_out_of_a_larger_folder(tmp_path: 
         (tmp_path / "tiered_imagenet" / name).mkdir(parents=True)
         for i in range(3):
             (tmp_path / "tiered_imagenet" / name / f"{name}_{i}.JPEG").write_bytes(image)
-    source = TieredImageNet(PLAN, torch.device("cpu"), str(tmp_path), str(tmp_path), **OPTIONS)
+    source = make(tmp_path, tmp_path, "tiered_imagenet")
     assert source.info.facts["classes"] == {"train": 351, "val": 97, "test": 160}
     assert len(source.pixels) == 3 * 608

@@ -11,14 +11,15 @@ from torchvision.transforms.v2 import RandAugment
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data import randaugment
-from metarun.data.augment import JITTER, Look, standard
-from metarun.data.images import SPLITS, ImageClasses, ImageTasks
+from metarun.data.augment import JITTER, Look, apply_standard
+from metarun.data.files.splits import SPLITS
+from metarun.data.images import ImageClasses, ImageTasks
 
 
 def test_each_image_is_cropped_mirrored_and_recoloured_as_torchvision_does_with_the_same_numbers() -> None:
     generator = torch.Generator().manual_seed(0)
     x, uniform = torch.rand(12, 3, 16, 16, generator=generator), torch.rand(12, 6, generator=generator)
-    for image, numbers, ours in zip(x, uniform, standard(x, uniform), strict=True):
+    for image, numbers, ours in zip(x, uniform, apply_standard(x, uniform), strict=True):
         top, left = (numbers[:2] * 5).long().tolist()  # padded by 16/8 = 2 on each side: offsets 0..4
         theirs = v2.crop(v2.pad(image, [2]), top, left, 16, 16)
         theirs = v2.horizontal_flip(theirs) if numbers[2] < 0.5 else theirs

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from metarun.settings import names
+from metarun.settings.replaced import RENAMED
+from metarun.settings.saved import rename_moved
 
 Settings = Callable[..., DictConfig]
 
@@ -72,6 +76,22 @@ def test_the_same_settings_typed_in_another_way_are_the_same_job(full: Settings)
     old = full("data.k_shot=2", "seed=1")
     del old.run.processes
     assert names.settings_key(old) == key
+
+
+@pytest.mark.parametrize("then", RENAMED)
+def test_a_class_that_became_a_setting_of_another_is_renamed_and_makes_the_same_job(full: Settings, then: str) -> None:
+    now, added = RENAMED[then]
+    config = full()
+    config.algo = {"_target_": then, "k": 1}
+    key = names.settings_key(config)
+    rename_moved(config)
+    assert config.algo == {"_target_": now, "k": 1, **added}
+    assert names.settings_key(config) == key
+    assert added
+    assert added.keys() <= inspect.signature(get_object(now)).parameters.keys()
+    for name in added:
+        config.algo[name] = "another"
+        assert names.settings_key(config) != key
 
 
 def leaves(node: DictConfig, prefix: str = "") -> list[str]:

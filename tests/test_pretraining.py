@@ -41,7 +41,7 @@ LEARNERS = {
 
 
 def examples(n: int = 24) -> Examples:
-    return noise_tasks().labelled("train", np.arange(n))
+    return noise_tasks().gather_examples("train", np.arange(n))
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.augment import Look
-from metarun.data.images import SPLITS, ImageClasses, ImageTasks
+from metarun.data.files.splits import SPLITS
+from metarun.data.images import ImageClasses, ImageTasks
 from metarun.data.union import Union
 from metarun.settings.build import build_source
 from metarun.settings.resolve import resolve

@@ -1,4 +1,4 @@
-"""Network inputs from pixels: scaled to 0..1, in training augmented, normalised channel by channel."""
+"""Network inputs from pixels: scaled to 0..1, augmented in training, and normalised channel by channel."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from metarun.core.episodes import Bits
 from metarun.data import randaugment
-from metarun.data.device import on_device
+from metarun.data.device import to_device
 
 Augment = Literal["none", "standard", "randaugment"]
-WORDS: dict[str, int] = {"none": 0, "standard": 6, "randaugment": 3 + randaugment.WORDS}
-"""Random words that one image takes under each kind of augmentation."""
+RANDOM_WORDS: dict[str, int] = {"none": 0, "standard": 6, "randaugment": 3 + randaugment.RANDOM_WORDS}
+"""Random words that one image takes, for each kind of augmentation."""
 
 JITTER = 0.4
-"""Brightness, contrast and saturation are each multiplied by 1 - JITTER to 1 + JITTER."""
+"""Brightness, contrast and saturation are each multiplied by a factor from 1 - JITTER to 1 + JITTER."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is done to pixels on their way into a network.
+    """How pixels become inputs of a network.
 
     Args:
         mean, std: of each channel, in units of 0..1; the input is (pixel/255 - mean) / std.
-        augment: `standard` moves, mirrors and recolours each training image by itself; `randaugment` moves and
-            mirrors it, then applies two operations at random, for pre-training.
-    Raises: ValueError if they do not fit.
+        augment: `standard` moves, mirrors and recolours each training image separately; `randaugment` moves and
+            mirrors it, then applies two random operations; it is for pre-training.
+    Raises: ValueError if augment is unknown, or mean and std do not fit together.
     """
 
     mean: Sequence[float] = (0.0,)
@@ -41,73 +41,78 @@ class Look:
     augment: str = "none"
 
     def __post_init__(self) -> None:
-        if self.augment not in WORDS:
-            raise ValueError(f"data.augment={self.augment} is not one of {', '.join(WORDS)}")
+        if self.augment not in RANDOM_WORDS:
+            raise ValueError(f"data.augment={self.augment} is not one of {', '.join(RANDOM_WORDS)}")
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ValueError(f"data.mean={self.mean} and data.std={self.std} must be as many, and std above 0")
 
     @property
-    def words(self) -> int:
-        """Random words that one training image takes."""
-        return WORDS[self.augment]
+    def random_words(self) -> int:
+        """Return how many random words one training image takes."""
+        return RANDOM_WORDS[self.augment]
 
     def __call__(self, pixels: Tensor, bits: Bits | None) -> Tensor:
-        """Inputs [..., C, H, W] of pixels [..., C, H, W] uint8; augmented if there are random words [..., `words`]."""
-        uniform = None if bits is None else _uniform(bits)
+        """Turn pixels [..., C, H, W] uint8 into inputs of the same shape.
+
+        Args:
+            bits: random words [..., `random_words`] that augment them; None leaves them as they are.
+        """
+        uniform = None if bits is None else _to_uniform(bits)  # [R, random_words] for R images
         if uniform is not None and self.augment == "randaugment":
-            place = on_device(uniform[:, :3], pixels.device)
-            flat = _cropped(pixels.flatten(0, -4), place[:, :2], place[:, 2] < 0.5)
+            place = to_device(uniform[:, :3], pixels.device)
+            flat = _crop_and_mirror(pixels.flatten(0, -4), place[:, :2], place[:, 2] < 0.5)  # [R, C, H, W]
             pixels = randaugment.randaugment(flat, torch.from_numpy(uniform[:, 3:])).reshape(pixels.shape)
         x = pixels.to(torch.get_default_dtype()).div_(255)
         if uniform is not None and self.augment == "standard":
-            drawn = on_device(uniform, pixels.device, x.dtype)
-            x = standard(x.flatten(0, -4), drawn).reshape(x.shape)
-        return self.normalised(x)
+            drawn = to_device(uniform, pixels.device, x.dtype)
+            x = apply_standard(x.flatten(0, -4), drawn).reshape(x.shape)
+        return self.normalise(x)
 
-    def normalised(self, x: Tensor) -> Tensor:
-        """Inputs of images [..., C, H, W] in 0..1, which it writes over."""
+    def normalise(self, x: Tensor) -> Tensor:
+        """Normalise images [..., C, H, W] in 0..1, in place."""
         if not any(self.mean) and set(self.std) == {1}:
             return x
         for channel, mean, std in zip(x.chunk(len(self.mean), -3), self.mean, self.std, strict=True):
-            channel.sub_(mean).div_(std)  # numbers, not tensors, which would have to get to the device
+            channel.sub_(mean).div_(std)  # plain numbers need no copy to the device
         return x
 
 
-def standard(x: Tensor, uniform: Tensor) -> Tensor:
-    """Images [R, C, H, W] in 0..1, each cropped after padding, mirrored or not, and recoloured by its own numbers.
+def apply_standard(x: Tensor, uniform: Tensor) -> Tensor:
+    """Crop, mirror and recolour images [R, C, H, W] in 0..1, each by its own random numbers.
 
-    The few-shot literature's training augmentation: zero padding by an eighth of the side and a random crop of the
-    old size, a flip in half the cases, then jitter of brightness, contrast and saturation (Chen et al. 2019 and Lee et
-    al. 2019). torchvision's transforms draw once for a whole batch; here each image has its own draw.
+    This is the usual training augmentation of the few-shot literature (Chen et al. 2019, Lee et al. 2019): zero padding
+    by an eighth of the side and a random crop of the old size, a flip in half of the cases, then jitter of brightness,
+    contrast and saturation. torchvision's transforms draw once for a whole batch; here each image has its own draw.
 
     Args:
         uniform: numbers in 0..1, [R, 6].
     """
-    x = _cropped(x, uniform[:, :2], uniform[:, 2] < 0.5)
+    x = _crop_and_mirror(x, uniform[:, :2], uniform[:, 2] < 0.5)
     factor = (1 - JITTER + 2 * JITTER * uniform[:, 3:])[..., None, None, None]  # [R, 3, 1, 1, 1]
     x = (x * factor[:, 0]).clamp_(0, 1)  # brightness
-    x = _blend(x, _gray(x).mean((1, 2, 3), keepdim=True), factor[:, 1])  # contrast
-    return _blend(x, _gray(x), factor[:, 2])  # saturation
+    x = _blend(x, _to_gray(x).mean((1, 2, 3), keepdim=True), factor[:, 1])  # contrast
+    return _blend(x, _to_gray(x), factor[:, 2])  # saturation
 
 
-def _uniform(bits: Bits) -> NDArray[np.float32]:
-    """Numbers in 0..1, without 1, of random words [..., W]: [R, W] float32."""
+def _to_uniform(bits: Bits) -> NDArray[np.float32]:
+    """Turn random words [..., W] into numbers in [0, 1): [R, W] float32."""
     return (np.float32(bits >> np.uint64(40)) * np.float32(2**-24)).reshape(-1, bits.shape[-1])
 
 
-def _cropped(x: Tensor, place: Tensor, mirror: Tensor) -> Tensor:
+def _crop_and_mirror(x: Tensor, place: Tensor, mirror: Tensor) -> Tensor:
+    """Pad images [R, C, H, W], crop each at `place` [R, 2] in 0..1, and mirror those where `mirror` [R] is set."""
     height, width = x.shape[-2:]
     pad = height // 8
     offset = (place * (2 * pad + 1)).long()  # [R, 2], in 0..2*pad
-    rows = offset[:, :1] + torch.arange(height, device=x.device)
+    rows = offset[:, :1] + torch.arange(height, device=x.device)  # [R, H]
     columns = torch.arange(width, device=x.device).expand(len(x), -1)
-    columns = offset[:, 1:] + torch.where(mirror[:, None], columns.flip(1), columns)
+    columns = offset[:, 1:] + torch.where(mirror[:, None], columns.flip(1), columns)  # [R, W]
     padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1)  # [R, H+2p, W+2p, C]
     image = torch.arange(len(x), device=x.device)[:, None, None]
     return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _gray(x: Tensor) -> Tensor:
+def _to_gray(x: Tensor) -> Tensor:
     return rgb_to_grayscale(x) if x.shape[1] == 3 else x
 
 

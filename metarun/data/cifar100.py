@@ -1,71 +1,114 @@
-"""The 60,000 images of CIFAR-100, which CIFAR-FS and FC100 split in two ways."""
-
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import torch
 from torchvision.datasets import CIFAR100
 
-from metarun.data.files.decode import Scale, bitmap, decoded
-from metarun.data.files.download import once
-from metarun.data.files.find import ImageFile, image_files, places, stamp
+from metarun.core.ranges import PositiveInt
+from metarun.core.tasks import EpisodePlan
+from metarun.data.augment import Augment, Look
+from metarun.data.files.decode import Interpolation, Scale, encode_bitmap, load_images
+from metarun.data.files.download import fetch_once
+from metarun.data.files.find import ImageFile, find_places, list_images, make_stamp
+from metarun.data.files.splits import read_split
 from metarun.data.files.unpickle import unpickle
-from metarun.data.images import ImageClasses
-
-log = logging.getLogger(__name__)
+from metarun.data.images import ImageClasses, ImageTasks, Rotation
 
 
-def cifar100(root: Path, cache: Path, scale: Scale) -> ImageClasses:
-    """600 images of each of the 100 classes, in the order of their names in the original, whatever form they lie in.
+class CIFAR100Tasks(ImageTasks):
+    """CIFAR-FS and FC100: the 100 classes of CIFAR-100, 600 images of 32x32 each, split in two ways.
 
-    Looked for in `root`: images in folders named after their classes, in a folder or zip file `cifar_fs`, `fc100` or
-    `cifar100`, or in zip files in such a folder; then the original's `cifar-100-python` in `cifar100`, which
-    torchvision downloads if it is missing.
+    CIFAR-FS splits the classes 64/16/20 at random. FC100 splits them 60/20/20 by superclass, so that test classes are
+    unlike training classes. Of the 20 superclasses 12 train (things, scenes, vehicles, plants, fish, reptiles), 4
+    validate (large animals, small mammals, invertebrates) and 4 test (people, insects, aquatic and medium mammals).
+
+    Args:
+        plan, device: from the runner.
+        name: the split, `cifar_fs` or `fc100`.
+        root: the folder where CIFAR-100 lies or is downloaded to, see `load_cifar100`.
+        cache: folder of the decoded images.
+        image_size: side in pixels that the 32x32 originals are scaled to.
+        interpolation: Pillow's filter for that.
+        mean, std, augment: see metarun/data/augment.py.
+        rotation, trainval: see ImageTasks.
+    Reference: Bertinetto, Henriques, Torr, Vedaldi. Meta-learning with differentiable closed-form solvers. ICLR 2019.
+        arXiv:1805.08136, section 4.1 (CIFAR-FS).
+        Oreshkin, Rodriguez, Lacoste. TADAM. NeurIPS 2018. arXiv:1805.10123 (FC100).
+    """
+
+    world = "cifar100"
+
+    def __init__(
+        self,
+        plan: EpisodePlan,
+        device: torch.device,
+        name: Literal["cifar_fs", "fc100"],
+        root: str,
+        cache: str,
+        image_size: PositiveInt,
+        interpolation: Interpolation,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: Augment,
+        rotation: Rotation,
+        trainval: bool,
+    ) -> None:
+        data = load_cifar100(Path(root), Path(cache), Scale(image_size, interpolation))
+        super().__init__(data, read_split(name), plan, rotation, device, Look(mean, std, augment), trainval)
+
+    @staticmethod
+    def find_files(root: str) -> list[Path]:
+        """Return the files that would be read, without downloading any."""
+        original = Path(root).expanduser() / "cifar100" / str(CIFAR100.base_folder)
+        return _find_trees(Path(root).expanduser()) or [original] * (original.parent / "complete").exists()
+
+
+def load_cifar100(root: Path, cache: Path, scale: Scale) -> ImageClasses:
+    """Load 600 images of each of the 100 classes, in the order of their file names in the original.
+
+    They may lie in `root` in a folder or zip file `cifar_fs`, `fc100` or `cifar100`, as images in folders named after
+    their classes or as zip files of such. Otherwise this reads the original, `cifar-100-python` in the folder
+    `cifar100`, which torchvision downloads if it is missing.
     Raises: ValueError if there is neither and the download fails.
     """
     root = root.expanduser()
-    trees = _trees(root)
+    trees = _find_trees(root)
     if trees:
-        return decoded(cache, "cifar100", stamp(trees), lambda: _by_class(trees), scale)
-    original = _original(root)
-    facts = repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(original.iterdir())])
-    return decoded(cache, "cifar100", facts, lambda: _unpickled(original), scale)
+        return load_images(cache, "cifar100", make_stamp(trees), lambda: _read_trees(trees), scale)
+    original = _fetch_original(root)
+    stamp = repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(original.iterdir())])
+    return load_images(cache, "cifar100", stamp, lambda: _read_pickles(original), scale)
 
 
-def found(root: str) -> list[Path]:
-    """The files that would be read, without downloading any."""
-    original = Path(root).expanduser() / "cifar100" / str(CIFAR100.base_folder)
-    return _trees(Path(root).expanduser()) or [original] * (original.parent / "complete").exists()
+def _find_trees(root: Path) -> list[Path]:
+    return next(filter(None, (find_places(root, name) for name in ("cifar_fs", "fc100", "cifar100"))), [])
 
 
-def _trees(root: Path) -> list[Path]:
-    return next(filter(None, (places(root, name) for name in ("cifar_fs", "fc100", "cifar100"))), [])
-
-
-def _by_class(trees: list[Path]) -> Mapping[str, list[ImageFile]]:
+def _read_trees(trees: list[Path]) -> Mapping[str, list[ImageFile]]:
     classes: dict[str, list[ImageFile]] = defaultdict(list)
     for tree in trees:
-        for file in image_files(tree):
+        for file in list_images(tree):
             classes[file.path.split("/")[-2]].append(file)
     return {name: sorted(files, key=lambda file: file.path.split("/")[-1]) for name, files in classes.items()}
 
 
-def _original(root: Path) -> Path:
-    """The folder of the Python version."""
+def _fetch_original(root: Path) -> Path:
+    """Download the original if it is missing, and return the folder of its Python version."""
     folder = root / "cifar100"
     instead = (
         f"Put cifar-100-python.tar.gz, or images in folders named after their classes, into {folder}, or set "
         "paths.data=FOLDER (or METARUN_DATA)"
     )
-    once(folder, "CIFAR-100", lambda: CIFAR100(str(folder), download=True), instead)
+    fetch_once(folder, "CIFAR-100", lambda: CIFAR100(str(folder), download=True), instead)
     return folder / str(CIFAR100.base_folder)
 
 
-def _unpickled(folder: Path) -> Mapping[str, list[ImageFile]]:
+def _read_pickles(folder: Path) -> Mapping[str, list[ImageFile]]:
     try:
         CIFAR100(str(folder.parent))  # compares the MD5 sums
     except RuntimeError as error:
@@ -76,6 +119,6 @@ def _unpickled(folder: Path) -> Mapping[str, list[ImageFile]]:
         content = unpickle(folder / part)
         for label, file, row in zip(content["fine_labels"], content["filenames"], content["data"], strict=True):
             classes[names[label]].append(
-                ImageFile(f"{part}_{file}", partial(bitmap, row.reshape(3, 32, 32).transpose(1, 2, 0)))
+                ImageFile(f"{part}_{file}", partial(encode_bitmap, row.reshape(3, 32, 32).transpose(1, 2, 0)))
             )
     return {name: sorted(files, key=lambda file: file.path) for name, files in classes.items()}

@@ -12,22 +12,22 @@ from torch import Tensor
 from metarun.core import objectives
 from metarun.core.episodes import random_bits
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, SourceInfo
-from metarun.data.device import on_device
+from metarun.data.device import to_device
 from metarun.data.functions import PointTasks
 from metarun.data.images import ImageTasks
 
 
 class Completion(PointTasks):
-    """Images as functions from a place to a colour: of each task's image some pixels are known, others are asked for.
+    """Images as functions from a place to a colour. A task is one image: some pixels are known, others are asked for.
 
-    x [.., 2] is the row and the column of a pixel's middle, each from -1 to 1; y [.., C] its C channels in 0..1. A
-    split's images are those of the source's classes of that split, each once before any comes again.
+    x [.., 2] is the row and column of the middle of a pixel, each from -1 to 1; y [.., C] are its C channels in 0..1.
+    A split uses the images of the source's classes of that split, each image once before any comes again.
 
     Args:
         plan, device: see PointTasks.
-        open_source: from the runner: the source that a name of `data=` stands for.
+        open_source: from the runner; opens the source that a name of `data=` stands for.
         images: name of the source of the images.
-    Raises: ValueError if it has no images, or an image fewer pixels than a task's support and query points.
+    Raises: ValueError if the source has no images, or an image has fewer pixels than a task has points.
     Reference: Garnelo et al. Conditional Neural Processes. ICML 2018. arXiv:1807.01613, section 4.2.
     """
 
@@ -59,22 +59,23 @@ class Completion(PointTasks):
         )
 
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
-        """The tasks number `indices` of a split's stream."""
-        values = self.source.bare(split, indices).flatten(2).transpose(1, 2)  # [B, H W, C]
-        order = on_device(self._pixels(split, indices), self.device)  # [B, P]
-        x, y = self.places[order], torch.take_along_dim(values, order[..., None], 1)
+        """Return the tasks with the numbers `indices` [B] of a split's stream."""
+        values = self.source.gather_plain_images(split, indices).flatten(2).transpose(1, 2)  # [B, H W, C]
+        order = to_device(self._draw_pixels(split, indices), self.device)  # [B, P]
+        x, y = self.places[order], torch.take_along_dim(values, order[..., None], 1)  # [B, P, 2] and [B, P, C]
         return self.sides(split, int(indices[0]), x, y)
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         indices = np.arange(n_tasks)
-        values = (self.source.bare(split, indices) * 255).round().to(torch.uint8).cpu().numpy()
-        return hashlib.sha256(values.tobytes() + self._pixels(split, indices).tobytes()).hexdigest()
+        values = (self.source.gather_plain_images(split, indices) * 255).round().to(torch.uint8).cpu().numpy()
+        return hashlib.sha256(values.tobytes() + self._draw_pixels(split, indices).tobytes()).hexdigest()
 
-    def _pixels(self, split: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which pixels of its image each task asks about, those of the support set first [B, P]."""
+    def _draw_pixels(self, split: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Draw the pixels that each task uses, those of the support set first: [B, P]."""
         bits = random_bits(self.seed(split), f"{split}/pixels", indices, len(self.places))
         return np.argsort(bits, 1, kind="stable")[:, : self.most_shots(split) + self.shape(split).n_query]
 
 
 def _middles(n: int) -> Tensor:
+    """Return the middles of n pixels in a row, from -1 to 1: [n]."""
     return (torch.arange(n) + 0.5) * (2 / n) - 1

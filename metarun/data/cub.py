@@ -9,9 +9,9 @@ import torch
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Augment, Look
-from metarun.data.files.decode import Fit, Interpolation, Scale, decoded
-from metarun.data.files.download import archive, once
-from metarun.data.files.find import ImageFile, image_files, places, stamp
+from metarun.data.files.decode import Fit, Interpolation, Scale, load_images
+from metarun.data.files.download import download_archive, fetch_once
+from metarun.data.files.find import ImageFile, find_places, list_images, make_stamp
 from metarun.data.files.splits import read_split
 from metarun.data.images import ImageTasks, Rotation
 
@@ -22,16 +22,17 @@ MD5 = "97eceeb196236b17998738112f37df78"
 class CUB(ImageTasks):
     """Caltech-UCSD Birds 200-2011: 11,788 photos of 200 species of birds, split 100/50/50.
 
-    The split is the one of Chen et al.: of the species in order every second one trains, and those between validate
-    and test in turn. Whole photos, without the bounding boxes.
+    The split is the one of Chen et al.: every second species in order trains, and the others validate and test in
+    turn. Images are whole photos, not cut to the bounding boxes.
 
     Args:
         plan, device: from the runner.
-        root: where `cub` or `CUB_200_2011` lies, a folder or zip file of the species' folders; else it is downloaded.
+        root: the folder that holds `cub` or `CUB_200_2011`, a folder or zip file with a folder for each species; CUB is
+            downloaded if there is neither.
         cache: folder of the decoded images.
         image_size: side in pixels that the photos are scaled to.
         interpolation: Pillow's filter for that.
-        fit: `crop` cuts the middle square out of a photo, `stretch` deforms it.
+        fit: `crop` cuts out the middle square of a photo, `stretch` deforms the photo.
         mean, std, augment: see metarun/data/augment.py.
         rotation, trainval: see ImageTasks.
     Reference: Wah et al. The Caltech-UCSD Birds-200-2011 Dataset. 2011. Split: Chen et al. A Closer Look at Few-shot
@@ -54,28 +55,28 @@ class CUB(ImageTasks):
         trainval: bool,
     ) -> None:
         split, scale = read_split("cub"), Scale(image_size, interpolation, fit=fit)
-        found = self.found(root) or _downloaded(Path(root).expanduser())
+        found = self.find_files(root) or _download(Path(root).expanduser())
         wanted = {name for names in split.values() for name in names}
-        data = decoded(Path(cache), "cub", stamp(found), lambda: _by_species(found, wanted), scale)
+        data = load_images(Path(cache), "cub", make_stamp(found), lambda: _read_species(found, wanted), scale)
         super().__init__(data, split, plan, rotation, device, Look(mean, std, augment), trainval)
 
     @staticmethod
-    def found(root: str) -> list[Path]:
+    def find_files(root: str) -> list[Path]:
         names = ("cub", "CUB_200_2011")
-        return next(filter(None, (places(Path(root).expanduser(), name) for name in names)), [])
+        return next(filter(None, (find_places(Path(root).expanduser(), name) for name in names)), [])
 
 
-def _downloaded(root: Path) -> list[Path]:
+def _download(root: Path) -> list[Path]:
     folder = root / "cub"
     instead = f"Put CUB_200_2011.tgz into {folder}, or set paths.data=FOLDER (or METARUN_DATA)"
-    once(folder, "CUB-200-2011", lambda: archive(URL, MD5, folder), instead)
+    fetch_once(folder, "CUB-200-2011", lambda: download_archive(URL, MD5, folder), instead)
     return [folder / "CUB_200_2011" / "images"]
 
 
-def _by_species(found: list[Path], wanted: set[str]) -> Mapping[str, list[ImageFile]]:
+def _read_species(found: list[Path], wanted: set[str]) -> Mapping[str, list[ImageFile]]:
     classes: dict[str, list[ImageFile]] = defaultdict(list)
     for place in found:
-        for file in image_files(place):
+        for file in list_images(place):
             species = file.path.split("/")[-2:][0]
             if species in wanted and "segmentations/" not in file.path:
                 classes[species].append(file)

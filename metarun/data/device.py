@@ -1,4 +1,4 @@
-"""Small arrays on their way to where tasks are made."""
+"""Copies of small arrays on the device where tasks are made."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def on_device(array: NDArray[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """The array as a tensor on the device; a GPU fetches it when it comes to it, and nobody waits for that.
+def to_device(array: NDArray[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Copy an array to a tensor on the device. A GPU copies it in the background, and the CPU does not wait.
 
     Args:
-        dtype: what it becomes before it goes, as not every device has float64; None: what it is.
+        dtype: type to convert to before the copy, since not every device has float64; None keeps the array's own.
     """
     tensor = torch.from_numpy(array).to(dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

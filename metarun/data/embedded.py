@@ -11,66 +11,66 @@ from torch import Tensor
 from metarun.core.episodes import EpisodeIndices
 from metarun.core.tasks import Batch, Examples, SourceInfo
 from metarun.data.augment import Look
-from metarun.data.device import on_device
+from metarun.data.device import to_device
 
-LARGEST = 2**31
+MAX_BYTES = 2**31
 """Bytes that the embeddings may take."""
 
-AT_ONCE = 256
-"""Images embedded together."""
+IMAGES_AT_ONCE = 256
+"""Images that are embedded together."""
 
 
 class DrawnImages(Protocol):
-    """What is asked of the source whose images are embedded, see metarun/data/images.py."""
+    """What Embedded needs of the source of the images; metarun/data/images.py documents the methods."""
 
     info: SourceInfo
     look: Look
 
-    def drawn(self, split: str, indices: NDArray[np.int64]) -> tuple[EpisodeIndices, int]: ...
+    def draw_episodes(self, split: str, indices: NDArray[np.int64]) -> tuple[EpisodeIndices, int]: ...
 
-    def rows_of(self, split: str) -> NDArray[np.int64]: ...
+    def find_rows(self, split: str) -> NDArray[np.int64]: ...
 
-    def turns_of(self, split: str) -> int: ...
+    def count_turns(self, split: str) -> int: ...
 
-    def placed(
+    def place_images(
         self, split: str, drawn: EpisodeIndices, images: NDArray[np.int64], y: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
 
-    def pictures(self, rows: NDArray[np.int64], turn: NDArray[np.int64]) -> Tensor: ...
+    def gather_images(self, rows: NDArray[np.int64], turn: NDArray[np.int64]) -> Tensor: ...
 
     def fingerprint(self, split: str, n_tasks: int) -> str: ...
 
 
 class Embedded:
-    """The tasks of a split of images with each image's embedding in its place, made once for all tasks.
+    """The tasks of a split with each image replaced by its embedding. Each image is embedded once for all tasks.
 
-    Shapes: x [B, S, ...] for embeddings [...] of one image.
+    Shapes: x [B, S, ...] where the embedding of one image has the shape [...].
     Args:
-        source: of the images.
+        source: the source of the images.
         split: val or test.
-        encode: from images [R, C, H, W] to embeddings [R, ...], each by itself.
-    Raises: MemoryError, before much is done, if embeddings would take more than `LARGEST` bytes.
+        encode: makes embeddings [R, ...] from images [R, C, H, W]; no image may influence another's embedding.
+    Raises: MemoryError if embeddings would take more than `MAX_BYTES` bytes; that shows after the first few images.
     """
 
     def __init__(self, source: DrawnImages, split: str, encode: Callable[[Tensor], Tensor]) -> None:
         self.source, self.info = source, source.info
-        self.rows = source.rows_of(split)
-        n = len(self.rows) * source.turns_of(split)
+        self.rows = source.find_rows(split)
+        n = len(self.rows) * source.count_turns(split)  # image row r in turn t is embedding t * len(rows) + r
         self.table = torch.empty(0)
-        for first in range(0, n, AT_ONCE):
-            turn, place = np.divmod(np.arange(first, min(first + AT_ONCE, n)), len(self.rows))
-            embedded = encode(source.look(source.pictures(self.rows[place], turn), None))
+        for first in range(0, n, IMAGES_AT_ONCE):
+            turn, place = np.divmod(np.arange(first, min(first + IMAGES_AT_ONCE, n)), len(self.rows))
+            embedded = encode(source.look(source.gather_images(self.rows[place], turn), None))
             if not first:
-                if embedded[0].nbytes * n > LARGEST:
+                if embedded[0].nbytes * n > MAX_BYTES:
                     raise MemoryError(f"{n} embeddings of {tuple(embedded.shape[1:])} numbers")
                 self.table = embedded.new_empty(n, *embedded.shape[1:])
-            self.table[first : first + AT_ONCE] = embedded
+            self.table[first : first + IMAGES_AT_ONCE] = embedded
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
         while True:
-            drawn, n_way = self.source.drawn(split, np.arange(first, first + batch_size))
+            drawn, n_way = self.source.draw_episodes(split, np.arange(first, first + batch_size))
             sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
-            support, query = (self._side(*self.source.placed(split, drawn, *side), side[1]) for side in sides)
+            support, query = (self._side(*self.source.place_images(split, drawn, *side), side[1]) for side in sides)
             yield Batch(support, query, n_way)
             first += batch_size
 
@@ -78,6 +78,6 @@ class Embedded:
         return self.source.fingerprint(split, n_tasks)
 
     def _side(self, rows: NDArray[np.int64], turn: NDArray[np.int64], y: NDArray[np.int64]) -> Examples:
-        number = turn * len(self.rows) + np.searchsorted(self.rows, rows)
+        number = turn * len(self.rows) + np.searchsorted(self.rows, rows)  # [B, S]
         device = self.table.device
-        return Examples(self.table[on_device(number, device)], on_device(y, device))
+        return Examples(self.table[to_device(number, device)], to_device(y, device))

@@ -1,4 +1,4 @@
-"""Regression tasks: functions of a family, each seen at a few random points."""
+"""Regression tasks: each task is a function of a family, seen at a few random points."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from metarun.core import objectives
 from metarun.core.episodes import Floats, random_bits, uniform
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
-from metarun.data.device import on_device
+from metarun.data.device import to_device
 
 
 class PointTasks(ABC):
-    """K-shot regression: what a source whose tasks are sets of points (x, y) shares with the others.
+    """K-shot regression: the base class of sources whose tasks are sets of points (x, y).
 
     Args:
         plan: numbers of points and seeds of the tasks.
@@ -36,11 +36,11 @@ class PointTasks(ABC):
 
     @abstractmethod
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
-        """The tasks number `indices` of a split's stream."""
+        """Return the tasks with the numbers `indices` [B] of a split's stream."""
 
     @abstractmethod
     def fingerprint(self, split: str, n_tasks: int) -> str:
-        """Of the random numbers, which no rounding touches."""
+        """Return a hash of the random numbers behind the tasks, which no rounding affects."""
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
         while True:
@@ -54,35 +54,35 @@ class PointTasks(ABC):
         return self.plan.seed if split == "train" else self.plan.eval_seed
 
     def most_shots(self, split: str) -> int:
-        """Support points that a task has at most."""
+        """Return the greatest number of support points of a task."""
         shape = self.shape(split)
         return shape.k_shot if shape.most_shots is None else shape.most_shots
 
     def shots(self, split: str, first: int) -> int:
-        """Support points of the tasks of a meta-batch, which begins with task number `first`."""
+        """Draw the number of support points of the meta-batch that begins with task number `first`."""
         least = self.shape(split).k_shot
         u = uniform(random_bits(self.seed(split), f"{split}/shots", np.array([first]), 1))[0, 0]
         return least + int(u * (self.most_shots(split) + 1 - least))
 
     def sides(self, split: str, first: int, x: Tensor, y: Tensor) -> Batch:
-        """Points of tasks [B, most_shots + Q, ...] as a meta-batch: the first are support, the last Q query points."""
+        """Make a meta-batch of points [B, most_shots + Q, ...]: support points come first, the Q query points last."""
         k, most = self.shots(split, first), self.most_shots(split)
         return Batch(Examples(x[:, :k], y[:, :k]), Examples(x[:, most:], y[:, most:]), 0)
 
 
 class FunctionTasks(PointTasks):
-    """Functions from numbers to numbers. Each split is a stream of functions of its own, all of the same family.
+    """Functions from numbers to numbers. Each split is its own stream of functions, all from the same family.
 
     Args:
         plan, device: see PointTasks.
-        family: what functions and points are drawn from, by name; makes the split's hash.
+        family: settings that functions and points are drawn from, by name; the hash of the splits is made from them.
     """
 
     numbers: ClassVar[int]
-    """Random numbers that make a function."""
+    """How many random numbers define a function."""
 
     point_numbers: ClassVar[int] = 1
-    """Random numbers that make a point of it."""
+    """How many random numbers define one point of a function."""
 
     def __init__(self, plan: EpisodePlan, device: torch.device, family: Mapping[str, Any]) -> None:
         super().__init__(plan, device)
@@ -98,36 +98,44 @@ class FunctionTasks(PointTasks):
 
     @abstractmethod
     def points(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
-        """x and y [B, P], made of numbers in [0, 1): u [B, numbers] of the functions, v [B, point_numbers, P]."""
+        """Make x and y [B, P] from random numbers in [0, 1).
+
+        Args:
+            u: numbers that define the functions, [B, numbers].
+            v: numbers that define their points, [B, point_numbers, P].
+        """
 
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
-        u, v = np.split(self._numbers(split, indices), [self.numbers], axis=1)
-        x, y = self.points(u, v.reshape(len(indices), self.point_numbers, -1))
-        both = on_device(np.stack([x, y])[..., None], self.device, torch.get_default_dtype())
+        u, v = np.split(self._draw_numbers(split, indices), [self.numbers], axis=1)
+        x, y = self.points(u, v.reshape(len(indices), self.point_numbers, -1))  # [B, P] each
+        both = to_device(np.stack([x, y])[..., None], self.device, torch.get_default_dtype())  # [2, B, P, 1]
         return self.sides(split, int(indices[0]), *both)
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
-        return hashlib.sha256(self._numbers(split, np.arange(n_tasks)).tobytes()).hexdigest()
+        return hashlib.sha256(self._draw_numbers(split, np.arange(n_tasks)).tobytes()).hexdigest()
 
-    def _numbers(self, split: str, indices: NDArray[np.int64]) -> Floats:
-        """Random numbers in [0, 1) of each task: those of its function, then those of its points."""
+    def _draw_numbers(self, split: str, indices: NDArray[np.int64]) -> Floats:
+        """Draw random numbers in [0, 1) for each task: those of its function, then those of its points."""
         points = self.most_shots(split) + self.shape(split).n_query
         return uniform(random_bits(self.seed(split), split, indices, self.numbers + self.point_numbers * points))
 
 
-def interval(key: str, ends: Sequence[float]) -> tuple[float, float]:
-    """Least and greatest value of the setting data.`key`. Raises: ValueError unless they are two, in order."""
+def read_interval(key: str, ends: Sequence[float]) -> tuple[float, float]:
+    """Return the least and greatest value of the setting data.`key`.
+
+    Raises: ValueError unless `ends` are two numbers in rising order.
+    """
     if not isinstance(ends, Sequence) or len(ends) != 2 or ends[0] > ends[1]:
         raise ValueError(f"data.{key}={ends} must be two numbers, the least and the greatest: data.{key}=[1,2]")
     return float(ends[0]), float(ends[1])
 
 
-def between(u: Floats, low: float, high: float) -> Floats:
-    """Numbers in [0, 1) stretched to [low, high)."""
+def stretch(u: Floats, low: float, high: float) -> Floats:
+    """Stretch numbers in [0, 1) to [low, high)."""
     return low + u * (high - low)
 
 
-def normal(u: Floats) -> Floats:
-    """Standard normal numbers from those in [0, 1), whose steps of 2^-53 are taken at their middle."""
+def to_normal(u: Floats) -> Floats:
+    """Turn uniform numbers in [0, 1) into standard normal ones, taking the middle of each step of 2^-53."""
     z: Floats = ndtri(u + 2.0**-54)
     return z

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarun.core.tasks import EpisodePlan
-from metarun.data.files.cache import cached
+from metarun.data.files.cache import open_or_make
 from metarun.data.images import ImageClasses, ImageTasks, Rotation
 
-SIZE = 28
-STROKES = 4
-POINTS = 40  # samples along a stroke, under a pixel apart
-VERSION = 1  # part of the cache's key: raise it when a drawing changes
+SIDE = 28  # pixels
+MAX_STROKES = 4  # of a character
+STROKE_POINTS = 40  # samples along a stroke, less than a pixel apart
+DRAWING_VERSION = 1  # part of the cache's key: raise it when drawings change
 
 Floats = NDArray[np.float64]
 
@@ -24,15 +24,15 @@ Floats = NDArray[np.float64]
 class Glyphs(ImageTasks):
     """Characters of invented alphabets, drawn from a seed: a few-shot problem that needs no download.
 
-    An alphabet owns a handful of pen strokes (Bezier curves); each of its characters combines two to four of
-    them, so characters of one alphabet look alike. A drawing moves the control points, bends the whole
-    character (rotation, scale, shear, shift) and has its own pen width, so that nearest neighbours in pixels
-    are mostly wrong. Splits are disjoint in alphabets, 64/16/20 %.
+    An alphabet has seven pen strokes (Bezier curves), and each of its characters combines two to four of them, so
+    characters of one alphabet look alike. A drawing moves the control points, bends the whole character (rotation,
+    scale, shear, shift) and has its own pen width, so that nearest neighbours in pixels are mostly wrong. The splits
+    share no alphabet; they have 64, 16 and 20 % of the alphabets.
 
     Args:
         plan, device: from the runner.
         cache: folder of the drawn images.
-        alphabets, characters, drawings: how many; characters per alphabet, drawings per character.
+        alphabets, characters, drawings: numbers of alphabets, characters per alphabet, drawings per character.
         glyph_seed: seed of the alphabets and drawings.
         rotation: see ImageTasks.
     """
@@ -48,8 +48,8 @@ class Glyphs(ImageTasks):
         glyph_seed: int,
         rotation: Rotation,
     ) -> None:
-        key = f"{VERSION}/{alphabets}/{characters}/{drawings}/{glyph_seed}"
-        data = cached(
+        key = f"{DRAWING_VERSION}/{alphabets}/{characters}/{drawings}/{glyph_seed}"
+        data = open_or_make(
             Path(cache).expanduser(),
             "glyphs",
             hashlib.sha256(key.encode()).hexdigest(),
@@ -64,50 +64,54 @@ class Glyphs(ImageTasks):
 
 
 def draw_all(alphabets: int, characters: int, drawings: int, seed: int) -> ImageClasses:
-    """All drawings of all characters, [alphabets * characters * drawings, 1, 28, 28]."""
+    """Draw all characters: pixels [alphabets * characters * drawings, 1, 28, 28]."""
     rng = np.random.default_rng(seed)
     pixels, names = [], []
     for alphabet in range(alphabets):
-        for character, strokes in enumerate(_alphabet(rng, characters)):
+        for character, strokes in enumerate(_invent_alphabet(rng, characters)):
             names.append(f"alphabet{alphabet:03d}/character{character:02d}")
-            pixels.append(_rasterise(_drawings(rng, strokes, drawings), rng.uniform(0.5, 1.1, drawings)))
+            pixels.append(_rasterise(_draw_points(rng, strokes, drawings), rng.uniform(0.5, 1.1, drawings)))
     starts = np.arange(len(names) + 1, dtype=np.int64) * drawings
     return ImageClasses(torch.cat(pixels)[:, None], starts, names)
 
 
-def _alphabet(rng: np.random.Generator, characters: int) -> Iterator[Floats]:
-    """Each character as cubic Bezier control points [STROKES, 4, 2] in -1..1; unused strokes repeat the first."""
-    pool = rng.uniform(-1, 1, (7, 4, 2)) * rng.uniform(0.8, 1.2, (7, 1, 1))
+def _invent_alphabet(rng: np.random.Generator, characters: int) -> Iterator[Floats]:
+    """Yield the cubic Bezier control points of each character, [MAX_STROKES, 4, 2] in -1..1.
+
+    A character with fewer strokes repeats the first one.
+    """
+    pool = rng.uniform(-1, 1, (7, 4, 2)) * rng.uniform(0.8, 1.2, (7, 1, 1))  # the strokes of the alphabet
     straight = rng.random(7) < rng.uniform(0.2, 0.6)
     ends = pool[:, [0, 3]]
     line = ends[:, :1] + np.array([0, 1 / 3, 2 / 3, 1])[:, None] * (ends[:, 1:] - ends[:, :1])
     pool[straight] = line[straight]
     for _ in range(characters):
-        used = rng.integers(2, STROKES + 1)
+        used = rng.integers(2, MAX_STROKES + 1)
         strokes = pool[rng.choice(7, used, replace=False)] + rng.normal(0, 0.2, (used, 1, 2))
-        yield np.concatenate([strokes, np.repeat(strokes[:1], STROKES - used, axis=0)])
+        yield np.concatenate([strokes, np.repeat(strokes[:1], MAX_STROKES - used, axis=0)])
 
 
-def _drawings(rng: np.random.Generator, strokes: Floats, drawings: int) -> Floats:
-    """Points on the strokes of each drawing, in pixels: [drawings, STROKES * POINTS, 2]."""
-    control = strokes + rng.normal(0, 0.09, (drawings, *strokes.shape))
+def _draw_points(rng: np.random.Generator, strokes: Floats, drawings: int) -> Floats:
+    """Return points on the strokes of each drawing, in pixels: [drawings, MAX_STROKES * STROKE_POINTS, 2]."""
+    control = strokes + rng.normal(0, 0.09, (drawings, *strokes.shape))  # [drawings, MAX_STROKES, 4, 2]
     angle, shear = rng.normal(0, 0.25, drawings), rng.normal(0, 0.2, drawings)
     scale = rng.uniform(0.75, 1.15, (2, drawings))
     cos, sin = np.cos(angle), np.sin(angle)
     rows = [scale[0] * cos, shear - scale[0] * sin, scale[1] * sin, scale[1] * cos]
     bend = np.stack(rows, -1).reshape(drawings, 2, 2)
-    t = np.linspace(0, 1, POINTS)[:, None]
-    bernstein = np.concatenate([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], axis=1)  # [POINTS, 4]
+    t = np.linspace(0, 1, STROKE_POINTS)[:, None]
+    weights = [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3]
+    bernstein = np.concatenate(weights, axis=1)  # [STROKE_POINTS, 4]
     points = (bernstein @ control).reshape(drawings, -1, 2)
     points = points @ bend.transpose(0, 2, 1) + rng.normal(0, 0.17, (drawings, 1, 2))
-    pixels: Floats = SIZE / 2 - 0.5 + points * (SIZE / 2 - 4)
+    pixels: Floats = SIDE / 2 - 0.5 + points * (SIDE / 2 - 4)
     return pixels
 
 
 def _rasterise(points: Floats, width: Floats) -> Tensor:
-    """Ink where a pixel lies within `width` [D] pixels of a point [D, P, 2]: [D, 28, 28] uint8."""
-    axis = torch.arange(SIZE, dtype=torch.float32)
+    """Put ink on pixels that lie within `width` [D] pixels of a point [D, P, 2]: [D, 28, 28] uint8."""
+    axis = torch.arange(SIDE, dtype=torch.float32)
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(1, -1, 2)
-    nearest = torch.cdist(grid.expand(len(points), -1, -1), torch.from_numpy(points).float()).amin(2)
+    nearest = torch.cdist(grid.expand(len(points), -1, -1), torch.from_numpy(points).float()).amin(2)  # [D, 28 28]
     ink = torch.sigmoid((torch.from_numpy(width).float()[:, None] - nearest) / 0.3)
-    return (255 * ink).round().to(torch.uint8).reshape(-1, SIZE, SIZE)
+    return (255 * ink).round().to(torch.uint8).reshape(-1, SIDE, SIDE)

@@ -1,39 +1,92 @@
-"""Images of ImageNet classes, in the forms in which few-shot sets of them are passed around."""
-
 from __future__ import annotations
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from metarun.data.files.decode import Scale, bitmap, decoded
-from metarun.data.files.find import ImageFile, image_files, places, stamp
+from metarun.core.ranges import PositiveInt
+from metarun.core.tasks import EpisodePlan
+from metarun.data.augment import Augment, Look
+from metarun.data.files.decode import Fit, Interpolation, Scale, encode_bitmap, load_images
+from metarun.data.files.find import ImageFile, find_places, list_images, make_stamp
+from metarun.data.files.splits import read_split
 from metarun.data.files.unpickle import unpickle
-from metarun.data.images import ImageClasses
+from metarun.data.images import ImageClasses, ImageTasks, Rotation
 
 WNID = re.compile(r"(?:^|/)(n\d{8})")
-"""A class, as a folder or at the beginning of a file's name."""
+"""The id of a class, as the name of a folder or at the beginning of a file's name."""
 
-Labelled = Iterator[tuple[str, ImageFile]]
+LabelledFiles = Iterator[tuple[str, ImageFile]]
 
 
-def imagenet(root: Path, cache: Path, name: str, split: Mapping[str, list[str]], scale: Scale) -> ImageClasses:
-    """The images of the set `name` that belong to the classes of `split`, WordNet ids, in the order of their names.
+class ImageNetTasks(ImageTasks):
+    """mini-ImageNet and tiered-ImageNet: classes of ImageNet, images of 84x84.
 
-    Looked for as NAME.zip in `root`, or in the folder NAME there: as zip files; or as pickles, of `image_data` and
-    `class_dict` or of `data`, `labels` and `catname2label`; or as parquet files, of the columns `image` and `label`; or
-    as images in folders named after their class or with its id before their own name.
+    mini-ImageNet has 100 classes of 600 images, split 64/16/20. The classes and the split are those of Ravi and
+    Larochelle; Vinyals' own were never published. tiered-ImageNet has 608 classes and 779,165 images, split 351/97/160
+    by the 34 categories above the classes, so that test classes are unlike training classes.
 
-    Raises: ValueError if there is none, or one cannot be read.
+    Args:
+        plan, device: from the runner.
+        name: `mini_imagenet` or `tiered_imagenet`.
+        root: the folder where it lies, see `load_imagenet`.
+        cache: folder of the decoded images.
+        image_size: side in pixels that the images are scaled to.
+        interpolation: Pillow's filter for that.
+        fit: what happens to an image that is not square: `crop` cuts out the middle square, `stretch` deforms it. The
+            usual 84x84 files are square.
+        mean, std, augment: see metarun/data/augment.py.
+        rotation, trainval: see ImageTasks.
+    Reference: Ravi, Larochelle. Optimization as a Model for Few-Shot Learning. ICLR 2017, section 5.1 (mini).
+        Ren et al. Meta-Learning for Semi-Supervised Few-Shot Classification. ICLR 2018. arXiv:1803.00676, section 4.1
+        (tiered).
+    """
+
+    world = "imagenet"
+
+    def __init__(
+        self,
+        plan: EpisodePlan,
+        device: torch.device,
+        name: Literal["mini_imagenet", "tiered_imagenet"],
+        root: str,
+        cache: str,
+        image_size: PositiveInt,
+        interpolation: Interpolation,
+        fit: Fit,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: Augment,
+        rotation: Rotation,
+        trainval: bool,
+    ) -> None:
+        split, scale = read_split(name), Scale(image_size, interpolation, fit=fit)
+        data = load_imagenet(Path(root), Path(cache), name, split, scale)
+        super().__init__(data, split, plan, rotation, device, Look(mean, std, augment), trainval)
+
+    @staticmethod
+    def find_files(root: str, name: str) -> list[Path]:
+        return find_files_of(Path(root), name)
+
+
+def load_imagenet(root: Path, cache: Path, name: str, split: Mapping[str, list[str]], scale: Scale) -> ImageClasses:
+    """Load the images of the set `name` whose classes, WordNet ids, are in `split`, in the order of their names.
+
+    They may lie in `root` as NAME.zip, or in its folder NAME: as zip files; as pickles of `image_data` and `class_dict`
+    or of `data`, `labels` and `catname2label`; as parquet files with columns `image` and `label`; or as images whose
+    folder is named after their class or whose own name begins with its id.
+
+    Raises: ValueError if there are none, or one cannot be read.
     """
     wanted = {label for labels in split.values() for label in labels}
-    found = files_of(root, name)
+    found = find_files_of(root, name)
     if not found:
         raise ValueError(
             f"no {name} in {root}, and it may not be downloaded freely. Put its images into {root / name}, in folders "
@@ -44,22 +97,22 @@ def imagenet(root: Path, cache: Path, name: str, split: Mapping[str, list[str]],
     def files() -> Mapping[str, list[ImageFile]]:
         classes: dict[str, list[ImageFile]] = defaultdict(list)
         for path in found:
-            for label, file in READERS.get(path.suffix, _in_tree)(path):
+            for label, file in READERS.get(path.suffix, _read_tree)(path):
                 if label in wanted:
                     classes[label].append(file)
         return {label: sorted(files, key=lambda file: file.path.split("/")[-1]) for label, files in classes.items()}
 
-    return decoded(cache, name, stamp(found), files, scale)
+    return load_images(cache, name, make_stamp(found), files, scale)
 
 
-def files_of(root: Path, name: str) -> list[Path]:
-    """The files, or the folder, that the set `name` would be read from."""
+def find_files_of(root: Path, name: str) -> list[Path]:
+    """Return the files, or the folder, that the set `name` would be read from."""
     root = root.expanduser()
-    return sorted(path for path in (root / name).rglob("*") if path.suffix in READERS) or places(root, name)
+    return sorted(path for path in (root / name).rglob("*") if path.suffix in READERS) or find_places(root, name)
 
 
-def _in_tree(place: Path) -> Labelled:
-    for file in image_files(place):
+def _read_tree(place: Path) -> LabelledFiles:
+    for file in list_images(place):
         label = WNID.findall(file.path)
         if not label:
             raise ValueError(
@@ -68,7 +121,7 @@ def _in_tree(place: Path) -> Labelled:
         yield label[-1], file
 
 
-def _pickled(path: Path) -> Labelled:
+def _read_pickle(path: Path) -> LabelledFiles:
     content = unpickle(path)
     if isinstance(content, dict) and {"image_data", "class_dict"} <= content.keys():
         rows = {label: list(rows) for label, rows in content["class_dict"].items()}
@@ -81,10 +134,10 @@ def _pickled(path: Path) -> Labelled:
         raise ValueError(f"{path} holds neither image_data and class_dict nor data, labels and catname2label: {keys}")
     for label, numbers in rows.items():
         for row in numbers:
-            yield label, ImageFile(f"{path.name}:{row:06d}", partial(bitmap, images[row]))
+            yield label, ImageFile(f"{path.name}:{row:06d}", partial(encode_bitmap, images[row]))
 
 
-def _in_parquet(path: Path) -> Labelled:
+def _read_parquet(path: Path) -> LabelledFiles:
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -96,21 +149,25 @@ def _in_parquet(path: Path) -> Labelled:
         wnid = names[value] if names else str(value)
         if not WNID.match(wnid):
             raise ValueError(f"{path} names its classes {wnid}, not n01532829 ...")
-        yield wnid, ImageFile(f"{path.name}:{row:06d}", partial(_bytes_of, image))
+        yield wnid, ImageFile(f"{path.name}:{row:06d}", partial(_read_bytes, image))
 
 
 def _label_names(metadata: Mapping[bytes, bytes]) -> list[str]:
-    """What Hugging Face's writer calls the labels 0, 1, ..."""
+    """Return the class names of the labels 0, 1, ... that Hugging Face's writer stores."""
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     names: list[str] = features.get("label", {}).get("names", [])
     return names
 
 
-def _bytes_of(image: Any) -> bytes:
+def _read_bytes(image: Any) -> bytes:
     value = image.as_py()
     data: bytes = value["bytes"] if isinstance(value, dict) else value
     return data
 
 
-READERS: dict[str, Callable[[Path], Labelled]] = {".pickle": _pickled, ".pkl": _pickled, ".parquet": _in_parquet}
-"""By the ending of a file's name; anything else is a tree of images."""
+READERS: dict[str, Callable[[Path], LabelledFiles]] = {
+    ".pickle": _read_pickle,
+    ".pkl": _read_pickle,
+    ".parquet": _read_parquet,
+}
+"""Readers by the ending of a file's name; anything else is a tree of images."""

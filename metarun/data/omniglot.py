@@ -9,9 +9,9 @@ import torch
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Look
-from metarun.data.files.decode import Interpolation, Scale, decoded
-from metarun.data.files.download import once
-from metarun.data.files.find import ImageFile, image_files, stamp
+from metarun.data.files.decode import Interpolation, Scale, load_images
+from metarun.data.files.download import fetch_once
+from metarun.data.files.find import ImageFile, list_images, make_stamp
 from metarun.data.files.splits import read_split
 from metarun.data.images import ImageTasks, Rotation
 
@@ -23,18 +23,18 @@ class Omniglot(ImageTasks):
 
     Args:
         plan, device: from the runner.
-        root: where images_background and images_evaluation lie, as folders or zip files, in it or in its folder
-            `omniglot`; torchvision downloads them there if they do not.
+        root: the folder that holds images_background and images_evaluation, as folders or zip files, or holds a folder
+            `omniglot` with them; torchvision downloads them if they are missing.
         cache: folder of the decoded images.
-        split: `vinyals`, 1028/172/423 characters (Vinyals et al. 2016, the lists of Snell et al. 2017), or `lake`:
-            background trains, evaluation tests (Lake et al. 2015), and five background alphabets validate.
-        within_alphabet: all characters of a task are of one alphabet, which is harder (Lake et al. 2015 test 20 ways
-            so); alphabets with fewer than n_way characters in a split are left out.
+        split: `vinyals` has 1028/172/423 characters (Vinyals et al. 2016, the lists of Snell et al. 2017); `lake`
+            trains on background and tests on evaluation (Lake et al. 2015), and five background alphabets validate.
+        within_alphabet: take all characters of a task from one alphabet, which is harder (Lake et al. 2015 test 20 ways
+            in this way). Alphabets with fewer than n_way characters in a split are left out.
         rotation: see ImageTasks; the papers with `vinyals` use `class`.
         image_size: side in pixels that the 105x105 originals are scaled to.
-        channels: 1, or 3 equal ones for a network that wants them.
+        channels: 1, or 3 equal channels for a network that needs them.
         interpolation: Pillow's filter for that.
-        invert: ink is 1 and paper 0; the originals are the other way round.
+        invert: make ink 1 and paper 0; in the originals it is the other way round.
         mean, std: see metarun/data/augment.py.
         trainval: see ImageTasks.
     Reference: Lake, Salakhutdinov, Tenenbaum. Human-level concept learning. Science 2015.
@@ -59,16 +59,16 @@ class Omniglot(ImageTasks):
     ) -> None:
         if split not in ("vinyals", "lake"):
             raise ValueError(f"data.split={split} is not one of vinyals, lake")
-        parts = self.found(root) or _downloaded(Path(root).expanduser())
+        parts = self.find_files(root) or _download(Path(root).expanduser())
         scale = Scale(image_size, interpolation, channels, invert=invert)
-        data = decoded(Path(cache), "omniglot", stamp(parts), lambda: _by_character(parts), scale)
-        group_of = _alphabet if within_alphabet else None
+        data = load_images(Path(cache), "omniglot", make_stamp(parts), lambda: _by_character(parts), scale)
+        superclass_of = _alphabet_of if within_alphabet else None
         names = read_split(f"omniglot_{split}")
-        super().__init__(data, names, plan, rotation, device, Look(mean, std), trainval, group_of)
+        super().__init__(data, names, plan, rotation, device, Look(mean, std), trainval, superclass_of)
 
     @staticmethod
-    def found(root: str) -> list[Path]:
-        """The two parts, as folders or zip files; of a whole download the zip files, whose checksums were compared."""
+    def find_files(root: str) -> list[Path]:
+        """Return the two parts, as folders or zip files; after a download, the zip files whose checksums were right."""
         place = Path(root).expanduser()
         zips = [place / "omniglot-py" / f"{part}.zip" for part in PARTS]
         if (place / "omniglot-py" / "complete").exists():
@@ -80,20 +80,20 @@ class Omniglot(ImageTasks):
         return []
 
 
-def _alphabet(character: str) -> str:
+def _alphabet_of(character: str) -> str:
     return character.split("/")[0]
 
 
-def _downloaded(root: Path) -> list[Path]:
+def _download(root: Path) -> list[Path]:
     instead = (
         f"Put {PARTS[0]}.zip and {PARTS[1]}.zip into {root / 'omniglot'}, or set paths.data=FOLDER (or METARUN_DATA) "
         "to the folder that holds them"
     )
-    once(root / "omniglot-py", "Omniglot", lambda: _download(root), instead)
+    fetch_once(root / "omniglot-py", "Omniglot", lambda: _fetch(root), instead)
     return [root / "omniglot-py" / f"{part}.zip" for part in PARTS]
 
 
-def _download(root: Path) -> None:
+def _fetch(root: Path) -> None:
     from torchvision.datasets import Omniglot as Download
 
     for background in (True, False):
@@ -101,9 +101,9 @@ def _download(root: Path) -> None:
 
 
 def _by_character(parts: list[Path]) -> Mapping[str, list[ImageFile]]:
-    """The drawings of each character, named ALPHABET/CHARACTER."""
+    """List the drawings of each character; characters are named ALPHABET/CHARACTER."""
     characters: dict[str, list[ImageFile]] = defaultdict(list)
     for part in parts:
-        for file in image_files(part):
+        for file in list_images(part):
             characters["/".join(file.path.split("/")[-3:-1])].append(file)
     return characters

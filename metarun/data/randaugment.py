@@ -1,4 +1,4 @@
-"""RandAugment for many images at once: those that drew the same operation go through torchvision together."""
+"""RandAugment for many images at once: torchvision handles all images together that drew the same operation."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
-WORDS = 4
-"""Random numbers that one image takes: an operation and its sign, twice."""
+RANDOM_WORDS = 4
+"""Random numbers that one image takes: twice an operation and its sign."""
 
 MAGNITUDE = 0.3
-"""Of each operation, in units of its greatest; torchvision's default, 9 of 30."""
+"""Strength of each operation, as a share of the greatest; torchvision's default is 9 of 30."""
 
 
 def randaugment(x: Tensor, uniform: Tensor) -> Tensor:
-    """Images [R, 1 or 3, H, W] uint8, each after two of `OPERATIONS` that it draws for itself, forwards or backwards.
+    """Apply two of `OPERATIONS`, drawn for each image separately, to images [R, 1 or 3, H, W] uint8.
 
     Args:
-        uniform: numbers in 0..1, [R, WORDS], on the CPU.
+        uniform: numbers in 0..1, [R, RANDOM_WORDS], on the CPU; they choose each operation and its sign.
     Reference: Cubuk, Zoph, Shlens, Le. RandAugment. NeurIPS 2020. arXiv:1909.13719; operations and ranges are those of
         torchvision.transforms.v2.RandAugment, which draws once for a whole batch.
     """
     for numbers in (uniform[:, :2], uniform[:, 2:]):
-        operation, back = (numbers[:, 0] * len(OPERATIONS)).long(), numbers[:, 1] < 0.5
+        operation, back = (numbers[:, 0] * len(OPERATIONS)).long(), numbers[:, 1] < 0.5  # [R] each
         out = torch.empty_like(x)
         for place, apply in enumerate(OPERATIONS.values()):
             for sign in (-1, 1):
@@ -64,4 +64,4 @@ OPERATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "AutoContrast": lambda x, m: v2.autocontrast(x),
     "Equalize": lambda x, m: v2.equalize(x),
 }
-"""By torchvision's names: functions of images [R, C, H, W] uint8 and a magnitude in -1..1."""
+"""The operations under torchvision's names: functions of images [R, C, H, W] uint8 and a magnitude in -1..1."""

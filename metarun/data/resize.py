@@ -1,4 +1,4 @@
-"""Images in the size, channels and normalisation that a network was trained on."""
+"""Images resized and normalised as a network expects that was trained on another source."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor
 
 from metarun.core.tasks import Batch, EmbeddableSource, Examples, TaskSource
 from metarun.data.augment import Look
-from metarun.data.images import PLAIN
+from metarun.data.images import PLAIN_LOOK
 
 
-class Fitted:
-    """The tasks of a source of images, as a network takes them that was trained on another source.
+class Resized:
+    """The tasks of a source of images, resized for a network that was trained on another source.
 
     Args:
-        source: a source of images, or a union of such; its normalisation is taken from it if there is a `look`.
+        source: a source of images, or a union of such. With a `look`, its own normalisation is switched off.
         shape: C, H, W of the network's inputs.
-        look: normalises pixels in 0..1 in its place; None keeps the source's own.
+        look: normalises pixels in 0..1 instead; None keeps the normalisation of the source.
     """
 
     def __init__(self, source: Any, shape: tuple[int, ...], look: Look | None) -> None:
         self.source, self.shape, self.look = source, shape, look
         if look:
             for member in members(source):
-                member.look = PLAIN
+                member.look = PLAIN_LOOK
         self.info = replace(source.info, input_shape=shape)
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
@@ -37,29 +37,29 @@ class Fitted:
     def embedded(self, split: str, encode: Callable[[Tensor], Tensor], n_tasks: int) -> TaskSource | None:
         if not isinstance(self.source, EmbeddableSource):
             return None
-        return self.source.embedded(split, lambda x: encode(self._fitted(x[None])[0]), n_tasks)
+        return self.source.embedded(split, lambda x: encode(self._resize(x[None])[0]), n_tasks)
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
-        found: str = self.source.fingerprint(split, n_tasks)
-        return found
+        fingerprint: str = self.source.fingerprint(split, n_tasks)
+        return fingerprint
 
     def _side(self, side: Examples) -> Examples:
-        return Examples(self._fitted(side.x), side.y)
+        return Examples(self._resize(side.x), side.y)
 
-    def _fitted(self, x: Tensor) -> Tensor:
-        x = fitted(x, self.shape)
-        return self.look.normalised(x.contiguous()) if self.look else x  # repeated gray is one memory
+    def _resize(self, x: Tensor) -> Tensor:
+        x = resize(x, self.shape)
+        return self.look.normalise(x.contiguous()) if self.look else x  # the repeated gray shares memory
 
 
 def members(source: Any) -> list[Any]:
-    """The sources that a union is made of; of another source, itself."""
-    source = source.source if isinstance(source, Fitted) else source
+    """Return the sources of a union; for any other source, the source itself."""
+    source = source.source if isinstance(source, Resized) else source
     return list(getattr(source, "members", {"": source}).values())
 
 
-def fitted(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Images [B, S, C, H, W] in the shape C, H, W; colours become their mean, gray is repeated."""
-    flat = x.flatten(0, 1)
+def resize(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Resize images [B, S, ...] to `shape` C, H, W. Colours become their mean, or gray is repeated as channels need."""
+    flat = x.flatten(0, 1)  # [B S, C, H, W]
     if flat.shape[-2:] != shape[1:]:
         flat = F.interpolate(flat, shape[1:], mode="bilinear", antialias=True, align_corners=False)
     if flat.shape[1] > shape[0]:

@@ -7,13 +7,13 @@ import torch
 
 from metarun.core.episodes import Floats
 from metarun.core.tasks import EpisodePlan
-from metarun.data.functions import FunctionTasks, between, interval
+from metarun.data.functions import FunctionTasks, read_interval, stretch
 
 
 class Sinusoid(FunctionTasks):
     """Sine waves a sin(x - p) of random amplitude a and phase p: the regression problem of the MAML paper.
 
-    The paper gives the ranges; that the phase is subtracted is in its code.
+    The ranges are those of the paper; its code subtracts the phase.
 
     Args:
         plan, device: from the runner.
@@ -34,13 +34,13 @@ class Sinusoid(FunctionTasks):
         x: Sequence[float],
     ) -> None:
         self.amplitude, self.phase, self.x = (
-            interval("amplitude", amplitude),
-            interval("phase", phase),
-            interval("x", x),
+            read_interval("amplitude", amplitude),
+            read_interval("phase", phase),
+            read_interval("x", x),
         )
         super().__init__(plan, device, {"amplitude": self.amplitude, "phase": self.phase, "x": self.x})
 
     def points(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
-        a, p = between(u[:, :1], *self.amplitude), between(u[:, 1:], *self.phase)  # [B, 1]
-        x = between(v[:, 0], *self.x)
+        a, p = stretch(u[:, :1], *self.amplitude), stretch(u[:, 1:], *self.phase)  # [B, 1]
+        x = stretch(v[:, 0], *self.x)  # [B, P]
         return x, a * np.sin(x - p)

@@ -15,24 +15,24 @@ import torchvision.datasets
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Look
-from metarun.data.files.decode import Interpolation, Scale, bitmap, decoded
-from metarun.data.files.download import once
+from metarun.data.files.decode import Interpolation, Scale, encode_bitmap, load_images
+from metarun.data.files.download import fetch_once
 from metarun.data.files.find import ImageFile
 from metarun.data.images import ImageTasks
 
 
 class Torchvision(ImageTasks):
-    """A classification set of torchvision, all of its classes for testing: a domain to carry what was learned to.
+    """A classification set of torchvision, all for testing: it shows how well a learner transfers to another domain.
 
-    Sets of ten classes are too few to split. torchvision downloads the set and compares its checksums.
+    Ten classes are too few to split. torchvision downloads the set and compares its checksums.
 
     Args:
         plan, device: from the runner.
         dataset: a class of torchvision.datasets whose items are an image and a label.
-        options: what the class is called with, besides the folder.
-        root: downloaded to a folder in it.
+        options: further arguments of that class, besides the folder.
+        root: the set is downloaded to a folder in this one.
         cache: folder of the decoded images.
-        transpose: swap rows and columns, which EMNIST's files have swapped.
+        transpose: swap rows and columns, since EMNIST's files have them swapped.
         image_size: side in pixels that the images are scaled to.
         channels: 3, or 1 for gray.
         interpolation: Pillow's filter.
@@ -54,8 +54,8 @@ class Torchvision(ImageTasks):
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
-        made = getattr(torchvision.datasets, dataset, None)
-        if made is None:
+        dataset_class = getattr(torchvision.datasets, dataset, None)
+        if dataset_class is None:
             raise ValueError(f"data.dataset={dataset} is not in torchvision.datasets")
         folder = _folder(root, dataset, options)
         there, aside = folder / "data", folder / "data.part"
@@ -63,20 +63,22 @@ class Torchvision(ImageTasks):
         def fetch() -> None:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
-            made(str(aside), download=True, **options)
+            dataset_class(str(aside), download=True, **options)
             os.replace(aside, there)
 
-        once(folder, dataset, fetch, "Set paths.data=FOLDER (or METARUN_DATA) to where it was downloaded before")
+        fetch_once(folder, dataset, fetch, "Set paths.data=FOLDER (or METARUN_DATA) to where it was downloaded before")
         scale, look = Scale(image_size, interpolation, channels), Look(mean, std)
         stamp = f"{(folder / 'complete').stat().st_mtime_ns} {transpose}"
-        data = decoded(
-            Path(cache), folder.name, stamp, lambda: _by_class(made(str(there), **options), transpose), scale
-        )
+
+        def files() -> Mapping[str, list[ImageFile]]:
+            return _list_by_class(dataset_class(str(there), **options), transpose)
+
+        data = load_images(Path(cache), folder.name, stamp, files, scale)
         split: dict[str, list[str]] = {"train": [], "val": [], "test": data.names}
         super().__init__(data, split, plan, "none", device, look)
 
     @staticmethod
-    def found(root: str, dataset: str, options: Mapping[str, Any]) -> list[Path]:
+    def find_files(root: str, dataset: str, options: Mapping[str, Any]) -> list[Path]:
         folder = _folder(root, dataset, options)
         return [folder / "data"] if (folder / "complete").exists() else []
 
@@ -86,7 +88,7 @@ def _folder(root: str, dataset: str, options: Mapping[str, Any]) -> Path:
     return Path(root).expanduser() / words.lower()
 
 
-def _by_class(images: Any, transpose: bool) -> Mapping[str, list[ImageFile]]:
+def _list_by_class(images: Any, transpose: bool) -> Mapping[str, list[ImageFile]]:
     labels = next((getattr(images, name) for name in ("targets", "labels", "_labels") if hasattr(images, name)), None)
     if labels is None:
         labels = [label for _, label in images]
@@ -101,4 +103,4 @@ def _by_class(images: Any, transpose: bool) -> Mapping[str, list[ImageFile]]:
 
 def _read(images: Any, row: int, transpose: bool) -> bytes:
     pixels = np.asarray(images[row][0])
-    return bitmap(np.ascontiguousarray(pixels.swapaxes(0, 1)) if transpose else pixels)
+    return encode_bitmap(np.ascontiguousarray(pixels.swapaxes(0, 1)) if transpose else pixels)

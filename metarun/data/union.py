@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from metarun.core import objectives
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo
-from metarun.data.device import on_device
-from metarun.data.images import SPLITS
-from metarun.data.resize import fitted
+from metarun.data.device import to_device
+from metarun.data.files.splits import SPLITS
+from metarun.data.resize import resize
 
 
 class Member(Protocol):
-    """What a source of a union has to have, as ImageTasks does."""
+    """What a union needs of each of its sources; ImageTasks has it."""
 
     info: SourceInfo
     classes: dict[str, set[str]]
@@ -30,18 +30,18 @@ class Member(Protocol):
 
 
 class Union:
-    """Several sources as one: every task is of one of them, in turn, scaled to a common size.
+    """Several sources as one: tasks come from the sources in turn, with all images scaled to one size.
 
-    Task i is task i // n of source i % n of the n sources, so that each is seen equally often, and a union's test
-    tasks are the first ones of its sources' own.
+    With n sources, task i is task i // n of source i % n. So each source is seen equally often, and the test tasks of
+    a union are the first test tasks of its sources.
 
     Args:
         plan: from the runner.
-        open_source: from the runner: the source that a name of `data=` stands for.
-        sources: names.
+        open_source: from the runner; opens the source that a name of `data=` stands for.
+        sources: their names.
         image_size: side of all images in pixels.
-        channels: of all images; gray ones are repeated.
-    Raises: ValueError if a class that one source trains on is validated or tested on by another.
+        channels: number of channels of all images; gray images are repeated.
+    Raises: ValueError if one source trains on a class that another validates or tests on.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Union:
             self.members[name] = member
         _check_apart(self.members)
         self.shape = (channels, image_size, image_size)
-        made = {repr(member.info.normalisation): member.info.normalisation for member in self.members.values()}
+        normalisations = {repr(m.info.normalisation): m.info.normalisation for m in self.members.values()}
         digest = hashlib.sha256("".join(m.info.split_sha256 for m in self.members.values()).encode())
         self.info = SourceInfo(
             input_shape=self.shape,
@@ -72,7 +72,7 @@ class Union:
             outputs=plan.test.n_way,
             objective=objectives.classification,
             split_sha256=digest.hexdigest(),
-            normalisation=next(iter(made.values())) if len(made) == 1 else None,
+            normalisation=next(iter(normalisations.values())) if len(normalisations) == 1 else None,
             facts={
                 "classes": {s: sum(len(m.classes[s]) for m in self.members.values()) for s in SPLITS},
                 "trainval": any(m.info.facts["trainval"] for m in self.members.values()),
@@ -86,28 +86,28 @@ class Union:
             first += batch_size
 
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
-        """The tasks number `indices` of a split's stream."""
-        inner, which = np.divmod(indices, len(self.members))
+        """Return the tasks with the numbers `indices` [B] of a split's stream."""
+        inner, which = np.divmod(indices, len(self.members))  # number of the task in its source, number of the source
         parts, places = [], []
         for number, member in enumerate(self.members.values()):
             if (which == number).any():
                 parts.append(member.batch(split, inner[which == number]))
                 places.append(np.flatnonzero(which == number))
-        order = on_device(np.argsort(np.concatenate(places)), parts[0].support.y.device)
+        order = to_device(np.argsort(np.concatenate(places)), parts[0].support.y.device)  # [B]
         sides = [
-            Examples(torch.cat([fitted(e.x, self.shape) for e in side])[order], torch.cat([e.y for e in side])[order])
+            Examples(torch.cat([resize(e.x, self.shape) for e in side])[order], torch.cat([e.y for e in side])[order])
             for side in ([part.support for part in parts], [part.query for part in parts])
         ]
         return Batch(sides[0], sides[1], parts[0].n_way)
 
     def labels(self, split: str, index: int) -> list[str]:
-        """The classes that labels 0..N-1 of task number `index` stand for."""
+        """Return the names of the classes that are labelled 0..N-1 in task number `index`."""
         inner, which = divmod(index, len(self.members))
         name, member = list(self.members.items())[which]
         return [f"{name}: {label}" for label in member.labels(split, inner)]
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
-        """A hash of which examples the first tasks hold, made of those of the sources' first tasks."""
+        """Return a hash of which examples the first tasks hold, made of the hashes of the sources."""
         n = len(self.members)
         counts = [len(range(number, n_tasks, n)) for number in range(n)]
         parts = [m.fingerprint(split, count) for m, count in zip(self.members.values(), counts, strict=True)]

@@ -19,7 +19,7 @@ from metarun.core import tuning
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.seeding import seed_everything
 from metarun.core.tasks import EpisodePlan, EpisodeShape, TaskSource
-from metarun.data.images import SPLITS
+from metarun.data.files.splits import SPLITS
 from metarun.ops.replay import REPEATED
 from metarun.run.device import choose_device
 from metarun.run.parts import Parts

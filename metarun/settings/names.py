@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from omegaconf import DictConfig, OmegaConf
 
-from metarun.settings.saved import class_nodes, first_target
+from metarun.settings.saved import rename_back
 
 UNIQUE = secrets.token_hex(2)
 """Keeps apart runs that start in the same second."""
@@ -45,8 +45,7 @@ def settings_key(config: DictConfig) -> str:
         kept.pop("optims", None)  # nor these
     for name in config.paths:
         kept.paths[name] = ""  # settings that name them are the same everywhere
-    for node in class_nodes(kept):  # a class that has moved is the same one
-        node["_target_"] = first_target(str(node["_target_"]))
+    rename_back(kept)  # a class that has moved is the same one
     settings = OmegaConf.to_container(kept, resolve=True)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from metarun.core.errors import ConfigError
 from metarun.settings.conf import CONF, shipped
+from metarun.settings.replaced import RENAMED
 
 _FAMILIES = {
     "gradient": "anil boil cavia fomaml imaml maml maml_pp meta_curvature meta_sgd minibatch_prox proto_maml reptile",
@@ -47,9 +48,26 @@ def _renamed(target: str, names: Mapping[str, str]) -> str:
 
 
 def rename_moved(config: DictConfig) -> None:
-    """Have every class in `config` be called what it is called now."""
+    """Call every class in `config` what it is called now, and add the settings that stand for a class that is gone."""
     for node in class_nodes(config):
-        node["_target_"] = current_target(str(node["_target_"]))
+        target = str(node["_target_"])
+        now, added = RENAMED.get(first_target(target), (current_target(target), {}))
+        with open_dict(node):
+            node.update({"_target_": now, **added})
+
+
+def rename_back(config: DictConfig) -> None:
+    """Undo `rename_moved`: call every class in `config` what it was called first, without settings that were added."""
+    for node in class_nodes(config):
+        target = str(node["_target_"])
+        for then, (now, added) in RENAMED.items():
+            if target == now and all(node.get(key) == value for key, value in added.items()):
+                target = then
+                with open_dict(node):
+                    for key in added:
+                        del node[key]
+                break
+        node["_target_"] = first_target(target)
 
 
 def open_settings(folder: Path) -> tuple[DictConfig, DictConfig]:

@@ -19,7 +19,8 @@ from metarun.backbones.conv4 import Conv4
 from metarun.core import tuning
 from metarun.core.objectives import classification
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
-from metarun.data.images import SPLITS, ImageClasses, ImageTasks
+from metarun.data.files.splits import SPLITS
+from metarun.data.images import ImageClasses, ImageTasks
 from metarun.run.team import Group
 
 

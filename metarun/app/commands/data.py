@@ -79,7 +79,7 @@ def _list(screen: Console) -> None:
 
 def _at_hand(node: DictConfig, root: Path) -> tuple[str, list[Path]]:
     """Where the files of a source lie, in words, and the files or folders."""
-    find = getattr(get_object(node["_target_"]), "found", None)
+    find = getattr(get_object(node["_target_"]), "find_files", None)
     if find is None:
         return "made by the program", []  # or of other sources
     settings = {key: node[key] for key in inspect.signature(find).parameters}

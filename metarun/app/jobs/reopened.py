@@ -19,7 +19,7 @@ from metarun.app.jobs.retest_settings import saved_settings, settings_for
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.scores import directions_of, estimate
 from metarun.core.tasks import TaskSource
-from metarun.data.resize import Fitted, members
+from metarun.data.resize import Resized, members
 from metarun.ops import norm
 from metarun.report.runs import EVALUATIONS, read_evaluation, read_run
 from metarun.run import checkpoint
@@ -99,7 +99,7 @@ class Trained:
             if said not in self.said:
                 self.said.add(said)
                 log.info("%s", said)
-            source = Fitted(source, wanted, look)
+            source = Resized(source, wanted, look)
         return source
 
     def tested(

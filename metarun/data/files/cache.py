@@ -1,4 +1,4 @@
-"""Decoded images on disk: written aside, renamed when whole, and read back memory-mapped."""
+"""Decoded images on disk: written to a temporary file, renamed when complete, and read back memory-mapped."""
 
 from __future__ import annotations
 
@@ -21,37 +21,38 @@ from metarun.data.images import ImageClasses
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = 64 * "0"
-"""In the place of a hash until there is one."""
+HASH_TO_COME = 64 * "0"
+"""Keeps the place of the hash in the header until the pixels are written."""
 
 
-def cached(folder: Path, name: str, key: str, make: Callable[[], ImageClasses]) -> ImageClasses:
-    """The images that `make` returns, from `folder` if they were made before under the same `key`.
+def open_or_make(folder: Path, name: str, key: str, make: Callable[[], ImageClasses]) -> ImageClasses:
+    """Open the images that `folder` holds under `key`, or call `make` and store the images that it returns.
 
     Args:
-        folder: the cache folder; made if missing.
-        name: what the images are called, for people who look there.
+        folder: the cache folder; created if it is missing.
+        name: a name for the images, for people who look into the folder.
         key: a hash of everything that the pixels depend on.
     """
 
     def write(path: Path) -> None:
         data = make()
-        canvas(path, data.names, data.starts, data.pixels.shape)[:] = data.pixels.numpy()
+        create_cache_file(path, data.names, data.starts, data.pixels.shape)[:] = data.pixels.numpy()
 
-    return kept(folder, name, key, write)
+    return open_or_write(folder, name, key, write)
 
 
-def kept(folder: Path, name: str, key: str, write: Callable[[Path], None]) -> ImageClasses:
-    """As `cached`, with images that `write` puts into the file it is given, by way of `canvas`.
+def open_or_write(folder: Path, name: str, key: str, write: Callable[[Path], None]) -> ImageClasses:
+    """Open the images that `folder` holds under `key`, or have `write` write them to a file first.
 
-    Processes that want the same images wait for the one that makes them. What a killed one left is thrown away.
+    `write` gets the path of a new file, which it fills through `create_cache_file`. Processes that need the same images
+    wait for the one that writes them. Files that a killed process left unfinished are deleted.
     Raises: ValueError if the folder cannot be written or the file is damaged.
     """
     path = folder / f"{name}-{key[:16]}.safetensors"
     if not path.exists():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _waiting(Path(f"{path}.lock"), name):
+            with _hold_lock(Path(f"{path}.lock"), name):
                 if not path.exists():
                     for dead in folder.glob(f"{path.stem}.*.part"):
                         dead.unlink()
@@ -65,15 +66,15 @@ def kept(folder: Path, name: str, key: str, write: Callable[[Path], None]) -> Im
         except OSError as error:
             raise ValueError(f"cannot write {folder}: {error.strerror}. Set paths.cache=FOLDER") from error
     try:
-        return _mapped(path)
+        return _map_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"the cache {path} is damaged ({error}); delete it and start again") from error
 
 
-def _mapped(path: Path) -> ImageClasses:
-    """The images in a cache file, of which only what is looked at comes into memory.
+def _map_file(path: Path) -> ImageClasses:
+    """Map the images of a cache file, so that only those in use are loaded into memory.
 
-    The library's own tensor is mapped privately, for which the system wants as much memory as the file is large.
+    The safetensors library maps its tensors privately, and for that the system reserves memory of the file's size.
     """
     with safe_open(path, framework="numpy") as file:  # compares the header with the file's size
         tables, shape = file.metadata(), file.get_slice("pixels").get_shape()
@@ -81,44 +82,44 @@ def _mapped(path: Path) -> ImageClasses:
         offset = 8 + int.from_bytes(file.read(8), "little")
     pixels = np.memmap(path, np.uint8, "r", offset, tuple(shape))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
         tensor = torch.from_numpy(pixels)
     return ImageClasses(tensor, np.array(json.loads(tables["starts"]), np.int64), json.loads(tables["names"]))
 
 
-def canvas(
+def create_cache_file(
     path: Path, names: Sequence[str], starts: NDArray[np.int64], shape: Sequence[int]
 ) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
-    """The pixels [R, C, H, W] of a new cache file, to be filled where they lie, however many there are.
+    """Create a cache file and map its pixels [R, C, H, W], so that they can be written one image at a time.
 
-    The safetensors library writes whole tensors alone; of its format this is an 8-byte length, a JSON header and the
-    bytes themselves.
+    The safetensors library can only write tensors that are in memory. Its format is an 8-byte length, a JSON header and
+    the bytes of the pixels.
     """
-    tables = {"names": json.dumps(list(names)), "starts": json.dumps(starts.tolist()), "sha256": UNKNOWN}
+    tables = {"names": json.dumps(list(names)), "starts": json.dumps(starts.tolist()), "sha256": HASH_TO_COME}
     size = int(np.prod(shape, dtype=np.int64))
     entry = {"dtype": "U8", "shape": list(shape), "data_offsets": [0, size]}
     header = json.dumps({"__metadata__": tables, "pixels": entry}).encode()
     header += b" " * (-len(header) % 8)
     with open(path, "wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
-        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and a crash where mapped pages are written
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, but a crash when mapped pages are written
             file.flush()
             os.posix_fallocate(file.fileno(), 0, 8 + len(header) + size)
     return np.memmap(path, np.uint8, "r+", 8 + len(header), tuple(shape))
 
 
 def _seal(path: Path) -> None:
-    """Note the hash of the pixels in the header."""
+    """Write the hash of the pixels into the header."""
     with open(path, "r+b") as file:
         header = file.read(int.from_bytes(file.read(8), "little"))
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(8)
-        file.write(header.replace(UNKNOWN.encode(), digest.encode(), 1))
+        file.write(header.replace(HASH_TO_COME.encode(), digest.encode(), 1))
 
 
 @contextmanager
-def _waiting(path: Path, name: str) -> Iterator[None]:
-    """Inside, the lock is held; says so if another process holds it first."""
+def _hold_lock(path: Path, name: str) -> Iterator[None]:
+    """Hold the lock inside the context; log a message if another process holds it first."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -1,4 +1,4 @@
-"""Image files of any size, format and mode, decoded once, side by side, into the cache."""
+"""Image files of any size, format and mode: decoded once, several at a time, into the cache."""
 
 from __future__ import annotations
 
@@ -20,18 +20,29 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
-from metarun.data.files.cache import canvas, kept
+from metarun.data.files.cache import create_cache_file, open_or_write
 from metarun.data.files.find import ImageFile
 from metarun.data.images import ImageClasses
 
-FILTERS = {f.name.lower(): f for f in Image.Resampling}
 Fit = Literal["crop", "stretch"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
-SHOWN = 20
-"""Unreadable files that a message names; all of them are counted."""
+FILTERS = {f.name.lower(): f for f in Image.Resampling}
+"""Pillow's filters by the names of `Interpolation`."""
 
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError)
-"""What reading a damaged image or archive member raises."""
+MAX_NAMED = 20
+"""Unreadable files that a message names; it counts all of them."""
+
+DECODING_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    NotImplementedError,
+)
+"""Errors that reading a damaged image or archive member can raise."""
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger(__name__)
@@ -42,11 +53,11 @@ class Scale:
     """How an image file becomes pixels [C, H, W].
 
     Args:
-        size: side of the square, in pixels.
+        size: side of the square image, in pixels.
         interpolation: Pillow's filter.
         channels: 3 or 1.
-        fit: `crop` cuts the middle square out of an image that is not one; `stretch` deforms it.
-        invert: 255 - pixel.
+        fit: what happens to an image that is not square: `crop` cuts out the middle square, `stretch` deforms it.
+        invert: replace each pixel by 255 - pixel.
     Raises: ValueError for an unknown filter or fit.
     """
 
@@ -64,27 +75,28 @@ class Scale:
             raise ValueError(f"data.channels={self.channels} is not one of 1, 3")
 
 
-def decoded(
+def load_images(
     cache: Path, name: str, stamp: str, files: Callable[[], Mapping[str, Sequence[ImageFile]]], scale: Scale
 ) -> ImageClasses:
-    """All images, classes in order of name, from the cache if nothing changed.
+    """Load all images, with classes in order of name, from the cache if no file has changed.
 
     Args:
         cache: the cache folder.
-        name: what the images are called.
-        stamp: changes when the files do.
-        files: lists the files of each class; called when they are not in the cache.
-    Raises: ValueError naming the files that cannot be read.
+        name: a name for the images.
+        stamp: a text that changes when the files do.
+        files: lists the files of each class; called only if the images are not in the cache.
+        scale: how a file becomes pixels.
+    Raises: ValueError that names the files that cannot be read.
     """
     key = hashlib.sha256(repr((1, stamp, scale)).encode()).hexdigest()
-    return kept(cache.expanduser(), name, key, lambda path: _decode(path, name, files(), scale))
+    return open_or_write(cache.expanduser(), name, key, lambda path: _decode(path, name, files(), scale))
 
 
-def pixels_of(data: bytes, scale: Scale) -> Pixels:
-    """The image in `data`, upright, on white where it is transparent, its first frame if it moves: [C, size, size]."""
+def decode_image(data: bytes, scale: Scale) -> Pixels:
+    """Decode an image to pixels [C, size, size]: upright, transparent parts white, only the first frame of several."""
     opened = Image.open(io.BytesIO(data))
-    opened.draft(None, (2 * scale.size, 2 * scale.size))  # a JPEG far larger than needed is decoded smaller, faster
-    image = ImageOps.exif_transpose(_eight_bits(opened))
+    opened.draft(None, (2 * scale.size, 2 * scale.size))  # a JPEG far larger than needed decodes faster when reduced
+    image = ImageOps.exif_transpose(_to_eight_bits(opened))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -98,19 +110,20 @@ def pixels_of(data: bytes, scale: Scale) -> Pixels:
     return array[None] if scale.channels == 1 else array.transpose(2, 0, 1)
 
 
-def bitmap(pixels: Pixels) -> bytes:
-    """Pixels [H, W, 3] as an image file, for sets that come as arrays."""
+def encode_bitmap(pixels: Pixels) -> bytes:
+    """Encode pixels [H, W, 3] as an image file, for data sets that come as arrays."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "BMP")
     return file.getvalue()
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """An image of 16- or 32-bit gray values as one of 8 bits, which Pillow's own conversion would cut off at 255."""
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16- or 32-bit gray values to 8 bits; Pillow's own conversion would cut them off at 255."""
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image, np.float64)
     most = values.max(initial=0)
+    # The value of white, which the files do not tell.
     full = 1.0 if image.mode == "F" and most <= 1 else 255.0 if most <= 255 and image.mode != "I;16" else 65535.0
     gray = Image.fromarray((values * (255 / full)).clip(0, 255).round().astype(np.uint8))
     gray.info["exif"] = image.getexif().tobytes()
@@ -122,12 +135,12 @@ def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], sca
     ordered = [file for label in names for file in files[label]]
     log.info("reading the %d images of %s, once", len(ordered), name)
     starts = np.cumsum([0, *(len(files[label]) for label in names)], dtype=np.int64)
-    pixels = canvas(path, names, starts, (len(ordered), scale.channels, scale.size, scale.size))
+    pixels = create_cache_file(path, names, starts, (len(ordered), scale.channels, scale.size, scale.size))
 
     def fill(row: int) -> str | None:
         try:
-            pixels[row] = pixels_of(ordered[row].read(), scale)
-        except (*BROKEN, Image.DecompressionBombError) as error:
+            pixels[row] = decode_image(ordered[row].read(), scale)
+        except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
             reason = "no image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
             return f"{ordered[row].path} ({reason})"
         return None
@@ -138,9 +151,10 @@ def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], sca
                      disable=not screen.is_terminal)  # fmt: skip
         broken = [problem for problem in done if problem]
     if broken:
-        more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
         raise ValueError(
-            f"{len(broken)} of the {len(ordered)} images of {name} cannot be read: {'; '.join(broken[:SHOWN])}{more}. "
+            f"{len(broken)} of the {len(ordered)} images of {name} cannot be read: "
+            f"{'; '.join(broken[:MAX_NAMED])}{more}. "
             "Replace or remove them"
         )
     pixels.flush()

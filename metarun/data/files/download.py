@@ -1,4 +1,4 @@
-"""Files from the network: checked by their sum, one process at a time, used when whole."""
+"""Downloads: one process at a time, checked by checksum, and used only when complete."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torchvision.datasets.utils import download_url
 log = logging.getLogger(__name__)
 
 
-def once(folder: Path, name: str, fetch: Callable[[], object], instead: str) -> None:
-    """Let `fetch` put the set `name` into `folder`, unless it came to its end there before.
+def fetch_once(folder: Path, name: str, fetch: Callable[[], object], instead: str) -> None:
+    """Let `fetch` download the set `name` to `folder`, unless an earlier download there was completed.
 
-    Raises: ValueError if it cannot, saying what to do `instead`.
+    Raises: ValueError if the download fails; its text ends with `instead`, which says what to do.
     """
     done = folder / "complete"
     if done.exists():
@@ -39,13 +39,13 @@ def once(folder: Path, name: str, fetch: Callable[[], object], instead: str) -> 
         raise ValueError(f"there is no {name} in {folder.parent}: the download failed ({reason}). {instead}") from error
 
 
-def archive(url: str, md5: str, folder: Path) -> None:
-    """Download a tar archive into `folder` and unpack it there, without what its author did not mean to be inside.
+def download_archive(url: str, md5: str, folder: Path) -> None:
+    """Download a tar archive to `folder` and unpack it there.
 
-    Raises: RuntimeError if its MD5 sum is another one; tarfile.TarError if a member leads out of the folder.
+    Raises: RuntimeError if its MD5 sum is wrong; tarfile.TarError if a member would lie outside the folder.
     """
     download_url(url, str(folder), md5=md5)
-    aside = folder / ".unpacking"  # hidden: what is in it is not looked at
+    aside = folder / ".unpacking"  # hidden, so that nobody takes its images for the data set
     shutil.rmtree(aside, ignore_errors=True)
     with tarfile.open(folder / url.rsplit("/", 1)[-1]) as tar:
         tar.extractall(aside, filter="data")

@@ -1,4 +1,4 @@
-"""The image files of a folder or a zip archive. An archive is read where it lies and never unpacked."""
+"""The image files of a folder or a zip archive. An archive is read in place and never unpacked."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from typing import NamedTuple
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2")
 HIDDEN = (".", "__MACOSX")
+"""Beginnings of the names of files and folders that are left out."""
 
 
 class ImageFile(NamedTuple):
-    """One encoded image: its path inside the folder or archive, with slashes, and how to get its bytes."""
+    """An encoded image: its path inside the folder or archive, with slashes, and a function that reads its bytes."""
 
     path: str
     read: Callable[[], bytes]
 
 
-def image_files(place: Path) -> list[ImageFile]:
-    """Every image in a folder or zip, in the order of their paths; hidden files and folders are left out.
+def list_images(place: Path) -> list[ImageFile]:
+    """List all images in a folder or zip file, in the order of their paths, without hidden files and folders.
 
-    Links in a folder, which are its owner's doing, are followed; those in an archive are not.
-    Raises: ValueError if it is neither, or the archive is damaged or has a name that leads out of it.
+    Links in a folder are followed, since its owner made them; links in an archive are not.
+    Raises: ValueError if `place` is neither, or the archive is damaged or holds a name that leads out of it.
     """
     if place.is_dir():
         found = [ImageFile(name, Path(entry.path).read_bytes) for name, entry in _walk(place)]
@@ -42,8 +43,8 @@ def image_files(place: Path) -> list[ImageFile]:
     return sorted(found, key=lambda file: file.path)
 
 
-def places(root: Path, name: str) -> list[Path]:
-    """Where a data set lies under `root`: NAME.zip, or the zip files in the folder NAME, or that folder, or nowhere."""
+def find_places(root: Path, name: str) -> list[Path]:
+    """Find a data set under `root`: NAME.zip, or the zip files in the folder NAME, or that folder, or nothing."""
     if (root / f"{name}.zip").is_file():
         return [root / f"{name}.zip"]
     folder = root / name
@@ -52,34 +53,34 @@ def places(root: Path, name: str) -> list[Path]:
     return sorted(folder.glob("*.zip")) or ([folder] if next(_walk(folder), None) else [])
 
 
-def stamp(places: Sequence[Path]) -> str:
-    """A hash that changes when an image file is added, removed or written; archives count as one file each."""
+def make_stamp(places: Sequence[Path]) -> str:
+    """Make a hash that changes when an image file is added, removed or written; an archive counts as one file."""
     digest = hashlib.sha256()
     for place in places:
         entries = _walk(place) if place.is_dir() else [(place.name, place)]
-        facts = sorted((name, (seen := entry.stat()).st_size, seen.st_mtime_ns) for name, entry in entries)
-        digest.update(repr(facts).encode())
+        files = sorted((name, (stat := entry.stat()).st_size, stat.st_mtime_ns) for name, entry in entries)
+        digest.update(repr(files).encode())
     return digest.hexdigest()
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """The archive, whose table of contents is whole and names nothing outside it.
+    """Open a zip archive.
 
-    Raises: ValueError if not.
+    Raises: ValueError if its table of contents is damaged or names a file outside the archive.
     """
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path} is not a whole zip file ({error}); get it again") from error
     for member in archive.infolist():
-        name = member.orig_filename  # what is written there; zipfile itself cleans `filename` on some systems
+        name = member.orig_filename  # as stored; zipfile cleans `filename` on some systems
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or name[1:2] == ":":
             raise ValueError(f"{path} holds a file named {name!r}, which leads out of it; do not trust this archive")
     return archive
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Path inside `root`, with slashes, and entry of each image file under it."""
+    """Yield the path inside `root`, with slashes, and the directory entry of each image file under it."""
     folders: list[tuple[str, str, tuple[str, ...]]] = [(str(root), "", (os.path.realpath(root),))]
     while folders:
         folder, prefix, above = folders.pop()

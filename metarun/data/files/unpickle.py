@@ -1,4 +1,4 @@
-"""Pickles of arrays and plain containers, read without running anything that a pickle may ask for."""
+"""Pickles of arrays and plain containers, read without running any other code that a pickle names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ HARMLESS = {
     ("collections", "OrderedDict"),
     ("_codecs", "encode"),
 }
-"""What arrays and containers are rebuilt with."""
+"""Functions and classes that rebuild arrays and containers."""
 
 
 def unpickle(path: Path) -> Any:
-    """The arrays in a pickle of Python 2 or 3.
+    """Read the arrays and containers in a pickle of Python 2 or 3.
 
-    Raises: ValueError if it is damaged, or names any other class or function.
+    Raises: ValueError if it is damaged, or names a class or function that is not in `HARMLESS`.
     """
     with open(path, "rb") as file:
         try:
