@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union
 
 import pytest
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import DictConfig
 
 from metarun.core.errors import ConfigError
@@ -31,8 +31,12 @@ CASES: dict[str, tuple[Any, list[Any], list[Any], str]] = {
         PositiveFloat, [0.1, 1, 1e-30, INFINITE], [0, 0.0, -0.1, NAN, True, "0.1", None, [0.1]], f"{NUMBER} above 0"
     ),
     "non-negative float": (NonNegativeFloat, [0, 0.0, 2.5], [-1e-9, NAN, False, None], f"{NUMBER} of at least 0"),
+    "a share": (Annotated[float, Ge(0), Lt(1)], [0, 0.9], [1, -0.1], f"{NUMBER} of at least 0 and below 1"),
+    "at most three": (Annotated[int, Ge(1), Le(3)], [1, 3], [0, 4], f"{WHOLE} of at least 1 and of at most 3"),
     "float from a half on": (Annotated[float, Ge(0.5)], [0.5, 1], [0.49], f"{NUMBER} of at least 0.5"),
-    "float with two bounds": (Annotated[float, Ge(0.5), Gt(1)], [1.5], [0.4, 1], f"{NUMBER} of at least 0.5"),
+    "float with two bounds": (
+        Annotated[float, Ge(0.5), Gt(1)], [1.5], [0.4, 1], f"{NUMBER} of at least 0.5 and above 1"
+    ),
     "float and a word of somebody else's": (Annotated[float, "metres", Gt(0)], [1.5], [0], f"{NUMBER} above 0"),
     "int or null": (PositiveInt | None, [1, None], [0, False, "none"], f"{WHOLE} of at least 1 or null"),
     "float or null": (Optional[PositiveFloat], [0.5, None], [0.0, "null"], f"{NUMBER} above 0 or null"),  # noqa: UP045
@@ -40,10 +44,10 @@ CASES: dict[str, tuple[Any, list[Any], list[Any], str]] = {
     "int or a word": (PositiveInt | Literal["auto"], [3, "auto"], [0, "all", None, True], f"{WHOLE} of at least 1"),
     "int or a word, the old way": (Union[Literal["auto"], PositiveInt], [3, "auto"], [0], "is not one of auto"),  # noqa: UP007
     "int or a list": (PositiveInt | Sequence[PositiveInt], [3, [3, 4]], [0, [3, 0]], f"{WHOLE} of at least 1"),
-    "words": (Literal["mse", "nll"], ["mse", "nll"], ["hinge", "", None, 0, ["a"]], "is not one of mse, nll"),
-    "words or null": (Literal["mse", "nll"] | None, ["mse", None], ["hinge", 0], "is not one of mse, nll or null"),
+    "words": (Literal["mse", "nll"], ["mse", "nll"], ["hinge", "", 0, ["a"]], "is not one of mse, nll"),
+    "words or null": (Literal["mse", "nll"] | None, ["mse", None], ["hinge", 0], "is not one of mse, nll, null"),
     "bool": (bool, [True, False], [1, 0, 1.0, "yes", None], "is not one of True, False"),
-    "bool or null": (bool | None, [True, None], [0], "is not one of True, False or null"),
+    "bool or null": (bool | None, [True, None], [0], "is not one of True, False, null"),
     "numbers as choices": (Literal[0, 1], [0, 1], [False, True, 2, None], "is not one of 0, 1"),
     "bools and words as choices": (
         Literal["auto", True, False], ["auto", True, False], [1, 0, "on", None], "is not one of auto, True, False"
@@ -85,7 +89,7 @@ def test_a_value_that_the_annotation_does_not_allow_is_told_with_what_it_does(
     for value in fit:
         assert problem("algo.x", value, annotation) is None, value
     for value in wrong:
-        assert problem("algo.x", value, annotation) == f"algo.x={value} {said}"
+        assert problem("algo.x", value, annotation) == f"algo.x={'null' if value is None else value} {said}"
 
 
 @pytest.mark.parametrize("annotation", NOT_LOOKED_AT.values(), ids=NOT_LOOKED_AT)
@@ -96,6 +100,9 @@ def test_what_names_no_range_and_no_choices_is_the_constructors_affair(annotatio
 def test_the_choice_that_was_meant_is_named() -> None:
     assert problem("algo.distance", "cosin", Literal["euclidean", "cosine"]) == (
         "algo.distance=cosin is not one of euclidean, cosine; did you mean cosine?"
+    )
+    assert problem("algo.distance", "cosin", Literal["euclidean", "cosine"] | None) == (
+        "algo.distance=cosin is not one of euclidean, cosine, null; did you mean cosine?"
     )
     assert problem("algo.strict", "true", bool) == "algo.strict=true is not one of True, False; did you mean True?"
 
@@ -159,7 +166,7 @@ Settings = Callable[..., DictConfig]
         (["algo.inner_lr=true"], "algo.inner_lr=True must be a number above 0"),
         (["algo.inner_clip_norm=0"], "algo.inner_clip_norm=0 must be a number above 0 or null"),
         (["run.val_every=0"], "run.val_every=0 must be a whole number of at least 1 or null"),
-        (["run.steps=null"], "run.steps=None must be a whole number of at least 1"),
+        (["run.steps=null"], "run.steps=null must be a whole number of at least 1"),
         (["run.test_tasks=1"], "run.test_tasks=1 must be a whole number of at least 2"),
         (["data=omniglot", "data.rotation=class_"],
          "data.rotation=class_ is not one of none, class, train, random; did you mean class?"),

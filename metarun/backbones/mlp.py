@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from metarun.core.ranges import PositiveInt
 from metarun.ops.norm import batch_norm
 
 
@@ -21,7 +22,9 @@ class MLP(nn.Module):
         and 5.1 (40, 40 without normalisation on sinusoids).
     """
 
-    def __init__(self, input_shape: tuple[int, ...], bn: str, widths: Sequence[int] = (256, 128, 64, 64)) -> None:
+    def __init__(
+        self, input_shape: tuple[int, ...], bn: str, widths: Sequence[PositiveInt] = (256, 128, 64, 64)
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = math.prod(input_shape)

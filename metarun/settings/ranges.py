@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le, Lt
 from hydra.utils import get_object
 
 from metarun.core.errors import nearest
@@ -39,51 +40,72 @@ def choices_of(annotation: Any) -> tuple[Any, ...] | None:
 def problem(key: str, value: Any, annotation: Any) -> str | None:
     """What keeps `value` from being what the annotation says, if anything.
 
-    Numbers in a range (Annotated with Gt or Ge), choices (Literal, bool), lists of them, and None are looked at; all
-    else is the constructor's affair.
+    Numbers in a range (Annotated with Gt, Ge, Lt or Le), choices (Literal, bool), lists of them, and None are looked
+    at; all else is the constructor's affair.
     """
-    if get_origin(annotation) in (Union, UnionType):
-        options = [option for option in get_args(annotation) if option is not NoneType]
-        problems = [problem(key, value, option) for option in options]
-        nullable = NoneType in get_args(annotation)
-        if (value is None and nullable) or None in problems:
-            return None
-        return f"{problems[0]}{' or null' if nullable else ''}"
+    options, nullable = _options(annotation)
+    if (value is None and nullable) or any(_allows(option, value) for option in options):
+        return None
+    if (choices := choices_of(options[0])) is not None:
+        words = [str(choice) for choice in choices] + ["null"] * nullable
+        return f"{key}={_shown(value)} is not one of {', '.join(words)}{nearest(_shown(value), words)}"
+    return f"{key}={_shown(value)} must be {_wanted(options[0])}{' or null' * nullable}"
+
+
+def _options(annotation: Any) -> tuple[list[Any], bool]:
+    """What the annotation allows, one by one, and whether None is allowed too."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return [annotation], False
+    return [one for one in get_args(annotation) if one is not NoneType], NoneType in get_args(annotation)
+
+
+def _allows(annotation: Any, value: Any) -> bool:
     if (choices := choices_of(annotation)) is not None:
-        if any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices):
-            return None
-        words = [str(choice) for choice in choices]
-        return f"{key}={value} is not one of {', '.join(words)}{nearest(str(value), words)}"
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    if inspect.isclass(get_origin(annotation)) and issubclass(get_origin(annotation), Sequence):
-        (item, *_) = get_args(annotation)
-        if _wanted(item) is None or (listed and all(problem(key, one, item) is None for one in value)):
-            return None
-        return f"{key}={value} must be a list, each {_wanted(item)}"
-    wanted = _wanted(annotation)
-    if wanted is None or _fits(value, annotation):
-        return None
-    return f"{key}={value} must be {wanted}"
-
-
-def _wanted(annotation: Any) -> str | None:
-    """The numbers of a range in words; None where the annotation is of something else."""
-    if get_origin(annotation) is not Annotated:
-        return None
-    kind, *bounds = get_args(annotation)
-    for bound in bounds:
-        if isinstance(bound, (Ge, Gt)):
-            number = "a whole number" if kind is int else "a number"
-            least = bound.ge if isinstance(bound, Ge) else bound.gt
-            return f"{number} {'of at least' if isinstance(bound, Ge) else 'above'} {least:g}"
-    return None
-
-
-def _fits(value: Any, annotation: Any) -> bool:
+        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
+    if _wanted(annotation) is None:
+        return True
+    if (item := _item(annotation)) is not None:
+        return isinstance(value, Sequence) and not isinstance(value, str) and all(_allows(item, one) for one in value)
     kind, *bounds = get_args(annotation)
     of_kind = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
     return of_kind and all(
-        value >= bound.ge if isinstance(bound, Ge) else value > bound.gt
+        compare(value, getattr(bound, name))
         for bound in bounds
-        if isinstance(bound, (Ge, Gt))
+        for cls, (name, compare, _) in BOUNDS.items()
+        if isinstance(bound, cls)
     )
+
+
+def _wanted(annotation: Any) -> str | None:
+    """The numbers of a range, or a list of them, in words; None where the annotation is of something else."""
+    if (item := _item(annotation)) is not None:
+        return f"a list, each {wanted}" if (wanted := _wanted(item)) else None
+    if get_origin(annotation) is not Annotated:
+        return None
+    kind, *bounds = get_args(annotation)
+    words = [
+        f"{word} {getattr(bound, name):g}"
+        for bound in bounds
+        for cls, (name, _, word) in BOUNDS.items()
+        if isinstance(bound, cls)
+    ]
+    return f"{'a whole number' if kind is int else 'a number'} {' and '.join(words)}" if words else None
+
+
+def _item(annotation: Any) -> Any:
+    """What a list consists of; None where the annotation is of no list."""
+    origin = get_origin(annotation)
+    return get_args(annotation)[0] if inspect.isclass(origin) and issubclass(origin, Sequence) else None
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+BOUNDS = {
+    Ge: ("ge", operator.ge, "of at least"),
+    Gt: ("gt", operator.gt, "above"),
+    Le: ("le", operator.le, "of at most"),
+    Lt: ("lt", operator.lt, "below"),
+}
+"""Of an annotation: its attribute, how it compares, and the words for it."""
