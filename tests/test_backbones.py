@@ -24,9 +24,9 @@ from metarun.algos.gradient.maml import MAML
 from metarun.backbones.conv4 import Conv4
 from metarun.backbones.resnet import ResNet
 from metarun.backbones.resnet12 import ResNet12
-from metarun.backbones.torchvision_nets import Torchvision, obeying
+from metarun.backbones.torchvision_nets import Torchvision, replace_layers
 from metarun.backbones.vit import ViT
-from metarun.backbones.wrn import Wide, WideResNet
+from metarun.backbones.wrn import WideBlock, WideResNet
 from metarun.core.objectives import classification
 from metarun.core.tasks import Batch, EpisodeShape
 from metarun.ops import context
@@ -164,7 +164,7 @@ def layers_of_torchvision() -> nn.Module:
     layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, 3), LayerNorm2d(6), nn.GELU()]
     layers += [StochasticDepth(1e-12, "row"), nn.Flatten(), nn.Dropout(1e-12), nn.LayerNorm(96)]
     network = nn.Sequential(*layers)
-    obeying(network, "transductive", frozen=False)
+    replace_layers(network, "transductive", frozen=False)
     assert not any(type(layer) in (nn.BatchNorm2d, nn.LayerNorm, LayerNorm2d) for layer in network.modules())
     network.out_features = 96
     return network
@@ -383,7 +383,7 @@ def test_what_does_not_fit_is_refused(make: Callable[[], nn.Module], message: st
 
 def test_a_wide_block_that_changes_the_shape_begins_its_shortcut_behind_the_first_normalisation() -> None:
     """The two convolutions of the branch give 0, so that what is left is the shortcut of relu(x)."""
-    block, x = Wide(2, 3, "none", 2, 0.0), torch.randn(4, 2, 6, 6)
+    block, x = WideBlock(2, 3, "none", 2, 0.0), torch.randn(4, 2, 6, 6)
     with torch.no_grad():
         for layer in block.body.modules():
             if isinstance(layer, nn.Conv2d):

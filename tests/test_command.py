@@ -214,6 +214,17 @@ def test_settings_and_help_come_without_torch(tmp_path: Path, cache: Path) -> No
         assert len(done.stdout) > 10
 
 
+def test_version_help_and_stopping_need_no_posix(tmp_path: Path) -> None:
+    """Windows has neither of these: there, too, a command says what it is before anything else can fail."""
+    start = "import os, signal; del os.getuid, signal.SIGUSR2; from metarun.cli import command"
+    stop = "import metarun.core.machine; from metarun.run.interrupt import stop_requests; stop_requests().__enter__()"
+    for arguments in (["--help"], ["--version"]):
+        script = f"{start}; command({arguments!r}); {stop}"
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "metarun" in done.stdout
+
+
 def test_help_lists_every_choice_with_its_meaning(tmp_path: Path, cache: Path) -> None:
     from metarun.app.commands.help import meaning
     from metarun.settings.conf import CONF

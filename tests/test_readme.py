@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 from commands import TINY, metarun, results_of
+
+from metarun.app.commands.help import REQUIREMENTS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -21,6 +24,19 @@ def test_the_algorithm_shown_whole_runs(tmp_path: Path, cache: Path) -> None:
     code, out, error = metarun(*typed[1].split(), *TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)
     assert code == 0, out + error
     assert results_of(tmp_path / "r")["algo"] == "soft_neighbour"
+
+
+def test_readme_help_and_the_package_ask_for_the_same() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    asked = re.search(r"^Python 3\.(\d+) to 3\.(\d+), torch 2\.(\d+) to 2\.(\d+), Linux and macOS\.$", README, re.M)
+    assert asked
+    assert asked[0] == f"{REQUIREMENTS}."
+    first, last, oldest, newest = map(int, asked.groups())
+    assert project["requires-python"] == f">=3.{first},<3.{last + 1}"
+    assert f"torch>=2.{oldest},<2.{newest + 1}" in project["dependencies"]
+    assert [f"Programming Language :: Python :: 3.{minor}" for minor in range(first, last + 1)] == [
+        line for line in project["classifiers"] if "Python" in line
+    ]
 
 
 def test_the_two_commands_of_a_new_user_are_there() -> None:

@@ -14,19 +14,19 @@ from metarun.ops.norm import batch_norm
 class Conv4(nn.Module):
     """Four blocks of 3x3 convolution, batch normalisation and ReLU: few-shot learning's standard network.
 
-    `downsample=pool` follows each block by 2x2 max-pooling (Vinyals 2016, Snell 2017, MAML on mini-ImageNet), which is
-    done before the ReLU: the numbers and gradients are the same, of a quarter as many pixels;
-    `downsample=stride` uses stride-2 convolutions instead and averages what is left over positions (MAML's code
-    on Omniglot). Convolutions have no bias, which the normalisation behind them would cancel, but with `bn=none`.
+    `downsample=pool` adds 2x2 max-pooling to each block (Vinyals 2016, Snell 2017, MAML on mini-ImageNet). The pooling
+    comes before the ReLU: numbers and gradients are the same, and the ReLU sees a quarter of the pixels.
+    `downsample=stride` uses stride-2 convolutions instead and averages the last map over positions (MAML's code on
+    Omniglot). Convolutions have a bias only with `bn=none`; the normalisation behind them would cancel it.
 
-    Shapes: x [R, C, H, W] -> features [R, out_features]; feature_map [R, *map_shape] is what they are made of.
+    Shapes: x [R, C, H, W] -> features [R, out_features], made from feature_map [R, *map_shape].
     Args:
         input_shape: C, H, W.
-        bn: which statistics normalise, see metarun/ops/norm.py.
+        bn: where normalisation takes its statistics from, see metarun/ops/norm.py.
         hidden: filters of each layer.
         downsample: `pool` or `stride`.
         layers: number of blocks.
-        halvings: blocks that halve height and width, the first ones; null for all (RelationNet: 2).
+        halvings: number of blocks, from the first on, that halve height and width; null means all (RelationNet: 2).
     Reference: Vinyals et al. Matching Networks for One Shot Learning. NeurIPS 2016. arXiv:1606.04080, section 4.1.
     """
 

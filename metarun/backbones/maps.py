@@ -8,13 +8,13 @@ from metarun.ops.norm import batch_norm
 
 
 class MapNetwork(nn.Module):
-    """What the residual networks share: layers from an image to a map, which is averaged over positions or flattened.
+    """Base of the residual networks: layers turn an image into a map, which is averaged over positions or flattened.
 
-    Shapes: x [R, C, H, W] -> features [R, out_features]; feature_map [R, *map_shape] is what they are made of.
+    Shapes: x [R, C, H, W] -> features [R, out_features], made from feature_map [R, *map_shape].
     Args:
-        layers: from images to maps; their convolutions are drawn as He et al. (2015) do, for what they send on.
+        layers: from images to maps. Their convolutions start as in He et al. (2015), by fan-out.
         map_shape: c, h, w of the maps.
-        pool: average over positions; otherwise features are the whole map.
+        pool: average the map over positions; otherwise features are the whole map.
     """
 
     def __init__(self, layers: nn.Module, map_shape: tuple[int, int, int], pool: bool) -> None:
@@ -36,10 +36,7 @@ class MapNetwork(nn.Module):
 
 
 def image_shape(name: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """C, H, W of the inputs, if they are images.
-
-    Raises: ValueError if not.
-    """
+    """Return C, H, W of the inputs. Raises: ValueError if they are no images."""
     if len(input_shape) != 3:
         raise ValueError(f"{name} needs images, and the inputs are numbers of shape {input_shape}; set backbone=mlp")
     channels, height, width = input_shape
@@ -47,17 +44,17 @@ def image_shape(name: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]
 
 
 def convolution(inputs: int, outputs: int, bn: str, kernel: int = 3, stride: int = 1) -> Conv2d:
-    """A convolution that keeps the size, but for its stride; without the bias that normalisation would cancel."""
+    """Make a convolution that keeps the size, apart from its stride. Normalisation behind it would cancel a bias."""
     return Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bn == "none")
 
 
-def normalised(inputs: int, outputs: int, bn: str, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    """Such a convolution and the normalisation behind it."""
+def conv_norm(inputs: int, outputs: int, bn: str, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    """Make such a convolution and the normalisation that follows it."""
     return [convolution(inputs, outputs, bn, kernel, stride), batch_norm(outputs, bn)]
 
 
 class Residual(nn.Module):
-    """The sum of what two branches make of the same input, and what follows it."""
+    """Two branches get the same input; their sum goes through a last layer `after`."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module, after: nn.Module) -> None:
         super().__init__()

@@ -15,8 +15,8 @@ class MLP(nn.Module):
 
     Shapes: x [R, ...] -> features [R, out_features].
     Args:
-        input_shape: shape of one input; it is flattened.
-        bn: which statistics normalise, see metarun/ops/norm.py.
+        input_shape: shape of one input, which is flattened.
+        bn: where normalisation takes its statistics from, see metarun/ops/norm.py.
         widths: units of each layer.
     Reference: Finn, Abbeel, Levine. MAML. ICML 2017. arXiv:1703.03400, section 5.2 (256, 128, 64, 64 on Omniglot)
         and 5.1 (40, 40 without normalisation on sinusoids).

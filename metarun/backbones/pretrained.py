@@ -1,4 +1,4 @@
-"""torchvision's classifiers without their last layer, and what their trained weights are made for."""
+"""torchvision's classifiers without their last layer, and the transforms that their trained weights expect."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torchvision import models
 
 from metarun.core.errors import nearest
 
-PARTS_OF_TRAINING = ("aux1", "aux2", "AuxLogits")
-"""GoogLeNet's and Inception's further classifiers."""
+TRAINING_HEADS = ("aux1", "aux2", "AuxLogits")
+"""Extra classifiers of GoogLeNet and Inception that only training uses."""
 
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])")
-"""Names in DenseNet's published files, whose layers were renamed since."""
+"""Names of layers in DenseNet's published files; torchvision has renamed them since."""
 
 
 def classifier(name: str, weights: str | None) -> tuple[nn.Module, Any]:
-    """The model without its last layer, and what its weights are made for, None without weights.
+    """Return the model without its last layer, and the transforms that its weights expect, or None without weights.
 
     Raises: ValueError if there is no such model or no such weights.
     """
@@ -32,27 +32,28 @@ def classifier(name: str, weights: str | None) -> tuple[nn.Module, Any]:
     choices = models.get_model_weights(name)
     trained = choices.__members__.get(weights or "")
     sizes = {"image_size": trained.meta["min_size"][0]} if trained and name.startswith("vit_") else {}
-    net = models.get_model(name, **sizes)  # a ViT has a weight for each place in images of its size
-    head = _last(net, nn.Linear) or _last(net, nn.Conv2d)  # SqueezeNet's is a 1x1 convolution
+    net = models.get_model(name, **sizes)  # a ViT has one weight for each patch, so it depends on the image size
+    head = _find_last(net, nn.Linear) or _find_last(net, nn.Conv2d)  # SqueezeNet's is a 1x1 convolution
     parent, _, last = head.rpartition(".")
     setattr(net.get_submodule(parent), last, nn.Identity())
-    for part in PARTS_OF_TRAINING:
+    for part in TRAINING_HEADS:
         if hasattr(net, part):
             setattr(net, part, None)
             net.aux_logits = False
     if weights is None:
         return net, None
-    _load(net, _state_of(weights, name, choices.__members__), (head, *PARTS_OF_TRAINING), weights)
+    _load(net, _read_state(weights, name, choices.__members__), (head, *TRAINING_HEADS), weights)
     if hasattr(net, "transform_input"):
         net.transform_input = True  # as torchvision does with its weights
     return net, (trained or choices.DEFAULT).transforms()
 
 
-def _last(net: nn.Module, kind: type[nn.Module]) -> str:
+def _find_last(net: nn.Module, kind: type[nn.Module]) -> str:
+    """Return the path of the last layer of a kind in the network, or an empty one."""
     return next((path for path, module in reversed(list(net.named_modules())) if isinstance(module, kind)), "")
 
 
-def _state_of(weights: str, name: str, choices: Mapping[str, Any]) -> dict[str, Tensor]:
+def _read_state(weights: str, name: str, choices: Mapping[str, Any]) -> dict[str, Tensor]:
     if weights in choices:
         url, folder = choices[weights].url, Path(torch.hub.get_dir()) / "checkpoints"
         try:
@@ -74,9 +75,12 @@ def _state_of(weights: str, name: str, choices: Mapping[str, Any]) -> dict[str, 
 
 
 def _load(net: nn.Module, state: Any, aside: tuple[str, ...], weights: str) -> None:
-    """Put what `state` holds into all of `net`; what begins with a name of `aside` may be left over."""
+    """Load `state` into `net`. Only keys that begin with a name of `aside` may be left over.
+
+    Raises: ValueError if it does not fit.
+    """
     try:
-        if any(map(OLD_DENSENET.search, state)):  # a new dict would lack the versions that state_dicts carry
+        if any(map(OLD_DENSENET.search, state)):  # only then: a new dict loses the versions that a state_dict carries
             state = {OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
         missing, left = net.load_state_dict(state, strict=False)
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
@@ -88,6 +92,6 @@ def _load(net: nn.Module, state: Any, aside: tuple[str, ...], weights: str) -> N
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, fit for a line."""
+    """Return the text of an error as one line, shortened if it is long."""
     text = " ".join(str(error).split())
     return text if len(text) < 200 else f"{text[:200]} ..."

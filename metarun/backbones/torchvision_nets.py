@@ -24,24 +24,26 @@ log = logging.getLogger(__name__)
 
 
 class Torchvision(nn.Module):
-    """Any classifier of torchvision by its name, its last linear layer taken off, with or without trained weights.
+    """Any classifier of torchvision by its name, without its last linear layer, with or without trained weights.
 
-    Images come as the data are for every network. With weights they are normalised anew and scaled to the side that
-    the weights were trained at, both taken from the weights' own transforms; the whole image is kept, where those cut
-    its border off. Gray images become three equal channels. BatchNorm layers obey the run's `bn`: with `running` they
-    start at the weights' averages. Dropout and the like are off in inner loops, see metarun/ops/noise.py.
+    Inputs are the same as for every network. With weights, this class normalises them anew and scales them to the size
+    that the weights were trained at, as the transforms of the weights say; but it keeps the whole image, where those
+    transforms cut off the border. Gray images become three equal channels. BatchNorm layers follow the run's `bn`; with
+    `running` they start from the averages in the weights. Inner loops switch dropout and the like off, see
+    metarun/ops/noise.py.
 
     Shapes: x [R, C, H, W] -> features [R, out_features].
     Args:
         input_shape: C, H, W.
-        bn: which statistics normalise, see metarun/ops/norm.py.
-        normalisation: mean and std that inputs were made with, see SourceInfo; None if not known.
-        name: of the model: resnet18, convnext_tiny, vit_b_16, ...
-        weights: null to begin at random; DEFAULT or another name of the model's weights, which torchvision downloads;
-            or a file that holds the model's state_dict, the last layer aside.
-        frozen: nothing of the network is learned, neither in the outer nor in an inner loop; with `bn=running` its
-            averages stay as well. It then counts for no parameters.
-        image_size: side in pixels that images are scaled to; null: the weights' own, without weights as they come.
+        bn: where normalisation takes its statistics from, see metarun/ops/norm.py.
+        normalisation: mean and std that the inputs are normalised with, see SourceInfo; None if not known.
+        name: name of the model, such as resnet18, convnext_tiny or vit_b_16.
+        weights: null for random weights; DEFAULT or another name of the model's weights, which torchvision downloads;
+            or a file with the model's state_dict, which may lack the last layer.
+        frozen: learn nothing of the network, neither in the outer nor in an inner loop; with `bn=running` the averages
+            stay too. The network then has no parameters.
+        image_size: side in pixels that images are scaled to; null means the size of the weights, or no scaling without
+            weights.
     Raises: ValueError if there is no such model or no such weights, or it does not take these images.
     """
 
@@ -64,15 +66,15 @@ class Torchvision(nn.Module):
         if bn == "none" and weights is not None and any(isinstance(m, nn.BatchNorm2d) for m in self.net.modules()):
             raise ValueError(f"the weights of {name} need its BatchNorm layers; set bn=running")
         self.frozen = frozen
-        obeying(self.net, bn, frozen)
+        replace_layers(self.net, bn, frozen)
         if frozen:
             _freeze(self.net)
         self.size = _size(transforms, image_size) or (height, width)
         self.mode = transforms.interpolation.value if transforms else "bilinear"
-        scale, shift = _anew(normalisation, transforms)
-        self.register_buffer("scale", scale[:, None, None], persistent=False)  # facts of the data, not of the network
+        scale, shift = _find_scale(normalisation, transforms)
+        self.register_buffer("scale", scale[:, None, None], persistent=False)  # not saved: it belongs to the data
         self.register_buffer("shift", shift[:, None, None], persistent=False)
-        self.out_features = self._tried(name, input_shape)
+        self.out_features = self._count_features(name, input_shape)
         self.train()
 
     def train(self, mode: bool = True) -> Torchvision:
@@ -86,13 +88,13 @@ class Torchvision(nn.Module):
         if x.shape[-2:] != self.size:
             smaller = x.shape[-2] > self.size[0]
             x = F.interpolate(x, self.size, mode=self.mode, antialias=smaller, align_corners=False)
-        # Fused attention has no second derivative; what an inner loop runs through may need one.
+        # Fused attention has no second derivative, which an inner loop may need.
         with sdpa_kernel(SDPBackend.MATH) if in_inner_loop() or transformed() else nullcontext():
             features: Tensor = self.net(x)
         return features.flatten(1)
 
-    def _tried(self, name: str, input_shape: tuple[int, ...]) -> int:
-        """The number of features of an image, by having a look at two."""
+    def _count_features(self, name: str, input_shape: tuple[int, ...]) -> int:
+        """Return the number of features of an image, by computing those of two."""
         self.eval()
         try:
             with torch.no_grad():
@@ -105,9 +107,9 @@ class Torchvision(nn.Module):
             ) from error
 
 
-def obeying(module: nn.Module, bn: str, frozen: bool) -> None:
-    """Replace layers of `module`: BatchNorm by one that obeys the run's `bn`, LayerNorm by one that torch.func
-    differentiates right, noise by noise that inner loops are spared.
+def replace_layers(module: nn.Module, bn: str, frozen: bool) -> None:
+    """Replace BatchNorm layers by ones that follow the run's `bn`, LayerNorm layers by ones that torch.func
+    differentiates correctly, and noise layers by ones that are off in inner loops.
     """
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d):
@@ -120,13 +122,13 @@ def obeying(module: nn.Module, bn: str, frozen: bool) -> None:
         elif isinstance(child, StochasticDepth):
             setattr(module, name, Noise(DropPath(child.p)))
         elif isinstance(child, nn.Dropout):
-            setattr(module, name, Noise(nn.Dropout(child.p)))  # never in place, which vmap refuses
+            setattr(module, name, Noise(nn.Dropout(child.p)))  # never in place, because vmap refuses that
         else:
-            obeying(child, bn, frozen)
+            replace_layers(child, bn, frozen)
 
 
 def _norm(layer: nn.BatchNorm2d, bn: str, frozen: bool) -> nn.Module:
-    """The layer's weights and averages under the run's `bn`."""
+    """Make a layer with the same weights and averages that follows the run's `bn`."""
     if bn == "none":
         return nn.Identity()
     fixed = bn == "running" and frozen
@@ -137,15 +139,17 @@ def _norm(layer: nn.BatchNorm2d, bn: str, frozen: bool) -> nn.Module:
 
 
 def _freeze(net: nn.Module) -> None:
-    """Make buffers of all parameters: kept and moved with the network, and nothing that is learned."""
+    """Turn all parameters into buffers, which are saved and moved with the network but not learned."""
     for module in net.modules():
         for name, value in list(module.named_parameters(recurse=False)):
             delattr(module, name)
             module.register_buffer(name, value.detach())
 
 
-def _anew(normalisation: tuple[Sequence[float], Sequence[float]] | None, transforms: Any) -> tuple[Tensor, Tensor]:
-    """scale and shift [1 or 3] with which inputs x become x * scale + shift, normalised as `transforms` does."""
+def _find_scale(
+    normalisation: tuple[Sequence[float], Sequence[float]] | None, transforms: Any
+) -> tuple[Tensor, Tensor]:
+    """Return scale and shift [1 or 3], so that x * scale + shift is normalised as `transforms` does."""
     if transforms is None:
         return torch.ones(1), torch.zeros(1)
     if normalisation is None:

@@ -10,22 +10,22 @@ from metarun.ops.layer_norm import LayerNorm
 
 
 class ViT(nn.Module):
-    """A small vision transformer: patches of the image attend to each other; features are the patches' mean.
+    """A small vision transformer: the patches of an image attend to each other, and features are the mean token.
 
-    It normalises each patch by itself (LayerNorm), so the run's `bn` says nothing to it. There is no class token, and
-    no dropout. Attention is written out: torch's fused kernels have no second derivative.
+    It normalises each patch separately (LayerNorm), so the run's `bn` has no effect. There is no class token and no
+    dropout. Attention is written out, since torch's fused kernels have no second derivative.
 
-    Shapes: x [R, C, H, W] -> features [R, hidden]; feature_map [R, *map_shape] has a place for each patch.
+    Shapes: x [R, C, H, W] -> features [R, hidden]; feature_map [R, *map_shape] has a position for each patch.
     Args:
         input_shape: C, H, W.
-        hidden: numbers of a patch's token, a multiple of `heads`.
+        hidden: length of a token, a multiple of `heads`.
         layers: number of blocks.
-        heads: of attention in each block.
-        patch_size: side of a patch in pixels; pixels beyond the last whole patch are cut off. null: about a seventh
-            of the shorter side, so that 28, 84 and 224 pixels make 7x7 patches.
-        mlp_ratio: hidden units of a block's two linear layers, in units of `hidden`.
-        pool: average the tokens; otherwise features are all of them.
-    Raises: ValueError if heads or patches do not fit.
+        heads: attention heads in each block.
+        patch_size: side of a patch in pixels; pixels beyond the last whole patch are cut off. null means about a
+            seventh of the shorter side, so that 28, 84 and 224 pixels make 7x7 patches.
+        mlp_ratio: hidden units between a block's two linear layers, as a multiple of `hidden`.
+        pool: average the tokens; otherwise features are all tokens.
+    Raises: ValueError if `heads` does not divide `hidden` or a patch is larger than the images.
     Reference: Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021. arXiv:2010.11929, equations 1 to 4.
         Beyer, Zhai, Kolesnikov. Better plain ViT baselines for ImageNet-1k. 2022. arXiv:2205.01580 (mean of tokens).
     """
@@ -64,14 +64,14 @@ class ViT(nn.Module):
         return tokens.mean(1) if self.pool else torch.flatten(tokens, 1)
 
     def _tokens(self, x: Tensor) -> Tensor:
-        """The last layer's token of each patch [R, patches, hidden]."""
-        tokens = self.patches(x).flatten(2).mT + self.places  # equation 1
+        """Return the last layer's tokens [R, patches, hidden]."""
+        tokens = self.patches(x).flatten(2).mT + self.places  # [R, patches, hidden], equation 1
         out: Tensor = self.norm(self.blocks(tokens))  # equation 4
         return out
 
 
 class Block(nn.Module):
-    """Attention between tokens, then two linear layers on each; both normalise first and add to what they were given.
+    """Attention between tokens, then two linear layers for each token. Both normalise first and add to their input.
 
     Shapes: tokens [R, T, hidden] -> the same.
     """
@@ -91,9 +91,9 @@ class Block(nn.Module):
         return out
 
     def attention(self, tokens: Tensor) -> Tensor:
-        """Each token's mean of the others' values, weighted by the match of its query with their keys."""
+        """Average the values of all tokens for each token, weighted by how well its query matches their keys."""
         split = self.query_key_value(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = split.unbind(0)  # [R, heads, T, hidden / heads]
-        weights = (query @ key.mT * key.shape[-1] ** -0.5).softmax(-1)
+        weights = (query @ key.mT * key.shape[-1] ** -0.5).softmax(-1)  # [R, heads, T, T]
         out: Tensor = self.out((weights @ value).transpose(1, 2).flatten(2))
         return out

@@ -9,16 +9,16 @@ from metarun.ops.norm import batch_norm
 
 
 class WideResNet(MapNetwork):
-    """Wide residual network: three stages of blocks that normalise before each of two convolutions; WRN-28-10.
+    """Wide residual network, by default WRN-28-10: three stages of blocks with a normalisation before each convolution.
 
     Shapes: x [R, C, H, W] -> features [R, out_features]; feature_map [R, *map_shape].
     Args:
         input_shape: C, H, W.
-        bn: which statistics normalise, see metarun/ops/norm.py.
-        depth: number of convolutions, 6 n + 4 for n blocks a stage.
-        width: the stages have 16, 32 and 64 filters times this; the last two halve height and width.
-        drop_rate: share of numbers dropped between the two convolutions of a block in training, in [0, 1); the paper's
-            is 0 or 0.3. Inner loops drop nothing, see metarun/ops/noise.py.
+        bn: where normalisation takes its statistics from, see metarun/ops/norm.py.
+        depth: number of convolutions, 6 n + 4 for n blocks per stage.
+        width: the stages have 16, 32 and 64 times this many filters; the last two halve height and width.
+        drop_rate: share of numbers dropped between the two convolutions of a block in training, in [0, 1); the paper
+            has 0 or 0.3. Inner loops drop nothing, see metarun/ops/noise.py.
         pool: average the last map over positions, see MapNetwork.
     Raises: ValueError if there is no network of this depth.
     Reference: Zagoruyko, Komodakis. Wide Residual Networks. BMVC 2016. arXiv:1605.07146, table 1.
@@ -42,14 +42,14 @@ class WideResNet(MapNetwork):
         for stage in range(3):
             outputs = 16 * 2**stage * width
             for block in range((depth - 4) // 6):
-                layers.append(Wide(inputs, outputs, bn, 2 if stage and not block else 1, drop_rate))
+                layers.append(WideBlock(inputs, outputs, bn, 2 if stage and not block else 1, drop_rate))
                 inputs = outputs
         layers += [batch_norm(outputs, bn), nn.ReLU()]
         super().__init__(nn.Sequential(*layers), (outputs, -(-height // 4), -(-wide // 4)), pool)
 
 
-class Wide(nn.Module):
-    """A block that normalises first; where the shape changes, the shortcut begins behind the first normalisation."""
+class WideBlock(nn.Module):
+    """A block that normalises first. If the shape changes, the shortcut starts behind the first normalisation."""
 
     def __init__(self, inputs: int, outputs: int, bn: str, stride: int, drop_rate: float) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-SEATS = Path(tempfile.gettempdir()) / f"metarun-{os.getuid()}"
+SEATS = Path(tempfile.gettempdir()) / f"metarun-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
 """Where this user's runs on this machine lock the GPUs they take."""
 
 

@@ -8,6 +8,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h
 
@@ -34,7 +35,10 @@ def multiply_in(precision: str) -> None:
     """
     import torch
 
-    torch.backends.fp32_precision = "ieee" if precision == "float32" else precision  # type: ignore[attr-defined]
+    backends: Any = torch.backends
+    backends.fp32_precision = "ieee" if precision == "float32" else precision
+    # cuDNN's convolutions follow it only where they have no precision of their own; in torch 2.11 they start with TF32.
+    backends.cudnn.conv.fp32_precision = backends.cudnn.rnn.fp32_precision = "none"
 
 
 def wait_briefly() -> None:

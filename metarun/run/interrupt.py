@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-REQUEUE = signal.SIGUSR2
+REQUEUE: signal.Signals | None = getattr(signal, "SIGUSR2", None)  # Windows has none
 """What submitit takes as: your time is up, make room and come back."""
-
 
 STOP_FILE = ".stop"
 """In a sweep's folder: its jobs stop, and none starts. A file reaches jobs in other containers and machines."""
@@ -60,10 +59,10 @@ def stop_requests(file: Path | None = None) -> Iterator[StopRequest]:
     there a warning that may precede it or a kill: a checkpoint is asked for, and the run goes on.
     """
     request = StopRequest(file)
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, REQUEUE)}
-    requeues = callable(before[REQUEUE])
-    if not requeues:
-        del before[REQUEUE]
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    requeues = False
+    if REQUEUE is not None and (requeues := callable(handler := signal.getsignal(REQUEUE))):
+        before[REQUEUE] = handler
 
     def note(signum: int, frame: FrameType | None) -> None:
         if requeues and signum == signal.SIGTERM:
@@ -91,4 +90,4 @@ def hand_on(signum: int, launched: bool) -> None:
         print("the sweep stopped; the same command goes on with it")
         raise Interrupted(signum)
     if signum == REQUEUE:
-        signal.raise_signal(REQUEUE)
+        signal.raise_signal(signum)

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+REQUIREMENTS = "Python 3.11 to 3.13, torch 2.11 to 2.15, Linux and macOS"
+
 EXAMPLES = (
     ("metarun", "MAML on procedural glyphs: no download, about a minute"),
     ("metarun algo=maml data=omniglot", "the main job, about half an hour on 2 cores"),
@@ -42,7 +44,8 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
     """Print usage, every group's choices with their meaning, and example commands."""
     screen = Console(highlight=False)
     folders = [conf, *_config_dirs(arguments)]
-    screen.print("metarun: meta-train, validate and test few-shot learners\n")
+    screen.print("metarun: meta-train, validate and test few-shot learners")
+    screen.print(f"{REQUIREMENTS}\n")
     screen.print(Text("metarun [GROUP=CHOICE ...] [KEY=VALUE ...]      one run; -m and comma-separated values sweep"))
     screen.print(Text("metarun resume RUN                             go on with an interrupted run"))
     screen.print(
