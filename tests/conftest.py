@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,17 @@ def doubles() -> Iterator[None]:
 
 
 TRAIN, TEST = EpisodeShape(5, 1, 2), EpisodeShape(5, 1, 3)
+
+
+def inner_settings(lr: float, steps: int, engine: str, task_chunk: int, **more: Any) -> dict[str, Any]:
+    """Settings of a method with an inner loop of as many steps in training as in test."""
+    counts = {"inner_steps": steps, "test_inner_steps": steps}
+    return {"inner_lr": lr, **counts, "engine": engine, "task_chunk": task_chunk, **more}
+
+
+def maml_settings(lr: float, steps: int, engine: str, task_chunk: int, **more: Any) -> dict[str, Any]:
+    """Settings of MAML and what changes it, of second order unless said."""
+    return inner_settings(lr, steps, engine, task_chunk, report_steps=[]) | {"first_order": False} | more
 
 
 def noise_tasks(

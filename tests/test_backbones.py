@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import noise_tasks
+from conftest import maml_settings, noise_tasks
 from omegaconf import DictConfig
 from test_contract import Parts, meta_step, parts_of, same, state_of
 from test_gradients import ENGINES, furthest, meta_gradient
@@ -99,8 +99,7 @@ def tasks_of(side: int) -> Batch:
 
 
 def maml_on(backbone: nn.Module, engine: str) -> MAML:
-    name, chunk = ENGINES[engine]
-    return MAML(backbone, 3, classification, 0.1, 2, 2, [], False, name, chunk)
+    return MAML(backbone, 3, classification, **maml_settings(0.1, 2, *ENGINES[engine]))
 
 
 def plain_resnet12(p: dict[str, Tensor], x: Tensor, prefix: str) -> Tensor:

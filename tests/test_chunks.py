@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import maml_settings
 from omegaconf import DictConfig
 from test_contract import ALGOS, FEWER_STEPS, choices, parts_of
 
@@ -17,7 +18,7 @@ from metarun.core.tasks import Batch, Examples
 
 def learner(task_chunk: int = 0) -> MAML:
     backbone = Conv4((1, 28, 28), "transductive", hidden=2)
-    return MAML(backbone, 5, classification, 0.1, 1, 1, [], False, "vectorized", task_chunk)
+    return MAML(backbone, 5, classification, **maml_settings(0.1, 1, "vectorized", task_chunk))
 
 
 def tasks(number: int, images: int, channels: int = 1, side: int = 28, device: str = "cpu") -> Batch:

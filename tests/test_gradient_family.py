@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import inner_settings, maml_settings
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import FEWER_STEPS, choices
 from test_gradients import ENGINES, INNER_LR, batch, conv4, furthest, meta_gradient, plain_conv4, waves
 from torch import Tensor
 
-from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.inner_optimizer import InnerOptimizer, clipped
 from metarun.algos.gradient.anil import ANIL
 from metarun.algos.gradient.boil import BOIL
@@ -38,8 +38,7 @@ Tensors = dict[str, Tensor]
 
 
 def learner_of(cls: type[MAML], engine: str = "loop", steps: int = 2, inner_lr: float = INNER_LR, **more) -> MAML:
-    name, chunk = ENGINES[engine]
-    return cls(conv4(), 3, classification, inner_lr, steps, steps, [], False, name, chunk, **more)
+    return cls(conv4(), 3, classification, **maml_settings(inner_lr, steps, *ENGINES[engine], **more))
 
 
 def jolted(learner: torch.nn.Module) -> torch.nn.Module:
@@ -118,9 +117,9 @@ def test_meta_curvature_at_the_identity_is_maml() -> None:
 
 
 def maml_pp(engine: str = "loop", rates=False, multi_step=0, first_order_steps=0, norms=False, steps=2) -> MAMLPlusPlus:
-    name, chunk = ENGINES[engine]
-    parts = (rates, multi_step, first_order_steps, norms)
-    return MAMLPlusPlus(conv4(), 3, classification, INNER_LR, steps, steps, [], *parts, False, name, chunk)
+    parts = {"multi_step": multi_step, "first_order_steps": first_order_steps}
+    settings = maml_settings(INNER_LR, steps, *ENGINES[engine], **parts)
+    return MAMLPlusPlus(conv4(), 3, classification, learn_rates=rates, per_step_norm=norms, **settings)
 
 
 def test_maml_pp_with_every_part_off_is_maml() -> None:
@@ -149,8 +148,7 @@ def test_maml_pp_counts_every_step_first_and_the_last_alone_later(engine: str) -
 
 def test_maml_pp_is_first_order_for_so_many_outer_steps() -> None:
     learner, tasks = maml_pp(first_order_steps=1), batch()
-    second, first = learner_of(MAML), learner_of(MAML)
-    first.first_order = True
+    second, first = learner_of(MAML), learner_of(MAML, first_order=True)
     assert furthest(meta_gradient(learner, tasks), meta_gradient(first, tasks)) < 1e-12
     learner.meta_step(tasks, {"outer": torch.optim.SGD(learner.parameters(), lr=0.0)})
     assert furthest(meta_gradient(learner, tasks), meta_gradient(second, tasks)) < 1e-12
@@ -178,8 +176,9 @@ def test_maml_pp_normalises_each_step_by_weights_of_its_own(engine: str) -> None
 def test_maml_pp_goes_on_by_the_rates_and_weights_of_its_last_step_where_it_is_tested_with_more(engine: str) -> None:
     """Trained with 2 steps and tested with 5: rates of steps 0, 1, 1, 1, 1; weights of BatchNorm of steps 0, 1 and
     what follows the last one, 2, 2, 2, which the query images have too."""
-    name, chunk = ENGINES[engine]
-    learner = jolted(MAMLPlusPlus(conv4(), 3, classification, 0.3, 2, 5, [], True, 0, 0, True, False, name, chunk))
+    parts = {"learn_rates": True, "multi_step": 0, "first_order_steps": 0, "per_step_norm": True}
+    settings = maml_settings(0.3, 2, *ENGINES[engine], test_inner_steps=5, **parts)
+    learner = jolted(MAMLPlusPlus(conv4(), 3, classification, **settings))
     theta, tasks, losses = dict(learner.eval().named_parameters()), batch(), []
     assert len({tuple(theta["norms.backbone/blocks/1/weight"][row].tolist()) for row in range(3)}) == 3
     for i in range(tasks.n_tasks):
@@ -203,9 +202,9 @@ def test_anil_without_head_steps_is_maml_with_an_inner_rate_of_zero() -> None:
 
 
 def cavia(backbone: torch.nn.Module, engine: str, n_context: int, scale: bool, layer: int, on_waves: bool) -> CAVIA:
-    name, chunk = ENGINES[engine]
     kind = (1, regression) if on_waves else (3, classification)
-    return CAVIA(backbone, *kind, 1.0, 2, 2, [], n_context, layer, scale, False, name, chunk)
+    settings = maml_settings(1.0, 2, *ENGINES[engine], n_context=n_context, layer=layer, film_scale=scale)
+    return CAVIA(backbone, *kind, **settings)
 
 
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
@@ -260,8 +259,7 @@ def test_cavia_scales_and_shifts_what_enters_the_relu() -> None:
 
 
 def proto_maml(engine: str, steps: int) -> ProtoMAML:
-    name, chunk = ENGINES[engine]
-    return ProtoMAML(conv4(), INNER_LR, steps, steps, [], False, name, chunk)
+    return ProtoMAML(conv4(), **maml_settings(INNER_LR, steps, *ENGINES[engine]))
 
 
 def test_proto_maml_starts_as_a_classifier_by_the_nearest_prototype() -> None:
@@ -303,9 +301,9 @@ class Smooth(torch.nn.Sequential):
         self.out_features = 4
 
 
-def imaml(engine: str, lam: float, inner_lr: float, steps: int, cg_steps: int) -> IMAML:
-    name, chunk = ENGINES[engine]
-    return IMAML(Smooth(), 1, regression, inner_lr, steps, steps, [], lam, cg_steps, name, chunk)
+def imaml(engine: str, lam: float, inner_lr: float, steps: int, cg_steps: int, **more: str) -> IMAML:
+    settings = inner_settings(inner_lr, steps, *ENGINES[engine], report_steps=[], lam=lam, cg_steps=cg_steps)
+    return IMAML(Smooth(), 1, regression, **settings, **more)
 
 
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
@@ -348,11 +346,11 @@ DENSE = [("hessian", 4.0), ("gauss_newton", 0.0), ("gauss_newton", 0.3)]
 @pytest.mark.parametrize(("curvature", "damping"), DENSE)
 def test_imaml_solves_the_system_of_its_curvature_and_damping(curvature: str, damping: float, engine: str) -> None:
     """(I + C / (lam + damping)) x = query gradient at phi, with C written out, three steps from theta."""
-    (support, query, _), lam, (name, chunk) = waves(2), 0.2, ENGINES[engine]
+    (support, query, *_), lam = waves(2), 0.2
     labels = [(side.y[..., 0] > 0).long() + (side.x[..., 0] > 0).long() for side in (support, query)]
     tasks = Batch(Examples(support.x, labels[0]), Examples(query.x, labels[1]), 3)
-    more = {"curvature": curvature, "cg_damping": damping}
-    learner = IMAML(Smooth(), 3, classification, 0.1, 3, 3, [], lam, 60, name, chunk, **more)
+    more = {"report_steps": [], "lam": lam, "cg_steps": 60, "curvature": curvature, "cg_damping": damping}
+    learner = IMAML(Smooth(), 3, classification, **inner_settings(0.1, 3, *ENGINES[engine], **more))
 
     def logits(flat: Tensor, x: Tensor) -> Tensor:
         phi = dict(zip(shapes, flat.split([s.numel() for s in shapes.values()]), strict=True))
@@ -382,7 +380,7 @@ def test_imaml_solves_the_system_of_its_curvature_and_damping(curvature: str, da
 
 def test_a_curvature_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match=r"algo.curvature=fisher is not one of hessian, gauss_newton"):
-        IMAML(Smooth(), 1, regression, 0.1, 3, 3, [], 2.0, 5, "vectorized", 0, curvature="fisher")
+        imaml("loop", 2.0, 0.1, 3, 5, curvature="fisher")
 
 
 def test_conjugate_gradient_solves_a_system_in_as_many_steps_as_it_has_unknowns() -> None:
@@ -395,9 +393,8 @@ def test_conjugate_gradient_solves_a_system_in_as_many_steps_as_it_has_unknowns(
 
 
 def prox(engine: str, lam: float, inner_lr: float, steps: int) -> MinibatchProx:
-    name, chunk = ENGINES[engine]
-    sizes = (steps, steps, 99, 99, 0.9)
-    return MinibatchProx(Smooth(), 1, regression, inner_lr, *sizes, lam, name, chunk)
+    sizes = {"inner_batch_size": 99, "test_inner_batch_size": 99, "inner_beta2": 0.9}
+    return MinibatchProx(Smooth(), 1, regression, lam=lam, **inner_settings(inner_lr, steps, *ENGINES[engine], **sizes))
 
 
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
@@ -466,6 +463,28 @@ def test_learn2learn_refuses_other_inner_optimizers() -> None:
         learner_of(MAML, "learn2learn", inner_optimizer="adam")
 
 
+def test_a_change_of_maml_is_not_run_as_maml_by_learn2learn() -> None:
+    """What learn2learn does instead of `adapt` and `predict` is declared by the method's own class."""
+
+    class Slower(MAML):
+        def rate(self, params: Tensors, step: int, name: str) -> float:
+            return self.inner.lr / (step + 1)
+
+    with pytest.raises(ValueError, match=r"Slower has no learn2learn engine; set algo.engine=vectorized"):
+        learner_of(Slower, "learn2learn")
+
+
+def test_fomaml_is_maml_of_first_order(settings: Callable[..., DictConfig]) -> None:
+    learners = []
+    for words in (["algo=fomaml"], ["algo=maml", "algo.first_order=true"], ["algo=maml"]):
+        config = resolve(settings(*words, "algo.inner_steps=2"))
+        source = build_source(config, torch.device("cpu"))
+        learners.append(build_learner(config, source))
+    found, expected, second = (meta_gradient(learner, next(source.episodes("train", 0, 2))) for learner in learners)
+    assert furthest(found, expected) == 0
+    assert furthest(found, second) > 1e-3
+
+
 @pytest.mark.parametrize("bends", [[-1.0, -1.0], [1.0, -1.0]])
 def test_conjugate_gradient_does_not_follow_a_direction_that_bends_downwards(bends: list[float]) -> None:
     """b = (1, 2) has b'Ab = -5 or 1 - 4 = -3 in it, so nothing is done: to solve A x = b would go to a saddle."""
@@ -482,8 +501,7 @@ def test_conjugate_gradient_solves_a_positive_system_of_two_in_two_steps() -> No
 
 def engines_of(algo: str) -> list[str]:
     cls = get_object(choices("algo")[algo]["_target_"])
-    own = cls.adapt_learn2learn is not EpisodicLearner.adapt_learn2learn
-    return ["vectorized", "learn2learn"] if own else ["vectorized"]
+    return ["vectorized", "learn2learn"] if "learn2learn" in vars(cls) else ["vectorized"]
 
 
 TWICE = [  # settings that have one value in training, and `test_` and their name for validation and test

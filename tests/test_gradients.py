@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import noise_tasks
+from conftest import inner_settings, maml_settings, noise_tasks
 from torch import Tensor
 
 from metarun.algos.base.learner import Learner
 from metarun.algos.gradient.anil import ANIL
-from metarun.algos.gradient.fomaml import FOMAML
 from metarun.algos.gradient.maml import MAML
 from metarun.algos.gradient.reptile import Reptile
 from metarun.algos.metric.protonet import ProtoNet
@@ -43,10 +42,8 @@ def conv4(bn: str = "transductive", downsample: str = "stride") -> Conv4:
 
 def maml(engine: str, steps: int = 2, first_order: bool = False, cls: type[MAML] = MAML, **conv: str) -> MAML:
     backbone = conv4(**conv)
-    name, chunk = ENGINES[engine]
-    if cls is FOMAML:
-        return FOMAML(backbone, 3, classification, INNER_LR, steps, steps, [], name, chunk)
-    return cls(backbone, 3, classification, INNER_LR, steps, steps, [], first_order, name, chunk)
+    settings = maml_settings(INNER_LR, steps, *ENGINES[engine], first_order=first_order)
+    return cls(backbone, 3, classification, **settings)
 
 
 def plain_conv4(p: dict[str, Tensor], x: Tensor, downsample: str) -> Tensor:
@@ -114,12 +111,6 @@ def test_a_replayed_meta_gradient_is_that_of_a_plain_loop(first_order: bool, eng
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_fomaml_meta_gradient_is_that_of_a_plain_loop(engine: str) -> None:
-    learner, tasks = maml(engine, 3, cls=FOMAML), batch()
-    assert furthest(meta_gradient(learner, tasks), plain_maml_gradient(learner, tasks, 3, True, "stride")) < 1e-9
-
-
-@pytest.mark.parametrize("engine", ENGINES)
 def test_anil_meta_gradient_is_that_of_a_plain_loop(engine: str) -> None:
     learner, tasks = maml(engine, 3, cls=ANIL), batch()
     expected = plain_maml_gradient(learner, tasks, 3, False, "stride", head_only=True)
@@ -157,9 +148,8 @@ def test_maml_on_the_fully_connected_net_agrees_between_engines() -> None:
     grads = []
     for engine in ("loop", "vmap", "learn2learn"):
         torch.manual_seed(0)
-        name, chunk = ENGINES[engine]
         mlp = MLP((1, 28, 28), "transductive", (16, 8))
-        learner = MAML(mlp, 3, classification, INNER_LR, 2, 2, [], False, name, chunk)
+        learner = MAML(mlp, 3, classification, **maml_settings(INNER_LR, 2, *ENGINES[engine]))
         grads.append(meta_gradient(learner, batch()))
     assert max(furthest(grads[0], other) for other in grads[1:]) < 1e-9
 
@@ -172,8 +162,8 @@ def waves(n_tasks: int = 4) -> Batch:
 
 def on_waves(cls: type[MAML], engine: str, steps: int, report_steps: tuple[int, ...] = ()) -> MAML:
     torch.manual_seed(1)
-    name, chunk = ENGINES[engine]
-    return cls(MLP((1,), "none", (6, 5)), 1, regression, 0.01, steps, steps, report_steps, False, name, chunk)
+    settings = maml_settings(0.01, steps, *ENGINES[engine], report_steps=report_steps)
+    return cls(MLP((1,), "none", (6, 5)), 1, regression, **settings)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -234,12 +224,18 @@ def test_protonet_logits_are_minus_squared_distances_to_class_means() -> None:
     assert torch.allclose(logits, torch.tensor([[-1.0, -10.0]]))
 
 
+def reptile(steps: int, size: int, task_chunk: int = 1, **more: int) -> Reptile:
+    sizes = {"inner_batch_size": size, "test_inner_batch_size": size, "inner_beta2": 0.9}
+    settings = inner_settings(0.01, steps, "vectorized", task_chunk, **sizes)
+    return Reptile(conv4(), 3, classification, **settings | more)
+
+
 def test_reptile_gradient_is_theta_minus_phi() -> None:
     """One inner step of Adam without first moment moves each weight by inner_lr against the gradient's sign
     (g / (sqrt(g^2) + 1e-8)), so theta - phi is inner_lr * mean over tasks of the gradient's signs."""
     tasks = batch(k_shot=2)
     torch.manual_seed(1)
-    learner = Reptile(conv4(), 3, classification, 0.01, 1, 1, 99, 99, 0.9, "vectorized", 4)
+    learner = reptile(1, 99, task_chunk=4)
     signs = []
     for i in range(tasks.n_tasks):
         loss = F.cross_entropy(learner.net(tasks.support.x[i]), tasks.support.y[i])
@@ -256,7 +252,7 @@ def test_reptiles_minibatches_take_the_classes_in_turn_and_each_image_before_any
     size: int, rows: list[list[int]]
 ) -> None:
     """Of a support set that lies class by class: 0, 0, 1, 1, 2, 2."""
-    learner = Reptile(conv4(), 3, classification, 0.01, len(rows), 9, size, 9, 0.9, "vectorized", 1).train()
+    learner = reptile(len(rows), size, test_inner_steps=9, test_inner_batch_size=9).train()
     learner.objective = lambda output, y: labels.append(y) or classification(output, y)
     learner.net.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0]))
     labels, images, support = [], [], Examples(*(side[0] for side in batch(1).support))
@@ -271,7 +267,7 @@ def test_reptiles_minibatches_take_the_classes_in_turn_and_each_image_before_any
 def test_reptile_sgd_step_with_rate_one_lands_on_the_mean_adapted_weights() -> None:
     tasks = batch(n_tasks=1)
     torch.manual_seed(1)
-    learner = Reptile(conv4(), 3, classification, 0.01, 3, 3, 4, 4, 0.9, "vectorized", 1).train()
+    learner = reptile(3, 4).train()
     state = learner.adapt(dict(learner.named_parameters()), Examples(tasks.support.x[0], tasks.support.y[0]), 3)
     learner.meta_step(tasks, {"outer": torch.optim.SGD(learner.parameters(), lr=1.0)})
     assert all(torch.allclose(value, state.phi[n.removeprefix("net.")]) for n, value in learner.named_parameters())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from metarun.settings import names
+from metarun.settings.ranges import parameters_of
 from metarun.settings.replaced import RENAMED
 from metarun.settings.saved import rename_moved
 
@@ -88,7 +87,7 @@ def test_a_class_that_became_a_setting_of_another_is_renamed_and_makes_the_same_
     assert config.algo == {"_target_": now, "k": 1, **added}
     assert names.settings_key(config) == key
     assert added
-    assert added.keys() <= inspect.signature(get_object(now)).parameters.keys()
+    assert added.keys() <= parameters_of(now).keys()
     for name in added:
         config.algo[name] = "another"
         assert names.settings_key(config) != key

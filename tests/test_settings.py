@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.app.commands.help import meaning
@@ -16,6 +14,7 @@ from metarun.core.errors import ConfigError
 from metarun.settings import build, names
 from metarun.settings.check import BUILD_KEYS, FACTS, check
 from metarun.settings.conf import CONF
+from metarun.settings.ranges import parameters_of
 from metarun.settings.resolve import resolve
 from metarun.settings.schema import RANGES
 
@@ -60,9 +59,7 @@ def test_it_gives_every_argument_of_its_constructor_in_order(file: Path, full: S
     node = OmegaConf.select(full(*typed(file)), group)  # the settings that the test before composed
     outside = FACTS[group] | BUILD_KEYS.get(group, set())
     given = [key for key in map(str, node) if not key.startswith("_") and key not in outside]
-    arguments = [
-        name for name in inspect.signature(get_object(node["_target_"])).parameters if name not in FACTS[group]
-    ]
+    arguments = [name for name in parameters_of(node["_target_"]) if name not in FACTS[group]]
     if node["_target_"].startswith("metarun."):
         assert given == arguments
     else:  # torch's own have many more
@@ -90,6 +87,21 @@ def test_all_problems_come_in_one_report(full: Settings) -> None:
     with pytest.raises(ConfigError) as error:
         check(config)
     assert len(str(error.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize(("word", "said"), [
+    ("~algo.inner_lr", "algo.inner_lr is missing: MAML has no default for it"),
+    ("~optim.weight_decay", None),
+])  # fmt: skip
+def test_a_setting_that_is_missing_is_told_unless_the_constructor_has_a_default(
+    full: Settings, word: str, said: str | None
+) -> None:
+    config = full(word)
+    if said is None:
+        check(config)
+    else:
+        with pytest.raises(ConfigError, match=said):
+            check(config)
 
 
 def test_a_setting_without_effect_warns(full: Settings, caplog: pytest.LogCaptureFixture) -> None:

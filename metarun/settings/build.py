@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Set
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from metarun.run.team import Group
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.check import BUILD_KEYS
 from metarun.settings.conf import shipped, shipped_choices, shipped_source
+from metarun.settings.ranges import parameters_of
 from metarun.settings.resolve import Node, Settings
 
 
@@ -141,7 +141,7 @@ def _construct(node: Node, without: Set[str] = frozenset(), **facts: Any) -> Any
 
 
 def _asked(node: Node) -> Set[str]:
-    return inspect.signature(get_object(node["_target_"])).parameters.keys()
+    return parameters_of(node["_target_"]).keys()
 
 
 def _shape(node: Node) -> EpisodeShape:

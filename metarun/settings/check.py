@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from typing import Any
@@ -11,7 +10,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.errors import ConfigError, nearest
-from metarun.settings.ranges import annotations_of, problem
+from metarun.settings.ranges import annotations_of, parameters_of, problem
 from metarun.settings.schema import CHOICES, GROUPS, RANGES, Config
 
 # Keys of a group that build.py reads itself, and facts that it hands to whichever constructor asks for them.
@@ -46,7 +45,7 @@ def refuse(config: DictConfig) -> None:
     problems = [f"there is no setting {key}{nearest(key, _root())}" for key in map(str, config) if key not in _root()]
     for group in (*GROUPS, "optim.schedule"):
         node = OmegaConf.select(config, group)
-        problems += _unknown(group, node) + _out_of_range(group, node)
+        problems += _unknown(group, node) + _missing(group, node) + _out_of_range(group, node)
     for key, number in RANGES.items():
         if _has(config, key):
             problems += [number.problem(key, OmegaConf.select(config, key)) or ""]
@@ -125,6 +124,20 @@ def _unknown(group: str, node: Any, kind: str = "") -> list[str]:
     ]
 
 
+def _missing(group: str, node: DictConfig) -> list[str]:
+    """Keys without which the group's constructor cannot be called."""
+    if "_target_" not in node:
+        return []
+    name, parameters = node["_target_"].rpartition(".")[2], parameters_of(node["_target_"]).values()
+    return [
+        f"{group}.{parameter.name} is missing: {name} has no default for it"
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.name not in node and parameter.name not in FACTS[group]
+    ]
+
+
 def _out_of_range(group: str, node: DictConfig) -> list[str]:
     """Values that the annotations of the group's constructor do not allow."""
     if "_target_" not in node:
@@ -144,7 +157,7 @@ def _plain(value: Any) -> Any:
 
 def _parameters(target: str) -> set[str]:
     try:
-        return set(inspect.signature(get_object(target)).parameters)
+        return set(parameters_of(target))
     except (ImportError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"_target_={target} cannot be used: {error}") from error
 

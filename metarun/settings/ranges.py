@@ -7,7 +7,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NotRequired, Union, Unpack, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 from hydra.utils import get_object
@@ -15,19 +15,27 @@ from hydra.utils import get_object
 from metarun.core.errors import nearest
 
 
-def annotations_of(target: str) -> Mapping[str, Any]:
-    """The annotation of each parameter of `target`; of those that can be read here, for some are for type checkers."""
+def parameters_of(target: str) -> dict[str, inspect.Parameter]:
+    """The parameters of `target` by name; without annotation those whose own cannot be read here.
+
+    `**settings: Unpack[Keys]` stands for the keys of the TypedDict `Keys`, as it does for type checkers (PEP 692).
+    """
     found = get_object(target)
     function = found.__init__ if inspect.isclass(found) else found
-    readable = {}
+    parameters: dict[str, inspect.Parameter] = {}
     for name, parameter in inspect.signature(found).parameters.items():
-        annotation = parameter.annotation
-        if isinstance(annotation, str):
-            with suppress(Exception):  # whatever somebody's own annotation needs
-                readable[name] = eval(annotation, getattr(function, "__globals__", {}))
-        elif annotation is not inspect.Parameter.empty:
-            readable[name] = annotation
-    return readable
+        annotation = _read(parameter.annotation, getattr(function, "__globals__", {}))
+        if parameter.kind is parameter.VAR_KEYWORD and get_origin(annotation) is Unpack:
+            parameters |= _keys(*get_args(annotation))
+        else:
+            parameters[name] = parameter.replace(annotation=annotation)
+    return parameters
+
+
+def annotations_of(target: str) -> Mapping[str, Any]:
+    """The annotation of each parameter of `target` that has one to be read here."""
+    known = {name: parameter.annotation for name, parameter in parameters_of(target).items()}
+    return {name: annotation for name, annotation in known.items() if annotation is not inspect.Parameter.empty}
 
 
 def choices_of(annotation: Any) -> tuple[Any, ...] | None:
@@ -74,6 +82,28 @@ def _allows(annotation: Any, value: Any) -> bool:
         for cls, (name, compare, _) in BOUNDS.items()
         if isinstance(bound, cls)
     )
+
+
+def _read(annotation: Any, names: dict[str, Any]) -> Any:
+    """The annotation itself, where it is kept as text; some are for type checkers alone."""
+    if isinstance(annotation, str):
+        with suppress(Exception):  # whatever somebody's own annotation needs
+            return eval(annotation, names)
+        return inspect.Parameter.empty
+    return annotation
+
+
+def _keys(keys: Any) -> dict[str, inspect.Parameter]:
+    """The keys of a TypedDict as parameters."""
+    parameters = {}
+    for name, annotation in get_type_hints(keys, include_extras=True).items():
+        default = inspect.Parameter.empty if name in keys.__required_keys__ else None
+        if get_origin(annotation) is NotRequired:
+            (annotation,), default = get_args(annotation), None
+        parameters[name] = inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+    return parameters
 
 
 def _wanted(annotation: Any) -> str | None:

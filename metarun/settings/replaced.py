@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "metarun.algos.fomaml.FOMAML": ("metarun.algos.gradient.maml.MAML", {"first_order": True}),
     "metarun.data.cifar_fs.CifarFS": ("metarun.data.cifar100.CIFAR100Tasks", {"name": "cifar_fs"}),
     "metarun.data.fc100.FC100": ("metarun.data.cifar100.CIFAR100Tasks", {"name": "fc100"}),
     "metarun.data.mini_imagenet.MiniImageNet": ("metarun.data.imagenet.ImageNetTasks", {"name": "mini_imagenet"}),

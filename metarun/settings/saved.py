@@ -13,7 +13,7 @@ from metarun.settings.conf import CONF, shipped
 from metarun.settings.replaced import RENAMED
 
 _FAMILIES = {
-    "gradient": "anil boil cavia fomaml imaml maml maml_pp meta_curvature meta_sgd minibatch_prox proto_maml reptile",
+    "gradient": "anil boil cavia imaml maml maml_pp meta_curvature meta_sgd minibatch_prox proto_maml reptile",
     "metric": "matchingnet metaoptnet protonet r2d2 relationnet",
     "processes": "anp cnp gp_oracle",
     "transfer": "baseline baseline_pp distill finetune meta_baseline simpleshot",

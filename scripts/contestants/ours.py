@@ -93,15 +93,22 @@ def learner(setting: Setting) -> EpisodicLearner:
     """As metarun's settings would have it built, with the setting's weights."""
     shape = (setting.channels, setting.size, setting.size)
     backbone = Conv4(shape, "transductive", setting.hidden, setting.downsample)
-    inner = (setting.inner_lr, setting.steps, setting.steps, ())
-    engine = ("auto", setting.chunk)
     made: EpisodicLearner
     if setting.algo == "protonet":
         made = ProtoNet(backbone, "euclidean", 1.0, "auto", setting.chunk or 1)  # conf/algo/protonet.yaml's task_chunk
-    elif setting.algo == "anil":
-        made = ANIL(backbone, setting.n_way, classification, *inner, False, *engine)
     else:
-        made = MAML(backbone, setting.n_way, classification, *inner, setting.algo == "fomaml", *engine)
+        made = (ANIL if setting.algo == "anil" else MAML)(
+            backbone,
+            setting.n_way,
+            classification,
+            inner_lr=setting.inner_lr,
+            inner_steps=setting.steps,
+            test_inner_steps=setting.steps,
+            engine="auto",
+            task_chunk=setting.chunk,
+            report_steps=(),
+            first_order=setting.algo == "fomaml",
+        )
     parameters, names = dict(made.named_parameters()), named(setting)
     with torch.no_grad():
         for name, value in weights(setting).items():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base.learn2learn import choose_engine
 from metarun.algos.base.learner import Learner
+from metarun.algos.base.wrappers import Wrapper
 from metarun.core import objectives
 from metarun.core.tasks import Batch, Examples, Metrics, Objective, Prediction
 from metarun.ops import context, norm
@@ -37,12 +38,17 @@ class EpisodicLearner(Learner):
     goal: ClassVar[str] = "loss"
     """The score that training descends."""
 
+    learn2learn: ClassVar[Wrapper | None] = None
+    """What adapts to a task on the engine learn2learn, see wrappers.py; declared by the method's own class."""
+
     def __init__(self, engine: str, task_chunk: int, objective: Objective = objectives.classification) -> None:
         super().__init__()
         self.recorder: Recorder | None = None
         self.engine = choose_engine(engine)
-        self.recordable = vars(type(self)).get("recordable", False) and self.engine != "learn2learn"  # not inherited
-        if self.engine == "learn2learn" and type(self).adapt_learn2learn is EpisodicLearner.adapt_learn2learn:
+        declared, through_learn2learn = vars(type(self)), self.engine == "learn2learn"  # declared: not inherited
+        self.recordable = declared.get("recordable", False) and not through_learn2learn
+        self.wrapper: Wrapper | None = declared.get("learn2learn") if through_learn2learn else None
+        if through_learn2learn and self.wrapper is None:
             raise ValueError(f"{type(self).__name__} has no learn2learn engine; set algo.engine=vectorized")
         self.task_chunk, self.objective = task_chunk, objective
 
@@ -61,10 +67,6 @@ class EpisodicLearner(Learner):
     def extra_scores(self, params: Params, state: Any, query: Examples) -> dict[str, Tensor]:
         """Further scores of one task: in validation and test named as `accuracy@0`."""
         return {}
-
-    def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
-        """`adapt` through learn2learn's wrapper; returns the task's predictor. Only for methods learn2learn has."""
-        raise AssertionError("the constructor refuses this engine")
 
     def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
         scores = self._scores(batch, partial(self._tasks, _parameters(self)))
@@ -189,15 +191,15 @@ class EpisodicLearner(Learner):
     def _task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
         state = None
         with context.adapting():
-            if self.engine == "learn2learn":
-                predictor = self.adapt_learn2learn(support, n_way)
+            if self.wrapper:
+                predictor = self.wrapper(self, support)
             else:
                 state = self.adapt(params, support, n_way)
                 predictor = partial(self.predict, params, state)
         with context.recording() as statistics:
             output = predictor(query.x)
         scores = self.score(params, state, output, query.y)
-        if self.engine != "learn2learn":  # which has no state to hand on
+        if not self.wrapper:  # which has no state to hand on
             scores |= self.extra_scores(params, state, query)
         return Scored(scores, statistics)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from metarun.algos.base.inner_optimizer import InnerOptimizer
+from metarun.algos.base.inner_loop import InnerLoop
 from metarun.ops.functional import Params
 
 
@@ -22,10 +22,10 @@ def proximal(loss: Callable[[Params], Tensor], theta: Params, lam: float) -> Cal
     return held
 
 
-def check_rate(inner_lr: float, lam: float, inner: InnerOptimizer) -> None:
+def check_rate(inner: InnerLoop, lam: float) -> None:
     """Raises: ValueError if the pull towards theta alone makes gradient descent overshoot ever further."""
-    if inner.rule == "sgd" and inner_lr * lam >= 2:
+    if inner.optimizer.rule == "sgd" and inner.lr * lam >= 2:
         raise ValueError(
-            f"algo.inner_lr={inner_lr} with algo.lam={lam} runs away from theta: "
+            f"algo.inner_lr={inner.lr} with algo.lam={lam} runs away from theta: "
             f"set algo.inner_lr below 2 / lam = {2 / lam:g}"
         )

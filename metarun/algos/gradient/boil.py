@@ -1,15 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
-import torch
-from torch import Tensor
-
-from metarun.algos.base.learn2learn import learn2learn
-from metarun.algos.base.network import with_support
+from metarun.algos.base import wrappers
 from metarun.algos.gradient.maml import MAML
-from metarun.core.tasks import Examples
 from metarun.ops.functional import Params
 
 
@@ -24,14 +16,7 @@ class BOIL(MAML):
     """
 
     recordable = True
+    learn2learn = wrappers.boil
 
     def adapted(self, net: Params) -> Params:
         return {name: value for name, value in net.items() if name.startswith("backbone.")}
-
-    def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
-        first_order = self.first_order or not self.training
-        with torch.enable_grad():
-            body = learn2learn().algorithms.MAML(self.net.backbone, lr=self.inner_lr, first_order=first_order).clone()
-            for _ in range(self.steps):
-                body.adapt(self.objective(self.net.head(body(support.x)), support.y)["loss"])
-        return partial(with_support, self.net, lambda x: self.net.head(body(x)), support.x)

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from metarun.algos.base.episodic import EpisodicLearner
-from metarun.algos.base.inner_optimizer import Rule
-from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.network import Network
-from metarun.algos.gradient.maml import MAML
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.algos.gradient.maml import MAML, MAMLSettings
+from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.core.tasks import Objective
 from metarun.ops.functional import Params
 
@@ -36,29 +33,19 @@ class CAVIA(MAML):
 
     recordable = True
 
-    adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
-
     def __init__(
         self,
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: PositiveFloat,
-        inner_steps: PositiveInt,
-        test_inner_steps: NonNegativeInt,
-        report_steps: Sequence[NonNegativeInt],
+        *,
         n_context: NonNegativeInt,
         layer: PositiveInt,
         film_scale: bool,
-        first_order: bool,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-        inner_optimizer: Rule = "sgd",
-        inner_clip_norm: PositiveFloat | None = None,
+        **maml: Unpack[MAMLSettings],
     ) -> None:
         self.context = (n_context, layer, film_scale)
-        steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
-        super().__init__(backbone, outputs, objective, inner_lr, *steps, first_order, engine, task_chunk, *inner)
+        super().__init__(backbone, outputs, objective, **maml)
 
     def network(self, backbone: nn.Module, outputs: int) -> Network:
         return ContextNetwork(backbone, outputs, *self.context)

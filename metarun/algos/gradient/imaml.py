@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from metarun.algos.base.curvature import CURVATURES
-from metarun.algos.base.episodic import EpisodicLearner
-from metarun.algos.base.inner_optimizer import Rule
-from metarun.algos.base.learn2learn import Engine
+from metarun.algos.base.inner_loop import InnerSettings
 from metarun.algos.base.own_gradient import PulledLearner, pull
 from metarun.algos.base.proximal import check_rate, proximal
 from metarun.algos.gradient.maml import MAML, Adapted
@@ -42,29 +41,21 @@ class IMAML(PulledLearner, MAML):
 
     recordable = True
 
-    adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
-
     def __init__(
         self,
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: PositiveFloat,
-        inner_steps: PositiveInt,
-        test_inner_steps: NonNegativeInt,
-        report_steps: Sequence[NonNegativeInt],
+        *,
         lam: PositiveFloat,
         cg_steps: PositiveInt,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-        inner_optimizer: Rule = "sgd",
-        inner_clip_norm: PositiveFloat | None = None,
         curvature: str = "hessian",
         cg_damping: float = 0.0,
+        report_steps: Sequence[NonNegativeInt],
+        **inner: Unpack[InnerSettings],
     ) -> None:
-        steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
-        super().__init__(backbone, outputs, objective, inner_lr, *steps, True, engine, task_chunk, *inner)
-        check_rate(inner_lr, lam, self.inner)
+        super().__init__(backbone, outputs, objective, report_steps=report_steps, first_order=True, **inner)
+        check_rate(self.inner, lam)
         if curvature not in CURVATURES:
             raise ValueError(f"algo.curvature={curvature} is not one of {', '.join(CURVATURES)}")
         self.lam, self.cg_steps, self.curvature, self.cg_damping = lam, cg_steps, curvature, cg_damping

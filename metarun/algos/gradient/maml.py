@@ -2,16 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
-import torch
 from torch import Tensor, nn
 
+from metarun.algos.base import wrappers
 from metarun.algos.base.episodic import EpisodicLearner
-from metarun.algos.base.inner_optimizer import InnerOptimizer, Rule
-from metarun.algos.base.learn2learn import Engine, learn2learn
+from metarun.algos.base.inner_loop import InnerLoop, InnerSettings
 from metarun.algos.base.network import Network, with_support
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import NonNegativeInt
 from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params, call, gradient, within
 
@@ -22,6 +21,18 @@ class Adapted(NamedTuple):
     phi: Params
     support: Examples
     after: dict[int, Params]
+
+
+class MAMLSettings(InnerSettings):
+    """Settings of MAML, and of the methods that change it.
+
+    Keys: those of InnerSettings, and
+        report_steps: numbers of inner steps after which validation and test tasks are scored too, each >= 0.
+        first_order: leave the second derivatives out (FOMAML).
+    """
+
+    report_steps: Sequence[NonNegativeInt]
+    first_order: bool
 
 
 class MAML(EpisodicLearner):
@@ -36,53 +47,28 @@ class MAML(EpisodicLearner):
         backbone: from inputs to features [R, out_features].
         outputs: size of the linear head.
         objective: its `loss` is descended in both loops.
-        inner_lr: step size of the inner loop (alpha in the paper), > 0.
-        inner_steps: gradient steps on the support set in meta-training, >= 1.
-        test_inner_steps: the same in validation and test, >= 0.
-        report_steps: numbers of inner steps after which validation and test tasks are scored too, each >= 0.
-        first_order: leave the second derivatives out (FOMAML).
-        engine, task_chunk: how the meta-batch is computed, see EpisodicLearner; `learn2learn` wraps the network
-            in learn2learn's MAML.
-        inner_optimizer: `sgd`, `momentum` or `adam` (without first moment), see InnerOptimizer.
-        inner_clip_norm: longest gradient of an inner step, > 0, or None for any.
-    Reference: Finn, Abbeel, Levine. Model-Agnostic Meta-Learning. ICML 2017. arXiv:1703.03400.
+        settings: see MAMLSettings.
+    Reference: Finn, Abbeel, Levine. Model-Agnostic Meta-Learning. ICML 2017. arXiv:1703.03400;
+        of `first_order`, Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018. arXiv:1803.02999.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("classification", "regression")
     recordable = True
+    learn2learn = wrappers.maml
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        outputs: int,
-        objective: Objective,
-        inner_lr: PositiveFloat,
-        inner_steps: PositiveInt,
-        test_inner_steps: NonNegativeInt,
-        report_steps: Sequence[NonNegativeInt],
-        first_order: bool,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-        inner_optimizer: Rule = "sgd",
-        inner_clip_norm: PositiveFloat | None = None,
+        self, backbone: nn.Module, outputs: int, objective: Objective, **settings: Unpack[MAMLSettings]
     ) -> None:
-        super().__init__(engine, task_chunk, objective)
-        if report_steps and self.engine == "learn2learn":
-            raise ValueError("algo.report_steps needs algo.engine=vectorized; set the one, or algo.report_steps=[]")
-        self.inner = InnerOptimizer(inner_optimizer, inner_clip_norm)
-        if not self.inner.plain and self.engine == "learn2learn":
-            raise ValueError(
-                "learn2learn's inner loops are plain SGD: algo.inner_optimizer and algo.inner_clip_norm need "
-                "algo.engine=vectorized"
-            )
-        self.inner_lr, self.first_order = inner_lr, first_order
-        self.inner_steps, self.test_inner_steps, self.report_steps = inner_steps, test_inner_steps, report_steps
+        super().__init__(settings["engine"], settings["task_chunk"], objective)
+        self.inner = InnerLoop.of(settings, settings["report_steps"], settings["first_order"])
+        if self.engine == "learn2learn":
+            wrappers.check_inner(self.inner)
         self.net = self.network(backbone, outputs)
 
     @property
     def steps(self) -> int:
         """Inner steps of the present use."""
-        return self.inner_steps if self.training else self.test_inner_steps
+        return self.inner.steps_in(self.training)
 
     def network(self, backbone: nn.Module, outputs: int) -> Network:
         """What the inner loop trains."""
@@ -109,24 +95,24 @@ class MAML(EpisodicLearner):
     ) -> tuple[Params, dict[int, Params]]:
         """phi after `steps` inner steps on `loss`, and, after each of `reported()`."""
         reported = self.reported()
-        path, memory = [phi], self.inner.start(phi)
+        path, memory = [phi], self.inner.optimizer.start(phi)
         for step in range(max(self.steps, *reported, 0)):
             grads = self.inner_gradient(loss, phi, params, step)
-            phi, memory = self.inner.step(phi, grads, memory, step, partial(self.rate, params, step))
+            phi, memory = self.inner.optimizer.step(phi, grads, memory, step, partial(self.rate, params, step))
             path.append(phi)
         return path[self.steps], {steps: path[steps] for steps in reported}
 
     def reported(self) -> Sequence[int]:
         """Numbers of inner steps after which phi is kept for scores along the way."""
-        return () if self.training else self.report_steps
+        return () if self.training else self.inner.report_steps
 
     def inner_gradient(self, loss: Callable[[Params], Tensor], phi: Params, params: Params, step: int) -> Params:
         """What an inner step goes against; `params` is theta with all that is meta-learned beside the network."""
-        return gradient(loss, phi, self.first_order)
+        return gradient(loss, phi, self.inner.first_order)
 
     def rate(self, params: Params, step: int, name: str) -> Tensor | float:
         """The step size of the network's parameter `name` in inner step `step`, counted from 0."""
-        return self.inner_lr
+        return self.inner.lr
 
     def predict(self, params: Params, state: Adapted, x: Tensor) -> Tensor:
         return with_support(self.net, partial(call, self.net, state.phi), state.support.x, x)
@@ -139,14 +125,5 @@ class MAML(EpisodicLearner):
             scores |= {f"{name}@{steps}": value for name, value in found.items() if name != "loss"}
         return scores
 
-    def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
-        first_order = self.first_order or not self.training
-        with torch.enable_grad():
-            task = learn2learn().algorithms.MAML(self.net, lr=self.inner_lr, first_order=first_order).clone()
-            for _ in range(self.steps):
-                task.adapt(self.objective(task(support.x), support.y)["loss"])
-        return partial(with_support, self.net, task, support.x)
-
     def describe(self) -> dict[str, Any]:
-        steps = {"train": self.inner_steps, "test": self.test_inner_steps}
-        return {"inner_steps": steps, "inner_lr": self.inner_lr, "inner_optimizer": self.inner.rule}
+        return self.inner.describe()

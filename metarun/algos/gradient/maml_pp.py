@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metarun.algos.base.count import Count
-from metarun.algos.base.episodic import EpisodicLearner
-from metarun.algos.base.inner_optimizer import Rule
-from metarun.algos.base.learn2learn import Engine
-from metarun.algos.gradient.maml import MAML, Adapted
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.algos.gradient.maml import MAML, Adapted, MAMLSettings
+from metarun.core.ranges import NonNegativeInt
 from metarun.core.tasks import Batch, Examples, Metrics, Objective
 from metarun.ops.functional import Params, flat, gradient
 from metarun.ops.norm import BatchNorm
@@ -37,37 +35,27 @@ class MAMLPlusPlus(MAML):
     Reference: Antoniou, Edwards, Storkey. How to Train Your MAML. ICLR 2019. arXiv:1810.09502.
     """
 
-    adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
-
     def __init__(
         self,
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: PositiveFloat,
-        inner_steps: PositiveInt,
-        test_inner_steps: NonNegativeInt,
-        report_steps: Sequence[NonNegativeInt],
+        *,
         learn_rates: bool,
         multi_step: NonNegativeInt,
         first_order_steps: NonNegativeInt,
         per_step_norm: bool,
-        first_order: bool,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-        inner_optimizer: Rule = "sgd",
-        inner_clip_norm: PositiveFloat | None = None,
+        **maml: Unpack[MAMLSettings],
     ) -> None:
-        steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
-        super().__init__(backbone, outputs, objective, inner_lr, *steps, first_order, engine, task_chunk, *inner)
+        super().__init__(backbone, outputs, objective, **maml)
         self.multi_step, self.first_order_steps = multi_step, first_order_steps
         self.outer_steps = Count()
         weights = dict(self.net.named_parameters())
         self.normed = _norm_parameters(self.net) if per_step_norm else []
         rated = [name for name in weights if learn_rates and name not in self.normed]
-        self.rates = nn.ParameterDict({flat(name): torch.full((inner_steps,), inner_lr) for name in rated})
+        self.rates = nn.ParameterDict({flat(name): torch.full((self.inner.steps,), self.inner.lr) for name in rated})
         self.norms = nn.ParameterDict(
-            {flat(name): weights[name].detach().expand(inner_steps + 1, -1).clone() for name in self.normed}
+            {flat(name): weights[name].detach().expand(self.inner.steps + 1, -1).clone() for name in self.normed}
         )
         for name in self.normed:  # its place is taken by a row of the stack at each call
             layer, _, parameter = name.rpartition(".")
@@ -85,23 +73,23 @@ class MAMLPlusPlus(MAML):
         return Adapted(state.phi | self.norms_of(params, self.steps), support, after)
 
     def reported(self) -> Sequence[int]:
-        return range(1, self.inner_steps) if self.training and self.spread else super().reported()
+        return range(1, self.inner.steps) if self.training and self.spread else super().reported()
 
     def inner_gradient(self, loss: Callable[[Params], Tensor], phi: Params, params: Params, step: int) -> Params:
-        first_order = self.first_order or self.outer_steps.number < self.first_order_steps
+        first_order = self.inner.first_order or self.outer_steps.number < self.first_order_steps
         norms = self.norms_of(params, step)
         return gradient(lambda moved: loss(moved | norms), phi, first_order)
 
     def rate(self, params: Params, step: int, name: str) -> Tensor | float:
         learned = params.get(f"rates.{flat(name)}")
-        return self.inner_lr if learned is None else learned[min(step, self.inner_steps - 1)]
+        return self.inner.lr if learned is None else learned[min(step, self.inner.steps - 1)]
 
     def extra_scores(self, params: Params, state: Adapted, query: Examples) -> dict[str, Tensor]:
         if not self.training:
             return super().extra_scores(params, state, query)
         if not state.after:
             return {}
-        weights = dict.fromkeys(state.after, self.spread / self.inner_steps)
+        weights = dict.fromkeys(state.after, self.spread / self.inner.steps)
         losses = [weights[n] * self.query_loss(params, state, phi, query) for n, phi in state.after.items()]
         last = (1 - sum(weights.values())) * self.query_loss(params, state, state.phi, query)
         return {"loss": torch.stack([*losses, last]).sum()}
@@ -117,7 +105,7 @@ class MAMLPlusPlus(MAML):
 
     def norms_of(self, params: Params, step: int) -> Params:
         """The BatchNorm weights and biases of an inner step, 0 before the first."""
-        row = min(step, self.inner_steps)
+        row = min(step, self.inner.steps)
         return {name: params[f"norms.{flat(name)}"][row] for name in self.normed}
 
 

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from metarun.algos.base.inner_optimizer import Rule
-from metarun.algos.base.learn2learn import Engine, learn2learn
-from metarun.algos.base.network import with_support
-from metarun.algos.gradient.maml import MAML
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
-from metarun.core.tasks import Examples, Objective
+from metarun.algos.base import wrappers
+from metarun.algos.gradient.maml import MAML, MAMLSettings
+from metarun.core.tasks import Objective
 from metarun.ops.functional import Params, flat
 
 
@@ -28,24 +26,10 @@ class MetaCurvature(MAML):
     """
 
     recordable = True
+    learn2learn = wrappers.meta_curvature
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        outputs: int,
-        objective: Objective,
-        inner_lr: PositiveFloat,
-        inner_steps: PositiveInt,
-        test_inner_steps: NonNegativeInt,
-        report_steps: Sequence[NonNegativeInt],
-        first_order: bool,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-        inner_optimizer: Rule = "sgd",
-        inner_clip_norm: PositiveFloat | None = None,
-    ) -> None:
-        steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
-        super().__init__(backbone, outputs, objective, inner_lr, *steps, first_order, engine, task_chunk, *inner)
+    def __init__(self, backbone: nn.Module, outputs: int, objective: Objective, **maml: Unpack[MAMLSettings]) -> None:
+        super().__init__(backbone, outputs, objective, **maml)
         self.curvature = nn.ParameterDict(
             {
                 f"{flat(name)}/{axis}": start
@@ -57,24 +41,6 @@ class MetaCurvature(MAML):
     def inner_gradient(self, loss: Callable[[Params], Tensor], phi: Params, params: Params, step: int) -> Params:
         grads = super().inner_gradient(loss, phi, params, step)
         return {name: bent(grad, partial(_matrix, params, name)) for name, grad in grads.items()}
-
-    def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
-        names = iter(dict(self.net.named_parameters()))
-
-        def transform(parameter: Tensor) -> nn.Module:  # which learn2learn asks for in the network's order
-            made: nn.Module = learn2learn().optim.transforms.MetaCurvatureTransform(parameter)
-            name = flat(next(names))
-            for axis in dict(made.named_parameters()):
-                setattr(made, axis, self.curvature[f"{name}/{axis}"])
-            return made
-
-        with torch.enable_grad():
-            first_order = self.first_order or not self.training
-            wrapped = learn2learn().algorithms.GBML(self.net, transform, lr=self.inner_lr, first_order=first_order)
-            task = wrapped.clone()
-            for _ in range(self.steps):
-                task.adapt(self.objective(task(support.x), support.y)["loss"])
-        return partial(with_support, self.net, task, support.x)
 
 
 def identity(value: Tensor) -> dict[str, Tensor]:

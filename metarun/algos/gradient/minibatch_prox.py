@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Unpack
 
 from torch import Tensor, nn
 
-from metarun.algos.base.inner_optimizer import Rule
-from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.proximal import check_rate, proximal
 from metarun.algos.gradient.maml import Adapted
-from metarun.algos.gradient.reptile import Reptile
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.algos.gradient.reptile import Reptile, ReptileSettings
+from metarun.core.ranges import PositiveFloat
 from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params
 
@@ -33,24 +32,13 @@ class MinibatchProx(Reptile):
         backbone: nn.Module,
         outputs: int,
         objective: Objective,
-        inner_lr: PositiveFloat,
-        inner_steps: PositiveInt,
-        test_inner_steps: NonNegativeInt,
-        inner_batch_size: PositiveInt,
-        test_inner_batch_size: PositiveInt,
-        inner_beta2: float,
+        *,
         lam: PositiveFloat,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-        inner_optimizer: Rule = "sgd",
-        inner_clip_norm: PositiveFloat | None = None,
+        **reptile: Unpack[ReptileSettings],
     ) -> None:
-        steps, sizes = (inner_steps, test_inner_steps), (inner_batch_size, test_inner_batch_size)
-        inner = (inner_optimizer, inner_clip_norm)
-        super().__init__(
-            backbone, outputs, objective, inner_lr, *steps, *sizes, inner_beta2, engine, task_chunk, *inner
-        )
-        check_rate(inner_lr, lam, self.inner)
+        reptile.setdefault("inner_optimizer", "sgd")
+        super().__init__(backbone, outputs, objective, **reptile)
+        check_rate(self.inner, lam)
         self.lam = lam
 
     def inner_loss(self, theta: Params, minibatch: Examples) -> Callable[[Params], Tensor]:

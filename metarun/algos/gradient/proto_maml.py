@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.algos.base.episodic import EpisodicLearner
-from metarun.algos.base.inner_optimizer import Rule
-from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.network import Network
-from metarun.algos.gradient.maml import MAML, Adapted
+from metarun.algos.gradient.maml import MAML, Adapted, MAMLSettings
 from metarun.core.objectives import classification
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples
 from metarun.ops.functional import Params, call, one_hot, within
 
@@ -32,23 +27,9 @@ class ProtoMAML(MAML):
     recordable = True
 
     kinds: ClassVar[tuple[str, ...]] = ("classification",)
-    adapt_learn2learn = EpisodicLearner.adapt_learn2learn  # refused
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        inner_lr: PositiveFloat,
-        inner_steps: PositiveInt,
-        test_inner_steps: NonNegativeInt,
-        report_steps: Sequence[NonNegativeInt],
-        first_order: bool,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-        inner_optimizer: Rule = "sgd",
-        inner_clip_norm: PositiveFloat | None = None,
-    ) -> None:
-        steps, inner = (inner_steps, test_inner_steps, report_steps), (inner_optimizer, inner_clip_norm)
-        super().__init__(backbone, 0, classification, inner_lr, *steps, first_order, engine, task_chunk, *inner)
+    def __init__(self, backbone: nn.Module, **maml: Unpack[MAMLSettings]) -> None:
+        super().__init__(backbone, 0, classification, **maml)
 
     def network(self, backbone: nn.Module, outputs: int) -> Network:
         return PrototypeNetwork(backbone)

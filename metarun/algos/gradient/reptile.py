@@ -2,18 +2,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from metarun.algos.base.inner_optimizer import InnerOptimizer, Rule
-from metarun.algos.base.learn2learn import Engine
+from metarun.algos.base.inner_loop import InnerLoop, InnerSettings
 from metarun.algos.base.network import Network, with_support
 from metarun.algos.base.own_gradient import PulledLearner, pull
 from metarun.algos.gradient.maml import Adapted
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params, call, gradient, within
+
+
+class ReptileSettings(InnerSettings):
+    """Settings of Reptile, and of the methods that change it.
+
+    Keys: those of InnerSettings, of which inner_steps counts minibatches, and
+        inner_batch_size, test_inner_batch_size: examples of a minibatch in training and in test; at most S are used.
+        inner_beta2: decay of Adam's second moment, in [0, 1).
+    """
+
+    inner_batch_size: PositiveInt
+    test_inner_batch_size: PositiveInt
+    inner_beta2: float
 
 
 class Reptile(PulledLearner):
@@ -29,14 +41,7 @@ class Reptile(PulledLearner):
         backbone: from inputs to features [R, out_features].
         outputs: size of the linear head.
         objective: its `loss` is descended in the inner loop.
-        inner_lr: step size of the inner loop, > 0.
-        inner_steps: minibatch steps on a task in meta-training, >= 1.
-        test_inner_steps: the same in validation and test.
-        inner_batch_size, test_inner_batch_size: examples of a minibatch in training and in test; at most S are used.
-        inner_beta2: decay of Adam's second moment, in [0, 1).
-        engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
-        inner_optimizer: `sgd`, `momentum` or `adam` (without first moment), see InnerOptimizer.
-        inner_clip_norm: longest gradient of an inner step, > 0, or None for any.
+        settings: see ReptileSettings.
     Reference: Nichol, Achiam, Schulman. On First-Order Meta-Learning Algorithms. 2018. arXiv:1803.02999.
     """
 
@@ -44,25 +49,12 @@ class Reptile(PulledLearner):
     recordable = True
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        outputs: int,
-        objective: Objective,
-        inner_lr: PositiveFloat,
-        inner_steps: PositiveInt,
-        test_inner_steps: NonNegativeInt,
-        inner_batch_size: PositiveInt,
-        test_inner_batch_size: PositiveInt,
-        inner_beta2: float,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-        inner_optimizer: Rule = "adam",
-        inner_clip_norm: PositiveFloat | None = None,
+        self, backbone: nn.Module, outputs: int, objective: Objective, **settings: Unpack[ReptileSettings]
     ) -> None:
-        super().__init__(engine, task_chunk, objective)
-        self.inner_lr, self.inner = inner_lr, InnerOptimizer(inner_optimizer, inner_clip_norm, beta2=inner_beta2)
-        self.inner_steps, self.test_inner_steps = inner_steps, test_inner_steps
-        self.inner_batch_size, self.test_inner_batch_size = inner_batch_size, test_inner_batch_size
+        super().__init__(settings["engine"], settings["task_chunk"], objective)
+        settings.setdefault("inner_optimizer", "adam")
+        self.inner = InnerLoop.of(settings, beta2=settings["inner_beta2"])
+        self.batch_size, self.test_batch_size = settings["inner_batch_size"], settings["test_inner_batch_size"]
         self.net = Network(backbone, outputs)
 
     def score(self, params: Params, state: Adapted, output: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -73,15 +65,15 @@ class Reptile(PulledLearner):
         return scores
 
     def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
-        steps = self.inner_steps if self.training else self.test_inner_steps
-        size = self.inner_batch_size if self.training else self.test_inner_batch_size
+        steps = self.inner.steps_in(self.training)
+        size = self.batch_size if self.training else self.test_batch_size
         theta = {name: value.detach() for name, value in within(params, "net").items()}
-        phi, memory = theta, self.inner.start(theta)
+        phi, memory = theta, self.inner.optimizer.start(theta)
         rows = _minibatches(support.y.shape[0], n_way, size, steps)
         for step in range(steps):
             minibatch = Examples(support.x[rows[step]], support.y[rows[step]])
             grads = gradient(self.inner_loss(theta, minibatch), phi, first_order=True)
-            phi, memory = self.inner.step(phi, grads, memory, step, lambda _: self.inner_lr)
+            phi, memory = self.inner.optimizer.step(phi, grads, memory, step, lambda _: self.inner.lr)
         return Adapted(phi, support, {})
 
     def inner_loss(self, theta: Params, minibatch: Examples) -> Callable[[Params], Tensor]:
@@ -92,8 +84,7 @@ class Reptile(PulledLearner):
         return with_support(self.net, partial(call, self.net, state.phi), state.support.x, x)
 
     def describe(self) -> dict[str, Any]:
-        steps = {"train": self.inner_steps, "test": self.test_inner_steps}
-        return {"inner_steps": steps, "inner_lr": self.inner_lr, "inner_optimizer": self.inner.rule}
+        return self.inner.describe()
 
 
 def _minibatches(n_rows: int, n_way: int, size: int, steps: int) -> list[list[int]]:

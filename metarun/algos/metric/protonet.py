@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.algos.base.learn2learn import Engine, learn2learn
+from metarun.algos.base import wrappers
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, class_means, nearness
 from metarun.core.ranges import NonNegativeInt, PositiveFloat
-from metarun.core.tasks import Examples
-from metarun.ops import context
 from metarun.ops.functional import Params
 
 
@@ -30,6 +27,7 @@ class ProtoNet(MetricLearner):
     """
 
     recordable = True
+    learn2learn = wrappers.protonet
 
     def __init__(
         self,
@@ -49,15 +47,3 @@ class ProtoNet(MetricLearner):
         if self.distance == "cosine":
             return F.normalize(query, dim=-1) @ F.normalize(prototypes, dim=-1).T / self.temperature
         return nearness(query, prototypes)  # equation 2
-
-    def adapt_learn2learn(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
-        rows = support.x.shape[0]
-
-        def predict(x: Tensor) -> Tensor:
-            with context.support_rows(rows):
-                embedded = self.backbone(torch.cat([support.x, x]))
-            classifier = learn2learn().nn.PrototypicalClassifier(embedded[:rows], support.y, distance=self.distance)
-            logits: Tensor = classifier(embedded[rows:])
-            return logits / self.temperature if self.distance == "cosine" else logits
-
-        return predict
