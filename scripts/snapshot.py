@@ -59,7 +59,7 @@ class Trial:
     def step(self, number: int) -> dict[str, Any]:
         """Outer step `number` on the next meta-batch; its metrics, and the learning rates after it."""
         parts = self.parts
-        metrics = parts.group.meta_step(parts.learner.train(), next(self.batches), parts.optims, number)
+        _, metrics = parts.group.outer_step(parts.learner.train(), None, next(self.batches), parts.optims, number)
         for schedule in parts.schedules:
             schedule.step()
         rates = {f"lr_{name}": optim.param_groups[0]["lr"] for name, optim in parts.optims.items()}

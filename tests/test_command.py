@@ -32,7 +32,7 @@ def test_threads_wait_briefly_unless_the_user_said_how(
 def test_imports_are_never_looked_through_for_garbage_and_what_comes_after_is() -> None:
     told = """if True:
         import gc
-        from metarun import machine
+        from metarun.core import tuning
         with tuning.lasting():
             assert not gc.isenabled()
             made = [[] for _ in range(10_000)]

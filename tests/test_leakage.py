@@ -31,6 +31,7 @@ from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
 from metarun.settings.build import build_parts
 from metarun.settings.conf import shipped
+from metarun.settings.ranges import parameters_of
 from metarun.settings.resolve import resolve
 
 pytestmark = pytest.mark.usefixtures("doubles")
@@ -84,6 +85,8 @@ def build(settings: Callable[..., DictConfig]) -> Build:
         """Composed once for all methods, into which a method's own settings are put: composing is slow."""
         config = settings(f"data={data}", "run.compile=false", *TINY[data])
         config.algo = shipped(algo, "algo")
+        if "backbone" not in parameters_of(config.algo["_target_"]):
+            config.backbone = shipped("none", "backbone")
         config.algo.update({name: value for name, value in FEW.items() if name in SETTINGS[algo]})
         config.bn = bn or config.bn
         return build_parts(resolve(config), Path())

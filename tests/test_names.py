@@ -37,6 +37,7 @@ WORDS = [
     "algo=fomaml", "algo.inner_lr=0.1", "backbone=conv4", "backbone.hidden=9", "data=sinusoid", "data.train.k_shot=2",
     "data.eval_seed=3", "optim=sgd", "optim.lr=0.5", "optim/schedule=linear", "run.steps=7", "seed=1", "bn=support",
     "precision=tf32", "device=cuda", "paper={value: 0.5, ci95: null, source: x}",
+    "+optims.critic.lr=0.1",
 ]  # fmt: skip
 """A change in each group and in each setting of the root."""
 
@@ -47,7 +48,7 @@ def test_a_change_in_any_group_makes_another_job(full: Settings, word: str) -> N
 
 
 def test_those_changes_are_in_every_group_and_every_setting_of_the_root(full: Settings) -> None:
-    changed = {word.partition("=")[0].partition(".")[0].partition("/")[0] for word in WORDS}
+    changed = {word.lstrip("+").partition("=")[0].partition(".")[0].partition("/")[0] for word in WORDS}
     assert changed | {key.partition(".")[0] for key in ASIDE} == {str(key) for key in full()}
 
 

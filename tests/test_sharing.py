@@ -196,14 +196,14 @@ class Second:
         return workers.work()
 
     def _build(self, config: Any, parts: Parts) -> OfflineRun:
-        self.run, step = build_run(config, parts), parts.group.meta_step
+        self.run, step = build_run(config, parts), parts.group.outer_step
 
-        def noted(learner: Any, batch: Any, optims: Any, number: int) -> Any:
+        def noted(learner: Any, state: Any, batch: Any, optims: Any, number: int) -> Any:
             weights = {name: value.clone() for name, value in learner.state_dict().items()}
             self.done.append((number, int(batch.n_tasks), weights))
-            return step(learner, batch, optims, number)
+            return step(learner, state, batch, optims, number)
 
-        parts.group.meta_step = noted
+        parts.group.outer_step = noted
         return self.run
 
 

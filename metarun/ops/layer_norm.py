@@ -1,7 +1,8 @@
 """Layer normalisation that is right under torch.func and second order.
 
-As of BatchNorm (metarun/ops/norm.py): in torch 2.15 the fused kernel's second-order gradients under grad(vmap(grad))
-are wrong without an error. There the mean and variance are written out; elsewhere the fused kernel serves.
+As of BatchNorm (metarun/ops/norm.py): in torch 2.11 to 2.15 the fused kernel's second-order gradients under
+grad(vmap(grad)) are wrong without an error. There the mean and variance are written out; elsewhere the fused kernel
+serves.
 """
 
 from __future__ import annotations

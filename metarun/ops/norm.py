@@ -39,8 +39,8 @@ def batch_norm(channels: int, mode: str) -> nn.Module:
 class BatchNorm(nn.Module):
     """Batch normalisation of [R, C] or [R, C, H, W] with one of the first three `MODES`.
 
-    Under torch.func, and where much is to be differentiated twice, `standardise` serves: in torch 2.15 `F.batch_norm`
-    gives wrong second-order gradients under grad(vmap(grad)) without an error, and slow ones elsewhere.
+    Under torch.func, and where much is to be differentiated twice, `standardise` serves: in torch 2.11 to 2.15
+    `F.batch_norm` gives wrong second-order gradients under grad(vmap(grad)) without an error, and slow ones elsewhere.
 
     Args:
         channels: C.

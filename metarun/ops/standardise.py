@@ -1,8 +1,8 @@
 """Batch normalisation by a batch's own statistics, with its second derivative in closed form.
 
 torch's kernels give the first derivative in two passes over the numbers; its second derivative is made of some twenty
-elementary operations, each a pass, and is wrong under grad(vmap(grad)) without an error (torch 2.15). So is the first
-of images with their channels last in memory where the weights do not lie side by side.
+elementary operations, each a pass, and is wrong under grad(vmap(grad)) without an error (torch 2.11 to 2.15). So
+is the first of images with their channels last in memory where the weights do not lie side by side.
 
 With M numbers a channel, s = 1 / sqrt(var + eps), n = (x - mean) s and P g = g - mean(g) - n mean(n g):
     y = w n + b            gx = w s P g            gw = sum(g n)            gb = sum(g)

@@ -59,7 +59,7 @@ class OfflineRun:
         self.val_tasks, self.test_tasks, self.eval_batch_size = val_tasks, test_tasks, eval_batch_size
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.progress = Progress()
-        self.state = parts.learner.initial_state()
+        self.state: Any = None
         self.pending: list[Metrics] = []
         self.test_seconds = 0.0
         self.saved_step: int | None = None
@@ -140,6 +140,8 @@ class OfflineRun:
     def _train(self, stop: StopRequest) -> None:
         parts, p = self.parts, self.progress
         learner = parts.learner.train()
+        if p.step == 0:
+            self.state = learner.initial_state()
         stream = learner.train_stream(parts.source, p.step, self.meta_batch_size)
         while p.step < self.steps:
             started = time.perf_counter()

@@ -56,7 +56,7 @@ class Metarun:
         if self.setting.algo == "sampling":
             return {}
         if self.setting.use == "train":
-            return self.group.meta_step(self.learner, batch, self.optims, 0)
+            return self.group.outer_step(self.learner, None, batch, self.optims, 0)[1]
         scores = self.learner.evaluate(batch.tasks(*self.group.share(self.n)))
         return {name: self.group.gathered(score, self.n).mean() for name, score in scores.items()}
 
