@@ -17,6 +17,8 @@ def config_tree(config: dict[str, Any], choices: dict[str, str]) -> Tree:
     """The resolved settings as a tree, with the choice made in each group."""
     tree = Tree("settings", guide_style="dim")
     for key, value in config.items():
+        if value == {}:
+            continue
         if isinstance(value, dict):
             branch = tree.add(f"[bold]{key}[/bold]" + (f" = {choices[key]}" if key in choices else ""))
             _grow(branch, value)
