@@ -13,7 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.errors import ConfigError
 from metarun.settings.conf import CONF
-from metarun.settings.saved import MOVED, class_nodes, current_target, first_target, open_settings, rename_moved
+from metarun.settings.saved import (
+    MOVED,
+    class_nodes,
+    current_target,
+    first_target,
+    open_settings,
+    rename_back,
+    rename_moved,
+)
 
 Settings = Callable[..., DictConfig]
 
@@ -156,3 +164,70 @@ def test_the_settings_of_a_run_name_its_classes_as_they_are_called_today(full: S
 def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"is not the folder of a run: it has no \.hydra/config\.yaml"):
         open_settings(tmp_path)
+
+
+THEN = [
+    "algos.anil.ANIL",
+    "algos.anp.ANP",
+    "algos.baseline.Baseline",
+    "algos.baseline_pp.BaselinePP",
+    "algos.boil.BOIL",
+    "algos.cavia.CAVIA",
+    "algos.cnp.CNP",
+    "algos.distill.Distill",
+    "algos.finetune.FineTune",
+    "algos.fomaml.FOMAML",
+    "algos.gp_oracle.GPOracle",
+    "algos.imaml.IMAML",
+    "algos.maml.MAML",
+    "algos.maml_pp.MAMLPlusPlus",
+    "algos.matchingnet.MatchingNet",
+    "algos.meta_baseline.MetaBaseline",
+    "algos.meta_curvature.MetaCurvature",
+    "algos.meta_sgd.MetaSGD",
+    "algos.metaoptnet.MetaOptNet",
+    "algos.minibatch_prox.MinibatchProx",
+    "algos.np.NP",
+    "algos.proto_maml.ProtoMAML",
+    "algos.protonet.ProtoNet",
+    "algos.r2d2.R2D2",
+    "algos.relationnet.RelationNet",
+    "algos.reptile.Reptile",
+    "algos.simpleshot.SimpleShot",
+    "backbones.conv4.Conv4",
+    "backbones.mlp.MLP",
+    "backbones.resnet.ResNet",
+    "backbones.resnet12.ResNet12",
+    "backbones.torchvision.Torchvision",
+    "backbones.vit.ViT",
+    "backbones.wrn.WideResNet",
+    "data.cifar_fs.CifarFS",
+    "data.completion.Completion",
+    "data.cub.CUB",
+    "data.fc100.FC100",
+    "data.folder.Folder",
+    "data.glyphs.Glyphs",
+    "data.gp.GaussianProcess",
+    "data.harmonic.Harmonic",
+    "data.mini_imagenet.MiniImageNet",
+    "data.omniglot.Omniglot",
+    "data.sinusoid.Sinusoid",
+    "data.tiered_imagenet.TieredImageNet",
+    "data.torchvision.Torchvision",
+    "data.union.Union",
+    "report.sinks.NoSink",
+    "report.sinks.TensorBoardSink",
+    "report.sinks.WandbSink",
+    "run.offline.OfflineRun",
+    "schedules.cosine_restarts",
+]
+"""Every class of the package that a YAML named in November 2026, and so every one that settings of old runs name."""
+
+
+@pytest.mark.parametrize("name", THEN)
+def test_every_class_that_settings_of_old_runs_name_is_there_and_goes_back_to_its_name(name: str) -> None:
+    config = OmegaConf.create({"_target_": f"metarun.{name}"})
+    rename_moved(config)
+    assert callable(get_object(config["_target_"]))
+    rename_back(config)
+    assert config == {"_target_": f"metarun.{name}"}
