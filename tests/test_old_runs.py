@@ -21,7 +21,7 @@ metarun eval evaluated; metarun eval evaluated data.k_shot=2 bn=support
 metarun -m algo=maml,protonet seed=0,1 $IMAGES paths.outputs=.
 
 Pictures, pages, and most of the checkpoints/last.pt that nobody resumes were taken away then, and in hydra.yaml and
-multirun.yaml folders are called ~/work and ~/metarun/conf.
+multirun.yaml folders are called ~/runs and ~/metarun/conf.
 
 Scores are the same bit for bit where versions and processor are (tests/data/snapshot.json says which). Elsewhere what
 is not trained anew gives a loss within 2 % and an accuracy within two answers of nine, and what is trained on glyphs
