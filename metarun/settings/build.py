@@ -45,7 +45,8 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
     device = choose_device(settings.device)
     source = build_source(settings, device)
     learner = build_learner(settings, source).to(device)
-    factories = Optims(settings, group or Group())
+    group = group or Group()
+    factories = Optims(settings, group)
     with wrong_input():
         _record(learner, settings.run.get("compile", False))
         optims = learner.build_optims(factories)
@@ -53,7 +54,7 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
         raise ConfigError(
             f"optims.{unknown[0]}: {type(learner).__name__} has the optimizers {', '.join(factories.made)}"
         )
-    return Parts(learner, source, optims, factories.schedules, device, folder, group or Group())
+    return Parts(learner, source, optims, factories.schedules, device, folder, group)
 
 
 class Optims:

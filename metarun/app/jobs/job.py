@@ -99,8 +99,7 @@ def _execute(
             first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
             engine = parts.learner.way(first, run.tasks_at_once()) if first else parts.learner.engine
             log.info("engine: %s; on %s%s", engine, parts.device, in_processes(group.size))
-            directions = parts.learner.directions
-            info = replace(info, id=run.tracking_id, best=run.best, directions=directions)
+            info = replace(info, id=run.tracking_id, best=run.best, directions=parts.learner.directions)
             logger = build_logger(settings.logger, info)
             sinks += [logger, ConsoleSink(screen, run.steps)]
             results["wandb_id"] = run.tracking_id = logger.id
