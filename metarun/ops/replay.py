@@ -13,12 +13,15 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from metarun.ops.cuda_graph import CapturedFunction, capture_on_gpu
+
 log = logging.getLogger(__name__)
 
-BACKENDS = ("replay", "inductor")
+BACKENDS = ("replay", "graph", "inductor")
 
-REPEATED = 100
-"""Calls after which recording pays: it takes as long as 10 to 50 of them, and saves up to a third of each one after."""
+REPEATED = {"replay": 100, "graph": 10}
+"""Calls after which recording pays. On a CPU it takes as long as 10 to 50 of them, and saves up to a third of each one
+after; on a GPU the calls themselves are slow, and a graph saves nearly all that they cost the host."""
 
 
 class Recorder:
@@ -30,8 +33,9 @@ class Recorder:
     differentiated. Random numbers are drawn anew at each replay, as the plain function would draw them.
 
     Args:
-        backend: `replay` repeats the operations one by one; `inductor` has torch compile them, which takes minutes
-            the first time (the result is kept on disk by torch).
+        backend: `replay` repeats the operations one by one; `graph` launches them on a GPU as one CUDA graph, or one
+            by one where it cannot hold them; `inductor` has torch compile them, which takes minutes the first time
+            (the result is kept on disk by torch).
         after: calls with the same shapes before they are worth recording; the plain function answers those.
     """
 
@@ -39,6 +43,7 @@ class Recorder:
         if backend not in BACKENDS:
             raise ValueError(f"{backend} is not one of {', '.join(BACKENDS)}")
         self.backend, self.after = backend, after
+        self.pool: Any = None
         self.calls: Counter[Hashable] = Counter()
         self.replays: dict[Hashable, Callable[..., Any]] = {}
         self.believed: set[Hashable] = set()
@@ -81,10 +86,24 @@ class Recorder:
 
     def _record(self, function: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
         graph = make_fx(function)(*inputs)
-        if self.backend == "replay":
+        graph.graph.eliminate_dead_code()  # what a derivative computed and nothing reads
+        graph.recompile()
+        if self.backend == "graph":
+            return self._capture(graph, inputs)
+        if self.backend == "inductor":
+            compiled: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False)
+            return compiled
+        return graph
+
+    def _capture(self, graph: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        try:
+            return CapturedFunction(graph, inputs, capture_on_gpu(self.pool))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            log.warning("no CUDA graph: %s; operations are launched one by one", str(error).partition("\n")[0])
             return graph
-        compiled: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False)
-        return compiled
 
 
 def _random_states() -> list[torch.Tensor]:

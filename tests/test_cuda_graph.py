@@ -1,0 +1,117 @@
+"""What is captured is fed and read as it should be; that a GPU captures it is for tests/test_cuda.py."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from metarun.ops import replay
+from metarun.ops.cuda_graph import CapturedFunction, Launch
+from metarun.ops.replay import Recorder
+
+
+def again(work: Launch) -> Launch:
+    """As a graph does: what was captured reads and writes the memory that it had then."""
+    work()
+    return work
+
+
+def function(tree: dict[str, Tensor], more: tuple[Tensor, ...]) -> dict[str, Any]:
+    total = tree["x"] + more[0]
+    return {"total": total, "parts": [total.sum(), more[1].argmax(), total.T.double()], "none": total[:0]}
+
+
+def inputs(seed: int) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    draw = torch.Generator().manual_seed(seed)
+    x, y = torch.rand(2, 2, 3, generator=draw)
+    return {"x": x}, (y, torch.randint(0, 9, (4,), generator=draw))
+
+
+def test_a_captured_function_gives_what_the_function_gives() -> None:
+    captured = CapturedFunction(function, inputs(0), again)
+    for seed in (1, 2):
+        found, expected = captured(*inputs(seed)), function(*inputs(seed))
+        assert found.keys() == expected.keys()
+        for one, other in zip((*found["parts"], found["total"]), (*expected["parts"], expected["total"]), strict=True):
+            assert (one.dtype, one.shape) == (other.dtype, other.shape)
+            assert torch.equal(one, other)
+        assert found["none"].shape == (0, 3)
+
+
+def test_outputs_of_one_call_outlast_the_next() -> None:
+    captured = CapturedFunction(function, inputs(0), again)
+    first = captured(*inputs(1))
+    captured(*inputs(2))
+    assert torch.equal(first["total"], function(*inputs(1))["total"])
+
+
+def test_inputs_are_copied_and_not_written_to() -> None:
+    def change(x: Tensor) -> Tensor:
+        return x.add_(1)
+
+    x = torch.zeros(3)
+    assert CapturedFunction(change, (x,), again)(x).tolist() == [1, 1, 1]
+    assert x.tolist() == [0, 0, 0]
+
+
+def capture_with(monkeypatch: pytest.MonkeyPatch, capture: Any) -> None:
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(replay, "capture_on_gpu", lambda pool: capture)
+
+
+def test_a_recorder_captures_what_it_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = []
+
+    def capture(work: Launch) -> Launch:
+        return lambda: (launched.append(True), work())[1]
+
+    capture_with(monkeypatch, capture)
+    recorder = Recorder("graph", after=1)
+    for step in range(4):
+        x = torch.full((3,), float(step))
+        assert torch.equal(recorder("f", torch.square, x), x.square())
+    assert len(launched) == 3  # the first call was plain
+
+
+def test_what_no_graph_can_hold_is_launched_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(work: Launch) -> Launch:
+        raise RuntimeError("operation not permitted when stream is capturing\nand much more")
+
+    capture_with(monkeypatch, refuse)
+    recorder = Recorder("graph")
+    with caplog.at_level(logging.WARNING):
+        found = [recorder("f", torch.square, torch.tensor([float(step)])).item() for step in range(4)]
+    assert found == [0, 1, 4, 9]
+    lines = [record.message for record in caplog.records]
+    assert lines == [
+        "no CUDA graph: operation not permitted when stream is capturing; operations are launched one by one"
+    ]
+
+
+def test_a_capture_that_has_no_memory_left_is_for_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(work: Launch) -> Launch:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    capture_with(monkeypatch, refuse)
+    with pytest.raises(torch.OutOfMemoryError):
+        Recorder("graph")("f", torch.square, torch.ones(3))
+
+
+def test_a_record_has_no_operation_whose_result_nobody_reads() -> None:
+    def wasteful(x: Tensor) -> Tensor:
+        x.exp().log()
+        return x + torch.rand(3).mul(0) if x.dim() else x
+
+    recorder = Recorder("replay")
+    recorder("f", wasteful, torch.zeros(3))
+    (recorded,) = recorder.replays.values()
+    names = [node.target.overloadpacket.__name__ for node in recorded.graph.nodes if node.op == "call_function"]
+    assert "exp" not in names
+    assert "log" not in names
+    assert "rand" in names
