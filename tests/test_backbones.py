@@ -275,7 +275,7 @@ def test_dropblock_goes_on_where_it_was_when_a_run_is_resumed(settings: Settings
     optim = first.optims["outer"].state_dict()
     checkpoint.save(tmp_path / "last.pt", {"learner": first.learner.state_dict(), "optim": optim})
     step(first, 1)
-    resumed, loaded = parts(9), checkpoint.load(tmp_path / "last.pt", torch.device("cpu"))
+    resumed, loaded = parts(9), checkpoint.load(tmp_path / "last.pt")
     resumed.source = first.source
     resumed.learner.load_state_dict(loaded["learner"])
     resumed.optims["outer"].load_state_dict(loaded["optim"])

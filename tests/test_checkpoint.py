@@ -15,8 +15,6 @@ import torch
 
 from metarun.run import checkpoint, results
 
-CPU = torch.device("cpu")
-
 
 class Command:
     """What an attacker puts into a pickle: a function to call, and what with."""
@@ -31,7 +29,7 @@ class Command:
 def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
     weights, progress = torch.tensor([1.5, -2.0]), {"step": 7, "best": {"mse": 0.25}, "best_step": None}
     checkpoint.save(tmp_path / "checkpoints" / "last.pt", {"learner": {"theta": weights}, "progress": progress})
-    found = checkpoint.load(tmp_path / "checkpoints" / "last.pt", CPU)
+    found = checkpoint.load(tmp_path / "checkpoints" / "last.pt")
     assert torch.equal(found["learner"]["theta"], weights)
     assert found["progress"] == progress
 
@@ -40,14 +38,14 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_the_code_does_not_run(t
     made, path = tmp_path / "made by the checkpoint", tmp_path / "last.pt"
     torch.save({"version": checkpoint.VERSION, "learner": Command(os.mkdir, str(made))}, path)
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-        checkpoint.load(path, CPU)
+        checkpoint.load(path)
     assert not made.exists()
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
     torch.save({"version": checkpoint.VERSION + 1}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match=r"last\.pt has checkpoint version 2; this program reads 1"):
-        checkpoint.load(tmp_path / "last.pt", CPU)
+        checkpoint.load(tmp_path / "last.pt")
 
 
 def test_a_write_that_fails_half_way_leaves_the_checkpoint_before_it_whole(
@@ -65,9 +63,9 @@ def test_a_write_that_fails_half_way_leaves_the_checkpoint_before_it_whole(
         patch.setattr(torch, "save", full)
         with pytest.raises(OSError, match="No space left"):
             checkpoint.save(path, {"step": 8})
-    assert checkpoint.load(path, CPU)["step"] == 4
+    assert checkpoint.load(path)["step"] == 4
     checkpoint.save(path, {"step": 12})  # and what the failure left is not in the way
-    assert checkpoint.load(path, CPU)["step"] == 12
+    assert checkpoint.load(path)["step"] == 12
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_takes_the_old_ones_place(
@@ -101,7 +99,7 @@ def test_each_global_generator_goes_on_from_a_checkpoint_where_it_was(
     checkpoint.save(tmp_path / "last.pt", {})
     expected = draw()
     draw()
-    checkpoint.restore_random(checkpoint.load(tmp_path / "last.pt", CPU)["random"])
+    checkpoint.restore_random(checkpoint.load(tmp_path / "last.pt")["random"])
     assert draw() == expected
 
 

@@ -330,7 +330,7 @@ def state_of(run: OfflineRun) -> dict[str, Any]:
 
 
 def test_all_of_the_progress_of_a_run_is_in_its_checkpoint(resumed: OfflineRun, tmp_path: Path) -> None:
-    saved = checkpoint.load(tmp_path / "resumed" / "checkpoints" / "last.pt", torch.device("cpu"))["progress"]
+    saved = checkpoint.load(tmp_path / "resumed" / "checkpoints" / "last.pt")["progress"]
     assert saved == vars(resumed.progress)
     assert set(saved) == set(Progress.__dataclass_fields__)
 
@@ -382,6 +382,40 @@ class AsksAt(Counting):
         return super().evaluate(batch)
 
 
+def test_the_time_that_a_gpu_needs_for_training_is_counted_as_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It works behind the host's back; who reads a number waits for it, and nobody reads one before it is wanted."""
+    now = 0.0
+
+    def wait(*arguments: Any) -> Any:
+        nonlocal now
+        now += 1
+        return read_numbers(*arguments)
+
+    monkeypatch.setattr(offline, "read_numbers", wait)
+    monkeypatch.setattr(offline, "time", SimpleNamespace(perf_counter=lambda: now))
+    run = run_in(tmp_path)
+    run.parts.device = SimpleNamespace(type="cuda")  # type: ignore[assignment]
+    run.execute([], StopRequest())
+    assert run.progress.train_seconds == 6  # after steps 2, 3, 4, 5, 6, 7, where something is due
+    assert run.progress.val_seconds == 0
+
+
+def test_a_resumed_runs_optimizer_makes_no_device_wait(done: OfflineRun, tmp_path: Path) -> None:
+    """Adam reads its count of steps on the host, so the checkpoint's must not come back on the device."""
+    run = run_in(tmp_path / "done")
+    run.parts.learner.to("meta")
+    run.parts.device = torch.device("meta")
+    adam = torch.optim.Adam(run.parts.learner.parameters(), lr=0.7)
+    run.parts.optims["outer"] = adam
+    run.restore()
+    for parameter in run.parts.learner.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    adam.step()
+    assert [state["step"].device.type for state in adam.state.values()] == ["cpu"]
+
+
 def test_a_signal_in_a_validation_waits_for_its_end_and_for_the_checkpoint(tmp_path: Path) -> None:
     """In the first batch of two of the first validation: the best by validation depends on all of it."""
     stop = StopRequest()
@@ -420,7 +454,7 @@ def test_a_checkpoint_that_is_asked_for_is_written_after_the_next_step_and_the_r
     class Notes(NoSink):
         def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
             last = tmp_path / "checkpoints" / "last.pt"
-            saved.append(checkpoint.load(last, torch.device("cpu"))["progress"]["step"] if last.exists() else 0)
+            saved.append(checkpoint.load(last)["progress"]["step"] if last.exists() else 0)
 
     run = run_in(tmp_path, AsksAt(100, lambda: setattr(stop, "save", not run.progress.best)), log_every=1)
     assert run.execute([Notes(None)], stop)["test"]["accuracy"]["mean"] == pytest.approx(0.9)
@@ -446,7 +480,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_last_checkpoint_whole(t
     run = run_in(tmp_path, LosesItsLoss())
     with pytest.raises(Diverged, match="loss is nan at outer step 6"):
         run.execute([], StopRequest())
-    last = checkpoint.load(tmp_path / "checkpoints" / "last.pt", torch.device("cpu"))
+    last = checkpoint.load(tmp_path / "checkpoints" / "last.pt")
     assert (last["progress"]["step"], int(last["learner"]["steps"]), run.facts()["saved_step"]) == (5, 5, 5)
     assert [(line["split"], line["step"]) for line in lines(tmp_path)] == [("val", 2), ("train", 3), ("val", 4)]
     assert "test" not in {split for split, _ in drawn(run)}

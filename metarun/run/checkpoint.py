@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
 VERSION = 1
 
@@ -24,15 +25,22 @@ def save(path: Path, state: dict[str, Any]) -> None:
     os.replace(aside, path)
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `save` wrote; nothing but tensors and plain values is unpickled.
+def load(path: Path) -> dict[str, Any]:
+    """What `save` wrote, on the CPU; nothing but tensors and plain values is unpickled.
+
+    `load_state_dict` moves what belongs on another device. It leaves Adam's count of steps, which is read each step.
 
     Raises: ValueError if the file is of another version of this program.
     """
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if state["version"] != VERSION:
         raise ValueError(f"{path} has checkpoint version {state['version']}; this program reads {VERSION}")
     return state
+
+
+def moved(state: Any, device: torch.device) -> Any:
+    """A tree with its tensors on the device."""
+    return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), state)
 
 
 def restore_random(states: dict[str, Any]) -> None:

@@ -108,7 +108,7 @@ class OfflineRun:
         Raises: ValueError if the data is split in another way than it was then.
         """
         parts, path = self.parts, self.checkpoints / "last.pt"
-        state = checkpoint.load(path, parts.device)
+        state = checkpoint.load(path)
         now, then = parts.source.info.split_sha256, state["split_sha256"]
         if now != then:
             raise ValueError(f"{path} was trained on another split of the data: {then[:12]}, not {now[:12]}")
@@ -119,7 +119,7 @@ class OfflineRun:
             schedule.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
         self.saved_step = self.progress.step
-        self.state = state.get("state")  # an older checkpoint has none
+        self.state = checkpoint.moved(state.get("state"), parts.device)  # an older checkpoint has none
         checkpoint.restore_random(state["random"])
         self.tracking_id = state["wandb_id"]
 
@@ -151,7 +151,7 @@ class OfflineRun:
                 schedule.step()
             p.step += 1
             logged, val, save = (self._due(every) for every in (self.log_every, self.val_every, self.checkpoint_every))
-            if parts.device.type == "cpu":  # reading numbers makes a GPU wait: there, only before they are used
+            if parts.device.type == "cpu" or logged or val or save:  # reading numbers waits for a GPU, which is timed
                 self._read()
             p.train_seconds += time.perf_counter() - started
             if logged:
@@ -201,7 +201,7 @@ class OfflineRun:
     def _test(self, stop: StopRequest) -> dict[str, Any]:
         started = time.perf_counter()
         self.parts.group.wait()  # for the best checkpoint to be written
-        best = checkpoint.load(self.checkpoints / "best.pt", self.parts.device)
+        best = checkpoint.load(self.checkpoints / "best.pt")
         self.parts.learner.load_state_dict(best["learner"])
         log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)
         scores = self._evaluate("test", self.test_tasks, stop)

@@ -162,7 +162,7 @@ def trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any])
     with held_device(machine.get("device", config.device)) as device:
         with wrong_input():
             source = build_source(resolve(config, warn=False), device)
-            state = checkpoint.load(best, device)["learner"]
+            state = checkpoint.load(best)["learner"]
         now, then = source.info.split_sha256, run.results["split_sha256"]
         if now != then:
             raise ConfigError(f"{folder} was trained on another split of the data: {then[:12]}, not {now[:12]}")
