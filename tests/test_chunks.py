@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from conftest import maml_settings
 from omegaconf import DictConfig
 from test_contract import ALGOS, FEWER_STEPS, choices, parts_of
 
+from metarun.algos.base.chunks import tasks_at_once
 from metarun.algos.gradient.maml import MAML
 from metarun.backbones.conv4 import Conv4
 from metarun.core.objectives import classification
@@ -52,6 +54,59 @@ def test_tasks_run_together_where_they_gain_from_it(batch: Batch, at_once: int, 
 def test_who_sets_task_chunk_is_obeyed() -> None:
     assert learner(3).chunk(tasks(1, 500), 16) == 3
     assert learner(3).way(tasks(1, 500), 16) == "vectorized, 3 tasks at a time"
+
+
+def test_on_a_gpu_metric_learners_run_their_episodes_together(settings: Callable[..., DictConfig]) -> None:
+    made = parts_of(settings("algo=protonet")).learner
+    assert made.chunk(tasks(16, 30), 16) == 1
+    assert made.chunk(tasks(16, 30, device="meta"), 16) == 16
+
+
+@pytest.mark.usefixtures("doubles")
+def test_as_many_tasks_run_at_once_as_the_memory_has_room_for(
+    settings: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memory that holds three tasks of an outer step, and six of a test."""
+    plain, short = (parts_of(settings("algo=maml", "run.compile=false")) for _ in range(2))
+    batch, tests = (next(plain.source.episodes(split, 0, 8)) for split in ("train", "val"))
+    sizes = []
+
+    def run(use: str, function: Callable[..., Any], chunk: Batch) -> Any:
+        sizes.append(chunk.n_tasks)
+        if chunk.n_tasks > (3 if use == "outer step" else 6):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return type(short.learner)._run(short.learner, use, function, chunk)
+
+    monkeypatch.setattr("metarun.algos.base.episodic.tasks_at_once", on_a_gpu)
+    plain.learner.train().meta_gradient(batch)
+    expected = plain.learner.eval().evaluate(tests)
+    with monkeypatch.context() as patch:
+        patch.setattr(short.learner, "_run", run)
+        short.learner.train()
+        for _ in range(2):
+            short.learner.zero_grad()
+            short.learner.meta_gradient(batch)
+        found = short.learner.eval().evaluate(tests)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 8, 4, 4]
+    for one, other in zip(plain.learner.parameters(), short.learner.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    torch.testing.assert_close(found, expected)
+
+
+def on_a_gpu(batch: Batch, n_tasks: int, room: int | None, one_by_one: bool) -> int:
+    return tasks_at_once(tasks(1, 10, device="meta"), n_tasks, room, one_by_one)
+
+
+def test_a_single_task_that_the_memory_cannot_hold_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    made = learner()
+    monkeypatch.setattr(made, "_run", run)
+    monkeypatch.setattr("metarun.algos.base.episodic.tasks_at_once", on_a_gpu)
+    with pytest.raises(torch.OutOfMemoryError):
+        made.evaluate(tasks(5, 10))
+    assert made.room == {True: 1}
 
 
 @pytest.mark.usefixtures("doubles")

@@ -46,9 +46,9 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
     source = build_source(settings, device)
     learner = build_learner(settings, source).to(device)
     group = group or Group()
-    factories = Optims(settings, group)
+    factories = Optims(settings, group, device)
     with wrong_input():
-        _record(learner, settings.run.get("compile", False))
+        _record(learner, settings.run.get("compile", False), device)
         optims = learner.build_optims(factories)
     if unknown := [name for name in settings.optims if name not in factories.made]:
         raise ConfigError(
@@ -59,16 +59,18 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
 
 class Optims:
     """Makes the optimizers that a learner asks for by name: `outer` of the settings `optim`, others with what `optims`
-    says of them in its place; each has its clipping and its schedule."""
+    says of them in its place; each has its clipping and its schedule. On a GPU those that can update all weights by
+    one kernel do."""
 
-    def __init__(self, settings: Settings, group: Group) -> None:
-        self.settings, self.group = settings, group
+    def __init__(self, settings: Settings, group: Group, device: torch.device) -> None:
+        self.settings, self.group, self.device = settings, group, device
         self.schedules: list[LRScheduler] = []
         self.made: list[str] = []
 
     def __call__(self, parameters: Iterable[Any], name: str = "outer") -> Optimizer:
         node = {**self.settings.optim, **self.settings.optims.get(name, {})}
-        optim: Optimizer = _construct(node, BUILD_KEYS["optim"])(parameters)
+        fused = {"fused": True} if self.device.type == "cuda" and "fused" in _asked(node) else {}
+        optim: Optimizer = _construct(fused | node, BUILD_KEYS["optim"])(parameters)
         self.group.tie(optim)
         if node["clip_norm"] is not None:
             optim.register_step_pre_hook(partial(_clip, float(node["clip_norm"])))
@@ -154,12 +156,13 @@ def _shape(node: Node) -> EpisodeShape:
     return EpisodeShape(n_way, k_shot, n_query)
 
 
-def _record(learner: Learner, compile: bool | str) -> None:
+def _record(learner: Learner, compile: bool | str, device: torch.device) -> None:
     """As run.compile says. Raises: ValueError if it says so of a method that cannot be recorded."""
+    backend = "graph" if device.type == "cuda" else "replay"
     if compile == "auto" and learner.recordable:
-        learner.record("replay", REPEATED)
+        learner.record(backend, REPEATED[backend])
     elif compile in (True, "inductor"):
-        learner.record("inductor" if compile == "inductor" else "replay")
+        learner.record("inductor" if compile == "inductor" else backend)
 
 
 def _clip(norm: float, optim: Optimizer, args: Any, kwargs: Any) -> None:

@@ -43,10 +43,11 @@ class Metarun:
         self.n, self.first, self.stream = setting.tasks, 0, stream(setting)
         if setting.algo == "sampling":
             return
+        on_gpu = torch.device(setting.device).type == "cuda"
         self.learner = learner(setting).to(setting.device).train(setting.use == "train")
         if replayed:
-            self.learner.record("replay", after=1)
-        self.optims = self.learner.build_optims(partial(torch.optim.Adam, lr=OUTER_LR))
+            self.learner.record("graph" if on_gpu else "replay", after=1)
+        self.optims = self.learner.build_optims(partial(torch.optim.Adam, lr=OUTER_LR, fused=on_gpu))
         for optim in self.optims.values():
             self.group.tie(optim)
 
@@ -95,7 +96,7 @@ def learner(setting: Setting) -> EpisodicLearner:
     backbone = Conv4(shape, "transductive", setting.hidden, setting.downsample)
     made: EpisodicLearner
     if setting.algo == "protonet":
-        made = ProtoNet(backbone, "euclidean", 1.0, "auto", setting.chunk or 1)  # conf/algo/protonet.yaml's task_chunk
+        made = ProtoNet(backbone, "euclidean", 1.0, "auto", setting.chunk)
     else:
         made = (ANIL if setting.algo == "anil" else MAML)(
             backbone,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from metarun.algos.base.chunks import tasks_at_once
 from metarun.algos.base.learn2learn import choose_engine
 from metarun.algos.base.learner import Learner
 from metarun.algos.base.wrappers import Wrapper
@@ -17,10 +19,7 @@ from metarun.ops import context, norm
 from metarun.ops.functional import Params
 from metarun.ops.replay import Recorder
 
-SMALL, CPU_INPUTS, FEWEST = 16 * 28 * 28, 400 * 28 * 28, 4
-"""On a CPU: input numbers of a task that gains from any company; of all tasks that run at once, at most; and how many
-larger ones these must be, or they run one by one. Of 5-way 1-shot tasks at 28x28 40 run at once with a query a class,
-and 5 with 15 queries; at 84x84 one. Measured: more gain no more, and two larger ones lose."""
+log = logging.getLogger(__name__)
 
 
 class EpisodicLearner(Learner):
@@ -34,6 +33,9 @@ class EpisodicLearner(Learner):
         task_chunk: tasks that `vectorized` runs at once, 1 for a plain loop, 0 to choose by size and device.
         objective: what a task's outputs are scored by.
     """
+
+    one_by_one = False
+    """Whether a CPU is fastest with one task at a time, whatever their size: where there is little Python in a task."""
 
     goal: ClassVar[str] = "loss"
     """The score that training descends."""
@@ -51,6 +53,7 @@ class EpisodicLearner(Learner):
         if through_learn2learn and self.wrapper is None:
             raise ValueError(f"{type(self).__name__} has no learn2learn engine; set algo.engine=vectorized")
         self.task_chunk, self.objective = task_chunk, objective
+        self.room: dict[bool, int] = {}  # tasks that a GPU's memory was found to hold, in training and in tests
 
     @abstractmethod
     def adapt(self, params: Params, support: Examples, n_way: int) -> Any:
@@ -77,11 +80,12 @@ class EpisodicLearner(Learner):
 
         def tasks(chunk: Batch) -> Scored:
             scored, gradients = self._run("outer step", self._differentiated, chunk)
-            for name, gradient in gradients.items():
+            means = torch._foreach_div(list(gradients.values()), float(batch.n_tasks))
+            for name, gradient in zip(gradients, means, strict=True):
                 if (before := theta[name].grad) is None:
-                    theta[name].grad = gradient / batch.n_tasks
+                    theta[name].grad = gradient
                 else:
-                    before.add_(gradient / batch.n_tasks)
+                    before.add_(gradient)
             found: Scored = scored
             return found
 
@@ -112,33 +116,38 @@ class EpisodicLearner(Learner):
     def chunk(self, batch: Batch, n_tasks: int) -> int:
         """How many of `n_tasks` tasks like those of the batch to run at once.
 
-        Small tasks gain from company; on a CPU, large ones run faster one by one.
+        Small tasks gain from company; on a CPU, large ones run faster one by one. A GPU takes as many as it has
+        memory for.
         """
         if self.engine == "learn2learn":
             return 1
         if self.task_chunk:
             return self.task_chunk
-        if batch.query.x.device.type != "cpu":
-            return n_tasks
-        inputs_per_task = (batch.support.x.numel() + batch.query.x.numel()) // batch.n_tasks
-        most = CPU_INPUTS // inputs_per_task
-        if min(most, n_tasks) < FEWEST and inputs_per_task > SMALL:
-            return 1
-        chunks = -(-n_tasks // most)
-        return -(-n_tasks // chunks)  # what is recorded serves all chunks of one size
+        return tasks_at_once(batch, n_tasks, self.room.get(self.training), self.one_by_one)
 
     def way(self, batch: Batch, n_tasks: int) -> str:
         if self.engine == "learn2learn":
             return self.engine
         at_once = self.chunk(batch, n_tasks)
         some = f"{at_once} tasks at a time" if at_once < n_tasks else "all tasks at once"
-        replayed = ", replayed once they repeat" if at_once > 1 and self.recorder and self.recorder.after else ""
+        replayed = ", replayed once they repeat" if self._records(batch, at_once) else ""
         return f"{self.engine}, {'task by task' if at_once == 1 else some}{replayed}"
 
     def _scores(self, batch: Batch, tasks: Callable[[Batch], Scored]) -> dict[str, Tensor]:
         """Each score of each task [B], of as many at once as `tasks` is to be given."""
-        size = self.chunk(batch, batch.n_tasks)
-        done = [tasks(batch.tasks(first, first + size)) for first in range(0, batch.n_tasks, size)]
+        done: list[Scored] = []
+        first = 0
+        while first < batch.n_tasks:
+            size = self.chunk(batch, batch.n_tasks)
+            try:
+                done.append(tasks(batch.tasks(first, first + size)))
+                first += size
+            except torch.OutOfMemoryError:
+                if size == 1 or self.task_chunk:
+                    raise
+                self.room[self.training] = size // 2
+                log.info("%d tasks at once are too many for the memory; %d are next", size, size // 2)
+                torch.cuda.empty_cache()
         if self.training and norm.running_layers(self):
             norm.update_running(self, [_join(layer) for layer in zip(*(d.statistics for d in done), strict=True)])
         return {name: torch.cat([d.scores[name] for d in done]) for name in done[0].scores}
@@ -148,11 +157,8 @@ class EpisodicLearner(Learner):
         return {name: score.detach().mean() for name, score in scores.items() if name not in hidden}
 
     def _run(self, use: str, function: Callable[[Params, Batch], Any], chunk: Batch) -> Any:
-        """`function` of theta and a chunk, or what was recorded of it.
-
-        Tasks that run one by one are large, and Python is little of them: they are recorded where it was asked for.
-        """
-        if self.recorder is None or (self.recorder.after and chunk.n_tasks == 1):
+        """`function` of theta and a chunk, or what was recorded of it."""
+        if self.recorder is None or not self._records(chunk, chunk.n_tasks):
             return function(_parameters(self), chunk)
 
         def of_tensors(theta: Params, support: Examples, query: Examples) -> Any:
@@ -160,6 +166,14 @@ class EpisodicLearner(Learner):
 
         theta = {name: value.detach() for name, value in _parameters(self).items()}
         return self.recorder(use, of_tensors, theta, chunk.support, chunk.query, key=(chunk.n_way, self.training))
+
+    def _records(self, batch: Batch, at_once: int) -> bool:
+        """Whether what is done with so many tasks at once is recorded when it repeats.
+
+        On a CPU tasks that run one by one are large, and Python is little of them.
+        """
+        alone = at_once == 1 and batch.query.x.device.type == "cpu"
+        return self.recorder is not None and not (alone and self.recorder.after)
 
     def _differentiated(self, params: Params, chunk: Batch) -> tuple[Scored, Params]:
         """Scores and statistics, and the gradient of the goal's sum over the tasks; its graph goes with it."""
