@@ -13,6 +13,8 @@ _HOMES = {
     "Learner": "metarun.algos.base.learner",
     "EpisodicLearner": "metarun.algos.base.episodic",
     "MetricLearner": "metarun.algos.base.metric",
+    "Stage": "metarun.algos.base.stages",
+    "Staged": "metarun.algos.base.stages",
     "TaskSource": "metarun.core.tasks",
     "TaskBatch": "metarun.core.tasks",
     "Batch": "metarun.core.tasks",

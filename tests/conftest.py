@@ -16,7 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.algos.base.learner import Learner
+from metarun.algos.base.stages import StageBatch, Staged
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
 from metarun.data.images import ImageClasses, ImageTasks
 from metarun.settings import names, schema
 from metarun.settings.conf import CONF
@@ -133,6 +135,11 @@ def inner_settings(lr: float, steps: int, engine: str, task_chunk: int, **more: 
 def maml_settings(lr: float, steps: int, engine: str, task_chunk: int, **more: Any) -> dict[str, Any]:
     """Settings of MAML and what changes it, of second order unless said."""
     return inner_settings(lr, steps, engine, task_chunk, report_steps=[]) | {"first_order": False} | more
+
+
+def as_drawn(learner: Learner, drawn: Batch | Examples) -> Any:
+    """What the learner's stream would yield for such tasks or images: of the stage that takes them, if it has any."""
+    return StageBatch(drawn, int(isinstance(drawn, Batch)), False) if isinstance(learner, Staged) else drawn
 
 
 def noise_tasks(

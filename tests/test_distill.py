@@ -14,7 +14,8 @@ from test_gradients import conv4
 from test_metric import Identity, logits
 from test_pretraining import examples
 
-from metarun.algos.transfer.distill import Distill, Stage
+from metarun.algos.base.stages import StageBatch
+from metarun.algos.transfer.distill import Distill
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -34,10 +35,10 @@ def test_a_student_starts_anew_and_follows_labels_and_teacher(bn: str) -> None:
     one = learner(bn).train()
     start = network(one)
     optims = {"outer": torch.optim.Adam(one.parameters(), 0.01)}
-    plain = one.meta_step(Stage(examples(), 0), optims)
+    plain = one.meta_step(StageBatch(examples(), 0, True), optims)
     assert set(plain) == {"loss", "accuracy"}
     teacher, (x, y) = copy.deepcopy(one), examples()
-    one.meta_step(Stage(examples(), 1), optims)
+    one.meta_step(StageBatch(examples(), 1, True), optims)
     assert {state["step"].item() for state in optims["outer"].state.values()} == {1}  # the optimizer's memory is new
 
     student = learner(bn).train()  # by hand, from the same start
@@ -55,7 +56,7 @@ def test_a_student_starts_anew_and_follows_labels_and_teacher(bn: str) -> None:
 def test_generations_share_the_steps_and_a_run_goes_on_in_its_own() -> None:
     def stages(step: int, steps: int, count: int) -> list[int]:
         stream = learner(steps=steps).train_stream(noise_tasks(), step, 8)
-        return [next(stream).generation for _ in range(count)]
+        return [next(stream).stage for _ in range(count)]
 
     assert stages(0, 5, 5) == [0, 0, 0, 1, 1]
     assert stages(3, 5, 2) == [1, 1]
@@ -65,7 +66,7 @@ def test_generations_share_the_steps_and_a_run_goes_on_in_its_own() -> None:
 def test_a_student_learns_nothing_from_a_teacher_that_is_as_it_is() -> None:
     one = learner().train()
     one.generation.number += 1  # its teacher's weights are those that it starts from
-    _, metrics = one.meta_loss(Stage(examples(), 1))
+    _, metrics = one.meta_loss(StageBatch(examples(), 1, True))
     assert metrics["distance"].abs() < 1e-12
 
 

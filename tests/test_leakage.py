@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import as_drawn
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import PAIRS, choices, meta_step, same, state_of
@@ -196,7 +197,7 @@ def test_what_a_task_adds_to_the_meta_gradient_does_not_depend_on_the_other_task
     def gradient(batch: Batch) -> Tensor:
         torch.manual_seed(0)  # of latent vectors that are drawn
         learner.zero_grad()
-        learner.meta_gradient(batch)
+        learner.meta_gradient(as_drawn(learner, batch))
         return torch.cat([value.grad.flatten() for value in learner.parameters() if value.grad is not None])
 
     for _ in ways_of(learner):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import noise_tasks
+from conftest import as_drawn, noise_tasks
 from omegaconf import DictConfig
 from test_gradients import batch, conv4, furthest
 from test_metric import Identity, logits
@@ -51,7 +51,7 @@ def test_it_pretrains_on_the_cross_entropy_of_all_training_classes(name: str) ->
     x, y = examples()
     first = F.conv2d(x, learner.backbone.blocks[0].weight, stride=2, padding=1)
     expected = F.cross_entropy(learner.classifier(copy.deepcopy(learner.backbone)(x)), y)
-    loss, metrics = learner.meta_loss(Examples(x, y))
+    loss, metrics = learner.meta_loss(as_drawn(learner, Examples(x, y)))
     assert torch.allclose(loss, expected)
     assert metrics["loss"] == loss.detach()
     assert torch.allclose(learner.backbone.blocks[1].running_mean, 0.1 * first.mean((0, 2, 3)))
@@ -65,7 +65,7 @@ def test_a_loop_over_tasks_and_vmap_give_the_same_scores(name: str, bn: str) -> 
     for chunk in (1, 4):
         torch.manual_seed(0)
         learner = LEARNERS[name](conv4(bn), chunk).train()
-        learner.meta_loss(examples())
+        learner.meta_loss(as_drawn(learner, examples()))
         scores.append(learner.eval().evaluate(batch()))
     assert furthest(*scores) < 1e-9
 
@@ -150,11 +150,11 @@ def test_fine_tuning_is_what_torchs_optimizer_makes_of_a_copy_of_the_network() -
 
 def test_meta_baseline_takes_images_then_tasks_wherever_the_stream_starts() -> None:
     learner, source = LEARNERS["meta_baseline"](conv4(), 1), noise_tasks()
-    whole = list(islice(learner.train_stream(source, 0, 2), 9))
+    whole = [batch.drawn for batch in islice(learner.train_stream(source, 0, 2), 9)]
     assert [type(one) for one in whole] == [Examples] * 6 + [Batch] * 3
     assert [len(one.y) for one in whole[:6]] == [32] * 6
     for start in (4, 6, 7):
-        for one, other in zip(learner.train_stream(source, start, 2), whole[start:], strict=False):
+        for (one, _, _), other in zip(learner.train_stream(source, start, 2), whole[start:], strict=False):
             pairs = (
                 zip(one, other, strict=True) if isinstance(one, Examples) else zip(one.query, other.query, strict=True)
             )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Ge
+from torch.optim import Optimizer
 
 from metarun.core.ranges import PositiveInt
 from metarun.core.scores import better, directions_of, estimate, selection_score
@@ -143,12 +144,17 @@ class OfflineRun:
         if p.step == 0:
             self.state = learner.initial_state()
         stream = learner.train_stream(parts.source, p.step, self.meta_batch_size)
+        stepped: set[Optimizer] = set()
+        for optim in parts.optims.values():
+            optim.register_step_post_hook(lambda optim, *_: stepped.add(optim))
         while p.step < self.steps:
             started = time.perf_counter()
             self.state, metrics = parts.group.outer_step(learner, self.state, next(stream), parts.optims, p.step)
             self.pending.append(metrics)
             for schedule in parts.schedules:
-                schedule.step()
+                if schedule.optimizer in stepped:  # optimizers of other stages rest, and so do their rates
+                    schedule.step()
+            stepped.clear()
             p.step += 1
             logged, val, save = (self._due(every) for every in (self.log_every, self.val_every, self.checkpoint_every))
             if parts.device.type == "cpu" or logged or val or save:  # reading numbers waits for a GPU, which is timed

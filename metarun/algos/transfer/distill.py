@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from metarun.algos.base.count import Count
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.base.pretraining import Pretraining, fitted
+from metarun.algos.base.stages import Stage, Staged
 from metarun.core import objectives
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Metrics, TaskSource
@@ -22,14 +24,7 @@ from metarun.ops.functional import Params, call, flat
 TEACHER, START = "teacher", "start"
 
 
-class Stage(NamedTuple):
-    """Images [R, ...] with classes [R], and which generation of the network they train, counted from 0."""
-
-    examples: Examples
-    generation: int
-
-
-class Distill(Pretraining, MetricLearner):
+class Distill(Staged, Pretraining, MetricLearner):
     """A classifier of all training classes teaches a fresh copy of itself, and that one the next; logistic regression
     on the last one's embeddings does a task.
 
@@ -87,34 +82,16 @@ class Distill(Pretraining, MetricLearner):
         logits: Tensor = self.classifier(self.backbone(x))
         return logits
 
-    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
-        for examples in super().train_stream(source, step, meta_batch_size):
-            yield Stage(examples, min(step // self.generation_steps, self.generations - 1))
-            step += 1
-
-    def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
-        while self.generation.number < batch.generation:
-            self._graduate()
-            for optim in optims.values():
-                optim.state.clear()
-        return super().meta_step(batch, optims)
-
-    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
-        x, y = batch.examples
-        logits = self.classifier(self.embed(x))
-        scores = objectives.classification(logits, y)
-        if self.generation.number > 0:
-            with torch.no_grad(), context.recording():  # what passes through the teacher is not for the averages
-                taught = call(self, self._kept(TEACHER), x)
-            distance = self.temperature**2 * kl_div(
-                log_softmax(logits / self.temperature, -1),
-                log_softmax(taught / self.temperature, -1),
-                reduction="batchmean",
-                log_target=True,
+    def stages(self) -> list[Stage]:
+        return [
+            Stage(
+                self.generation_steps,
+                partial(self._images, generation * self.generation_steps),
+                self._taught_loss if generation else partial(Pretraining.meta_loss, self),
+                enter=self._graduate if generation else None,
             )
-            scores["distance"] = distance
-            scores["loss"] = self.alpha * scores["loss"] + (1 - self.alpha) * distance
-        return scores["loss"], {name: score.detach() for name, score in scores.items()}
+            for generation in range(self.generations)
+        ]
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         support, query = normalize(support, dim=-1), normalize(query, dim=-1)
@@ -130,11 +107,33 @@ class Distill(Pretraining, MetricLearner):
     def describe(self) -> dict[str, Any]:
         return {"inner_steps": {"train": 0, "test": self.test_inner_steps}, "inner_lr": self.inner_lr}
 
-    def _graduate(self) -> None:
-        """The network becomes the teacher, and one that starts anew takes its place."""
+    def _images(self, first: int, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
+        """All generations read one stream, the next where the last one stopped."""
+        return Pretraining.train_stream(self, source, first + step, meta_batch_size)
+
+    def _taught_loss(self, batch: Examples) -> tuple[Tensor, Metrics]:
+        x, y = batch
+        logits = self.classifier(self.embed(x))
+        scores = objectives.classification(logits, y)
+        with torch.no_grad(), context.recording():  # what passes through the teacher is not for the averages
+            taught = call(self, self._kept(TEACHER), x)
+        distance = self.temperature**2 * kl_div(
+            log_softmax(logits / self.temperature, -1),
+            log_softmax(taught / self.temperature, -1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        scores["distance"] = distance
+        scores["loss"] = self.alpha * scores["loss"] + (1 - self.alpha) * distance
+        return scores["loss"], {name: score.detach() for name, score in scores.items()}
+
+    def _graduate(self, optims: Mapping[str, Optimizer]) -> None:
+        """The network becomes the teacher; one that starts anew takes its place, with optimizers that do, too."""
         self._keep(TEACHER, self._network())
         self.load_state_dict(self._kept(START), strict=False)
         self.generation.number += 1
+        for optim in optims.values():
+            optim.state.clear()
 
     def _network(self) -> Params:
         """Weights and averages of backbone and classifier, by name."""

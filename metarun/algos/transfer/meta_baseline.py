@@ -2,23 +2,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, class_means
 from metarun.algos.base.pretraining import Pretraining
+from metarun.algos.base.stages import Stage, Staged
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
-from metarun.core.tasks import Examples, Metrics, TaskSource
+from metarun.core.tasks import TaskSource
 from metarun.ops.functional import Params
 
 
-class MetaBaseline(Pretraining, MetricLearner):
+class MetaBaseline(Staged, Pretraining, MetricLearner):
     """Learns to tell all training classes apart, then from tasks, by cosine similarity to class means.
 
     The first outer steps of a run take single images, the others meta-batches of tasks, with one optimizer and one
@@ -55,21 +55,20 @@ class MetaBaseline(Pretraining, MetricLearner):
         self.classifier = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
-    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
-        left = max(self.pretraining_steps - step, 0)
-        yield from islice(Pretraining.train_stream(self, source, step, self.batch_size), left)
-        yield from MetricLearner.train_stream(self, source, step + left - self.pretraining_steps, meta_batch_size)
-
-    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
-        return _stage(batch).meta_loss(self, batch)
-
-    def meta_gradient(self, batch: Any) -> Metrics:
-        return _stage(batch).meta_gradient(self, batch)
+    def stages(self) -> list[Stage]:
+        return [
+            Stage(self.pretraining_steps, self._images, partial(Pretraining.meta_loss, self)),
+            Stage(
+                0,
+                partial(MetricLearner.train_stream, self),
+                partial(MetricLearner.meta_loss, self),
+                partial(MetricLearner.meta_gradient, self),
+            ),
+        ]
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         means = class_means(support, classes)
         return params["log_scale"].exp() * normalize(query, dim=-1) @ normalize(means, dim=-1).T
 
-
-def _stage(batch: Any) -> type[EpisodicLearner]:
-    return Pretraining if isinstance(batch, Examples) else MetricLearner
+    def _images(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
+        return Pretraining.train_stream(self, source, step, self.batch_size)

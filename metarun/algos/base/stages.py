@@ -1,0 +1,77 @@
+"""Stages of a run, one after the other, each with its own stream, objective and optimizers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from metarun.algos.base.learner import Learner
+from metarun.core.tasks import Metrics, TaskSource
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What some outer steps of a run do.
+
+    Args:
+        steps: outer steps of the stage; the last one takes all that are left.
+        stream: as `Learner.train_stream`, its steps counted from the first of the stage.
+        loss: as `Learner.meta_loss`.
+        gradient: as `Learner.meta_gradient`; None for the gradient of `loss`.
+        enter: called with the optimizers before the first outer step of the stage.
+        optims: names of the optimizers that take a step; None for all. A schedule moves with its optimizer.
+    """
+
+    steps: int
+    stream: Callable[[TaskSource, int, int], Iterator[Any]]
+    loss: Callable[[Any], tuple[Tensor, Metrics]]
+    gradient: Callable[[Any], Metrics] | None = None
+    enter: Callable[[Mapping[str, Optimizer]], None] | None = None
+    optims: tuple[str, ...] | None = None
+
+
+class StageBatch(NamedTuple):
+    """What a stage has drawn for an outer step, the number of the stage, and whether this is its first step."""
+
+    drawn: Any
+    stage: int
+    first: bool
+
+
+class Staged(Learner):
+    """A method that trains in stages; the first of a learner's bases, before those that its stages train by."""
+
+    @abstractmethod
+    def stages(self) -> Sequence[Stage]:
+        """The stages in order, at least one."""
+
+    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[StageBatch]:
+        stages, begin = self.stages(), 0
+        for number, stage in enumerate(stages):
+            left = None if number == len(stages) - 1 else begin + stage.steps - step
+            if left is None or left > 0:
+                for drawn in islice(stage.stream(source, step - begin, meta_batch_size), left):
+                    yield StageBatch(drawn, number, step == begin)
+                    step += 1
+            begin += stage.steps
+
+    def meta_step(self, batch: StageBatch, optims: dict[str, Optimizer]) -> Metrics:
+        stage = self.stages()[batch.stage]
+        if batch.first and stage.enter:
+            stage.enter(optims)
+        working = optims if stage.optims is None else {name: optims[name] for name in stage.optims}
+        self.zero_grad(set_to_none=True)
+        return super().meta_step(batch, working)
+
+    def meta_loss(self, batch: StageBatch) -> tuple[Tensor, Metrics]:
+        return self.stages()[batch.stage].loss(batch.drawn)
+
+    def meta_gradient(self, batch: StageBatch) -> Metrics:
+        gradient = self.stages()[batch.stage].gradient
+        return gradient(batch.drawn) if gradient else Learner.meta_gradient(self, batch)
