@@ -88,4 +88,5 @@ def _join(outputs: list[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def _split(flat: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
-    return [part.view(shape) for part, shape in zip(flat.split([s.numel() for s in shapes]), shapes, strict=True)]
+    parts = torch.split(flat, [shape.numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -61,7 +61,7 @@ class Staged(Learner):
                     step += 1
             begin += stage.steps
 
-    def meta_step(self, batch: StageBatch, optims: dict[str, Optimizer]) -> Metrics:
+    def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
         stage = self.stages()[batch.stage]
         if batch.first and stage.enter:
             stage.enter(optims)
@@ -69,9 +69,9 @@ class Staged(Learner):
         self.zero_grad(set_to_none=True)
         return super().meta_step(batch, working)
 
-    def meta_loss(self, batch: StageBatch) -> tuple[Tensor, Metrics]:
+    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
         return self.stages()[batch.stage].loss(batch.drawn)
 
-    def meta_gradient(self, batch: StageBatch) -> Metrics:
+    def meta_gradient(self, batch: Any) -> Metrics:
         gradient = self.stages()[batch.stage].gradient
         return gradient(batch.drawn) if gradient else Learner.meta_gradient(self, batch)
