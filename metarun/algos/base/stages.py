@@ -62,7 +62,7 @@ class Staged(Learner):
             begin += stage.steps
 
     def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
-        stage = self.stages()[batch.stage]
+        stage = self._stage_of(batch)
         if batch.first and stage.enter:
             stage.enter(optims)
         working = optims if stage.optims is None else {name: optims[name] for name in stage.optims}
@@ -70,8 +70,11 @@ class Staged(Learner):
         return super().meta_step(batch, working)
 
     def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
-        return self.stages()[batch.stage].loss(batch.drawn)
+        return self._stage_of(batch).loss(batch.drawn)
 
     def meta_gradient(self, batch: Any) -> Metrics:
-        gradient = self.stages()[batch.stage].gradient
+        gradient = self._stage_of(batch).gradient
         return gradient(batch.drawn) if gradient else Learner.meta_gradient(self, batch)
+
+    def _stage_of(self, batch: StageBatch) -> Stage:
+        return self.stages()[batch.stage]
