@@ -29,7 +29,8 @@ from contestants.worker import CONTESTANTS
 from rich.console import Console
 from torch import cuda
 
-from metarun.run.results import read_git_state, write_json
+from metarun.core.whole import write_json
+from metarun.run.results import read_git_state
 
 LOSSES, GRADIENTS = 1e-4, 1e-2
 """How far losses and the lengths of meta-gradients may be apart, relative to the first contestant's, in float32."""

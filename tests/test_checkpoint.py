@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from metarun.run import checkpoint, results
+from metarun.core.run_folder import RunFolder
+from metarun.run import checkpoint
 
 
 class Command:
@@ -77,7 +78,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_the_old_ones_place(
     monkeypatch.setattr(os, "fsync", lambda file: (done.append("on disk"), sync(file)))
     monkeypatch.setattr(os, "replace", lambda old, new: (done.append("in place"), replace(old, new)))
     checkpoint.save(tmp_path / "last.pt", {"step": 4})
-    assert done == ["on disk", "in place"]
+    assert done == ["on disk", "in place", "on disk"]  # at last the folder, which has the name
 
 
 @pytest.mark.parametrize(
@@ -107,22 +108,20 @@ def test_a_write_that_fails_half_way_leaves_the_results_before_it_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full after the first bytes."""
-    results.write_results(tmp_path, {"status": "interrupted", "steps": 4})
+    RunFolder(tmp_path).write_results({"status": "interrupted", "steps": 4})
 
-    def full(path: Path, text: str) -> None:
-        with path.open("w") as file:
-            file.write(text[:9])
+    def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            results.write_results(tmp_path, {"status": "finished", "steps": 8})
-    assert results.read_results(tmp_path) == {"status": "interrupted", "steps": 4}
-    results.write_results(tmp_path, {"status": "finished", "steps": 8})
-    assert results.read_results(tmp_path) == {"status": "finished", "steps": 8}
+            RunFolder(tmp_path).write_results({"status": "finished", "steps": 8})
+    assert RunFolder(tmp_path).read_results() == {"status": "interrupted", "steps": 4}
+    RunFolder(tmp_path).write_results({"status": "finished", "steps": 8})
+    assert RunFolder(tmp_path).read_results() == {"status": "finished", "steps": 8}
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_a_run_without_results_has_none(tmp_path: Path) -> None:
-    assert results.read_results(tmp_path) is None
+    assert RunFolder(tmp_path).read_results() == {}

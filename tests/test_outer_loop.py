@@ -671,7 +671,7 @@ def test_a_process_waits_for_the_best_checkpoint_before_it_reads_it(
 ) -> None:
     """Here a second one, of a run that is trained to its end, to which the first has something to write yet."""
     done.parts.group = Group(1, 2)
-    best = done.checkpoints / "best.pt"
+    best = done.folder.best
     best.rename(best.with_suffix(".written later"))
     monkeypatch.setattr(Group, "sum", lambda self, flat: None)
     monkeypatch.setattr(Group, "wait", lambda self: best.with_suffix(".written later").rename(best))

@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from metarun.core.run_folder import RunFolder
+
 
 def console(quiet: bool = False) -> Console:
     """Standard output; wide where it is not a terminal."""
@@ -19,7 +21,7 @@ def console(quiet: bool = False) -> Console:
 
 def start_logging(folder: Path, screen: Console) -> list[logging.Handler]:
     """Send metarun's messages to the screen and, with everything else, to run.log; returns what to remove again."""
-    file = logging.FileHandler(folder / "run.log")
+    file = logging.FileHandler(RunFolder(folder).log)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     shown = Shown(screen)
     root = logging.getLogger()

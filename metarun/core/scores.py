@@ -60,6 +60,12 @@ def directions_of(scores: Iterable[str], own: Directions) -> dict[str, str]:
     return {plain(score): found for score in scores if (found := direction(score, own))}
 
 
+def directions_in(results: Mapping[str, Any]) -> Directions:
+    """Which way the scores of a run are better, by its results.json; an older run says nothing."""
+    found: Directions | None = results.get("directions")
+    return found or {}
+
+
 def better(score: str, new: float, old: float | None, own: Directions = MappingProxyType({})) -> bool:
     """Whether `new` beats `old` (None: nothing yet) in `score`. Raises: ValueError as `sign`."""
     return old is None or sign(score, own) * (new - old) > 0

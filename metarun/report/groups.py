@@ -175,7 +175,7 @@ def _one_each(runs: Sequence[Run], over: Sequence[str], name: str) -> list[tuple
         seeds[_at(run, over)].append(run)
     found = []
     for seed, same in sorted(seeds.items()):
-        *older, newest = sorted(same, key=lambda run: ((run.folder / "results.json").stat().st_mtime_ns, run.folder))
+        *older, newest = sorted(same, key=lambda run: (run.files.results.stat().st_mtime_ns, run.folder))
         which = ", ".join(f"{key} {value}" for key, value in zip(over, seed, strict=True)) or "it"
         left = ", ".join(str(run.folder) for run in older)
         note = f"{name}: {which} was run {len(same)} times; {newest.folder} is the newest and counts, not {left}"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from metarun.core.scores import selection_score
 from metarun.core.words import alone, network, task
-from metarun.report.runs import EVALUATIONS, Run
+from metarun.report.runs import Run
 
 STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "died": "red"}
 
@@ -30,7 +30,7 @@ FILES = {
     "episodes.png": "the first training tasks",
     "curves.png": "learning curves",
     "predictions.png": "what is predicted of the first test functions",
-    EVALUATIONS: "what metarun eval found",
+    "evals": "what metarun eval found",
     "run.log": "messages and tracebacks",
     ".hydra/config.yaml": "the settings",
     "wandb": "what W&B wrote",

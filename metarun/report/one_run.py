@@ -10,7 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from metarun.core import words
-from metarun.core.scores import selection_score
+from metarun.core.scores import directions_in, selection_score
 
 
 def config_tree(config: dict[str, Any], choices: dict[str, str]) -> Tree:
@@ -57,7 +57,7 @@ def end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
         table.add_row(f"test {name}", f"{value}  (95 % interval, {test['interval']}, {test['n_tasks']} of them)")
     if r.get("paper"):
         known = [r["paper"][key] for key in ("value", "ci95") if r["paper"][key] is not None]
-        score = selection_score(r["test"], r.get("directions") or {})
+        score = selection_score(r["test"], directions_in(r))
         value = " ± ".join(words.with_unit(score, number) for number in known)
         table.add_row("paper", f"{value}  ({r['paper']['source']})")
     table.add_row("validation", f"{words.in_a_line(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested")

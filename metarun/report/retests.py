@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from metarun.core.scores import selection_score
+from metarun.core.scores import directions_in, selection_score
 from metarun.core.words import is_percent, network, number, task, with_unit
 
 Found = Mapping[str, Any]
@@ -131,4 +131,4 @@ def over_shots(found: Sequence[Found]) -> bytes | None:
 
 def _score(one: Found) -> str:
     """The score that the test is known by."""
-    return selection_score(one["test"], one.get("directions") or {})
+    return selection_score(one["test"], directions_in(one))

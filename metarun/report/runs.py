@@ -17,15 +17,13 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from metarun.core.errors import ConfigError, nearest
-from metarun.core.scores import Directions, selection_score
+from metarun.core.run_folder import RunFolder
+from metarun.core.scores import Directions, directions_in, selection_score
 
 OUTCOMES = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id"})
 """Scalar fields of results.json that a run ends with, rather than was asked for."""
 
-EVALUATIONS = "evals"
-"""Folder within a run of what `metarun eval` found, a file a test."""
-
-INSIDE = frozenset({"checkpoints", "wandb", "tensorboard", EVALUATIONS})
+INSIDE = frozenset({"checkpoints", "wandb", "tensorboard", "evals"})
 """Folders within a run that hold no other run."""
 
 
@@ -53,6 +51,10 @@ class Run:
         return self.results[key] if _is_fact(key, self.results.get(key)) else self.settings.get(key)
 
     @property
+    def files(self) -> RunFolder:
+        return RunFolder(self.folder)
+
+    @property
     def score_name(self) -> str:
         """The score that the run is known by."""
         return selection_score(self.results.get("test") or {}, self.directions)
@@ -60,7 +62,7 @@ class Run:
     @property
     def directions(self) -> Directions:
         """Which way its scores are better; an older run says nothing."""
-        return self.results.get("directions") or {}
+        return directions_in(self.results)
 
     def keys(self) -> set[str]:
         """What `value` knows."""
@@ -69,20 +71,20 @@ class Run:
     def task_scores(self, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
         """Index and score of every test task, [n] each; None where test_tasks.npz is missing, broken or without it."""
         try:
-            with np.load(self.folder / "test_tasks.npz") as file:
+            with np.load(self.files.test_tasks) as file:
                 return file["index"].astype(np.int64), file[metric].astype(np.float64)
         except (OSError, KeyError, ValueError, zipfile.BadZipFile):
             return None
 
     def evaluations(self) -> list[dict[str, Any]]:
         """What later tests of the run found, by source, ways, shots and queries."""
-        files = sorted((self.folder / EVALUATIONS).glob("*.json"))
+        files = sorted(self.files.evaluations.glob("*.json"))
         found = [one for file in files if (one := read_evaluation(file))]
         return sorted(found, key=lambda one: (one["data"], one["n_way"] or 0, one["k_shot"], one["n_query"]))
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """metrics.jsonl, but for a line that is being written or was cut off."""
-        path = self.folder / "metrics.jsonl"
+        path = self.files.metrics
         for line in path.read_text().splitlines() if path.is_file() else []:
             try:
                 yield json.loads(line)
@@ -103,7 +105,7 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
             raise ConfigError(f"there is no folder {path}{nearest(str(path), known)}")
         for name, folders, files in os.walk(path):
             folder = Path(name)
-            if "results.json" in files or (folder / ".hydra" / "config.yaml").is_file():
+            if "results.json" in files or RunFolder(folder).has_settings():
                 found.setdefault(folder.resolve(), folder)
             folders[:] = sorted(inner for inner in folders if inner not in INSIDE and inner[0] != ".")
     return [run for folder in sorted(found.values()) if (run := read_run(folder))]
@@ -111,8 +113,10 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
 
 def read_run(folder: Path) -> Run | None:
     """The run in `folder`, or None where there is none."""
-    results = _results(folder / "results.json")
-    config, hydra = (_yaml(folder / ".hydra" / name) for name in ("config.yaml", "hydra.yaml"))
+    files = RunFolder(folder)
+    results = files.read_results()
+    results = results if "status" in results else {}
+    config, hydra = _yaml(files.settings), _yaml(files.hydra)
     if not results and not config:
         return None
     hydra = hydra.get("hydra") or {}
@@ -121,7 +125,18 @@ def read_run(folder: Path) -> Run | None:
     settings |= {name: choice for group, choice in choices.items() if (name := group.replace("/", ".")) in settings}
     settings = {key: _resolved(value, settings) for key, value in settings.items()}
     overrides = results.get("overrides") or (hydra.get("overrides") or {}).get("task") or ()
-    return Run(folder, _state(folder, results), results, settings, tuple(overrides))
+    return Run(folder, _state(files, results), results, settings, tuple(overrides))
+
+
+def open_run(folder: Path) -> Run:
+    """The run in `folder`, which has its settings. Raises: ConfigError if there is none."""
+    RunFolder(folder).check()
+    run = read_run(folder)
+    if run is None:
+        raise ConfigError(
+            f"{RunFolder(folder).settings} cannot be read, and there are no results: nothing tells what ran"
+        )
+    return run
 
 
 def read_evaluation(file: Path) -> dict[str, Any] | None:
@@ -137,13 +152,12 @@ def _is_fact(key: str, value: Any) -> bool:
     return isinstance(value, str | int | float) and key not in OUTCOMES
 
 
-def _state(folder: Path, results: Mapping[str, Any]) -> str:
-    if _held(folder / ".hydra" / "lock"):
+def _state(files: RunFolder, results: Mapping[str, Any]) -> str:
+    if _held(files.lock):
         return "running"
     if results and results["status"] != "running":
         return str(results["status"])
-    traces = ("metrics.jsonl", "checkpoints/last.pt", "checkpoints/best.pt", "results.json")
-    return "died" if any((folder / name).exists() for name in traces) else "unstarted"
+    return "died" if files.traces() else "unstarted"
 
 
 def _held(path: Path) -> bool:
@@ -157,14 +171,6 @@ def _held(path: Path) -> bool:
         return True
     except OSError:  # somebody else's folder: a lock that cannot be tried is taken for free
         return False
-
-
-def _results(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and "status" in found else {}
 
 
 def _yaml(path: Path) -> dict[str, Any]:

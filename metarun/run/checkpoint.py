@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,16 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from metarun.core.whole import written_whole
+
 VERSION = 1
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write `state` and the global random states to `path`, whole or not at all, even through a power cut."""
     path.parent.mkdir(exist_ok=True)
-    aside = path.with_suffix(".part")
-    with open(aside, "wb") as file:
+    with written_whole(path) as file:
         torch.save({"version": VERSION, "random": _random_states(), **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 def load(path: Path) -> dict[str, Any]:

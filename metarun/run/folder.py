@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from metarun.core.run_folder import RunFolder
+from metarun.core.whole import written_whole
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores
 from metarun.run.tracking.json_lines import JsonLines
@@ -24,8 +26,8 @@ class Files:
     """
 
     def __init__(self, folder: Path, sinks: Sequence[Sink], metrics_bytes: int) -> None:
-        self.folder, self.sinks = folder, sinks
-        self.lines = JsonLines(folder / "metrics.jsonl", metrics_bytes)
+        self.folder, self.sinks = RunFolder(folder), sinks
+        self.lines = JsonLines(self.folder.metrics, metrics_bytes)
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """A line of metrics."""
@@ -38,16 +40,22 @@ class Files:
         return self.lines.flush()
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """The checkpoint NAME.pt."""
-        checkpoint.save(self.folder / "checkpoints" / f"{name}.pt", state)
+        """The checkpoint `last` or `best`."""
+        checkpoint.save({"last": self.folder.last, "best": self.folder.best}[name], state)
 
     def keep(self, scores: Scores) -> None:
         """Each test task's scores."""
-        n_tasks = len(next(iter(scores.values())))
-        np.savez_compressed(self.folder / "test_tasks.npz", index=np.arange(n_tasks), **scores)  # type: ignore[arg-type]
+        write_task_scores(self.folder.test_tasks, scores)
 
     def close(self) -> None:
         self.lines.close()
+
+
+def write_task_scores(path: Path, scores: Scores) -> None:
+    """Write each test task's index and scores, whole or not at all."""
+    n_tasks = len(next(iter(scores.values())))
+    with written_whole(path) as file:
+        np.savez_compressed(file, index=np.arange(n_tasks), **scores)  # type: ignore[arg-type]
 
 
 class NoFiles:

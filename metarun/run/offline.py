@@ -13,6 +13,7 @@ from annotated_types import Ge
 from torch.optim import Optimizer
 
 from metarun.core.ranges import PositiveInt
+from metarun.core.run_folder import RunFolder
 from metarun.core.scores import better, directions_of, estimate, selection_score
 from metarun.core.tasks import Metrics
 from metarun.run import checkpoint
@@ -65,7 +66,7 @@ class OfflineRun:
         self.test_seconds = 0.0
         self.saved_step: int | None = None
         self.tracking_id: str | None = None
-        self.checkpoints = parts.folder / "checkpoints"
+        self.folder = RunFolder(parts.folder)
 
     @property
     def step(self) -> int:
@@ -101,14 +102,14 @@ class OfflineRun:
 
     def resumable(self) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return (self.checkpoints / "last.pt").exists()
+        return self.folder.last.exists()
 
     def restore(self) -> None:
         """Take everything from the last checkpoint, the id that a sink knows the run by among it.
 
         Raises: ValueError if the data is split in another way than it was then.
         """
-        parts, path = self.parts, self.checkpoints / "last.pt"
+        parts, path = self.parts, self.folder.last
         state = checkpoint.load(path)
         now, then = parts.source.info.split_sha256, state["split_sha256"]
         if now != then:
@@ -207,7 +208,7 @@ class OfflineRun:
     def _test(self, stop: StopRequest) -> dict[str, Any]:
         started = time.perf_counter()
         self.parts.group.wait()  # for the best checkpoint to be written
-        best = checkpoint.load(self.checkpoints / "best.pt")
+        best = checkpoint.load(self.folder.best)
         self.parts.learner.load_state_dict(best["learner"])
         log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)
         scores = self._evaluate("test", self.test_tasks, stop)

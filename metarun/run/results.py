@@ -1,9 +1,7 @@
-"""results.json and the facts around a run: what ran, on what, with which versions."""
+"""Facts around a run: which code, and which versions of what its numbers depend on."""
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import subprocess
 from importlib import metadata
@@ -11,24 +9,6 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "torchvision", "learn2learn", "hydra-core", "numpy", "wandb")
-
-
-def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """Write results.json, whole or not at all."""
-    write_json(folder / "results.json", results)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` to `path`, whole or not at all."""
-    aside = path.with_name(f"{path.name}.part")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(aside, path)
-
-
-def read_results(folder: Path) -> dict[str, Any] | None:
-    """What `write_results` wrote, or None."""
-    path = folder / "results.json"
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def read_versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from metarun.core.errors import ConfigError
+from metarun.core.run_folder import RunFolder
 from metarun.settings.conf import CONF, shipped
 from metarun.settings.replaced import RENAMED
 
@@ -76,10 +76,9 @@ def open_settings(folder: Path) -> tuple[DictConfig, DictConfig]:
     A setting that is newer than the run has its default of today; a choice of one's own has none.
     Raises: ConfigError if there is no run.
     """
-    file = folder / ".hydra" / "config.yaml"
-    if not file.is_file():
-        raise ConfigError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml")
-    config, saved = OmegaConf.load(file), OmegaConf.load(file.with_name("hydra.yaml"))
+    files = RunFolder(folder)
+    files.check()
+    config, saved = OmegaConf.load(files.settings), OmegaConf.load(files.hydra)
     assert isinstance(config, DictConfig)
     rename_moved(config)
     root = OmegaConf.load(CONF / "config.yaml")

@@ -15,8 +15,8 @@ from metarun.app.jobs.reopened import Done, trained
 from metarun.app.jobs.retest_settings import combinations
 from metarun.app.messages import messages
 from metarun.core.errors import ConfigError
+from metarun.core.run_folder import RunFolder
 from metarun.report.retests import as_csv, as_markdown, in_short, over_shots, table
-from metarun.report.runs import EVALUATIONS
 from metarun.run.interrupt import stop_requests
 
 
@@ -48,14 +48,16 @@ def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
     screen.print(table(found))
     files = {asked.csv: as_csv(found).encode(), asked.markdown: as_markdown(found).encode()}
     if picture := over_shots(found):
-        files[asked.run / EVALUATIONS / f"shots-{'-'.join(dict.fromkeys(one['data'] for one in found))}.png"] = picture
+        files[
+            RunFolder(asked.run).evaluations / f"shots-{'-'.join(dict.fromkeys(one['data'] for one in found))}.png"
+        ] = picture
     for path, content in files.items():
         if path:
             write(path, content)
             screen.print(Text(f"written: {path}"))
     before = len(found) - len(made)
     again = f"; {before} of {len(found)} made before, --again repeats them" if before else ""
-    screen.print(Text(f"kept in {asked.run / EVALUATIONS}/{again}"))
+    screen.print(Text(f"kept in {RunFolder(asked.run).evaluations}/{again}"))
     if refused:
         raise ConfigError("\n".join(refused))
     return 0

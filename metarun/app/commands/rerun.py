@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from metarun.core.errors import ConfigError
-from metarun.report.runs import read_run
+from metarun.core.run_folder import RunFolder
+from metarun.report.runs import open_run
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings import names, schema
 from metarun.settings.conf import CONF
@@ -56,13 +57,10 @@ def rerun_arguments(folder: Path, more: Sequence[str]) -> tuple[list[str], list[
         more: overrides to add.
     Raises: ConfigError if there is no run, or its overrides no longer compose.
     """
-    run = read_run(folder)
-    saved = folder / ".hydra" / "config.yaml"
-    if run is None or not saved.is_file():
-        raise ConfigError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml")
-    hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
+    run, files = open_run(folder), RunFolder(folder)
+    hydra = yaml.safe_load(files.hydra.read_text())["hydra"]
     own = [source["path"] for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
-    config = OmegaConf.load(saved)
+    config = OmegaConf.load(files.settings)
     assert isinstance(config, DictConfig)
     rename_moved(config)
     then = _leaves(config)

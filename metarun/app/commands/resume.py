@@ -15,8 +15,8 @@ from rich.console import Console
 from metarun.app.messages import console
 from metarun.core import tuning
 from metarun.core.errors import ConfigError
+from metarun.core.run_folder import RunFolder
 from metarun.report.one_run import end_table
-from metarun.run.results import read_results
 from metarun.settings.resolve import resolve as resolve_settings
 from metarun.settings.saved import open_settings
 
@@ -44,7 +44,7 @@ def resume(folder: Path, typed: Sequence[str]) -> int:
     Raises: ConfigError if there is no run, or something else is typed.
     """
     config, hydra = open_settings(folder)
-    results = read_results(folder)
+    results = RunFolder(folder).read_results()
     if results and results["status"] == "finished":
         screen = console()
         screen.print(f"{folder} is finished already")

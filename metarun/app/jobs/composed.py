@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from metarun.app.jobs.job import run_job
 from metarun.app.sweeps.launch import STARTED_FILE
 from metarun.core.errors import ConfigError
+from metarun.core.run_folder import RunFolder
 from metarun.run.interrupt import STOP_FILE
-from metarun.run.results import read_results
 from metarun.settings.resolve import resolve
 
 
@@ -28,7 +28,7 @@ def run_new(config: DictConfig) -> int:
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
     settings = partial(resolve, config, hydra.runtime.choices)
     if "MULTIRUN" not in str(hydra.mode):
-        if (folder / "run.log").exists():
+        if RunFolder(folder).log.exists():
             raise ConfigError(f"{folder} already holds a run; go on with it by: metarun resume {folder}")
         return run_job(settings, folder, overrides, None)
     stop = Path(hydra.sweep.dir) / STOP_FILE
@@ -36,7 +36,7 @@ def run_new(config: DictConfig) -> int:
         return 128 + signal.SIGINT
     if config.sweep.rerun == "all":
         _clear(folder, stop.with_name(STARTED_FILE).stat().st_mtime_ns)
-    status = (read_results(folder) or {}).get("status")
+    status = RunFolder(folder).read_results().get("status")
     if status == "finished":
         return 0
     if status == "failed" and config.sweep.rerun != "failed":

@@ -17,12 +17,12 @@ from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_drawings, s
 from metarun.app.jobs.workers import share_run
 from metarun.app.messages import console, start_logging, stop_logging
 from metarun.core.errors import ConfigError, wrong_input
+from metarun.core.run_folder import RunFolder
 from metarun.core.words import in_processes
 from metarun.report.one_run import config_tree, end_table
 from metarun.run.device import held_device
 from metarun.run.interrupt import stop_requests
 from metarun.run.protocol import Run
-from metarun.run.results import write_results
 from metarun.run.tracking.console import ConsoleSink
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.build import build_logger, build_parts, build_run
@@ -49,12 +49,12 @@ def run_job(
     """
     screen = console(quiet=stop_file is not None)  # one table for the whole sweep
     with _alone_in(folder), _logging_to(folder, screen):
-        (folder / "results.json").unlink(missing_ok=True)
+        RunFolder(folder).results.unlink(missing_ok=True)
         try:
             settings = resolve()
         except ConfigError as error:
             log.error("%s", error)
-            write_results(folder, {"status": "failed", "error": str(error), "overrides": overrides})
+            RunFolder(folder).write_results({"status": "failed", "error": str(error), "overrides": overrides})
             return 2
         screen.print(config_tree(settings.as_dict(), dict(settings.choices)))
         info = run_info(settings, _shown(folder), sweep)
@@ -124,7 +124,7 @@ def _execute(
         log.exception("the run failed")
     finally:
         results |= run.facts() if run else {}
-        write_results(info.folder, results)
+        RunFolder(info.folder).write_results(results)
         try:
             if code == 0:
                 show_curves(info.folder, sinks)
@@ -154,7 +154,7 @@ def _shown(folder: Path) -> Path:
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Hold the folder; the lock dies with the process."""
-    lock = FileLock(folder / ".hydra" / "lock", timeout=0)
+    lock = FileLock(RunFolder(folder).lock, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:

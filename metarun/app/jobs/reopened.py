@@ -10,23 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.algos.base.learner import Learner
 from metarun.app.jobs.retest_settings import saved_settings, settings_for
 from metarun.core.errors import ConfigError, wrong_input
+from metarun.core.run_folder import RunFolder
 from metarun.core.scores import directions_of, estimate
 from metarun.core.tasks import TaskSource
+from metarun.core.whole import write_json
 from metarun.data.resize import Resized, members
 from metarun.ops import norm
-from metarun.report.runs import EVALUATIONS, read_evaluation, read_run
+from metarun.report.runs import open_run, read_evaluation
 from metarun.run import checkpoint
 from metarun.run.device import held_device
 from metarun.run.evaluation import evaluate
+from metarun.run.folder import write_task_scores
 from metarun.run.interrupt import StopRequest
-from metarun.run.results import read_git_state, read_versions, write_json
+from metarun.run.results import read_git_state, read_versions
 from metarun.settings.build import build_learner, build_source
 from metarun.settings.conf import shipped
 from metarun.settings.names import settings_key, task_name
@@ -74,7 +76,7 @@ class Trained:
                     f"bn={','.join(self.modes)}"
                 )
             config.bn = mode
-            file = self.folder / EVALUATIONS / f"{_name(config, name)}.json"
+            file = RunFolder(self.folder).evaluations / f"{_name(config, name)}.json"
             kept = None if again else read_evaluation(file)
             if kept is None:
                 with wrong_input():
@@ -130,7 +132,7 @@ class Trained:
             "versions": read_versions(),
         }
         file.parent.mkdir(exist_ok=True)
-        np.savez_compressed(file.with_suffix(".npz"), index=np.arange(n_tasks), **scores)  # type: ignore[arg-type]
+        write_task_scores(file.with_suffix(".npz"), scores)
         write_json(file, found)
         return found
 
@@ -145,12 +147,10 @@ class Trained:
 @contextmanager
 def trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[Trained]:
     """The run in `folder`, opened on the machine that was asked for, with the paths among `values`."""
-    run = read_run(folder)
-    if run is None or not (folder / ".hydra" / "config.yaml").is_file():
-        raise ConfigError(f"{folder} is not the folder of a run: it has no .hydra/config.yaml")
+    run, files = open_run(folder), RunFolder(folder)
     if run.state != "finished":
         raise ConfigError(f"{folder} is {run.state}, and eval tests finished runs: metarun resume {folder}")
-    best = folder / "checkpoints" / "best.pt"
+    best = files.best
     if not best.is_file():
         raise ConfigError(f"{best} is not there, and eval tests those weights: metarun rerun {folder}")
     config, data = saved_settings(folder)

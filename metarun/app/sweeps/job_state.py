@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from metarun.core.scores import Directions, selection_score
+from metarun.core.run_folder import RunFolder
+from metarun.core.scores import Directions, directions_in, selection_score
 from metarun.core.words import alone
-from metarun.run.results import read_results
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,20 @@ class Job:
 
 def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
     """The job in `folder` of a sweep begun at the time `since`, in which `rerun` is tried again."""
-    overrides = " ".join(OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml")))  # type: ignore[arg-type]
-    steps = int(OmegaConf.load(folder / ".hydra" / "config.yaml").run.get("steps", 0))
-    results = read_results(folder)
+    files = RunFolder(folder)
+    overrides = " ".join(OmegaConf.to_container(OmegaConf.load(files.overrides)))  # type: ignore[arg-type]
+    steps = int(OmegaConf.load(files.settings).run.get("steps", 0))
+    results = files.read_results()
     if results:
-        state, old = results["status"], (folder / "results.json").stat().st_mtime < since
+        state, old = results["status"], files.results.stat().st_mtime < since
         if old and (rerun == "all" or state == "interrupted" or state == rerun):
             return Job(folder, overrides, "waiting", 0, steps, "", None, None)
         if old and state == "finished":
             state = "skipped"
         means = {name: found["mean"] for name, found in (results.get("test") or {}).items()}
-        score = _score(means, results.get("directions") or {})
+        score = _score(means, directions_in(results))
         return Job(folder, overrides, state, results.get("steps", 0), steps, score, None, results["error"])
-    train, val = _last(folder / "metrics.jsonl")
+    train, val = _last(files.metrics)
     step = int(train.get("step", 0))
     left = (steps - step) * train["seconds"] / step if step else None
     return Job(folder, overrides, "running", step, steps, _score(val or train, {}), left, None)

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from metarun.app.sweeps.job_state import Job
 from metarun.app.sweeps.table import SweepTable
 from metarun.core.errors import ConfigError, Refused, wrong_input
-from metarun.core.scores import selection_score, sign
+from metarun.core.run_folder import RunFolder
+from metarun.core.scores import directions_in, selection_score, sign
 from metarun.core.words import alone
-from metarun.run.results import read_results
 
 if TYPE_CHECKING:
     import optuna
@@ -51,10 +51,10 @@ def objective() -> float | None:
     Raises: Refused if the study is after the opposite.
     """
     hydra = HydraConfig.get()
-    results = read_results(Path(hydra.runtime.output_dir)) or {"status": "failed"}
+    results = RunFolder(Path(hydra.runtime.output_dir)).read_results() or {"status": "failed"}
     if results["status"] != "finished":
         return None
-    own = results.get("directions") or {}
+    own = directions_in(results)
     score = selection_score(results["val"], own)
     right = "maximize" if sign(score, own) > 0 else "minimize"
     if "direction" in hydra.sweeper and not str(hydra.sweeper.direction).endswith(right):
@@ -67,7 +67,7 @@ def objective() -> float | None:
 
 def wait_for_others() -> None:
     """Wait while another process is running this very job: a trial of the same settings, or of a killed search."""
-    with FileLock(Path(HydraConfig.get().runtime.output_dir) / ".hydra" / "lock"):
+    with FileLock(RunFolder(Path(HydraConfig.get().runtime.output_dir)).lock):
         pass
 
 
@@ -139,7 +139,7 @@ class Search(SweepTable):
         folder = next(job.folder for job in super()._jobs() if set(overrides) <= set(job.overrides.split()))
         files = draw(self.study, self.folder)
         self.screen.print()
-        self.screen.print(summary(self.study, [*fixed, *overrides], read_results(folder) or {}, folder, files))
+        self.screen.print(summary(self.study, [*fixed, *overrides], RunFolder(folder).read_results(), folder, files))
 
 
 def open_study(sweeper: DictConfig, rerun: str) -> optuna.Study:
@@ -198,7 +198,7 @@ def ready(study: optuna.Study, sweeper: DictConfig) -> None:
 def _shown(job: Job) -> Job:
     """The job with short numbers, and as its score that of the validation its checkpoint was chosen by."""
     overrides = re.sub(r"=(\d*\.\d{5,}\S*)", lambda found: f"={float(found[1]):.4g}", job.overrides)
-    results = read_results(job.folder) or {}
+    results = RunFolder(job.folder).read_results()
     best = results.get("val") or {}
-    score = selection_score(best, results.get("directions") or {})
+    score = selection_score(best, directions_in(results))
     return replace(job, overrides=overrides, score=alone(score, best[score]) if score in best else job.score)

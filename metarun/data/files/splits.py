@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from metarun.core.episodes import Ints
 from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.core.whole import written_whole
 
 SPLITS = ("train", "val", "test")
 
@@ -55,10 +55,10 @@ def read_split_file(path: Path) -> dict[str, list[str]]:
 
 def write_split_file(path: Path, split: Mapping[str, Sequence[str]]) -> None:
     """Write a file that `read_split_file` reads, whole or not at all. Raises: ValueError if it cannot be written."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    lines = (f"{part} {label}\n" for part in SPLITS for label in split[part])
     try:
-        aside.write_text("".join(f"{part} {label}\n" for part in SPLITS for label in split[part]))
-        os.replace(aside, path)
+        with written_whole(path) as file:
+            file.write("".join(lines).encode())
     except OSError as error:
         raise ValueError(f"cannot write the class split {path}: {error.strerror}. Set data.split=FILE") from error
     log.info("split the classes %s into train, val, test: %s", "/".join(str(len(split[s])) for s in SPLITS), path)
