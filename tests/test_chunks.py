@@ -93,8 +93,8 @@ def test_as_many_tasks_run_at_once_as_the_memory_has_room_for(
     torch.testing.assert_close(found, expected)
 
 
-def on_a_gpu(batch: Batch, n_tasks: int, room: int | None, one_by_one: bool) -> int:
-    return tasks_at_once(tasks(1, 10, device="meta"), n_tasks, room, one_by_one)
+def on_a_gpu(batch: Batch, n_tasks: int, room: int | None) -> int:
+    return tasks_at_once(tasks(1, 10, device="meta"), n_tasks, room)
 
 
 def test_a_single_task_that_the_memory_cannot_hold_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def learner(setting: Setting) -> EpisodicLearner:
     backbone = Conv4(shape, "transductive", setting.hidden, setting.downsample)
     made: EpisodicLearner
     if setting.algo == "protonet":
-        made = ProtoNet(backbone, "euclidean", 1.0, "auto", setting.chunk)
+        made = ProtoNet(backbone, "euclidean", 1.0, "auto", setting.chunk or 1)  # conf/algo/protonet.yaml's task_chunk
     else:
         made = (ANIL if setting.algo == "anil" else MAML)(
             backbone,

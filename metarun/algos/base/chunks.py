@@ -10,17 +10,14 @@ larger ones these must be, or they run one by one. Of 5-way 1-shot tasks at 28x2
 and 5 with 15 queries; at 84x84 one. Measured: more gain no more, and two larger ones lose."""
 
 
-def tasks_at_once(batch: Batch, n_tasks: int, room: int | None, one_by_one: bool) -> int:
+def tasks_at_once(batch: Batch, n_tasks: int, room: int | None) -> int:
     """How many of `n_tasks` tasks like those of the batch are fastest at once.
 
     Args:
         room: tasks that a GPU's memory was found to hold; None if it never ran out.
-        one_by_one: what is best on a CPU whatever the tasks' size.
     """
     if batch.query.x.device.type != "cpu":
         return split_evenly(n_tasks, room or n_tasks)
-    if one_by_one:
-        return 1
     inputs_per_task = (batch.support.x.numel() + batch.query.x.numel()) // batch.n_tasks
     most = CPU_INPUTS // inputs_per_task
     if min(most, n_tasks) < FEWEST and inputs_per_task > SMALL:

@@ -30,12 +30,10 @@ class EpisodicLearner(Learner):
 
     Args:
         engine: `vectorized`, `learn2learn`, or `auto` for the faster one.
-        task_chunk: tasks that `vectorized` runs at once, 1 for a plain loop, 0 to choose by size and device.
+        task_chunk: tasks that `vectorized` runs at once; 0 to choose by size and device; 1 for a plain loop, but on a
+            GPU, where it is as 0.
         objective: what a task's outputs are scored by.
     """
-
-    one_by_one = False
-    """Whether a CPU is fastest with one task at a time, whatever their size: where there is little Python in a task."""
 
     goal: ClassVar[str] = "loss"
     """The score that training descends."""
@@ -121,9 +119,9 @@ class EpisodicLearner(Learner):
         """
         if self.engine == "learn2learn":
             return 1
-        if self.task_chunk:
+        if self.task_chunk > 1 or (self.task_chunk == 1 and batch.query.x.device.type == "cpu"):
             return self.task_chunk
-        return tasks_at_once(batch, n_tasks, self.room.get(self.training), self.one_by_one)
+        return tasks_at_once(batch, n_tasks, self.room.get(self.training))
 
     def way(self, batch: Batch, n_tasks: int) -> str:
         if self.engine == "learn2learn":
@@ -143,7 +141,7 @@ class EpisodicLearner(Learner):
                 done.append(tasks(batch.tasks(first, first + size)))
                 first += size
             except torch.OutOfMemoryError:
-                if size == 1 or self.task_chunk:
+                if size == 1 or self.task_chunk > 1:
                     raise
                 self.room[self.training] = size // 2
                 log.info("%d tasks at once are too many for the memory; %d are next", size, size // 2)

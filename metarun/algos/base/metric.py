@@ -32,8 +32,6 @@ class MetricLearner(EpisodicLearner):
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
     """
 
-    one_by_one = True
-
     def __init__(self, backbone: nn.Module, engine: str, task_chunk: int) -> None:
         super().__init__(engine, task_chunk)
         self.backbone = backbone
@@ -43,13 +41,12 @@ class MetricLearner(EpisodicLearner):
 
     @contextmanager
     def encoded(self) -> Iterator[None]:
-        before = self.backbone, self.task_chunk, self.one_by_one, self.recorder
-        # what is left to do is small
-        self.backbone, self.task_chunk, self.one_by_one, self.recorder = nn.Identity(), 0, False, None
+        before = self.backbone, self.task_chunk, self.recorder
+        self.backbone, self.task_chunk, self.recorder = nn.Identity(), 0, None  # what is left to do is small
         try:
             yield
         finally:
-            self.backbone, self.task_chunk, self.one_by_one, self.recorder = before
+            self.backbone, self.task_chunk, self.recorder = before
 
     @torch.no_grad()
     def _encode(self, x: Tensor) -> Tensor:

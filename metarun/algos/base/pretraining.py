@@ -25,7 +25,6 @@ class Pretraining(EpisodicLearner):
     classifier: nn.Module
 
     needs = ("episodes", "examples")
-    one_by_one = True
 
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
         assert isinstance(source, ExampleSource), "a source that has train_classes has examples"
