@@ -20,6 +20,7 @@ from contestants.settings import Setting
 from contestants.tables import ratios, summary
 
 from metarun.core import tuning
+from metarun.ops import context
 
 TINY = {"n_way": 2, "tasks": 2}
 CASES = [
@@ -40,6 +41,17 @@ def test_contestants_compute_the_same_loss_accuracy_and_meta_gradient(setting: S
     for name, value in ours.items():
         atol = 1e-6 if name == "accuracy" else 1e-9  # learn2learn's examples count in float32
         np.testing.assert_allclose(theirs[name], value, rtol=1e-9, atol=atol, err_msg=name)
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("setting", CASES[:2], ids=lambda setting: setting.name)
+def test_convolutions_by_patches_compute_the_same(setting: Setting) -> None:
+    grouped = Metarun(setting).check()
+    with context.convolving("patches"):
+        by_patches = Metarun(setting).check()
+    assert any((by_patches[name] != value).any() for name, value in grouped.items())
+    for name, value in grouped.items():
+        np.testing.assert_allclose(by_patches[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.gpu

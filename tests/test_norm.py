@@ -54,6 +54,7 @@ CONTEXTS = {  # by what they change
     "adapting": context.adapting,
     "twice": lambda: context.differentiated(twice=True),
     "recorded": context.recording,
+    "way": lambda: context.convolving("patches"),
 }
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+Way = Literal["grouped", "patches"]
+"""How convolutions are computed, see convolution.py."""
 
 
 @dataclass
@@ -17,6 +20,7 @@ class _Now:
     adapting: bool = False
     twice: bool = False
     recorded: list[tuple[Tensor, Tensor]] | None = None
+    way: Way | None = None
 
 
 now = _Now()
@@ -47,6 +51,11 @@ def adapting() -> AbstractContextManager[None]:
 def differentiated(twice: bool) -> AbstractContextManager[None]:
     """Inside, what layers do will be differentiated `twice`, or once."""
     return _during(twice=twice)
+
+
+def convolving(way: Way) -> AbstractContextManager[None]:
+    """Inside, convolutions under a transform are computed this `way`, on whatever device: for tests and timings."""
+    return _during(way=way)
 
 
 def transformed() -> bool:

@@ -3,6 +3,8 @@
 A convolution is bilinear in images and filters, and so are its two gradients; the derivatives of each of the three
 are the other two. torch's own second derivative is made of slower operations, under vmap one task after the other.
 
+How each of the three is computed is a matter of the device: see `way`.
+
 Shapes: images x [R, C, H, W], filters w [O, C / groups, kh, kw], outputs y [R, O, h, w], gx, gw and gy as x, w and y.
 """
 
@@ -15,13 +17,24 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from metarun.ops import context
+from metarun.ops import context, patches
+from metarun.ops.context import Way
 from metarun.ops.task_axis import from_channels, from_rows, into_channels, into_first, into_rows
 
 ROWS = 24
 """Images of a task from which a CPU is faster with the channels of all tasks side by side and last in memory, where a
 convolution strides; filters that the tasks share are then one copy a task. (Pooling under vmap would undo the order.)
 """
+
+TABLE_BYTES = 1 << 30
+"""Largest table of patches that a GPU makes."""
+
+LEAST_FILTERS = 8
+"""Of a group, for products of matrices to be worth their table. (With fewer a convolution is meant to be grouped.)"""
+
+CUDA_ROWS, CUDA_CHANNELS = 64, 32
+"""Images and their channels from which a GPU that rounds to tf32 has channels last in memory, as its units for that
+read them. It is an estimate, as are the two numbers above."""
 
 
 class Conv2d(nn.Conv2d):
@@ -36,7 +49,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not context.transformed():
             # of one task, the same operations with less around them
-            return super().forward(channels_last(x) if x.device.type == "cpu" else x)
+            return super().forward(channels_last(x) if last_is_faster(x) else x)
         y = convolve(x, self.weight, Geometry(self.stride, self.padding, self.groups))  # type: ignore[arg-type]
         return y if self.bias is None else y + self.bias[:, None, None]
 
@@ -51,6 +64,32 @@ class Geometry(NamedTuple):
     def times(self, tasks: int) -> Geometry:
         """The same for so many tasks, the channels of each a group."""
         return self._replace(groups=self.groups * tasks)
+
+
+def way(like: Tensor, images: Sequence[int], filters: Sequence[int], geometry: Geometry) -> Way:
+    """How a convolution of images and filters of these shapes is computed, and its gradients.
+
+    `grouped` is torch's operation; `patches` a table and a product of matrices for each group (patches.py). A CPU
+    takes the first, a GPU the second where there are groups.
+
+    Args:
+        like: any of the tensors, for their device and type.
+    """
+    if context.now.way is not None:
+        return context.now.way
+    if like.device.type != "cuda" or geometry.groups == 1 or filters[0] < LEAST_FILTERS * geometry.groups:
+        return "grouped"
+    numbers = patches.table_numbers(images, filters, geometry.stride, geometry.padding)
+    return "patches" if numbers * like.itemsize <= TABLE_BYTES else "grouped"
+
+
+def last_is_faster(x: Tensor) -> bool:
+    """Whether images x [R, C, H, W] of one task are convolved faster with their channels last in memory."""
+    if x.device.type != "cuda":
+        return x.device.type == "cpu"
+    cudnn: Any = torch.backends.cudnn
+    rounded = x.dtype == torch.float32 and cudnn.conv.fp32_precision == "tf32"
+    return rounded and x.shape[0] >= CUDA_ROWS and x.shape[1] >= CUDA_CHANNELS
 
 
 def convolve(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
@@ -74,6 +113,8 @@ def filter_gradient(gy: Tensor, x: Tensor, geometry: Geometry, shape: Sequence[i
 class _Convolution(Function):
     @staticmethod
     def forward(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+        if way(x, x.shape, w.shape, geometry) == "patches":
+            return patches.convolve(x, w, *geometry)
         return torch.convolution(x, w, None, *geometry[:2], (1, 1), False, (0, 0), geometry.groups)
 
     @staticmethod
@@ -101,6 +142,8 @@ class _Convolution(Function):
 class _ImageGradient(Function):
     @staticmethod
     def forward(gy: Tensor, w: Tensor, geometry: Geometry, shape: Sequence[int]) -> Tensor:
+        if way(gy, shape, w.shape, geometry) == "patches":
+            return patches.image_gradient(gy, w, *geometry, shape)
         gx: Tensor = _gradients(gy, _empty_as(gy, shape), w, geometry, (True, False, False))[0]
         return gx
 
@@ -132,6 +175,8 @@ class _ImageGradient(Function):
 class _FilterGradient(Function):
     @staticmethod
     def forward(gy: Tensor, x: Tensor, geometry: Geometry, shape: Sequence[int]) -> Tensor:
+        if way(gy, x.shape, shape, geometry) == "patches":
+            return patches.filter_gradient(gy, x, *geometry, shape)
         gw: Tensor = _gradients(gy, x, gy.new_empty(shape), geometry, (False, True, False))[1]
         return gw
 
