@@ -38,11 +38,18 @@ def filter_gradient(
 def image_gradient(
     gy: Tensor, w: Tensor, stride: Sequence[int], padding: Sequence[int], groups: int, shape: Sequence[int]
 ) -> Tensor:
-    """gx, of the given shape, of gy and w: by a table for gy, where that is large and not much larger than x's."""
-    large = table_numbers(shape, w.shape, stride, padding) >= LARGE
-    if large and max(stride) == 1 and len(w) <= 2 * groups * w.shape[1]:
+    """gx, of the given shape, of gy and w."""
+    if turning_is_faster(shape, w.shape, stride, padding, groups):
         return turned_image_gradient(gy, w, padding, groups)
     return folded_image_gradient(gy, w, stride, padding, groups, shape)
+
+
+def turning_is_faster(
+    images: Sequence[int], filters: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int
+) -> bool:
+    """Whether gx is best made by a table of gy: where x's is large and that of gy not much larger."""
+    outputs, inputs = filters[0] // groups, filters[1]
+    return max(stride) == 1 and outputs <= 2 * inputs and table_numbers(images, filters, stride, padding) >= LARGE
 
 
 def folded_image_gradient(
