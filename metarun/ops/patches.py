@@ -59,7 +59,8 @@ def folded_image_gradient(
     (rows, channels, *sides), (kh, kw) = shape, w.shape[2:]
     table = torch.bmm(_matrix(w, groups).transpose(1, 2), _by_group(gy, groups))  # [G, C * kh * kw, R * h * w]
     parts = table.view(channels, kh * kw, rows, -1).transpose(1, 2)  # [G * C, R, kh * kw, h * w]
-    gx = F.fold(parts.reshape(1, channels * rows * kh * kw, -1), sides, (kh, kw), 1, tuple(padding), tuple(stride))
+    parts = parts.reshape(1, channels * rows * kh * kw, -1)
+    gx = F.fold(parts, tuple(sides), (kh, kw), 1, tuple(padding), tuple(stride))
     return gx.view(channels, rows, *sides).transpose(0, 1)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+
+cuda: Any = torch.cuda
 
 CALLS = 20
 """In a CUDA graph, or fewer where they would take long."""
@@ -20,7 +23,7 @@ class Clock:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         if device.type == "cuda":
-            self.stream = torch.cuda.Stream()
+            self.stream = cuda.Stream()
             self.kept, self.pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
             self.capture(self.kept, lambda: torch.zeros(1, device=device), 1)  # keeps the pool of memory for the next
 
@@ -48,12 +51,12 @@ class Clock:
                 graph.capture_end()
 
     def between(self, call: Callable[[], object]) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()
         end.record()
         end.synchronize()
-        return 1000 * start.elapsed_time(end)
+        return 1000 * float(start.elapsed_time(end))
 
     def by_hand(self, call: Callable[[], object]) -> float:
         start = time.perf_counter()

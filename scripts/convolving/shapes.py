@@ -95,10 +95,12 @@ def operations(shape: Shape, device: torch.device) -> Operations:
     def backward(gy: Tensor, x: Tensor, w: Tensor, image: bool) -> Tensor:
         wanted = (image, not image, False)
         found = aten.convolution_backward(gy, x, w, None, *g[:2], (1, 1), False, (0, 0), g.groups, wanted)
-        return found[0 if image else 1]
+        gradient: Tensor = found[0 if image else 1]
+        return gradient
 
     def forward(x: Tensor) -> Tensor:
-        return aten.convolution(x, w, None, *g[:2], (1, 1), False, (0, 0), g.groups)
+        y: Tensor = aten.convolution(x, w, None, *g[:2], (1, 1), False, (0, 0), g.groups)
+        return y
 
     ways: Operations = {
         "y": {"grouped": lambda: forward(x), "patches": lambda: patches.convolve(x, w, *g)},
