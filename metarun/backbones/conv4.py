@@ -9,6 +9,7 @@ from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.ops.convolution import Conv2d
 from metarun.ops.first_block import first_block, in_pieces
 from metarun.ops.norm import batch_norm
+from metarun.ops.pooling import MaxPool2d
 
 
 class Conv4(nn.Module):
@@ -55,7 +56,7 @@ class Conv4(nn.Module):
             inputs = channels if layer == 0 else hidden
             convolution = Conv2d(inputs, hidden, 3, stride=stride, padding=1, bias=bn == "none")
             blocks += [convolution, batch_norm(hidden, bn)]
-            blocks += [nn.MaxPool2d(2)] if halve and downsample == "pool" else []
+            blocks += [MaxPool2d(2)] if halve and downsample == "pool" else []
             blocks.append(nn.ReLU())
             if halve:
                 height, width = (height // 2, width // 2) if downsample == "pool" else (-(-height // 2), -(-width // 2))

@@ -7,6 +7,7 @@ from torch import nn
 
 from metarun.backbones.maps import MapNetwork, Residual, conv_norm, image_shape
 from metarun.core.ranges import PositiveInt
+from metarun.ops.pooling import MaxPool2d
 
 LARGE_STEM_PIXELS = 128
 """From this length of the shorter side on, `stem=auto` is `large`."""
@@ -45,7 +46,7 @@ class ResNet(MapNetwork):
             raise ValueError(f"backbone.stem={stem} is not one of auto, small, large")
         large = stem == "large" or (stem == "auto" and min(height, width) >= LARGE_STEM_PIXELS)
         layers = [*conv_norm(channels, widths[0], bn, 7 if large else 3, 2 if large else 1), nn.ReLU()]
-        layers += [nn.MaxPool2d(3, 2, padding=1)] if large else []
+        layers += [MaxPool2d(3, 2, padding=1)] if large else []
         inputs = widths[0]
         for stage, outputs in enumerate(widths):
             for block in range(blocks):

@@ -7,6 +7,7 @@ from torch import nn
 from metarun.backbones.maps import MapNetwork, Residual, conv_norm, image_shape
 from metarun.core.ranges import NonNegativeFloat, PositiveInt
 from metarun.ops.noise import DropBlock, Noise
+from metarun.ops.pooling import MaxPool2d
 
 NEGATIVE_SLOPE = 0.1
 """Slope of the leaky ReLU below 0."""
@@ -52,7 +53,7 @@ class ResNet12(MapNetwork):
         size = block_size or (5 if min(height, width) >= 64 else 2)
         layers: list[nn.Module] = []
         for block, outputs in enumerate(widths):
-            layers += [make_residual_block(inputs, outputs, bn), nn.MaxPool2d(2)]
+            layers += [make_residual_block(inputs, outputs, bn), MaxPool2d(2)]
             if drop_rate:
                 layers.append(Noise(DropBlock(drop_rate, size if block >= len(widths) - 2 else 1)))
             inputs, height, width = outputs, height // 2, width // 2

@@ -14,6 +14,7 @@ from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.ops.convolution import Conv2d
 from metarun.ops.functional import Params, call, one_hot, within
 from metarun.ops.norm import batch_norm
+from metarun.ops.pooling import MaxPool2d
 
 
 class RelationNet(MetricLearner):
@@ -89,7 +90,7 @@ def relation_module(map_shape: tuple[int, int, int], bn: str, hidden: int, units
     for inputs in (2 * channels, hidden):
         layers += [Conv2d(inputs, hidden, 3, padding=1, bias=bn == "none"), batch_norm(hidden, bn), nn.ReLU()]
         if min(height, width) > 1:
-            layers.append(nn.MaxPool2d(2))
+            layers.append(MaxPool2d(2))
             height, width = height // 2, width // 2
     layers += [nn.Flatten(), nn.Linear(hidden * height * width, units), nn.ReLU(), nn.Linear(units, 1)]
     return nn.Sequential(*layers)
