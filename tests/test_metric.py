@@ -190,6 +190,13 @@ def test_ridge_regression_is_the_minimum(rows: int, features: int) -> None:
     assert torch.allclose(x.T @ (x @ weights - y) + ridge * weights, torch.zeros(features, 3), atol=1e-12)
 
 
+def test_a_ridge_regression_without_an_answer_has_none() -> None:
+    """Of two images that are the same, without a penalty: neither weights nor what follows from them are numbers."""
+    x, y = torch.ones(2, 3), torch.eye(2)
+    assert not ridge_regression(x, y, torch.tensor(0.0)).isfinite().any()
+    assert not ridge_regression(torch.zeros(3, 2), torch.ones(3, 2), torch.tensor(0.0)).isfinite().any()
+
+
 def test_r2d2_on_two_orthogonal_images() -> None:
     """x = diag(2, 1), y = identity, ridge 1: W = diag(2 / (4 + 1), 1 / (1 + 1)); query (5, 4) and scale 3."""
     learner = R2D2(Identity(2), 1.0, 3.0, "auto", 1)

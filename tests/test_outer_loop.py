@@ -639,6 +639,21 @@ def test_a_learner_is_scored_in_evaluation_mode_and_left_as_it_was_also_by_a_sto
     assert learner.training == training
 
 
+class FailsAtATask(Counting):
+    """Its loss is no number in task 101 of validation, the second."""
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        scores = super().evaluate(batch)
+        return scores | {"loss": scores["loss"].masked_fill(scores["loss"] == 101, float("inf"))}
+
+
+def test_scores_that_are_no_numbers_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    learner = FailsAtATask()
+    learner.steps += 2
+    evaluate(learner, Numbered(), "val", 5, 2, StopRequest())
+    assert caplog.messages == ["loss is not a finite number in 1 of 5 val tasks"]
+
+
 def test_two_processes_run_as_one_does_and_only_the_first_writes(done: OfflineRun, tmp_path: Path) -> None:
     """Without noise: the mean over 8 tasks is that over two shares of 4, exactly. A process may not read the best
     checkpoint before the first one has written it."""

@@ -185,6 +185,16 @@ def test_the_posterior_of_two_points_is_the_textbooks() -> None:
     assert known.log_density(torch.tensor([3.0])).item() == pytest.approx(stats.norm(2, 2.5**0.5).logpdf(3.0))
 
 
+def test_a_covariance_that_is_none_has_no_density() -> None:
+    """Correlations above 1, of the observations in one task and not in the other; of the others in both."""
+    of_two = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
+    joint = torch.eye(4).repeat(2, 1, 1)
+    joint[0, :2, :2], joint[:, 2:, 2:] = of_two, of_two
+    known = posterior(joint, torch.zeros(2, 2))
+    assert known.log_evidence.isnan().tolist() == [True, False]
+    assert known.log_density(torch.zeros(2, 2)).isnan().all()
+
+
 PRIOR = {"length_scale": [0.4, 0.4], "scale": [1.0, 1.0], "period": [1.0, 1.0], "noise": 0.1, "x": [-2.0, 2.0]}
 
 

@@ -67,7 +67,7 @@ class Posterior:
 
     def log_density(self, y: Tensor) -> Tensor:
         """Of the others' values y [..., M] together, in nats [...]."""
-        return _log_normal(y - self.mean, torch.linalg.cholesky(self.covariance))
+        return _log_normal(y - self.mean, _cholesky(self.covariance))
 
     def log_densities(self, y: Tensor) -> Tensor:
         """Of each of the others' values on its own [..., M]."""
@@ -82,11 +82,20 @@ def posterior(covariance: Tensor, y: Tensor) -> Posterior:
         the others, 2.30 for the evidence.
     """
     s = y.shape[-1]
-    root = torch.linalg.cholesky(covariance[..., :s, :s])
+    root = _cholesky(covariance[..., :s, :s])
     cross = torch.linalg.solve_triangular(root, covariance[..., :s, s:], upper=False)  # [..., S, M]
     white = torch.linalg.solve_triangular(root, y[..., None], upper=False)  # [..., S, 1]
     mean = (cross.mT @ white)[..., 0]
     return Posterior(_log_normal(y, root), mean, covariance[..., s:, s:] - cross.mT @ cross)
+
+
+def _cholesky(matrix: Tensor) -> Tensor:
+    """The lower factor of each positive definite matrix [..., P, P]; NaN where a matrix is not.
+
+    To raise an error, the host would have to wait for a GPU.
+    """
+    root, order = torch.linalg.cholesky_ex(matrix)  # order: 0, or that of the first minor that is not positive
+    return root.masked_fill(order[..., None, None] != 0, torch.nan)
 
 
 def _log_normal(y: Tensor, root: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ from metarun.run.team import Group
 
 Scores = dict[str, NDArray[np.floating[Any]]]
 
+log = logging.getLogger(__name__)
+
 
 def evaluate(
     learner: Learner,
@@ -29,7 +32,7 @@ def evaluate(
 ) -> Scores:
     """Each score of tasks 0..n_tasks-1 of `split` [n_tasks]; the learner is left as it was, in training mode or not.
 
-    The processes of `group` share the tasks, and each gets all scores.
+    The processes of `group` share the tasks, and each gets all scores. A warning counts scores that are not finite.
     """
     group = group or Group()
     start, end = group.share(n_tasks)
@@ -46,7 +49,11 @@ def evaluate(
     finally:
         learner.train(was_training)
     scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return {name: group.gathered(score, n_tasks).numpy() for name, score in scores.items()}
+    found = {name: group.gathered(score, n_tasks).numpy() for name, score in scores.items()}
+    for name, values in found.items():
+        if lost := int((~np.isfinite(values)).sum()):
+            log.warning("%s is not a finite number in %d of %d %s tasks", name, lost, n_tasks, split)
+    return found
 
 
 @contextmanager

@@ -90,11 +90,14 @@ def _gradient(gram: Tensor, classes: Tensor, penalty: float, slack: Tensor) -> T
 
 
 def _solve(gram: Tensor, diagonal: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The x [S, N] with rows of sum 0 and the y [S, 1] for which (gram + diag(diagonal_k)) x_k + y = right_k."""
+    """The x [S, N] with rows of sum 0 and the y [S, 1] for which (gram + diag(diagonal_k)) x_k + y = right_k.
+
+    Where a matrix is singular, they are infinite or NaN; to raise an error, the host would have to wait for a GPU.
+    """
     each = gram + torch.diag_embed(diagonal.T)  # [N, S, S]
-    inverse = torch.linalg.inv(each)
+    inverse = torch.linalg.inv_ex(each).inverse
     alone = (inverse @ right.T[:, :, None])[:, :, 0].T  # [S, N]
-    shift = torch.linalg.solve(inverse.sum(0), alone.sum(1, keepdim=True))
+    shift = torch.linalg.solve_ex(inverse.sum(0), alone.sum(1, keepdim=True)).result
     return alone - (inverse @ shift)[:, :, 0].T, shift
 
 

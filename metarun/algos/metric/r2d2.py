@@ -50,11 +50,13 @@ class R2D2(MetricLearner):
 def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
     """The W [D, N] that minimises |xW - y|^2 + ridge |W|^2, for x [S, D] and y [S, N].
 
-    Solves the smaller of two systems: D x D, or S x S by Woodbury's identity.
+    Solves the smaller of two systems: D x D, or S x S by Woodbury's identity. Where that system is
+    singular, W is infinite or NaN; to raise an error, the host would have to wait for a GPU.
     """
     rows, features = x.shape
     if rows < features:
-        weights: Tensor = x.T @ torch.linalg.solve(x @ x.T + ridge * torch.eye(rows, dtype=x.dtype, device=x.device), y)
-        return weights
-    solved: Tensor = torch.linalg.solve(x.T @ x + ridge * torch.eye(features, dtype=x.dtype, device=x.device), x.T @ y)
+        kernel = x @ x.T + ridge * torch.eye(rows, dtype=x.dtype, device=x.device)
+        return x.T @ torch.linalg.solve_ex(kernel, y).result
+    covariance = x.T @ x + ridge * torch.eye(features, dtype=x.dtype, device=x.device)
+    solved: Tensor = torch.linalg.solve_ex(covariance, x.T @ y).result
     return solved
