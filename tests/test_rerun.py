@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,18 @@ def test_a_choice_that_is_gone_is_named(run: Path, cache: Path) -> None:
     assert code == 2
     assert "the run's settings no longer compose: " in error
     assert "gone" in error
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_version_of_a_checkout_that_is_not_installed_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    def version(name: str) -> str:
+        if name == "metarun" and not installed:
+            raise metadata.PackageNotFoundError(name)
+        return f"that of {name}"
+
+    monkeypatch.setattr(metadata, "version", version)
+    found = read_versions()
+    assert found["metarun"] == ("that of metarun" if installed else "unknown")
+    assert found["torch"] == "that of torch"

@@ -12,9 +12,9 @@ PACKAGES = ("torch", "torchvision", "learn2learn", "hydra-core", "numpy", "wandb
 
 
 def read_versions() -> dict[str, str]:
-    """Versions of Python, metarun and what its numbers depend on."""
-    found = {"python": platform.python_version(), "metarun": metadata.version("metarun")}
-    for package in PACKAGES:
+    """Versions of Python, metarun and what its numbers depend on; metarun's is unknown where it is not installed."""
+    found = {"python": platform.python_version(), "metarun": "unknown"}
+    for package in ("metarun", *PACKAGES):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
