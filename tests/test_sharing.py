@@ -296,19 +296,38 @@ def test_processes_share_the_threads_where_nothing_is_said_of_them_and_give_them
     assert then == replace(config, threads=each)
 
 
+@pytest.fixture
+def current(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What torch works on where no device is named, the present one last, as if there were GPUs."""
+    devices = ["cuda:0"]
+
+    @contextmanager
+    def work_on(device: torch.device) -> Iterator[None]:
+        devices.append(str(device))
+        try:
+            yield
+        finally:
+            devices.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", work_on)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return devices
+
+
 @pytest.mark.parametrize(
     ("name", "size", "taken"),
     [("cuda", 2, "cuda:1"), ("auto", 2, "cuda:1"), ("cpu", 2, "cpu"), ("cuda", 1, "cuda"), ("cuda:0", 1, "cuda:0")],
 )
 def test_processes_of_a_run_take_a_gpu_each_by_their_place_on_the_machine(
-    monkeypatch: pytest.MonkeyPatch, name: str, size: int, taken: str
+    monkeypatch: pytest.MonkeyPatch, current: list[str], name: str, size: int, taken: str
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(device, "choose_device", lambda name: name)
+    monkeypatch.setattr(device, "choose_device", torch.device)
     monkeypatch.setenv("LOCAL_RANK", "1")
     with device.held_device(name, Group(3, size)) as found:
-        assert found == taken
+        assert str(found) == taken
+        assert current == ["cuda:0", *([] if taken == "cpu" else [taken])]
+    assert current == ["cuda:0"]
 
 
 @pytest.mark.parametrize("name", ["cuda:0", "mps"])
@@ -319,15 +338,15 @@ def test_a_single_device_is_refused_for_several_processes(name: str) -> None:
 
 
 def test_runs_of_one_process_each_take_the_gpu_that_the_fewest_are_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, current: list[str]
 ) -> None:
     """Two runs on three GPUs; once the first has ended, a third takes its place. A single GPU is not held."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(machine.seat.__wrapped__, "__defaults__", (tmp_path / "seats",))
     with ExitStack() as first, ExitStack() as others:
         taken = [stack.enter_context(device.held_device("auto")) for stack in (first, others)]
+        assert current[1:] == ["cuda:0", "cuda:1"]
         first.close()
         taken.append(others.enter_context(device.held_device("auto", Group())))
     assert [str(one) for one in taken] == ["cuda:0", "cuda:1", "cuda:0"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -33,15 +33,19 @@ def choose_device(name: str) -> torch.device:
 def held_device(name: str, group: Group | None = None) -> Iterator[torch.device]:
     """The device of `device=name` while a run is on it; `auto` takes the GPU that the fewest other runs are on.
 
-    The processes of a `group` take a GPU each.
+    The processes of a `group` take a GPU each. Inside, a GPU is torch's current one: pinned memory, and whatever else
+    names no device, makes no context on another.
     Raises: ConfigError if it is not there.
     """
     if group and group.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
         name = f"cuda:{place()}"
     elif group and group.size > 1 and name not in ("auto", "cpu"):
         raise ConfigError(f"device={name} is for one process; {group.size} take device=cuda, a GPU each, or device=cpu")
-    if name != "auto" or torch.cuda.device_count() < 2:
-        yield choose_device(name)
-        return
-    with machine.seat(machine.gpus()) as index:
-        yield torch.device("cuda", index)
+    with ExitStack() as held:
+        if name != "auto" or torch.cuda.device_count() < 2:
+            device = choose_device(name)
+        else:
+            device = torch.device("cuda", held.enter_context(machine.seat(machine.gpus())))
+        if device.type == "cuda":
+            held.enter_context(torch.cuda.device(device))
+        yield device
