@@ -6,7 +6,9 @@ devices.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,18 @@ from omegaconf import DictConfig
 from test_contract import ALGOS, PAIRS, parts_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from metarun.app.jobs.reopened import trained
+from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.core.tuning import multiply_in
 from metarun.data.augment import Look
 from metarun.data.files.splits import SPLITS
 from metarun.data.images import ImageClasses, ImageTasks
+from metarun.settings import build
 
 Settings = Callable[..., DictConfig]
+
+RUNS = Path(__file__).parent / "data" / "runs"
 
 
 class Waits(TorchDispatchMode):
@@ -69,11 +77,42 @@ def test_turned_and_augmented_images_are_drawn_without_waiting() -> None:
     assert {side.x.device.type for side in (batch.support, batch.query)} == {"meta"}
 
 
-def test_products_are_exact_unless_precision_says_otherwise(settings: Settings) -> None:
-    parts_of(settings("precision=bf16"))
-    assert torch.backends.fp32_precision == "bf16"
-    assert torch.backends.cudnn.conv.fp32_precision != "tf32"  # which torch 2.11 keeps by itself
+def precisions() -> dict[str, str]:
+    """What torch multiplies float32 numbers in, by who does it; `none` is exact."""
+    backends: Any = torch.backends
+    conv, rnn, matmul = backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul
+    cpu = {"cpu matmul": backends.mkldnn.matmul, "cpu conv": backends.mkldnn.conv}
+    return {name: of.fp32_precision for name, of in {"conv": conv, "rnn": rnn, "matmul": matmul, **cpu}.items()}
+
+
+@pytest.mark.parametrize(
+    ("precision", "gpu", "cpu"), [("tf32", "tf32", "tf32"), ("bf16", "none", "bf16"), ("float32", "ieee", "ieee")]
+)
+def test_products_are_exact_unless_precision_says_otherwise(
+    settings: Settings, precision: str, gpu: str, cpu: str
+) -> None:
+    """In a process of several runs; by torch's older switches too, which cannot be read where the newer ones differ."""
+    parts_of(settings(f"precision={precision}"))
+    assert precisions() == {"conv": gpu, "rnn": gpu, "matmul": gpu, "cpu matmul": cpu, "cpu conv": cpu}
+    assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == (precision == "tf32")
     parts_of(settings())  # the next run in the process
-    assert {torch.backends.fp32_precision, torch.backends.cudnn.conv.fp32_precision} == {"ieee"}
+    assert set(precisions().values()) == {"ieee"}
     a, b = torch.rand(2, 256, 256)
     assert torch.allclose(a @ b, (a.double() @ b.double()).float(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda:1"])
+def test_a_gpu_refuses_a_precision_that_it_would_not_heed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(build, "choose_device", lambda name: torch.device("cuda:1"))
+    said = r"precision=bf16 would change nothing on cuda:1, .* set precision=float32 or precision=tf32, or device=cpu"
+    with pytest.raises(ConfigError, match=said):
+        parts_of(settings("precision=bf16", f"device={name}"))
+
+
+def test_a_run_is_opened_again_in_its_own_precision(tmp_path: Path) -> None:
+    multiply_in("tf32")
+    with trained(Path(shutil.copytree(RUNS / "maml", tmp_path / "maml")), {}, {}):
+        assert set(precisions().values()) == {"ieee"}
+    multiply_in("float32")

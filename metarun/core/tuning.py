@@ -36,9 +36,12 @@ def multiply_in(precision: str) -> None:
     import torch
 
     backends: Any = torch.backends
+    # torch's older switches come first: where they say otherwise, to read one is an error, as torch.compile does.
+    backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = precision == "tf32"
     backends.fp32_precision = "ieee" if precision == "float32" else precision
-    # cuDNN's convolutions follow it only where they have no precision of their own; in torch 2.11 they start with TF32.
-    backends.cudnn.conv.fp32_precision = backends.cudnn.rnn.fp32_precision = "none"
+    # cuDNN's convolutions start with TF32 of their own, and in torch 2.11 keep it whatever is said of all.
+    for products in (backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul):
+        products.fp32_precision = "none" if precision == "bf16" else backends.fp32_precision  # CUDA has no bf16 here
 
 
 def wait_briefly() -> None:

@@ -39,10 +39,10 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
     Raises: ConfigError if the parts do not go together, or data is missing.
     """
     tuning.keep_memory()
-    tuning.multiply_in(settings.precision)
     if settings.threads != "auto":
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
+    set_numerics(settings, device)
     source = build_source(settings, device)
     learner = build_learner(settings, source).to(device)
     group = group or Group()
@@ -55,6 +55,19 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
             f"optims.{unknown[0]}: {type(learner).__name__} has the optimizers {', '.join(factories.made)}"
         )
     return Parts(learner, source, optims, factories.schedules, device, folder, group)
+
+
+def set_numerics(settings: Settings, device: torch.device) -> None:
+    """Have this process compute on `device` as the settings say.
+
+    Raises: ConfigError if the device has no such precision.
+    """
+    if settings.precision == "bf16" and device.type == "cuda":
+        raise ConfigError(
+            f"precision=bf16 would change nothing on {device}, and is for CPUs: set precision=float32 or "
+            "precision=tf32, or device=cpu"
+        )
+    tuning.multiply_in(settings.precision)
 
 
 class Optims:

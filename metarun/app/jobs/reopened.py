@@ -29,7 +29,7 @@ from metarun.run.evaluation import evaluate
 from metarun.run.folder import write_task_scores
 from metarun.run.interrupt import StopRequest
 from metarun.run.results import read_git_state, read_versions
-from metarun.settings.build import build_learner, build_source
+from metarun.settings.build import build_learner, build_source, set_numerics
 from metarun.settings.conf import shipped
 from metarun.settings.names import settings_key, task_name
 from metarun.settings.resolve import resolve
@@ -160,6 +160,7 @@ def trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any])
     if (threads := machine.get("threads", config.threads)) != "auto":
         torch.set_num_threads(threads)
     with held_device(machine.get("device", config.device)) as device:
+        set_numerics(resolve(config, warn=False), device)
         with wrong_input():
             source = build_source(resolve(config, warn=False), device)
             state = checkpoint.load(best)["learner"]
