@@ -210,6 +210,20 @@ def test_the_default_groups_are_by_what_differs_and_do_not_repeat_what_follows(t
     assert any("differ along with them: optim.lr" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    "other", [{"device": "cuda"}, {"deterministic": True}, {"threads": 2}, {"precision": "tf32"}], ids=str
+)
+def test_where_and_how_a_run_is_computed_makes_no_group_but_for_its_precision(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    """Of four seeds, two as the other setting has them."""
+    rounding = {"deterministic": False, "threads": 1, "precision": "float32"}
+    for seed in range(4):
+        finished(tmp_path / str(seed), BASE, config=settings(seed=seed) | rounding | (other if seed > 1 else {}))
+    (found,) = compared(tmp_path)
+    assert found.keys == (("precision",) if "precision" in other else ())
+
+
 def test_a_duplicate_seed_is_said_and_not_averaged_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = finished(tmp_path / "z_old", BASE)
     new = finished(tmp_path / "a_new", BASE + 0.1)

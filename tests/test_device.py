@@ -6,6 +6,7 @@ devices.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -116,3 +117,19 @@ def test_a_run_is_opened_again_in_its_own_precision(tmp_path: Path) -> None:
     with trained(Path(shutil.copytree(RUNS / "maml", tmp_path / "maml")), {}, {}):
         assert set(precisions().values()) == {"ieee"}
     multiply_in("float32")
+
+
+@pytest.mark.parametrize("workspace", [None, ":16:8"])
+def test_a_gpu_repeats_itself_where_it_is_asked_to_and_in_no_later_run(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, workspace: str | None
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace or "")
+    if workspace is None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    said = []
+    for asked in (True, False):
+        parts_of(settings(f"deterministic={asked}"))
+        algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        said.append((torch.backends.cudnn.deterministic, *algorithms))
+    assert said == [(True, True, True), (False, False, False)]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (workspace or ":4096:8")

@@ -36,7 +36,7 @@ COMPOSITIONS = {
 WORDS = [
     "algo=fomaml", "algo.inner_lr=0.1", "backbone=conv4", "backbone.hidden=9", "data=sinusoid", "data.train.k_shot=2",
     "data.eval_seed=3", "optim=sgd", "optim.lr=0.5", "optim/schedule=linear", "run.steps=7", "seed=1", "bn=support",
-    "precision=tf32", "device=cuda", "paper={value: 0.5, ci95: null, source: x}",
+    "precision=tf32", "deterministic=true", "device=cuda", "paper={value: 0.5, ci95: null, source: x}",
     "+optims.critic.lr=0.1",
 ]  # fmt: skip
 """A change in each group and in each setting of the root."""
@@ -65,7 +65,7 @@ def test_each_setting_makes_another_job_or_is_listed_with_the_reason(full: Setti
 
 
 def test_the_same_settings_typed_in_another_way_are_the_same_job(full: Settings) -> None:
-    """In full, by reference, in another order; and by a run older than run.processes."""
+    """In full, by reference, in another order; and by a run older than run.processes and deterministic."""
     key = names.settings_key(full("data.k_shot=2", "seed=1"))
     for words in (
         ["seed=1", "data.k_shot=2"],
@@ -74,7 +74,7 @@ def test_the_same_settings_typed_in_another_way_are_the_same_job(full: Settings)
     ):
         assert names.settings_key(full(*words)) == key, words
     old = full("data.k_shot=2", "seed=1")
-    del old.run.processes
+    del old.run.processes, old.deterministic
     assert names.settings_key(old) == key
 
 

@@ -59,6 +59,7 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
     "threads": UNTRIED + "is about speed: see the last test of this file",
     "device": UNTRIED + "needs another device",
     "precision": UNTRIED + "rounds on some processors alone: see test_device.py",
+    "deterministic": UNTRIED + "chooses among ways of a GPU: see test_device.py",
     "paper": "is printed beside a run's own number",
     "sweep.rerun": UNTRIED + "is about sweeps: see test_sweep.py",
     "paths.data": UNTRIED + "is data.root",

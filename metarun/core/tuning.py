@@ -44,6 +44,21 @@ def multiply_in(precision: str) -> None:
         products.fp32_precision = "none" if precision == "bf16" else backends.fp32_precision  # CUDA has no bf16 here
 
 
+def repeat_exactly(wanted: bool) -> None:
+    """Whether this process has a GPU add in the same order each time, so that a run repeats to the bit.
+
+    torch warns of an operation that has no such order. cuBLAS needs a workspace of fixed size for it, which is left as
+    the user has set it, and stays for later runs of the process, where it does no harm.
+    """
+    import torch
+
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = wanted
+    if wanted != torch.are_deterministic_algorithms_enabled():  # to set it imports torch's compiler
+        torch.use_deterministic_algorithms(wanted, warn_only=wanted)
+
+
 def wait_briefly() -> None:
     """Have threads of GNU's OpenMP, which torch has on Linux, wait awake for microseconds, not for milliseconds.
 

@@ -20,7 +20,7 @@ APART = ("data", "n_way", "k_shot", "n_query", "bn", "trainval", "split_sha256",
 LEADING = ("algo", "data", "backbone", "optim")
 """Keys that say best what a run is, tried first."""
 
-ASIDE = ("paths.", "logger", "paper", "device", "threads", "run.processes", "data.cache")
+ASIDE = ("paths.", "logger", "paper", "device", "deterministic", "threads", "run.processes", "data.cache")
 """Beginnings of settings that are not what an experiment varies."""
 
 

@@ -68,6 +68,7 @@ def set_numerics(settings: Settings, device: torch.device) -> None:
             "precision=tf32, or device=cpu"
         )
     tuning.multiply_in(settings.precision)
+    tuning.repeat_exactly(settings.deterministic)
 
 
 class Optims:

@@ -41,8 +41,9 @@ def settings_key(config: DictConfig) -> str:
     aside = ("hydra", "logger", "sweep", "threads")
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
     kept.run.pop("processes", None)  # an older run has none
-    if not kept.get("optims"):
-        kept.pop("optims", None)  # nor these
+    for name in ("optims", "deterministic"):
+        if not kept.get(name):
+            kept.pop(name, None)  # nor these
     for name in config.paths:
         kept.paths[name] = ""  # settings that name them are the same everywhere
     rename_back(kept)  # a class that has moved is the same one

@@ -30,6 +30,7 @@ class Settings:
     device: str
     threads: int | Literal["auto"]
     precision: str
+    deterministic: bool
     bn: str
     paper: Node | None
     paths: Mapping[str, str]

@@ -30,6 +30,7 @@ class Config:
     device: str = "auto"
     threads: Any = "auto"
     precision: str = "float32"
+    deterministic: bool = False
     bn: str = "transductive"
     paper: Any = None
     sweep: Sweep = field(default_factory=Sweep)
