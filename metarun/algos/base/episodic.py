@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarun.algos.base.chunks import tasks_at_once
 from metarun.algos.base.learn2learn import choose_engine
@@ -69,12 +69,20 @@ class EpisodicLearner(Learner):
         """Further scores of one task: in validation and test named as `accuracy@0`."""
         return {}
 
+    def theta(self) -> Params:
+        """What a task is given as `params`: the parameters by name, and other tensors that change from step to step."""
+        return dict(self.named_parameters())
+
+    def phase(self) -> Hashable:
+        """What else decides how a task is done, and changes seldom; a recording is of one phase."""
+        return None
+
     def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
-        scores = self._scores(batch, partial(self._tasks, _parameters(self)))
+        scores = self._scores(batch, partial(self._tasks, self.theta()))
         return scores[self.goal].mean(), self._metrics(scores)
 
     def meta_gradient(self, batch: Any) -> Metrics:
-        theta = _parameters(self)
+        theta = dict(self.named_parameters())
 
         def tasks(chunk: Batch) -> Scored:
             scored, gradients = self._run("outer step", self._differentiated, chunk)
@@ -106,9 +114,9 @@ class EpisodicLearner(Learner):
             means = []
             for support_x, support_y, x in zip(*batch.support, batch.query.x, strict=True):
                 with context.adapting():
-                    state = self.adapt(_parameters(self), Examples(support_x, support_y), batch.n_way)
+                    state = self.adapt(self.theta(), Examples(support_x, support_y), batch.n_way)
                 with context.recording():
-                    means.append(self.predict(_parameters(self), state, x))
+                    means.append(self.predict(self.theta(), state, x))
         return Prediction(torch.stack(means), None)
 
     def chunk(self, batch: Batch, n_tasks: int) -> int:
@@ -157,13 +165,14 @@ class EpisodicLearner(Learner):
     def _run(self, use: str, function: Callable[[Params, Batch], Any], chunk: Batch) -> Any:
         """`function` of theta and a chunk, or what was recorded of it."""
         if self.recorder is None or not self._records(chunk, chunk.n_tasks):
-            return function(_parameters(self), chunk)
+            return function(self.theta(), chunk)
 
         def of_tensors(theta: Params, support: Examples, query: Examples) -> Any:
             return function(theta, Batch(support, query, chunk.n_way))
 
-        theta = {name: value.detach() for name, value in _parameters(self).items()}
-        return self.recorder(use, of_tensors, theta, chunk.support, chunk.query, key=(chunk.n_way, self.training))
+        theta = {name: value.detach() for name, value in self.theta().items()}
+        key = (chunk.n_way, self.training, self.phase())
+        return self.recorder(use, of_tensors, theta, chunk.support, chunk.query, key=key)
 
     def _records(self, batch: Batch, at_once: int) -> bool:
         """Whether what is done with so many tasks at once is recorded when it repeats.
@@ -221,10 +230,6 @@ class Scored(NamedTuple):
 
     scores: dict[str, Tensor]
     statistics: list[tuple[Tensor, Tensor]]
-
-
-def _parameters(module: nn.Module) -> Params:
-    return {name: value for name, value in module.named_parameters()}
 
 
 def _join(layer: tuple[tuple[Tensor, Tensor], ...]) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Unpack
 
 import torch
@@ -13,6 +13,8 @@ from metarun.core.ranges import NonNegativeInt
 from metarun.core.tasks import Batch, Examples, Metrics, Objective
 from metarun.ops.functional import Params, flat, gradient
 from metarun.ops.norm import BatchNorm
+
+EACH, LAST = "weight of each loss", "weight of the last loss"
 
 
 class MAMLPlusPlus(MAML):
@@ -34,6 +36,8 @@ class MAMLPlusPlus(MAML):
         engine: `vectorized`; learn2learn has no MAML++.
     Reference: Antoniou, Edwards, Storkey. How to Train Your MAML. ICLR 2019. arXiv:1810.09502.
     """
+
+    recordable = True
 
     def __init__(
         self,
@@ -67,6 +71,17 @@ class MAMLPlusPlus(MAML):
         self.outer_steps.number += 1
         return metrics
 
+    def theta(self) -> Params:
+        theta = super().theta()
+        if not (self.training and self.spread):
+            return theta
+        others = [self.spread / self.inner.steps] * (self.inner.steps - 1)
+        some = next(iter(theta.values()))
+        return theta | {EACH: some.new_full((), others[0] if others else 0), LAST: some.new_full((), 1 - sum(others))}
+
+    def phase(self) -> Hashable:
+        return (self.first_order, self.spread > 0) if self.training else None
+
     def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
         state = super().adapt(params, support, n_way)
         after = {steps: phi | self.norms_of(params, steps) for steps, phi in state.after.items()}
@@ -76,9 +91,8 @@ class MAMLPlusPlus(MAML):
         return range(1, self.inner.steps) if self.training and self.spread else super().reported()
 
     def inner_gradient(self, loss: Callable[[Params], Tensor], phi: Params, params: Params, step: int) -> Params:
-        first_order = self.inner.first_order or self.outer_steps.number < self.first_order_steps
         norms = self.norms_of(params, step)
-        return gradient(lambda moved: loss(moved | norms), phi, first_order)
+        return gradient(lambda moved: loss(moved | norms), phi, self.first_order)
 
     def rate(self, params: Params, step: int, name: str) -> Tensor | float:
         learned = params.get(f"rates.{flat(name)}")
@@ -89,14 +103,18 @@ class MAMLPlusPlus(MAML):
             return super().extra_scores(params, state, query)
         if not state.after:
             return {}
-        weights = dict.fromkeys(state.after, self.spread / self.inner.steps)
-        losses = [weights[n] * self.query_loss(params, state, phi, query) for n, phi in state.after.items()]
-        last = (1 - sum(weights.values())) * self.query_loss(params, state, state.phi, query)
+        losses = [params[EACH] * self.query_loss(params, state, phi, query) for phi in state.after.values()]
+        last = params[LAST] * self.query_loss(params, state, state.phi, query)
         return {"loss": torch.stack([*losses, last]).sum()}
 
     def query_loss(self, params: Params, state: Adapted, phi: Params, query: Examples) -> Tensor:
         """The query loss at phi."""
         return self.objective(self.predict(params, state._replace(phi=phi), query.x), query.y)["loss"]
+
+    @property
+    def first_order(self) -> bool:
+        """Whether second derivatives are left out in the present outer step."""
+        return self.inner.first_order or self.outer_steps.number < self.first_order_steps
 
     @property
     def spread(self) -> float:
