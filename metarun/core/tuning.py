@@ -54,8 +54,8 @@ def repeat_exactly(wanted: bool) -> None:
 
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.deterministic = wanted
-    if wanted != torch.are_deterministic_algorithms_enabled():  # to set it imports torch's compiler
+    if wanted != torch.are_deterministic_algorithms_enabled():  # else leave cuDNN's own switch as others have set it
+        torch.backends.cudnn.deterministic = wanted
         torch.use_deterministic_algorithms(wanted, warn_only=wanted)
 
 
