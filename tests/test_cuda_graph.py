@@ -77,6 +77,45 @@ def test_a_recorder_captures_what_it_recorded(monkeypatch: pytest.MonkeyPatch) -
     assert len(launched) == 3  # the first call was plain
 
 
+def test_what_is_done_twice_is_captured_once_and_noise_is_drawn_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions: list[Any] = []
+
+    def capture(work: Launch) -> Launch:
+        functions.append(work)
+        return work
+
+    def repeated(tree: dict[str, Tensor], y: Tensor) -> dict[str, Tensor]:
+        return {"sum": tree["x"].exp() + (tree["x"].exp() + y), "noise": torch.rand(3) - torch.rand(3)}
+
+    capture_with(monkeypatch, capture)
+    graphs = []
+    captured = replay.CapturedFunction
+    monkeypatch.setattr(
+        replay, "CapturedFunction", lambda graph, *rest: (graphs.append(graph), captured(graph, *rest))[1]
+    )
+    recorder, (x, y) = Recorder("graph"), torch.rand(2, 3)
+    for _ in range(3):
+        state = torch.get_rng_state()
+        found = recorder("f", repeated, {"x": x}, y)
+        after = torch.get_rng_state()
+        torch.set_rng_state(state)
+        expected = repeated({"x": x}, y)
+        assert torch.equal(after, torch.get_rng_state())
+        assert torch.equal(found["sum"], expected["sum"])
+        assert torch.equal(found["noise"], expected["noise"])
+    names = [node.target.overloadpacket.__name__ for node in graphs[0].graph.nodes if node.op == "call_function"]
+    assert (names.count("exp"), names.count("rand")) == (1, 2)
+
+
+def test_what_is_written_to_in_place_is_not_merged_with_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture_with(monkeypatch, again)
+    recorder, x = Recorder("graph"), torch.rand(3)
+    for _ in range(3):
+        first, second = recorder("f", lambda x: (x.exp().add_(1), x.exp()), x)
+        assert torch.equal(first, x.exp() + 1)
+        assert torch.equal(second, x.exp())
+
+
 def test_what_no_graph_can_hold_is_launched_one_by_one(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -95,7 +95,8 @@ def _cholesky(matrix: Tensor) -> Tensor:
     To raise an error, the host would have to wait for a GPU.
     """
     root, order = torch.linalg.cholesky_ex(matrix)  # order: 0, or that of the first minor that is not positive
-    return root.masked_fill(order[..., None, None] != 0, torch.nan)
+    lower: Tensor = root.masked_fill(order[..., None, None] != 0, torch.nan)
+    return lower
 
 
 def _log_normal(y: Tensor, root: Tensor) -> Tensor:

@@ -10,7 +10,10 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.passes.dialect.common.cse_pass import CSEPass
 from torch.utils import _pytree as pytree
 
 from metarun.ops.cuda_graph import CapturedFunction, capture_on_gpu
@@ -87,9 +90,9 @@ class Recorder:
     def _record(self, function: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
         graph = make_fx(function)(*inputs)
         graph.graph.eliminate_dead_code()  # what a derivative computed and nothing reads
-        graph.recompile()
         if self.backend == "graph":
-            return self._capture(graph, inputs)
+            return self._capture(_merge(graph), inputs)
+        graph.recompile()
         if self.backend == "inductor":
             compiled: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False)
             return compiled
@@ -104,6 +107,24 @@ class Recorder:
         except RuntimeError as error:
             log.warning("no CUDA graph: %s; operations are launched one by one", str(error).partition("\n")[0])
             return graph
+
+
+def _merge(graph: GraphModule) -> GraphModule:
+    """The same with operations done once that do the same with the same tensors, as the patches of one image for an
+    output and for a gradient: 30 to 80 of 500 launches. A CPU gains nothing by it.
+
+    Where a tensor is written to in place, two that began alike may end otherwise: then nothing is merged.
+    """
+    calls = [node.target for node in graph.graph.nodes if isinstance(node.target, OpOverload)]
+    if not any(call._schema.is_mutable for call in calls):
+        drawn = {call.overloadpacket for call in calls if torch.Tag.nondeterministic_seeded in call.tags}
+        codegen = graph.graph._codegen  # which knows the trees of the inputs, and is lost by the pass
+        merged = CSEPass(banned_ops=drawn)(graph)
+        assert merged is not None
+        graph = merged.graph_module
+        graph.graph.set_codegen(codegen)
+    graph.recompile()
+    return graph
 
 
 def _random_states() -> list[torch.Tensor]:

@@ -56,7 +56,8 @@ def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
     rows, features = x.shape
     if rows < features:
         kernel = x @ x.T + ridge * torch.eye(rows, dtype=x.dtype, device=x.device)
-        return x.T @ torch.linalg.solve_ex(kernel, y).result
+        weights: Tensor = x.T @ torch.linalg.solve_ex(kernel, y).result
+        return weights
     covariance = x.T @ x + ridge * torch.eye(features, dtype=x.dtype, device=x.device)
     solved: Tensor = torch.linalg.solve_ex(covariance, x.T @ y).result
     return solved
