@@ -27,6 +27,7 @@ from metarun.core.tuning import multiply_in
 from metarun.data.augment import Look
 from metarun.data.files.splits import SPLITS
 from metarun.data.images import ImageClasses, ImageTasks
+from metarun.run.device import name_device
 from metarun.settings import build
 
 Settings = Callable[..., DictConfig]
@@ -133,3 +134,17 @@ def test_a_gpu_repeats_itself_where_it_is_asked_to_and_in_no_later_run(
         said.append((torch.backends.cudnn.deterministic, *algorithms))
     assert said == [(True, True, True), (False, False, False)]
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (workspace or ":4096:8")
+
+
+def test_a_device_is_named_by_the_model_of_its_card_or_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    monkeypatch.setattr("platform.processor", lambda: "")
+    assert name_device(torch.device("cuda", 1)) == "card 1"
+    lines = ["processor\t: 0", "model name\t: Quick 3000", "model name\t: Slow 1"]
+    monkeypatch.setattr(Path, "read_text", lambda path: "\n".join(lines))
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    assert name_device(torch.device("cpu")) == "Quick 3000"
+    monkeypatch.setattr(Path, "is_file", lambda path: False)
+    assert name_device(torch.device("cpu")) == "cpu"
+    monkeypatch.setattr("platform.processor", lambda: "i999")
+    assert name_device(torch.device("cpu")) == "i999"

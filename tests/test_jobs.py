@@ -32,6 +32,7 @@ from metarun.app.sweeps.table import SweepTable
 from metarun.core.errors import ConfigError, Refused
 from metarun.data.augment import Look
 from metarun.report.runs import read_run
+from metarun.run.device import name_device
 from metarun.run.interrupt import STOP_FILE, Interrupted
 from metarun.run.results import read_versions
 from metarun.run.team import Group
@@ -452,7 +453,7 @@ def test_results_say_what_ran_on_what_and_which_tasks_it_was_tested_on(
         "meta_batch_size": 2, "bn": "support", "git": {"commit": "abc", "dirty": True}, "versions": read_versions(),
         "overrides": ["seed=3", "bn=support"], "wandb_id": None, "engine": "vectorized", "parameters": 1864,
         "paper": {"value": 0.5, "ci95": None, "source": "a table"}, "device": "cpu", "processes": 1, "threads": 1,
-        "trainval": False, "steps": 2, "saved_step": 2, "best_step": 2,
+        "device_name": name_device(torch.device("cpu")), "trainval": False, "steps": 2, "saved_step": 2, "best_step": 2,
         "directions": {"loss": "lower", "accuracy": "higher"},
     }  # fmt: skip
     assert {name: results[name] for name in expected} == expected
@@ -468,6 +469,7 @@ def test_results_say_the_processes_the_device_and_that_val_was_trained_on(settin
     parts.source.info = replace(parts.source.info, facts={"trainval": True})
     found = describe.describe_parts(parts)
     assert (found["device"], found["processes"], found["trainval"]) == ("meta", 3, True)
+    assert found["device_name"] == "meta"
     assert found["threads"] == torch.get_num_threads()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 
@@ -27,6 +29,18 @@ def choose_device(name: str) -> torch.device:
         have = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise ConfigError(f"device={name} cannot be used here; there is {', '.join(['auto', 'cpu', *have])}") from error
     return device
+
+
+def name_device(device: torch.device) -> str:
+    """What the card, or the processor, is called; the device's type where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names or [platform.processor()])[0] or "cpu"
 
 
 @contextmanager

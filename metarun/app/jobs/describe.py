@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from metarun.run.device import name_device
 from metarun.run.parts import Parts
 from metarun.run.results import read_git_state, read_versions
 from metarun.run.tracking.sink import RunInfo
@@ -56,6 +57,7 @@ def describe_parts(parts: Parts) -> dict[str, Any]:
         **parts.learner.describe(),
         "parameters": sum(p.numel() for p in parts.learner.parameters()),
         "device": str(parts.device),
+        "device_name": name_device(parts.device),
         "processes": parts.group.size,
         "threads": torch.get_num_threads(),
         "split_sha256": parts.source.info.split_sha256,

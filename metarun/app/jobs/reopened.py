@@ -24,7 +24,7 @@ from metarun.data.resize import Resized, members
 from metarun.ops import norm
 from metarun.report.runs import open_run, read_evaluation
 from metarun.run import checkpoint
-from metarun.run.device import held_device
+from metarun.run.device import held_device, name_device
 from metarun.run.evaluation import evaluate
 from metarun.run.folder import write_task_scores
 from metarun.run.interrupt import StopRequest
@@ -127,6 +127,7 @@ class Trained:
             "seen": sorted(_classes(self.source, "train") & _classes(source, "test")),
             "seconds": time.perf_counter() - started,
             "device": str(self.device),
+            "device_name": name_device(self.device),
             "threads": torch.get_num_threads(),
             "git": read_git_state(),
             "versions": read_versions(),
