@@ -33,6 +33,9 @@ RATES = {
     "cosine_restarts, more than steps": (("cycles=7",), [0.4, 0.4, 0.4, 0.4, 0.4]),
     "step": (("step_size=2",), [0.4, 0.4, 0.2, 0.2, 0.1]),
     "step, by a tenth": (("step_size=3", "gamma=0.1"), [0.4, 0.4, 0.4, 0.04, 0.04]),
+    "milestones": (("at=[1,3]", "factors=[0.5,0.2]"), [0.4, 0.2, 0.2, 0.08, 0.08]),
+    "milestones, upwards": (("at=[4]", "factors=[2]"), [0.4, 0.4, 0.4, 0.4, 0.8]),
+    "milestones, after the last step": ((), [0.4, 0.4, 0.4, 0.4, 0.4]),
     "step, of more steps than there are": ((), [0.4, 0.4, 0.4, 0.4, 0.4]),
 }
 """Settings, and the rate of outer steps 1 to 5 under a learning rate of 0.4."""
@@ -82,3 +85,11 @@ def test_a_schedule_that_was_saved_after_three_steps_goes_on_with_the_fourth(set
     for thing, state in zip((optim, schedule), torch.load(file, weights_only=True), strict=True):
         thing.load_state_dict(state)
     assert rates_of(optim, schedule, 2) == pytest.approx(RATES[case][1][3:], abs=1e-6)
+
+
+@pytest.mark.parametrize("at", ["[1]", "[2,1]", "[1,1]", "[1,2,3]"])
+def test_milestones_rise_and_have_a_factor_each(settings: Settings, at: str) -> None:
+    config = settings("optim/schedule=milestones", f"optim.schedule.at={at}", "optim.schedule.factors=[0.5,0.2]")
+    optim = SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.4)
+    with pytest.raises(ValueError, match=r"must rise, with a factor for each step; .*factors=\[0.5, 0.2\]"):
+        instantiate(config.optim.schedule)(optim)

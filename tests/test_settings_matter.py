@@ -84,6 +84,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "optim.clip_norm": [0.01],
     "optim.eps": [0.1],
     "optim.weight_decay": [0.5],
+    "optim.schedule.at": [[1, 3, 4]],
     "optim.schedule.cycles": [1],
     "optim.schedule.factor": [0.5],
     "optim.schedule.start_factor": [0.5],
@@ -463,7 +464,7 @@ def test_every_setting_of_an_optimizer_changes_training(every_setting_matters: M
 @pytest.mark.parametrize("schedule", choices("optim/schedule"))
 def test_every_setting_of_a_schedule_changes_a_run(every_setting_matters: Matters, schedule: str) -> None:
     """The rate of each of five steps is among what is written."""
-    few = {"run.steps": 5, "run.log_every": 1, "optim.schedule.step_size": 2}
+    few = {"run.steps": 5, "run.log_every": 1, "optim.schedule.step_size": 2, "optim.schedule.at": [1, 2, 4]}
     every_setting_matters(Ran, "optim/schedule", schedule, "data=sinusoid", "algo=fomaml", **few)
 
 
