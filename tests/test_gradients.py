@@ -204,7 +204,7 @@ def test_scores_along_the_inner_loop_are_those_of_learners_that_stop_there(cls: 
 
 
 @pytest.mark.parametrize("bn", ["transductive", "support", "running"])
-@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("distance", ["euclidean", "mean_squared", "cosine"])
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_protonet_agrees_with_learn2learns_prototypical_classifier(distance: str, chunk: int, bn: str) -> None:
     tasks = batch()
@@ -217,11 +217,12 @@ def test_protonet_agrees_with_learn2learns_prototypical_classifier(distance: str
 
 def test_protonet_logits_are_minus_squared_distances_to_class_means() -> None:
     """Two classes in the plane. Support 0: (0,0), (2,0) -> prototype (1,0). Support 1: (0,4), (0,4) -> (0,4).
-    Query (1,1): squared distances 1 and 1 + 9 = 10."""
-    learner = ProtoNet(torch.nn.Identity(), "euclidean", 1.0, "vectorized", 1)
+    Query (1,1): squared distances 1 and 1 + 9 = 10; half of them as means over two dimensions."""
     support = Examples(torch.tensor([[0.0, 0], [2, 0], [0, 4], [0, 4]]), torch.tensor([0, 0, 1, 1]))
-    logits = learner.predict({}, learner.adapt({}, support, 2), torch.tensor([[1.0, 1.0]]))
-    assert torch.allclose(logits, torch.tensor([[-1.0, -10.0]]))
+    for distance, expected in (("euclidean", [-1.0, -10.0]), ("mean_squared", [-0.5, -5.0])):
+        learner = ProtoNet(torch.nn.Identity(), distance, 0.3, "vectorized", 1)
+        logits = learner.predict({}, learner.adapt({}, support, 2), torch.tensor([[1.0, 1.0]]))
+        assert torch.allclose(logits, torch.tensor([expected]))
 
 
 def reptile(steps: int, size: int, task_chunk: int = 1, **more: int) -> Reptile:

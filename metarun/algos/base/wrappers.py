@@ -96,9 +96,14 @@ def protonet(learner: Any, support: Examples) -> Predictor:
     def predict(x: Tensor) -> Tensor:
         with context.support_rows(rows):
             embedded = learner.backbone(torch.cat([support.x, x]))
-        classifier = learn2learn().nn.PrototypicalClassifier(embedded[:rows], support.y, distance=learner.distance)
+        kind, scale = {  # what learn2learn calls the distance, and what divides it
+            "euclidean": ("euclidean", None),
+            "mean_squared": ("euclidean", embedded.shape[-1]),
+            "cosine": ("cosine", learner.temperature),
+        }[learner.distance]
+        classifier = learn2learn().nn.PrototypicalClassifier(embedded[:rows], support.y, distance=kind)
         logits: Tensor = classifier(embedded[rows:])
-        return logits / learner.temperature if learner.distance == "cosine" else logits
+        return logits if scale is None else logits / scale
 
     return predict
 

@@ -18,7 +18,8 @@ class ProtoNet(MetricLearner):
     Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N].
     Args:
         backbone: from inputs to embeddings [R, D].
-        distance: `euclidean`, squared as in the paper, or `cosine`, a similarity in -1..1 over `temperature`.
+        distance: `euclidean`, squared as in the paper; `mean_squared`, that over the number of dimensions, for
+            embeddings of thousands; or `cosine`, a similarity in -1..1 over `temperature`.
         temperature: divides the logits of `cosine`, > 0.
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner; `learn2learn` scores with
             learn2learn's PrototypicalClassifier.
@@ -32,18 +33,19 @@ class ProtoNet(MetricLearner):
     def __init__(
         self,
         backbone: nn.Module,
-        distance: Literal["euclidean", "cosine"],
+        distance: Literal["euclidean", "mean_squared", "cosine"],
         temperature: PositiveFloat,
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
-        if distance not in ("euclidean", "cosine"):
-            raise ValueError(f"algo.distance={distance} is not one of euclidean, cosine")
+        if distance not in ("euclidean", "mean_squared", "cosine"):
+            raise ValueError(f"algo.distance={distance} is not one of euclidean, mean_squared, cosine")
         self.distance, self.temperature = distance, temperature
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         prototypes = class_means(support, classes)  # equation 1
         if self.distance == "cosine":
             return F.normalize(query, dim=-1) @ F.normalize(prototypes, dim=-1).T / self.temperature
-        return nearness(query, prototypes)  # equation 2
+        logits = nearness(query, prototypes)  # equation 2
+        return logits / query.shape[-1] if self.distance == "mean_squared" else logits
