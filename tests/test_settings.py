@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import noise_tasks
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.app.commands.help import meaning
 from metarun.core.errors import ConfigError
+from metarun.core.tasks import EpisodeShape
 from metarun.settings import build, names
 from metarun.settings.check import BUILD_KEYS, FACTS, check
 from metarun.settings.conf import CONF
@@ -290,3 +292,22 @@ def test_data_brings_its_network_unless_another_is_typed(full: Settings) -> None
     typed = full("data=sinusoid", "backbone=mlp", "bn=support")
     assert (len(typed.backbone.widths), typed.bn) == (4, "support")
     assert names.task_name(full("data=sinusoid").data) == "k5"
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
+def test_an_experiment_takes_an_outer_step(
+    settings: Settings, full: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    """A narrow network and random images, of as many ways and shots, stand in for the real one and its data."""
+    config = settings(f"+experiment={file.stem}", "run.steps=3")
+    if "n_way" in config.data:
+        config.data.train.n_way = full(f"+experiment={file.stem}").data.train.n_way  # a head is for as many as in tests
+        train, test = (EpisodeShape(side.n_way, side.k_shot, 2) for side in (config.data.train, config.data))
+        source = noise_tasks(train, test, classes=max(train.n_way, test.n_way))
+        monkeypatch.setattr(build, "build_source", lambda *_: source)
+    parts = build.build_parts(resolve(config), tmp_path)
+    before = {name: value.clone() for name, value in parts.learner.named_parameters()}
+    batch = next(parts.learner.train_stream(parts.source, 0, config.run.meta_batch_size))
+    metrics = parts.learner.meta_step(batch, parts.optims)
+    assert all(bool(torch.isfinite(torch.as_tensor(value))) for value in metrics.values())
+    assert any(not torch.equal(before[name], value) for name, value in parts.learner.named_parameters())
