@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
             keep(results, asked.json)
         if parts["scaling"]:
             pair = {name: contestants[name] for name in (f"{PEER}{which}", f"metarun{which}") if name in contestants}
-            results["scaling"] = scaling(pair, rounds, asked.device)
+            results["scaling"] = scaling(pair, rounds, asked.device, asked.curve)
         if parts["overhead"] and asked.device == "cpu" and f"metarun{which}" in contestants:
             results["overhead"] = contestants[f"metarun{which}"].ask("overhead", steps=101 if not asked.quick else 21)[
                 0
@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--quick", action="store_true", help="three settings, three rounds: under a minute")
     made.add_argument("--settings", help=f"names or beginnings, with commas; all; scaling, overhead; default {USUAL}")
+    made.add_argument("--curve", help="the one of scaling's curves that is wanted, as: tasks; default all")
     made.add_argument("--only", help=f"contestants, with commas, of {', '.join(CONTESTANTS)}")
     made.add_argument("--device", default="cpu", help="cpu, the default, or cuda")
     made.add_argument("--rounds", type=int, help="default 7, with --quick 3")
@@ -193,22 +194,30 @@ def say(setting: Setting, measured: dict[str, Any]) -> bool:
     return agree
 
 
-def scaling(contestants: dict[str, Contestant], rounds: int, device: str) -> dict[str, Any]:
-    """Cost and memory of a step against what grows."""
+def scaling(contestants: dict[str, Contestant], rounds: int, device: str, curve: str | None) -> dict[str, Any]:
+    """Cost and memory of a step against what grows: along all curves, or the one named `curve`."""
     found: dict[str, Any] = {}
     for name, settings in curves(device).items():
+        if curve not in (None, name):
+            continue
         found[name] = []
         for setting in settings:
             measured = measure(setting, contestants, min(rounds, 3), 0.2)
             at = {"tasks": setting.tasks, "inner steps": setting.steps, "shots": setting.k_shot}[name.partition(",")[0]]
             for contestant, one in measured["contestants"].items():
                 seconds = min(each["seconds"] for each in one["rounds"])
-                found[name].append({"contestant": contestant, "at": at, "seconds": seconds, "mib": one["mib"]})
+                point = {"contestant": contestant, "at": at, "seconds": seconds, "mib": one["mib"]}
+                found[name].append(point | {"tasks_per_second": setting.tasks / seconds})
         for contestant in contestants:
             mine = [point for point in found[name] if point["contestant"] == contestant]
+            if not mine:
+                continue
             grown, cost = mine[-1]["at"] / mine[0]["at"], mine[-1]["seconds"] / mine[0]["seconds"]
             memory = " -> ".join(f"{point['mib']:.0f}" for point in mine if point["mib"] is not None)
-            console.print(f"{name} x {grown:.0f}: {contestant} takes {cost:.2f} x as long; MiB {memory}")
+            speed = " -> ".join(f"{point['tasks_per_second']:.0f}" for point in mine)
+            console.print(
+                f"{name} x {grown:.0f}: {contestant} takes {cost:.2f} x as long; MiB {memory}; tasks/s {speed}"
+            )
     return found
 
 

@@ -17,6 +17,9 @@ FORKS.set_forkserver_preload(["__main__", "contestants.ours", "contestants.peer"
 
 JAX = "jax"
 
+ONE_BY_ONE = 64
+"""Tasks of a step from which on learn2learn, which takes them one by one, has nothing new to tell."""
+
 
 class Refused(RuntimeError):
     """A contestant cannot do what it was asked to."""
@@ -51,6 +54,8 @@ class Contestant:
         """Whether it is worth asking for."""
         if setting.algo == "sampling":
             return self.name in ("learn2learn", "metarun")
+        if self.name.startswith("learn2learn") and setting.tasks > ONE_BY_ONE:
+            return False
         if self.name == "torchopt":
             return (setting.algo, setting.use) == ("maml", "train")
         return self.name != JAX or (setting.algo, setting.data) in {("maml", "given"), ("fomaml", "given")}

@@ -127,10 +127,10 @@ def curves(device: str) -> dict[str, list[Setting]]:
     """Settings whose cost shows how it grows: by what varies, from the least to the most."""
     base = Setting("scaling", "maml", tasks=8, device=device)
     if device != "cpu":  # which hardly notices few tasks
-        sizes = {"tasks": 28, "tasks, 84x84": 84}
+        sizes = {"tasks": (28, (8, 32, 128, 512, 2048)), "tasks, 84x84": (84, (4, 16, 64, 256))}
         return {
-            name: [replace(base, name=f"{name} {n}", size=size, tasks=n) for n in (4, 16, 64, 256, 1024)]
-            for name, size in sizes.items()
+            name: [replace(base, name=f"{name} {n}", size=size, tasks=n) for n in counts]
+            for name, (size, counts) in sizes.items()
         }
     return {
         "tasks": [replace(base, name=f"tasks {n}", tasks=n) for n in (4, 8, 16, 32, 64)],

@@ -72,6 +72,8 @@ class Worker:
         """Build a setting; what its step computes, seconds until that was known, and seconds of a later step."""
         self.now = None
         _give_back()
+        self._forget_peak()
+        self.before = self._memory_now()
         started = time.perf_counter()
         self.now = self.build(setting, self.group)
         check = {} if setting.data == "omniglot" else self.now.check()
@@ -80,9 +82,11 @@ class Worker:
         self.now.step()
         self._done()
         first = time.perf_counter() - started
-        _give_back()
-        self.before = self._memory_now()
-        self._forget_peak()
+        self.now.step()  # what the first one recorded is held against plain calls here
+        if self.device.type == "cpu":  # of a GPU a recorded step takes all its memory when it is recorded
+            _give_back()
+            self._forget_peak()
+            self.before = self._memory_now()
         gradient = [float((value.astype("float64") ** 2).sum()) for name, value in check.items() if "." in name]
         scores = {name: float(value) for name, value in check.items() if "." not in name}
         found = {"scores": scores, "gradient": sum(gradient) ** 0.5, "rounded": rounded}
@@ -100,7 +104,7 @@ class Worker:
 
     def memory(self) -> dict[str, Any]:
         """MiB that the setting took at most, of the device's memory, over what the process had before."""
-        peak = torch.cuda.max_memory_allocated() // 1024 if self.device.type == "cuda" else _status("VmHWM")
+        peak = torch.cuda.max_memory_reserved() // 1024 if self.device.type == "cuda" else _status("VmHWM")
         return {"mib": None if peak is None else (peak - self.before) / 1024}
 
     def peak(self) -> dict[str, Any]:
@@ -128,10 +132,10 @@ class Worker:
         if setting.algo == "sampling":
             return {"flops": None}
         build = BUILDERS["plain"] if self.build is BUILDERS["metarun"] else self.build
-        plain = build(replace(setting, chunk=1, data="given"), None)
+        plain = build(replace(setting, tasks=1, chunk=1, data="given"), None)
         with FlopCounterMode(display=False) as counter:
             plain.step()
-        return {"flops": counter.get_total_flops()}
+        return {"flops": counter.get_total_flops() * setting.tasks}
 
     def overhead(self, steps: int) -> dict[str, Any]:
         """See contestants/overhead.py."""
@@ -153,7 +157,7 @@ class Worker:
 
     def _memory_now(self) -> int | None:
         """KiB of the device's memory that the process has."""
-        return torch.cuda.memory_allocated() // 1024 if self.device.type == "cuda" else _status("VmRSS")
+        return torch.cuda.memory_reserved() // 1024 if self.device.type == "cuda" else _status("VmRSS")
 
     def _forget_peak(self) -> None:
         if self.device.type == "cuda":
@@ -234,4 +238,6 @@ def _reset_peak() -> None:
 def _give_back() -> None:
     """Memory that is free but kept, to the system."""
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
