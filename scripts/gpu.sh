@@ -31,11 +31,11 @@ export PYTHONPATH=$PWD:$WORK/packages PYTHONUNBUFFERED=1
 export METARUN_DATA=$WORK/data METARUN_CACHE=$WORK/cache METARUN_TEST_DEVICE=$DEVICE
 export CUBLAS_WORKSPACE_CONFIG=:4096:8  # the same sums in every run
 
-within() {  # SECONDS COMMAND...: stops the command then; a CPU's dry run has three times as long
+within() {  # SECONDS COMMAND...: interrupts the command then; a CPU's dry run has three times as long
     local seconds=$1
     shift
     if [[ $DEVICE == cpu ]]; then seconds=$((3 * seconds)); fi
-    timeout --kill-after=5 "$seconds" "$@"
+    timeout --signal=INT --kill-after=10 "$seconds" "$@"
 }
 
 setup() {
@@ -53,7 +53,7 @@ setup() {
 check() {
     local tests
     mapfile -t tests < <(grep -l "mark.gpu" tests/test_*.py)
-    within "$CHECK_SECONDS" python3 -m pytest -n 4 -m gpu "${tests[@]}" -rA --durations=10 --tb=short \
+    within "$CHECK_SECONDS" python3 -m pytest -n 4 -m gpu "${tests[@]}" -vv -rA --durations=10 --tb=short \
         -p no:cacheprovider > "$OUT/pytest.txt" 2>&1
     local code=$?
     grep -E "^(FAILED|ERROR)|^E  |passed|failed|error" "$OUT/pytest.txt" | cut -c1-180 | tail -25
