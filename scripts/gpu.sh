@@ -61,8 +61,7 @@ check() {
 }
 
 micro() {
-    [[ -e scripts/convolutions.py ]] || { echo "scripts/convolutions.py is not there"; return 0; }
-    within 45 python3 scripts/convolutions.py --device "$DEVICE" --json "$OUT/convolutions.json"
+    within 60 python3 scripts/convolutions.py --device "$DEVICE" ${STEPS:+--quick} --json "$OUT/convolutions.json"
 }
 
 bench() {

@@ -64,8 +64,8 @@ def read_run(runs: Path, name: str) -> dict[str, Any]:
     results = json.loads((folder / "results.json").read_text()) if (folder / "results.json").exists() else {}
     lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
     metrics = [json.loads(line) for line in lines if line.endswith("}")]
-    training = next((line for line in reversed(metrics) if line["split"] == "train"), {})
-    validation = next((line for line in reversed(metrics) if line["split"] == "val"), {})
+    last = {line["split"]: line for line in metrics}
+    training, validation = last.get("train", {}), last.get("val", {})
     return {
         "name": name,
         "state": {"running": "killed"}.get(status := results.get("status", "failed"), status),

@@ -17,15 +17,15 @@ from metarun.run.results import read_versions
 
 def main(device: str) -> int:
     """Print versions, the device, and the precision of products and convolutions."""
+    backends: Any = torch.backends
     print(", ".join(f"{name} {version}" for name, version in read_versions().items()))
     if device != "cpu":
         free, total = torch.cuda.mem_get_info(device)
         name = torch.cuda.get_device_name(device)
         print(f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, {cores()} cores")
-        print(f"cuDNN {torch.backends.cudnn.version()}, CUDA {torch.version.cuda}")
+        print(f"cuDNN {backends.cudnn.version()}, CUDA {torch.version.cuda}")
     else:
         print(f"CPU, {cores()} cores")
-    backends: Any = torch.backends
     before = backends.cudnn.conv.fp32_precision
     multiply_in("float32")
     found = {

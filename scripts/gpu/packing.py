@@ -97,7 +97,7 @@ def pack_class(item: tuple[str, dict[str, bytes]]) -> Packed:
         raise ValueError(f"the images of {name} differ in size; only images of one size can be packed")
     pixels = np.stack(images)
     sheets = [_encode(pixels[start : start + SHEET]) for start in range(0, len(pixels), SHEET)]
-    facts = {"names": sorted(files), "shape": pixels.shape[1:], "sha256": hashlib.sha256(pixels).hexdigest()}
+    facts = {"names": sorted(files), "shape": pixels.shape[1:], "sha256": _checksum(pixels)}
     return Packed(name, facts, sheets)
 
 
@@ -110,9 +110,13 @@ def unpack_class(packed: Packed) -> Pixels:
         grid = wall.reshape(-1, height, COLUMNS, width, channels)
         rows.append(grid.swapaxes(1, 2).reshape(-1, height, width, channels))
     pixels: Pixels = np.concatenate(rows)[: len(packed.facts["names"])]
-    if hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest() != packed.facts["sha256"]:
+    if _checksum(pixels) != packed.facts["sha256"]:
         raise ValueError(f"the pixels of {packed.name} are not those that were packed; carry its part again")
     return pixels
+
+
+def _checksum(pixels: Pixels) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def _encode(images: Pixels) -> bytes:
