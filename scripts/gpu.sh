@@ -15,14 +15,14 @@ cd "$(dirname "$0")/.." || exit
 DEVICE=${DEVICE:-cuda}                  # by torch's name
 STEPS=${STEPS:-}                        # outer steps of every run; default: its experiment's
 OUT=${OUT:-outputs/gpu}                 # for what is to be kept
-WORK=${WORK:-$HOME/metarun-gpu}         # packages, data and runs, which later calls find again
+WORK=${WORK:-${HOME:-/tmp}/metarun-gpu}       # packages, data and runs, which later calls find again
 BUNDLE=${BUNDLE:-.gpu}                  # what scripts/gpu/prepare.py made, or a part of it
 MAML_SEEDS=${MAML_SEEDS-0 1 2}          # of MAML on Omniglot
 PROTONET_SEEDS=${PROTONET_SEEDS-0}      # of ProtoNet on Omniglot
 CIFAR=${CIFAR-protonet_cifar_fs_5w1s protonet_cifar_fs_5w5s r2d2_cifar_fs_5w1s r2d2_cifar_fs_5w5s}  # experiments, seed 0
 CHECK_SECONDS=${CHECK_SECONDS:-90}      # for the tests
 WAIT=${WAIT:-240}                       # seconds from the start of this script to the end of `collect`
-RUN_OVERRIDES=${RUN_OVERRIDES:-}        # more settings of every run, as: threads=2 run.compile=replay
+RUN_OVERRIDES=${RUN_OVERRIDES:-}        # more settings of every run, as: run.compile=replay
 
 mkdir -p "$OUT" "$WORK"/{data,runs,parts}
 OUT=$(realpath "$OUT") WORK=$(realpath "$WORK") RUNS=$WORK/runs
@@ -67,14 +67,10 @@ micro() {
 bench() {
     local settings=maml-5w1s-t32,fomaml-5w1s,maml-5w5s-q15-5steps,anil-5w1s-5steps,maml-84-5w1s,protonet-20w1s-q5
     settings+=,protonet-5w1s-q15,test-maml-5w1s
-    local only=learn2learn,metarun,plain,tf32 rounds=3 seconds=0.2
-    if [[ $STEPS ]]; then settings=maml-5w1s-t4 only=learn2learn,metarun rounds=1 seconds=0.01; fi
-    within 75 python3 scripts/bench.py --device "$DEVICE" --only $only --rounds $rounds --seconds $seconds \
-        --settings $settings --json "$OUT/bench.json"
-    local code=$?
-    within 30 python3 scripts/bench.py --device "$DEVICE" --only metarun --rounds $rounds --seconds $seconds \
-        --settings scaling --curve tasks --json "$OUT/scaling.json" || code=$?
-    return $code
+    local only=learn2learn,metarun,plain,tf32 rounds=3 seconds=0.2 curve=tasks
+    if [[ $STEPS ]]; then settings=maml-5w1s-t4 only=learn2learn,metarun rounds=1 seconds=0.01 curve=shots; fi
+    within 100 python3 scripts/bench.py --device "$DEVICE" --only $only --rounds $rounds --seconds $seconds \
+        --settings $settings,scaling --curve $curve --json "$OUT/bench.json"
 }
 
 profile() {
@@ -84,7 +80,7 @@ profile() {
 start() {  # NAME SETTING...: a run of its own, which goes on when this script has ended
     local name=$1 settings
     shift
-    settings=(device="$DEVICE" logger=none run.log_every=500 run.checkpoint_every=2000 run.eval_batch_size=200)
+    settings=(device="$DEVICE" threads=2 logger=none run.log_every=500 run.checkpoint_every=2000 run.eval_batch_size=200)
     if [[ $STEPS ]]; then
         settings+=(run.steps="$STEPS" run.val_every="$STEPS" run.val_tasks=4 run.test_tasks=4 run.meta_batch_size=2 threads=1)
     fi

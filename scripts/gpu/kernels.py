@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from contestants.ours import Metarun
 from contestants.settings import Setting
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 STEPS, WARM, ROWS = 3, 3, 40
@@ -61,7 +62,7 @@ def profile_steps(setting: Setting, timed: int) -> tuple[str, str]:
     if not on_gpu:
         said = f"{setting.said}: {1e3 * usual:.2f} ms a step"
         return said, averages.table(sort_by="self_cpu_time_total", row_limit=ROWS, max_name_column_width=90)
-    kernels: list[Any] = [event for event in averages if event.self_device_time_total > 0]
+    kernels: list[Any] = [event for event in averages if event.device_type == DeviceType.CUDA]
     count = sum(event.count for event in kernels) / STEPS
     busy = sum(event.self_device_time_total for event in kernels) / STEPS / 1e3
     said = f"{setting.said}: {1e3 * usual:.2f} ms a step, of which {count:.0f} kernels take {busy:.2f} ms when profiled"
