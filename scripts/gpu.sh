@@ -20,7 +20,8 @@ BUNDLE=${BUNDLE:-.gpu}                  # what scripts/gpu/prepare.py made, or a
 MAML_SEEDS=${MAML_SEEDS-0 1 2}          # of MAML on Omniglot
 PROTONET_SEEDS=${PROTONET_SEEDS-0}      # of ProtoNet on Omniglot
 CIFAR=${CIFAR-protonet_cifar_fs_5w1s protonet_cifar_fs_5w5s r2d2_cifar_fs_5w1s r2d2_cifar_fs_5w5s}  # experiments, seed 0
-CHECK_SECONDS=${CHECK_SECONDS:-90}      # for the tests
+TESTS=${TESTS:-}                        # those of `check`, as pytest -k has them; default: all that are marked gpu
+CHECK_SECONDS=${CHECK_SECONDS:-90}      # for them
 WAIT=${WAIT:-240}                       # seconds from the start of this script to the end of `collect`
 RUN_OVERRIDES=${RUN_OVERRIDES:-}        # more settings of every run, as: run.compile=replay
 
@@ -53,7 +54,7 @@ setup() {
 check() {
     local tests
     mapfile -t tests < <(grep -l "mark.gpu" tests/test_*.py)
-    within "$CHECK_SECONDS" python3 -m pytest -n 4 -m gpu "${tests[@]}" -vv -rA --durations=10 --tb=short \
+    within "$CHECK_SECONDS" python3 -m pytest -n 4 -m gpu "${tests[@]}" ${TESTS:+-k "$TESTS"} -vv -rA --durations=10 --tb=short \
         -p no:cacheprovider > "$OUT/pytest.txt" 2>&1
     local code=$?
     grep -E "^(FAILED|ERROR)|^E  |passed|failed|error" "$OUT/pytest.txt" | cut -c1-180 | tail -25
