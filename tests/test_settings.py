@@ -199,20 +199,22 @@ class Unrecordable(Recordable):
 
 
 @pytest.mark.parametrize(
-    ("compile", "always", "if_recordable"),
+    ("device", "compile", "always", "if_recordable"),
     [
-        ("auto", [], [("replay", 100)]),
-        (True, [("replay",)], []),
-        ("inductor", [("inductor",)], []),
-        (False, [], []),
+        ("cpu", "auto", [], [("replay", 100)]),
+        ("cuda", "auto", [], [("graph", 10)]),
+        ("cpu", True, [("replay",)], []),
+        ("cuda", True, [("graph",)], []),
+        ("cuda", "inductor", [("inductor",)], []),
+        ("cpu", False, [], []),
     ],
 )
-def test_run_compile_says_what_is_recorded_and_auto_only_of_what_can_be_after_100_steps(
-    compile: bool | str, always: list[tuple[str, ...]], if_recordable: list[tuple[object, ...]]
+def test_run_compile_says_what_is_recorded_and_auto_only_of_what_can_be_once_it_repeats(
+    device: str, compile: bool | str, always: list[tuple[str, ...]], if_recordable: list[tuple[object, ...]]
 ) -> None:
     """One that is asked to record what it cannot raises by itself."""
     for learner, told in ((Recordable(), [*always, *if_recordable]), (Unrecordable(), always)):
-        build._record(learner, compile)
+        build._record(learner, compile, torch.device(device))
         assert learner.told == told
 
 
