@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from metarun.core import tuning
 from metarun.ops import context, convolution, patches
 from metarun.ops.convolution import Conv2d, Geometry, convolve, way
 from metarun.ops.functional import call
@@ -131,19 +132,38 @@ class OnCuda:
 
     device = torch.device("cuda")
     itemsize = 4
+    dtype = torch.float32
+
+
+def on_cuda(operation: str, tasks: int, filters: int = 64, rows: int = 5, side: int = 14, channels: int = 64) -> str:
+    images, weights = (rows, tasks * channels, side, side), (tasks * filters, channels, 3, 3)
+    return way(operation, OnCuda(), images, weights, Geometry((2, 2), (1, 1), tasks))  # type: ignore[arg-type]
 
 
 def test_a_gpu_takes_patches_for_groups_of_many_filters_whose_table_is_not_too_large() -> None:
-    def chosen(tasks: int, filters: int, rows: int = 5) -> str:
-        geometry = Geometry((2, 2), (1, 1), tasks)
-        return way(OnCuda(), (rows, tasks * 64, 14, 14), (tasks * filters, 64, 3, 3), geometry)  # type: ignore[arg-type]
-
-    assert chosen(32, 64) == "patches"
-    assert chosen(1, 64) == "grouped"
-    assert chosen(32, convolution.LEAST_FILTERS - 1) == "grouped"
+    tuning.multiply_in("float32")
+    assert on_cuda("gx", 32) == "patches"
+    assert on_cuda("gx", 1) == "grouped"
+    assert on_cuda("gx", 32, convolution.LEAST_FILTERS - 1) == "grouped"
     per_row = 4 * 32 * 64 * 9 * 49
-    assert chosen(32, 64, convolution.TABLE_BYTES // per_row) == "patches"
-    assert chosen(32, 64, convolution.TABLE_BYTES // per_row + 1) == "grouped"
+    assert on_cuda("gx", 32, rows=convolution.TABLE_BYTES // per_row) == "patches"
+    assert on_cuda("gx", 32, rows=convolution.TABLE_BYTES // per_row + 1) == "grouped"
+
+
+@pytest.mark.parametrize(
+    ("shape", "float32", "tf32"),  # as measured on an H100: y, gx and gw
+    [
+        ({"side": 28, "channels": 1}, "patches patches grouped", "patches grouped grouped"),
+        ({"side": 14}, "patches patches patches", "grouped grouped grouped"),
+        ({"side": 14, "rows": 80}, "grouped patches grouped", "grouped grouped grouped"),
+        ({"side": 42, "channels": 32}, "patches patches patches", "grouped grouped grouped"),
+    ],
+)
+def test_a_gpu_takes_the_way_that_was_faster(shape: dict[str, int], float32: str, tf32: str) -> None:
+    for precision, expected in (("float32", float32), ("tf32", tf32)):
+        tuning.multiply_in(precision)
+        assert [on_cuda(operation, 32, **shape) for operation in ("y", "gx", "gw")] == expected.split()
+    tuning.multiply_in("float32")
 
 
 def operations(function: Callable[[], object]) -> set[str]:

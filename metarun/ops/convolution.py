@@ -32,9 +32,9 @@ TABLE_BYTES = 1 << 30
 LEAST_FILTERS = 8
 """Of a group, for products of matrices to be worth their table. (With fewer a convolution is meant to be grouped.)"""
 
-CUDA_ROWS, CUDA_CHANNELS = 64, 32
+CUDA_ROWS, CUDA_CHANNELS = 16, 32
 """Images and their channels from which a GPU that rounds to tf32 has channels last in memory, as its units for that
-read them. It is an estimate, as are the two numbers above."""
+read them: 1.1 to 2.2 times as fast."""
 
 
 class Conv2d(nn.Conv2d):
@@ -66,13 +66,14 @@ class Geometry(NamedTuple):
         return self._replace(groups=self.groups * tasks)
 
 
-def way(like: Tensor, images: Sequence[int], filters: Sequence[int], geometry: Geometry) -> Way:
-    """How a convolution of images and filters of these shapes is computed, and its gradients.
+def way(operation: str, like: Tensor, images: Sequence[int], filters: Sequence[int], geometry: Geometry) -> Way:
+    """How a convolution of images and filters of these shapes is computed, or a gradient of it.
 
     `grouped` is torch's operation; `patches` a table and a product of matrices for each group (patches.py). A CPU
-    takes the first, a GPU the second where there are groups.
+    takes the first, a GPU the faster one where there are groups, as scripts/convolutions.py measured them.
 
     Args:
+        operation: `y`, `gx` or `gw`.
         like: any of the tensors, for their device and type.
     """
     if context.now.way is not None:
@@ -80,16 +81,30 @@ def way(like: Tensor, images: Sequence[int], filters: Sequence[int], geometry: G
     if like.device.type != "cuda" or geometry.groups == 1 or filters[0] < LEAST_FILTERS * geometry.groups:
         return "grouped"
     numbers = patches.table_numbers(images, filters, geometry.stride, geometry.padding)
-    return "patches" if numbers * like.itemsize <= TABLE_BYTES else "grouped"
+    if numbers * like.itemsize > TABLE_BYTES:
+        return "grouped"
+    pixels, places = images[0] * images[2] * images[3], numbers // (images[1] * filters[2] * filters[3])  # of a task
+    channels = filters[1]
+    if _rounds(like):
+        faster = operation == "y" and channels < 32
+    elif operation == "gw":
+        faster = places < 500 or (3 < channels < 64 and pixels < 11_025)
+    else:
+        faster = operation == "gx" or pixels < 11_025
+    return "patches" if faster else "grouped"
+
+
+def _rounds(like: Tensor) -> bool:
+    """Whether a GPU rounds the factors of its convolutions to tf32, in which cuDNN's grouped ones are fast."""
+    cudnn: Any = torch.backends.cudnn
+    return like.dtype == torch.float32 and bool(cudnn.conv.fp32_precision == "tf32")
 
 
 def last_is_faster(x: Tensor) -> bool:
     """Whether images x [R, C, H, W] of one task are convolved faster with their channels last in memory."""
     if x.device.type != "cuda":
         return x.device.type == "cpu"
-    cudnn: Any = torch.backends.cudnn
-    rounded = x.dtype == torch.float32 and cudnn.conv.fp32_precision == "tf32"
-    return rounded and x.shape[0] >= CUDA_ROWS and x.shape[1] >= CUDA_CHANNELS
+    return _rounds(x) and x.shape[0] >= CUDA_ROWS and x.shape[1] >= CUDA_CHANNELS
 
 
 def convolve(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
@@ -113,7 +128,7 @@ def filter_gradient(gy: Tensor, x: Tensor, geometry: Geometry, shape: Sequence[i
 class _Convolution(Function):
     @staticmethod
     def forward(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
-        if way(x, x.shape, w.shape, geometry) == "patches":
+        if way("y", x, x.shape, w.shape, geometry) == "patches":
             return patches.convolve(x, w, *geometry)
         return torch.convolution(x, w, None, *geometry[:2], (1, 1), False, (0, 0), geometry.groups)
 
@@ -142,7 +157,7 @@ class _Convolution(Function):
 class _ImageGradient(Function):
     @staticmethod
     def forward(gy: Tensor, w: Tensor, geometry: Geometry, shape: Sequence[int]) -> Tensor:
-        if way(gy, shape, w.shape, geometry) == "patches":
+        if way("gx", gy, shape, w.shape, geometry) == "patches":
             return patches.image_gradient(gy, w, *geometry, shape)
         gx: Tensor = _gradients(gy, _empty_as(gy, shape), w, geometry, (True, False, False))[0]
         return gx
@@ -175,7 +190,7 @@ class _ImageGradient(Function):
 class _FilterGradient(Function):
     @staticmethod
     def forward(gy: Tensor, x: Tensor, geometry: Geometry, shape: Sequence[int]) -> Tensor:
-        if way(gy, x.shape, shape, geometry) == "patches":
+        if way("gw", gy, x.shape, shape, geometry) == "patches":
             return patches.filter_gradient(gy, x, *geometry, shape)
         gw: Tensor = _gradients(gy, x, gy.new_empty(shape), geometry, (False, True, False))[1]
         return gw

@@ -142,7 +142,8 @@ def by_rule(shape: Shape, device: torch.device) -> dict[str, str]:
     """The way that ops/convolution.py takes for each operation."""
     images = (shape.rows, shape.tasks * shape.channels, shape.side, shape.side)
     filters = (shape.tasks * shape.filters, shape.channels, 3, 3)
-    if way(torch.empty(0, device=device), images, filters, shape.geometry) == "grouped":
-        return dict.fromkeys(("y", "gx", "gw"), "grouped")
-    turned = patches.turning_is_faster(images, filters, *shape.geometry)
-    return {"y": "patches", "gx": "turned" if turned else "folded", "gw": "patches"}
+    like = torch.empty(0, device=device)
+    chosen: dict[str, str] = {op: way(op, like, images, filters, shape.geometry) for op in ("y", "gx", "gw")}
+    if chosen["gx"] == "patches":
+        chosen["gx"] = "turned" if patches.turning_is_faster(images, filters, *shape.geometry) else "folded"
+    return chosen
