@@ -35,7 +35,8 @@ from metarun.run.results import read_git_state
 LOSSES, GRADIENTS = 1e-4, 1e-2
 """How far losses and the lengths of meta-gradients may be apart, relative to the first contestant's, in float32."""
 
-NOT_BY_DEFAULT, IN_QUICK = ("plain-1", "tf32", "bf16"), [PEER, "metarun", "x2"]
+ROUNDED = ("tf32", "bf16")
+NOT_BY_DEFAULT, IN_QUICK = ("plain-1", *ROUNDED), [PEER, "metarun", "x2"]
 ON_A_GPU = [PEER, "metarun", "plain", "tf32", "torchopt"]
 PACKAGES = ("torch", "learn2learn", "torchopt", "jax", "numpy", "metarun")
 console = Console(highlight=False, width=150)
@@ -172,8 +173,9 @@ def measure(setting: Setting, contestants: dict[str, Contestant], rounds: int, s
 def say(setting: Setting, measured: dict[str, Any]) -> bool:
     """Print a setting's numbers; whether contestants agree on what the step computes."""
     checks = measured["checks"]
-    losses = [one["scores"]["loss"] for one in checks.values() if "loss" in one["scores"] and one["rounded"] is None]
-    gradients = [one["gradient"] for one in checks.values() if one["gradient"] and one["rounded"] is None]
+    exact = [one for name, one in checks.items() if name not in ROUNDED]
+    losses = [one["scores"]["loss"] for one in exact if "loss" in one["scores"]]
+    gradients = [one["gradient"] for one in exact if one["gradient"]]
     console.print(f"\n{setting.name}: {setting.said}")
     agree = True
     if len(losses) > 1:

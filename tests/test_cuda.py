@@ -221,7 +221,7 @@ def test_tasks_that_the_memory_cannot_hold_at_once_run_in_parts(settings: Settin
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert short.learner.room[True] < many.n_tasks
     for one, other in zip(plain.learner.parameters(), short.learner.parameters(), strict=True):
-        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5)
+        assert (other.grad - one.grad).norm() <= 1e-3 * one.grad.norm() + 1e-6
 
 
 def test_copies_to_the_device_are_those_of_the_moment_they_were_asked_for() -> None:

@@ -74,7 +74,7 @@ def test_a_recorder_captures_what_it_recorded(monkeypatch: pytest.MonkeyPatch) -
     for step in range(4):
         x = torch.full((3,), float(step))
         assert torch.equal(recorder("f", torch.square, x), x.square())
-    assert len(launched) == 3  # the first call was plain
+    assert len(launched) == 2  # the first call was plain, and the third one, which the record is held against
 
 
 def test_what_is_done_twice_is_captured_once_and_noise_is_drawn_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +131,29 @@ def test_what_no_graph_can_hold_is_launched_one_by_one(
     assert lines == [
         "no CUDA graph: operation not permitted when stream is capturing; operations are launched one by one"
     ]
+
+
+def test_a_tensor_from_the_host_is_not_captured(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A graph would copy it from where it lay when it was captured."""
+    capture_with(monkeypatch, again)
+    rows = torch.tensor([2, 0])
+    with caplog.at_level(logging.WARNING):
+        found = Recorder("graph")("f", lambda x: x[rows] + 1, torch.empty(3, device="meta"))
+    assert found.shape == (2,)
+    assert [record.message.partition(";")[0] for record in caplog.records] == [
+        "no CUDA graph: a tensor of the cpu takes part in it"
+    ]
+
+
+def test_what_changes_a_little_along_the_way_is_not_replayed() -> None:
+    """As a weight that falls to zero over 100,000 steps."""
+    recorder, steps = Recorder("replay"), iter(range(100))
+    for step in range(5):
+        found = recorder("f", lambda x: x * (1 - 1e-5 * next(steps)), torch.ones(()))
+        assert step < 2 or found.item() == pytest.approx(1 - 1e-5 * step, abs=1e-7)
+    assert not recorder.replays
 
 
 def test_a_capture_that_has_no_memory_left_is_for_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,8 @@ class Optims:
         fused = {"fused": True} if self.device.type == "cuda" and "fused" in _asked(node) else {}
         optim: Optimizer = _construct(fused | node, BUILD_KEYS["optim"])(parameters)
         self.group.tie(optim)
+        if fused:
+            optim.register_step_pre_hook(_lay_as_weights)
         if node["clip_norm"] is not None:
             optim.register_step_pre_hook(partial(_clip, float(node["clip_norm"])))
         self.made.append(name)
@@ -177,6 +179,13 @@ def _record(learner: Learner, compile: bool | str, device: torch.device) -> None
         learner.record(backend, REPEATED[backend])
     elif compile in (True, "inductor"):
         learner.record("inductor" if compile == "inductor" else backend)
+
+
+def _lay_as_weights(optim: Optimizer, args: Any, kwargs: Any) -> None:
+    """Have gradients lie in memory as their weights do, which a kernel for all of them asks for."""
+    for weight in (weight for group in optim.param_groups for weight in group["params"]):
+        if weight.grad is not None and weight.grad.stride() != weight.stride():
+            weight.grad = torch.empty_like(weight).copy_(weight.grad)
 
 
 def _clip(norm: float, optim: Optimizer, args: Any, kwargs: Any) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor, nn
 
 from metarun.algos.base.inner_loop import InnerLoop, InnerSettings
@@ -69,7 +70,7 @@ class Reptile(PulledLearner):
         size = self.batch_size if self.training else self.test_batch_size
         theta = {name: value.detach() for name, value in within(params, "net").items()}
         phi, memory = theta, self.inner.optimizer.start(theta)
-        rows = _minibatches(support.y.shape[0], n_way, size, steps)
+        rows = _minibatches(support.y, n_way, size, steps)
         for step in range(steps):
             minibatch = Examples(support.x[rows[step]], support.y[rows[step]])
             grads = gradient(self.inner_loss(theta, minibatch), phi, first_order=True)
@@ -87,10 +88,13 @@ class Reptile(PulledLearner):
         return self.inner.describe()
 
 
-def _minibatches(n_rows: int, n_way: int, size: int, steps: int) -> list[list[int]]:
-    """Rows of each step's minibatch: the support set over and over, taken so that classes alternate."""
-    classes = max(n_way, 1)
-    k_shot = n_rows // classes
-    order = [c * k_shot + k for k in range(k_shot) for c in range(classes)]  # rows lie class by class
+def _minibatches(y: Tensor, n_way: int, size: int, steps: int) -> Tensor:
+    """Rows of each step's minibatch [steps, size]: the support set over and over, taken so that classes alternate.
+
+    They are made on the device: a copy from the host would have a GPU wait.
+    """
+    n_rows = y.shape[0]
+    order = torch.arange(n_rows, device=y.device).view(max(n_way, 1), -1).T.flatten()  # rows lie class by class
     size = min(size, n_rows)
-    return [[order[(step * size + i) % n_rows] for i in range(size)] for step in range(steps)]
+    rows: Tensor = order[torch.arange(steps * size, device=y.device) % n_rows].view(steps, size)
+    return rows
