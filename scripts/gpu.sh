@@ -22,8 +22,10 @@ PROTONET_SEEDS=${PROTONET_SEEDS-0}      # of ProtoNet on Omniglot
 CIFAR=${CIFAR-protonet_cifar_fs_5w1s protonet_cifar_fs_5w5s r2d2_cifar_fs_5w1s r2d2_cifar_fs_5w5s}  # experiments, seed 0
 TESTS=${TESTS:-}                        # those of `check`, as pytest -k has them; default: all that are marked gpu
 CHECK_SECONDS=${CHECK_SECONDS:-90}      # for them
+SETTINGS=${SETTINGS:-maml-5w1s-t32,fomaml-5w1s,maml-5w5s-q15-5steps,anil-5w1s-5steps,maml-84-5w1s,protonet-20w1s-q5,protonet-5w1s-q15,test-maml-5w1s,scaling}  # of `bench`
+ONLY=${ONLY:-learn2learn,metarun,plain,tf32}  # its contestants
 WAIT=${WAIT:-240}                       # seconds from the start of this script to the end of `collect`
-RUN_OVERRIDES=${RUN_OVERRIDES:-}        # more settings of every run, as: run.compile=replay
+RUN_OVERRIDES=${RUN_OVERRIDES:-}        # more settings of every run, as: run.compile=false
 
 mkdir -p "$OUT" "$WORK"/{data,runs,parts}
 OUT=$(realpath "$OUT") WORK=$(realpath "$WORK") RUNS=$WORK/runs
@@ -66,12 +68,10 @@ micro() {
 }
 
 bench() {
-    local settings=maml-5w1s-t32,fomaml-5w1s,maml-5w5s-q15-5steps,anil-5w1s-5steps,maml-84-5w1s,protonet-20w1s-q5
-    settings+=,protonet-5w1s-q15,test-maml-5w1s
-    local only=learn2learn,metarun,plain,tf32 rounds=3 seconds=0.2 curve=tasks
-    if [[ $STEPS ]]; then settings=maml-5w1s-t4 only=learn2learn,metarun rounds=1 seconds=0.01 curve=shots; fi
+    local settings=$SETTINGS only=$ONLY rounds=3 seconds=0.2 curve=tasks
+    if [[ $STEPS ]]; then settings=maml-5w1s-t4,scaling only=learn2learn,metarun rounds=1 seconds=0.01 curve=shots; fi
     within 100 python3 scripts/bench.py --device "$DEVICE" --only $only --rounds $rounds --seconds $seconds \
-        --settings $settings,scaling --curve $curve --json "$OUT/bench.json"
+        --settings $settings --curve $curve --json "$OUT/bench.json"
 }
 
 profile() {

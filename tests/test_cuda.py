@@ -201,6 +201,16 @@ def test_products_and_convolutions_have_the_precision_of_the_settings(
         tuning.multiply_in("float32")
 
 
+def test_a_deterministic_run_gives_the_same_weights_again(settings: Settings) -> None:
+    """Where cuDNN would otherwise pick kernels that add in any order; with 28x28 images and 64 filters it does."""
+    torch.backends.cudnn.deterministic = False
+    common = words("maml", "glyphs", "backbone.hidden=64", "run.compile=true", f"device={DEVICE}")
+    found = [trained(parts_of(settings(*common, "deterministic=true")), 4)[0] for _ in range(2)]
+    parts_of(settings())  # which takes it back
+    assert not torch.backends.cudnn.deterministic
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 @pytest.mark.skipif(not ON_GPU, reason="a CPU has all the memory")
 @pytest.mark.parametrize("compile", ["false", "true"])
 def test_tasks_that_the_memory_cannot_hold_at_once_run_in_parts(settings: Settings, compile: str) -> None:

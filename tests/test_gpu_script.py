@@ -105,7 +105,8 @@ def runs(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     for name in ("done", "late", "dead"):
         (folder / name / "checkpoints").mkdir(parents=True)
-        (folder / name / "checkpoints" / "best.pt").write_bytes(b"large")
+        (folder / name / "checkpoints" / "best.pt").write_bytes(b"small")
+        (folder / name / "checkpoints" / "last.pt").write_bytes(b"0" * (collect.LARGEST + 1))
         (folder / f"{name}.pid").write_text("999999999")
         (folder / f"{name}.log").write_text(f"{name} says")
     lines = [
@@ -120,7 +121,7 @@ def runs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_runs_have_found_is_gathered_without_their_checkpoints(
+def test_what_runs_have_found_is_gathered_with_small_checkpoints_of_those_that_may_go_on(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert collect.main([str(runs), "--seconds", "0", "--out", str(tmp_path)]) == 1, "one of them is dead"
@@ -134,7 +135,8 @@ def test_what_runs_have_found_is_gathered_without_their_checkpoints(
     with tarfile.open(tmp_path / "runs.tar.gz") as archive:
         names = archive.getnames()
     assert {"runs/done/results.json", "runs/late/metrics.jsonl", "runs/dead.log"} <= set(names)
-    assert not [name for name in names if "checkpoints" in name]
+    checkpoints = {name for name in names if name.endswith(".pt")}
+    assert checkpoints == {"runs/late/checkpoints/best.pt", "runs/dead/checkpoints/best.pt"}  # which may go on
 
 
 def test_late_runs_are_asked_to_stop_and_then_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 python scripts/gpu/collect.py RUNS --seconds 180 --out FOLDER
 
 RUNS holds for each run NAME a folder, the file NAME.pid and the output NAME.log. FOLDER gets results.txt, a table, and
-runs.tar.gz, everything but the checkpoints.
+runs.tar.gz, everything but the checkpoints of finished runs, and large ones.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+LARGEST = 4 << 20
+"""Bytes of a checkpoint that is kept."""
 
 NOTICE = 20.0
 """Seconds before the end at which late runs are asked to save and stop."""
@@ -36,8 +39,16 @@ def main(arguments: Sequence[str]) -> int:
     print(text, end="")
     (asked.out / "results.txt").write_text(text)
     with tarfile.open(asked.out / "runs.tar.gz", "w:gz") as archive:
-        archive.add(asked.runs, "runs", filter=lambda member: None if "/checkpoints" in member.name else member)
+        unfinished = {row["name"] for row in rows if row["state"] != "finished"}
+        archive.add(asked.runs, "runs", filter=lambda member: member if is_kept(member, unfinished) else None)
     return int(any(row["state"] == "failed" for row in rows))
+
+
+def is_kept(member: tarfile.TarInfo, unfinished: set[str]) -> bool:
+    """Whether a file goes into the archive: checkpoints do where a run is to go on, and they are small."""
+    if "/checkpoints" not in member.name:
+        return True
+    return member.name.split("/")[1] in unfinished and member.size < LARGEST
 
 
 def wait_and_stop(runs: Path, deadline: float) -> None:
