@@ -119,7 +119,9 @@ def main(words: list[str]) -> None:
     print(*summary(rows), f"{left} shapes left out: too large, or too late", sep="\n")
     if options.json:
         facts = {"device": card, "torch": torch.__version__, "cudnn": cudnn.version()}
-        options.json.write_text(json.dumps({**facts, "steps": steps, "rows": rows}, indent=1))
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        table = [[row.get(name) for name in names] for row in rows]
+        options.json.write_text(json.dumps({**facts, "steps": steps, "columns": names, "rows": table}))
 
 
 if __name__ == "__main__":

@@ -124,7 +124,9 @@ def test_a_graph_does_what_plain_steps_do_and_waits_for_nothing(settings: Settin
     for one, other in zip(found, expected, strict=True):
         assert one.keys() == other.keys()
         unlike = {
-            name: float((one[name] - value).abs().max()) for name, value in other.items() if not equal(one[name], value)
+            name: float((one[name] - value).abs().max())
+            for name, value in other.items()
+            if not equal(one[name], value, algo)
         }
         assert not unlike, unlike
     stream, tests = learner.train_stream(recorded.source, 4, 4), recorded.source.episodes("val", 2, 2)
@@ -134,8 +136,9 @@ def test_a_graph_does_what_plain_steps_do_and_waits_for_nothing(settings: Settin
         learner.eval().evaluate(batch)
 
 
-def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one, other)
+def equal(one: torch.Tensor, other: torch.Tensor, algo: str) -> bool:
+    """To the bit, but for a product that cuBLAS takes another way in a graph."""
+    return torch.allclose(one, other, rtol=1e-5) if algo == "meta_curvature" else torch.equal(one, other)
 
 
 @pytest.mark.parametrize("algo", ["maml", "protonet", "r2d2", "anp", "baseline"])

@@ -26,7 +26,7 @@ ROWS = 24
 convolution strides; filters that the tasks share are then one copy a task. (Pooling under vmap would undo the order.)
 """
 
-TABLE_BYTES = 1 << 30
+TABLE_BYTES = 4 << 30
 """Largest table of patches that a GPU makes."""
 
 LEAST_FILTERS = 8
