@@ -48,12 +48,12 @@ def tasks(number: int, images: int, channels: int = 1, side: int = 28, device: s
 )
 def test_tasks_run_together_where_they_gain_from_it(batch: Batch, at_once: int, said: str) -> None:
     assert learner().chunk(batch, batch.n_tasks) == at_once
-    assert learner().way(batch.tasks(0, 1), batch.n_tasks) == f"vectorized, {said}"
+    assert learner().describe_engine(batch.tasks(0, 1), batch.n_tasks) == f"vectorized, {said}"
 
 
 def test_who_sets_task_chunk_is_obeyed() -> None:
     assert learner(3).chunk(tasks(1, 500), 16) == 3
-    assert learner(3).way(tasks(1, 500), 16) == "vectorized, 3 tasks at a time"
+    assert learner(3).describe_engine(tasks(1, 500), 16) == "vectorized, 3 tasks at a time"
 
 
 def test_on_a_gpu_metric_learners_run_their_episodes_together(settings: Callable[..., DictConfig]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -199,23 +201,28 @@ class Unrecordable(Recordable):
 
 
 @pytest.mark.parametrize(
-    ("device", "compile", "always", "if_recordable"),
+    ("device", "compile", "told", "refused"),
     [
-        ("cpu", "auto", [], [("replay", 100)]),
-        ("cuda", "auto", [], [("graph", 10)]),
-        ("cpu", True, [("replay",)], []),
-        ("cuda", True, [("graph",)], []),
-        ("cuda", "inductor", [("inductor",)], []),
-        ("cpu", False, [], []),
+        ("cpu", "auto", [("replay", 100)], False),
+        ("cuda", "auto", [("graph", 10)], False),
+        ("cpu", True, [("replay",)], True),
+        ("cuda", True, [("graph",)], True),
+        ("cuda", "inductor", [("inductor",)], True),
+        ("cpu", False, [], False),
     ],
 )
 def test_run_compile_says_what_is_recorded_and_auto_only_of_what_can_be_once_it_repeats(
-    device: str, compile: bool | str, always: list[tuple[str, ...]], if_recordable: list[tuple[object, ...]]
+    device: str, compile: bool | str, told: list[tuple[object, ...]], refused: bool
 ) -> None:
-    """One that is asked to record what it cannot raises by itself."""
-    for learner, told in ((Recordable(), [*always, *if_recordable]), (Unrecordable(), always)):
-        build._record(learner, compile, torch.device(device))
-        assert learner.told == told
+    learner = Recordable()
+    build._record(learner, compile, torch.device(device))
+    assert learner.told == told
+    for other in (Unrecordable(), SimpleNamespace()):
+        with (
+            pytest.raises(ValueError, match=r"cannot be recorded; set run\.compile=false") if refused else nullcontext()
+        ):
+            build._record(other, compile, torch.device(device))
+        assert getattr(other, "told", []) == []
 
 
 @pytest.mark.parametrize(("typed", "threads"), [("2", 2), ("auto", 3)])

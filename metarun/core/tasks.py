@@ -140,15 +140,6 @@ class SourceInfo:
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
 
 
-@runtime_checkable
-class Pictured(Protocol):
-    """A learner whose results can be looked at."""
-
-    def draw(self, batch: Any) -> Mapping[str, Any]:
-        """Pictures (of Pillow's) by name, of a batch that it is tested on: of samples that it makes, for instance."""
-        ...
-
-
 class TaskSource(Protocol):
     """A data set as an endless, restartable stream of tasks for each of the splits train, val and test."""
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metarun.algos.base.abilities import EncodesInputs
 from metarun.algos.base.learner import Learner
 from metarun.core.tasks import EmbeddableSource, TaskSource
 from metarun.run.interrupt import StopRequest
@@ -59,10 +60,11 @@ def evaluate(
 @contextmanager
 def _encoded(learner: Learner, source: TaskSource, split: str, n_tasks: int) -> Iterator[TaskSource]:
     """The source of what `learner` is to be tested on: images, or the embedding of each, where that is made once."""
-    encode = learner.input_encoder()
+    encode = learner.input_encoder() if isinstance(learner, EncodesInputs) else None
     tasks = source.embedded(split, encode, n_tasks) if encode and isinstance(source, EmbeddableSource) else None
     if tasks is None:
         yield source
         return
+    assert isinstance(learner, EncodesInputs)
     with learner.encoded():
         yield tasks

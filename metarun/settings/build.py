@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from metarun.algos.base.abilities import Recordable
 from metarun.algos.base.learner import Learner
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, wrong_input
@@ -173,11 +174,19 @@ def _shape(node: Node) -> EpisodeShape:
 
 
 def _record(learner: Learner, compile: bool | str, device: torch.device) -> None:
-    """As run.compile says. Raises: ValueError if it says so of a method that cannot be recorded."""
+    """As run.compile says. Raises: ValueError if it asks for a record of a method that cannot be recorded."""
     backend = "graph" if device.type == "cuda" else "replay"
-    if compile == "auto" and learner.recordable:
+    if compile is False:
+        return
+    if not (isinstance(learner, Recordable) and learner.recordable):
+        if compile != "auto":
+            raise ValueError(
+                f"run.compile: what {type(learner).__name__} does changes along the way, or runs through learn2learn, "
+                "and cannot be recorded; set run.compile=false"
+            )
+    elif compile == "auto":
         learner.record(backend, REPEATED[backend])
-    elif compile in (True, "inductor"):
+    else:
         learner.record("inductor" if compile == "inductor" else backend)
 
 

@@ -35,6 +35,10 @@ class EpisodicLearner(Learner):
         objective: what a task's outputs are scored by.
     """
 
+    recordable = False
+    """Whether what is done in a task depends on nothing but its tensors, and on these only by their shapes; declared
+    by the method's own class, for a subclass may do otherwise."""
+
     goal: ClassVar[str] = "loss"
     """The score that training descends."""
 
@@ -98,8 +102,7 @@ class EpisodicLearner(Learner):
         return self._metrics(self._scores(batch, tasks))
 
     def record(self, backend: str, after: int = 0) -> None:
-        if not self.recordable:
-            super().record(backend)
+        assert self.recordable
         self.recorder = Recorder(backend, after)
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
@@ -131,7 +134,7 @@ class EpisodicLearner(Learner):
             return self.task_chunk
         return tasks_at_once(batch, n_tasks, self.room.get(self.training))
 
-    def way(self, batch: Batch, n_tasks: int) -> str:
+    def describe_engine(self, batch: Batch, n_tasks: int) -> str:
         if self.engine == "learn2learn":
             return self.engine
         at_once = self.chunk(batch, n_tasks)

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metarun.core.scores import Directions
-from metarun.core.tasks import Batch, Metrics, OptimFactory, Prediction, TaskBatch, TaskSource
+from metarun.core.tasks import Metrics, OptimFactory, TaskBatch, TaskSource
 
 
 class Learner(nn.Module, ABC):
     """All that the runner knows of a method. `train()` and `eval()` tell which of the two uses follows.
 
     A learner never logs, saves, moves devices or knows its split. Its state is `state_dict()`; the optimizers
-    belong to the runner, which checkpoints them.
+    belong to the runner, which checkpoints them. What it may do besides stands in abilities.py.
     """
-
-    engine = "plain"
-    """How a meta-batch is computed; kept in the results."""
 
     kinds: ClassVar[tuple[str, ...]] = ("classification",)
     """What the method can learn: classification, of tasks with classes, regression, of tasks that are functions, or
@@ -38,10 +34,6 @@ class Learner(nn.Module, ABC):
     directions: ClassVar[Directions] = {}
     """Whether `higher` or `lower` is better, of scores that are this method's own; of accuracy, return, log_likelihood,
     mse and loss it is known. Checkpoints, searches and comparisons go by it."""
-
-    recordable = False
-    """Whether what is done in a task depends on nothing but its tensors, and on these only by their shapes; declared
-    by the method's own class, for a subclass may do otherwise."""
 
     def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
         """The outer optimizers by name.
@@ -88,16 +80,6 @@ class Learner(nn.Module, ABC):
         loss.backward()  # type: ignore[no-untyped-call]
         return metrics
 
-    def record(self, backend: str, after: int = 0) -> None:
-        """From now on replay what was recorded of outer steps and tests, see metarun/ops/replay.py.
-
-        Raises: ValueError if what the method does cannot be told from the shapes of its tensors.
-        """
-        raise ValueError(
-            f"run.compile: what {type(self).__name__} does changes along the way, or runs through learn2learn, and "
-            "cannot be recorded; set run.compile=false"
-        )
-
     @abstractmethod
     def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
         """The outer objective for what `train_stream` yields, averaged over it, and detached scalars to report."""
@@ -105,22 +87,6 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def evaluate(self, batch: Any) -> dict[str, Tensor]:
         """One number per task [B] of each score, `loss` among them; changes nothing."""
-
-    def input_encoder(self) -> Callable[[Tensor], Tensor] | None:
-        """What tests first make of inputs [R, ...], each by itself; None if more than one input decides it."""
-        return None
-
-    def encoded(self) -> AbstractContextManager[None]:
-        """Inside, `evaluate` takes what `input_encoder` has made of the inputs."""
-        raise NotImplementedError
-
-    def predictions(self, batch: Batch) -> Prediction | None:
-        """The query points of functions as they are predicted, for a picture; None where there is nothing to draw."""
-        return None
-
-    def way(self, batch: Batch, n_tasks: int) -> str:
-        """How so many tasks like these are computed, in words."""
-        return self.engine
 
     def describe(self) -> dict[str, Any]:
         """Facts of the method that belong beside its numbers, such as inner steps in training and test."""

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from metarun.algos.base.abilities import RunsOnEngines
+from metarun.algos.base.learner import Learner
+from metarun.core.tasks import Batch
 from metarun.run.device import name_device
 from metarun.run.parts import Parts
 from metarun.run.results import read_git_state, read_versions
@@ -53,7 +56,7 @@ def describe_settings(settings: Settings, overrides: list[str]) -> dict[str, Any
 def describe_parts(parts: Parts) -> dict[str, Any]:
     """The fields of results.json that building its parts makes known."""
     return {
-        "engine": parts.learner.engine,
+        "engine": describe_engine(parts.learner),
         **parts.learner.describe(),
         "parameters": sum(p.numel() for p in parts.learner.parameters()),
         "device": str(parts.device),
@@ -64,6 +67,13 @@ def describe_parts(parts: Parts) -> dict[str, Any]:
         "source": parts.source.info.facts,
         "trainval": bool(parts.source.info.facts.get("trainval")),
     }
+
+
+def describe_engine(learner: Learner, first: Batch | None = None, n_tasks: int = 0) -> str:
+    """What computes the tasks; with `first`, a batch of such tasks, how so many of them are computed, in words."""
+    if not isinstance(learner, RunsOnEngines):
+        return "plain"
+    return learner.describe_engine(first, n_tasks) if first else learner.engine
 
 
 def _flat(values: dict[str, Any], prefix: str, places: list[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from metarun.app.jobs.describe import describe_parts, describe_settings, run_info
+from metarun.app.jobs.describe import describe_engine, describe_parts, describe_settings, run_info
 from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_drawings, show_predictions, show_tasks
 from metarun.app.jobs.workers import share_run
 from metarun.app.messages import console, start_logging, stop_logging
@@ -97,7 +97,7 @@ def _execute(
                 log.info("going on from step %d", run.step)
             stop.raise_if_made()
             first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
-            engine = parts.learner.way(first, run.tasks_at_once()) if first else parts.learner.engine
+            engine = describe_engine(parts.learner, first, run.tasks_at_once())
             log.info("engine: %s; on %s%s", engine, parts.device, in_processes(group.size))
             info = replace(info, id=run.tracking_id, best=run.best, directions=parts.learner.directions)
             logger = build_logger(settings.logger, info)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarun.core.tasks import Batch, Pictured
+from metarun.algos.base.abilities import Drawing, Predicting
+from metarun.core.tasks import Batch
 from metarun.run.parts import Parts
 from metarun.run.tracking.pictures import episode_picture
 from metarun.run.tracking.sink import Sink
@@ -26,8 +27,11 @@ def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
 
 def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
     """Draw what the tested learner predicts of the first test tasks into predictions.png, where they are functions."""
+    learner = parts.learner.eval()
+    if not isinstance(learner, Predicting):
+        return
     batch = next(parts.source.episodes("test", 0, TASKS_PREDICTED))
-    predicted = parts.learner.eval().predictions(batch)
+    predicted = learner.predictions(batch)
     if predicted is None:
         return
     from metarun.report.figures.predictions import prediction_picture  # imports the drawing library: a second
@@ -41,7 +45,7 @@ def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
 
 def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
     """What the tested learner draws of the first test tasks, each as NAME.png."""
-    if not isinstance(parts.learner, Pictured):
+    if not isinstance(parts.learner, Drawing):
         return
     batch = next(parts.learner.eval().eval_stream(parts.source, "test", 0, TASKS_PREDICTED))
     for name, picture in parts.learner.draw(batch).items():
