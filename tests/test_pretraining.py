@@ -17,7 +17,7 @@ from test_gradients import batch, conv4, furthest
 from test_metric import Identity, logits
 from torch import nn
 
-from metarun.algos.base.pretraining import Pretraining
+from metarun.algos.base.pretraining import FitSettings, Pretraining
 from metarun.algos.transfer.baseline import Baseline
 from metarun.algos.transfer.baseline_pp import BaselinePP, CosineHead
 from metarun.algos.transfer.finetune import FineTune
@@ -31,11 +31,17 @@ from metarun.settings.resolve import resolve
 pytestmark = pytest.mark.usefixtures("doubles")
 
 LR, STEPS, DECAY = 0.1, 7, 0.01
+
+
+def fit_settings(chunk: int) -> FitSettings:
+    return FitSettings(inner_lr=LR, test_inner_steps=STEPS, inner_weight_decay=DECAY, engine="auto", task_chunk=chunk)
+
+
 LEARNERS = {
     "simpleshot": lambda backbone, chunk: SimpleShot(backbone, 12, "cl2n", "auto", chunk),
-    "baseline": lambda backbone, chunk: Baseline(backbone, 12, LR, STEPS, DECAY, "auto", chunk),
-    "baseline_pp": lambda backbone, chunk: BaselinePP(backbone, 12, 5.0, LR, STEPS, DECAY, "auto", chunk),
-    "finetune": lambda backbone, chunk: FineTune(backbone, 12, LR, STEPS, DECAY, "auto", chunk),
+    "baseline": lambda backbone, chunk: Baseline(backbone, 12, **fit_settings(chunk)),
+    "baseline_pp": lambda backbone, chunk: BaselinePP(backbone, 12, 5.0, **fit_settings(chunk)),
+    "finetune": lambda backbone, chunk: FineTune(backbone, 12, **fit_settings(chunk)),
     "meta_baseline": lambda backbone, chunk: MetaBaseline(backbone, 12, 10, 0.6, 32, 5.0, "auto", chunk),
 }
 
@@ -118,7 +124,7 @@ def test_a_tasks_head_is_what_torchs_optimizer_makes_of_it(name: str) -> None:
 def test_baseline_pp_scales_its_cosines_in_training_and_in_test(scale: float) -> None:
     """Weights (2, 0) and (1, 1) have cosines 1 and 1 / sqrt 2 with (3, 0). A head that is not fitted is the class means
     of (3, 0) -> (1, 0) and (0, 4) -> (0, 1), whose cosines with the query (6, 8) are 0.6 and 0.8."""
-    learner = BaselinePP(Identity(2), 2, scale, LR, 0, DECAY, "auto", 1)
+    learner = BaselinePP(Identity(2), 2, scale, **fit_settings(1) | {"test_inner_steps": 0})
     learner.classifier.weight.data = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
     expected = torch.tensor([[scale, scale * 0.5**0.5]])
     assert torch.allclose(learner.classifier(torch.tensor([[3.0, 0.0]])), expected)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 
 from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.learner import Learner
 from metarun.core import objectives
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from metarun.core.tasks import Examples, ExampleSource, Metrics, TaskSource
 from metarun.ops import context, norm
 from metarun.ops.functional import Params, gradient
@@ -42,6 +45,44 @@ class Pretraining(EpisodicLearner):
             features: Tensor = self.backbone(x)
         norm.update_running(self.backbone, statistics)
         return features
+
+
+class FitSettings(TypedDict):
+    """Settings of methods that fit weights to a task's support set, in tests alone.
+
+    Keys:
+        inner_lr: step size of the fit, > 0.
+        test_inner_steps: its steps, >= 0.
+        inner_weight_decay: pulls the weights to zero, >= 0.
+        engine, task_chunk: how a batch of tasks is computed, see EpisodicLearner.
+    """
+
+    inner_lr: PositiveFloat
+    test_inner_steps: NonNegativeInt
+    inner_weight_decay: NonNegativeFloat
+    engine: Engine
+    task_chunk: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How weights are fit to a task: gradient descent with weight decay."""
+
+    lr: float
+    steps: int
+    weight_decay: float
+
+    @classmethod
+    def of(cls, settings: FitSettings) -> Fit:
+        return cls(settings["inner_lr"], settings["test_inner_steps"], settings["inner_weight_decay"])
+
+    def __call__(self, loss: Callable[[Params], Tensor], start: Params) -> Params:
+        """The weights that the fit of `loss` comes to; nothing differentiates through it."""
+        return fitted(loss, start, self.steps, self.lr, self.weight_decay)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts that belong beside a method's numbers."""
+        return {"inner_steps": {"train": 0, "test": self.steps}, "inner_lr": self.lr}
 
 
 def fitted(loss: Callable[[Params], Tensor], params: Params, steps: int, lr: float, weight_decay: float) -> Params:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from metarun.algos.processes.cnp import mlp
-from metarun.algos.processes.neural_process import NP
-from metarun.core.ranges import PositiveFloat, PositiveInt
+from metarun.algos.processes.neural_process import NP, LatentSettings
+from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Examples
 
 
@@ -20,27 +21,19 @@ class ANP(NP):
     Shapes: as CNP.
     Args:
         input_shape, outputs: D_in and D_out, from the source.
-        width, layers, min_std: see CNP.
-        latent, test_samples: see NP.
         heads: of the attention; they share `width` among them.
+        settings: see LatentSettings.
     Reference: Kim et al. Attentive Neural Processes. ICLR 2019. arXiv:1901.05761; multihead
         attention as in Vaswani et al. Attention Is All You Need. NeurIPS 2017. arXiv:1706.03762, section 3.2.
     """
 
     def __init__(
-        self,
-        input_shape: tuple[int, ...],
-        outputs: int,
-        width: PositiveInt,
-        layers: PositiveInt,
-        latent: PositiveInt,
-        min_std: PositiveFloat,
-        test_samples: PositiveInt,
-        heads: PositiveInt,
+        self, input_shape: tuple[int, ...], outputs: int, heads: PositiveInt, **settings: Unpack[LatentSettings]
     ) -> None:
+        width = settings["width"]
         if width % heads:
             raise ValueError(f"algo.width={width} must be a multiple of algo.heads={heads}")
-        super().__init__(input_shape, outputs, width, layers, latent, min_std, test_samples, deterministic=True)
+        super().__init__(input_shape, outputs, deterministic=True, **settings)
         self.key = mlp(math.prod(input_shape), width, 1, width)
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
 

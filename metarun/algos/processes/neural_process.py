@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -11,6 +12,22 @@ from metarun.algos.processes.cnp import Decoder, gaussian, mlp
 from metarun.core import objectives
 from metarun.core.ranges import PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Prediction
+
+
+class LatentSettings(TypedDict):
+    """Settings of neural processes with a latent vector z.
+
+    Keys:
+        width, layers, min_std: see CNP.
+        latent: size of z; large ones start as so much noise that little is learned from them for long.
+        test_samples: draws of z in validation and test, the same for every task, >= 1.
+    """
+
+    width: PositiveInt
+    layers: PositiveInt
+    latent: PositiveInt
+    min_std: PositiveFloat
+    test_samples: PositiveInt
 
 
 class NP(Learner):
@@ -24,11 +41,9 @@ class NP(Learner):
     Shapes: as CNP.
     Args:
         input_shape, outputs: D_in and D_out, from the source.
-        width, layers, min_std: see CNP.
-        latent: size of z; large ones start as so much noise that little is learned from them for long.
-        test_samples: draws of z in validation and test, the same for every task, >= 1.
         deterministic: whether the decoder also gets the mean of the support points' encodings, as in CNP and in the
             authors' code (Kim 2019); else z is all that it has of them.
+        settings: see LatentSettings.
     Reference: Garnelo et al. Neural Processes. 2018. arXiv:1807.01622. The path beside z: Kim et al. Attentive Neural
         Processes. ICLR 2019. arXiv:1901.05761. The weights: Burda, Grosse, Salakhutdinov. Importance Weighted
         Autoencoders. ICLR 2016. arXiv:1509.00519, equation 8.
@@ -40,20 +55,21 @@ class NP(Learner):
         self,
         input_shape: tuple[int, ...],
         outputs: int,
-        width: PositiveInt,
-        layers: PositiveInt,
-        latent: PositiveInt,
-        min_std: PositiveFloat,
-        test_samples: PositiveInt,
         deterministic: bool = False,
+        **settings: Unpack[LatentSettings],
     ) -> None:
         super().__init__()
-        inputs = math.prod(input_shape)
+        inputs, width, layers, latent = (
+            math.prod(input_shape),
+            settings["width"],
+            settings["layers"],
+            settings["latent"],
+        )
         self.latent_encoder = mlp(inputs + outputs, width, layers, width)
         self.latent_head = mlp(width, width, 1, 2 * latent)
         self.encoder = mlp(inputs + outputs, width, layers, width) if deterministic else None
-        self.decoder = Decoder(inputs + latent + width * deterministic, width, layers, outputs, min_std)
-        noise = torch.randn(test_samples, 1, latent, generator=torch.Generator().manual_seed(0))
+        self.decoder = Decoder(inputs + latent + width * deterministic, width, layers, outputs, settings["min_std"])
+        noise = torch.randn(settings["test_samples"], 1, latent, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", noise, persistent=False)
         self.noise: Tensor
 

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
-from metarun.algos.base.pretraining import Pretraining, fitted
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from metarun.algos.base.pretraining import Fit, FitSettings, Pretraining
 from metarun.ops.functional import Params
 
 
@@ -22,26 +20,14 @@ class Baseline(Pretraining, MetricLearner):
     Args:
         backbone: from inputs to embeddings [R, D].
         train_classes: classes of the split train.
-        inner_lr: step size of the head's fit, > 0.
-        test_inner_steps: its steps, >= 0.
-        inner_weight_decay: pulls the head to zero, >= 0.
-        engine, task_chunk: how a batch of tasks is computed, see EpisodicLearner.
+        settings: of the head's fit, see FitSettings.
     Reference: Chen, Liu, Kira, Wang, Huang. A Closer Look at Few-shot Classification. ICLR 2019. arXiv:1904.04232,
         section 3.2.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        train_classes: int,
-        inner_lr: PositiveFloat,
-        test_inner_steps: NonNegativeInt,
-        inner_weight_decay: NonNegativeFloat,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-    ) -> None:
-        super().__init__(backbone, engine, task_chunk)
-        self.inner_lr, self.test_inner_steps, self.inner_weight_decay = inner_lr, test_inner_steps, inner_weight_decay
+    def __init__(self, backbone: nn.Module, train_classes: int, **settings: Unpack[FitSettings]) -> None:
+        super().__init__(backbone, settings["engine"], settings["task_chunk"])
+        self.fit = Fit.of(settings)
         self.classifier: nn.Module = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]
 
     def start(self, support: Tensor, classes: Tensor) -> Params:
@@ -57,8 +43,7 @@ class Baseline(Pretraining, MetricLearner):
         def loss(head: Params) -> Tensor:
             return cross_entropy(self.logits(head, support), classes)
 
-        start = self.start(support, classes)
-        return self.logits(fitted(loss, start, self.test_inner_steps, self.inner_lr, self.inner_weight_decay), query)
+        return self.logits(self.fit(loss, self.start(support, classes)), query)
 
     def describe(self) -> dict[str, Any]:
-        return {"inner_steps": {"train": 0, "test": self.test_inner_steps}, "inner_lr": self.inner_lr}
+        return self.fit.describe()

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Unpack
+
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import class_means
+from metarun.algos.base.pretraining import FitSettings
 from metarun.algos.transfer.baseline import Baseline
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from metarun.core.ranges import PositiveFloat
 from metarun.ops.functional import Params
 
 
@@ -22,17 +24,9 @@ class BaselinePP(Baseline):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        train_classes: int,
-        scale: PositiveFloat,
-        inner_lr: PositiveFloat,
-        test_inner_steps: NonNegativeInt,
-        inner_weight_decay: NonNegativeFloat,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
+        self, backbone: nn.Module, train_classes: int, scale: PositiveFloat, **settings: Unpack[FitSettings]
     ) -> None:
-        super().__init__(backbone, train_classes, inner_lr, test_inner_steps, inner_weight_decay, engine, task_chunk)
+        super().__init__(backbone, train_classes, **settings)
         self.scale = scale
         self.classifier = CosineHead(int(backbone.out_features), train_classes, scale)  # type: ignore[arg-type]
 

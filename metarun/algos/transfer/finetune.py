@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 
-from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import class_means
 from metarun.algos.base.network import with_support
-from metarun.algos.base.pretraining import Pretraining, fitted
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from metarun.algos.base.pretraining import Fit, FitSettings, Pretraining
 from metarun.core.tasks import Examples
 from metarun.ops.functional import Params, call, one_hot, within
 
@@ -31,26 +29,14 @@ class FineTune(Pretraining):
     Args:
         backbone: from inputs to embeddings [R, D].
         train_classes: classes of the split train.
-        inner_lr: step size of the fit, > 0.
-        test_inner_steps: its steps, >= 0.
-        inner_weight_decay: pulls all weights to zero, >= 0.
-        engine, task_chunk: how a batch of tasks is computed, see EpisodicLearner.
+        settings: of the fit of all weights, see FitSettings.
     Reference: Dhillon, Chaudhari, Ravichandran, Soatto. A Baseline for Few-Shot Image Classification. ICLR 2020.
         arXiv:1909.02729, section 3.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        train_classes: int,
-        inner_lr: PositiveFloat,
-        test_inner_steps: NonNegativeInt,
-        inner_weight_decay: NonNegativeFloat,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-    ) -> None:
-        super().__init__(engine, task_chunk)
-        self.inner_lr, self.test_inner_steps, self.inner_weight_decay = inner_lr, test_inner_steps, inner_weight_decay
+    def __init__(self, backbone: nn.Module, train_classes: int, **settings: Unpack[FitSettings]) -> None:
+        super().__init__(settings["engine"], settings["task_chunk"])
+        self.fit = Fit.of(settings)
         self.backbone = backbone
         self.classifier = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]
 
@@ -62,13 +48,13 @@ class FineTune(Pretraining):
         embedded = normalize(call(self.backbone, within(phi, "backbone"), support.x), dim=-1)
         weight = class_means(embedded, one_hot(support.y, n_way, embedded.dtype))
         phi |= {"head.weight": weight, "head.bias": weight.new_zeros(n_way)}
-        return Tuned(fitted(loss, phi, self.test_inner_steps, self.inner_lr, self.inner_weight_decay), support.x)
+        return Tuned(self.fit(loss, phi), support.x)
 
     def predict(self, params: Params, state: Tuned, x: Tensor) -> Tensor:
         return with_support(self.backbone, lambda rows: self._logits(state.phi, rows), state.support_x, x)
 
     def describe(self) -> dict[str, Any]:
-        return {"inner_steps": {"train": 0, "test": self.test_inner_steps}, "inner_lr": self.inner_lr}
+        return self.fit.describe()
 
     def _logits(self, phi: Params, x: Tensor) -> Tensor:
         return linear(call(self.backbone, within(phi, "backbone"), x), phi["head.weight"], phi["head.bias"])
