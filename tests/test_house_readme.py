@@ -25,6 +25,6 @@ def test_every_file_it_names_is_there() -> None:
 
 def test_every_class_and_method_it_names_is_there() -> None:
     code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
-    for name in ("meta_loss", "evaluate", "adapt", "predict", "compare", "build_parts", "build_run", "execute", "resolve"):
+    for name in "meta_loss evaluate adapt predict compare build_parts build_run execute resolve".split():
         assert name in TEXT
         assert f"def {name}(" in code
