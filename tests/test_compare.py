@@ -102,7 +102,9 @@ def test_scores_are_averaged_over_seeds_before_they_are_paired(tmp_path: Path) -
     (found,) = compared(tmp_path)
     best, other = found.rows
     assert (found.keys, best.group.values, other.group.values) == (("algo",), ("protonet",), ("maml",))
-    assert found.notes == ()  # maml alone has an algo.inner_lr: that follows from the algorithm
+    assert len(found.notes) == 1  # on too few seeds; maml alone has an algo.inner_lr: that follows from the algorithm
+    assert found.notes[0].startswith("a difference is marked from 3 runs a group on")
+    assert [(row.p_with_seeds, row.mark) for row in found.rows] == [(None, "")] * 2
     assert other.difference is not None
     assert other.difference.mean == pytest.approx(-0.2)
     assert other.difference.ci95 == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-6)
@@ -113,24 +115,26 @@ def test_scores_are_averaged_over_seeds_before_they_are_paired(tmp_path: Path) -
     assert other.over_seeds == pytest.approx(12.7062047 * 0.1, rel=1e-6)
 
 
-def group(name: str, scores: Any) -> Group:
-    return Group((name,), (Run(Path(name), "finished", {}, {}, ()),), np.atleast_2d(scores))
+def group(name: str, scores: Any, seeds: int = 3) -> Group:
+    """Runs that seeds do not change."""
+    return Group((name,), (Run(Path(name), "finished", {}, {}, ()),) * seeds, np.stack([np.asarray(scores)] * seeds))
 
 
 def test_each_table_is_of_the_score_its_runs_are_known_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Accuracy on classes, the larger the better; squared errors on functions, the smaller the better."""
-    for algo, gain in (("maml", 0.0), ("protonet", 0.1)):
-        finished(tmp_path / f"classes-{algo}", BASE + gain + CENTRED / 10, algo)
     functions = {"data": "sinusoid", "n_way": None, "k_shot": 5, "n_query": 100, "score": "mse"}
-    for algo, gain in (("maml", 0.1), ("reptile", 0.0)):
-        finished(tmp_path / f"functions-{algo}", BASE + gain + CENTRED / 10, algo, **functions)
+    for seed in range(3):
+        for algo, gain in (("maml", 0.0), ("protonet", 0.1)):
+            finished(tmp_path / f"classes-{algo}-{seed}", BASE + gain + CENTRED / 10, algo, seed)
+        for algo, gain in (("maml", 0.1), ("reptile", 0.0)):
+            finished(tmp_path / f"functions-{algo}-{seed}", BASE + gain + CENTRED / 10, algo, seed, **functions)
     code, out, error = said(capsys, tmp_path)
     assert (code, error) == (0, "")
     classes, sines = sorted(out.split("table ")[1:], key=lambda text: "mse" in text)
     assert "glyphs, 5-way 1-shot, 15 queries a class" in classes
     assert "sinusoid, 5-shot, 100 queries, bn=" in sines
     assert ("accuracy %" in classes, "mse" in sines) == (True, True)
-    best = {text: re.search(r"(\w+) +\S+ +± \S+ +1 +best", text) for text in (classes, sines)}
+    best = {text: re.search(r"(\w+) +\S+ +± \S+ +± \S+ +3 +best", text) for text in (classes, sines)}
     assert [found and found[1] for found in best.values()] == ["protonet", "reptile"]
 
 
@@ -187,8 +191,9 @@ def test_runs_that_must_not_be_compared_get_tables_of_their_own_with_the_reason(
 
 
 def test_a_table_without_the_baseline_compares_nothing_and_says_so(tmp_path: Path) -> None:
-    finished(tmp_path / "a", BASE)
-    finished(tmp_path / "b", BASE + 0.2, "protonet")
+    for seed in range(3):
+        finished(tmp_path / f"a{seed}", BASE, seed=seed)
+        finished(tmp_path / f"b{seed}", BASE + 0.2, "protonet", seed)
     for name in ("anil", "reptile"):
         finished(tmp_path / name, BASE, name, bn="running")
     first, second = compared(tmp_path, baseline={"algo": "maml"})
@@ -290,7 +295,7 @@ def test_a_run_whose_tasks_are_not_numbered_as_the_others_is_left_out_and_said(
 
 @pytest.fixture
 def two_tables(tmp_path: Path) -> list[Comparison]:
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         finished(tmp_path / f"a{seed}", BASE + 0.01 * seed, seed=seed, backbone="conv_4&5%")
         finished(tmp_path / f"b{seed}", BASE + 0.1 + NOISE, "protonet", seed)
     finished(tmp_path / "c", BASE, bn="running")
@@ -307,6 +312,7 @@ def test_csv_reads_back_to_the_numbers_in_full(two_tables: list[Comparison]) -> 
     assert float(lines[1]["mean"]) == row.over_tasks.mean
     assert float(lines[1]["difference"]) == row.difference.mean
     assert float(lines[1]["p_holm"]) == row.p
+    assert float(lines[1]["p_holm_with_seeds"]) == row.p_with_seeds != row.p
     assert (lines[0]["mark"], lines[2]["ci95_seeds"], lines[2]["difference"]) == ("best", "", "")
 
 
@@ -319,7 +325,7 @@ def test_markdown_reads_back_line_by_line(two_tables: list[Comparison]) -> None:
     assert set(rule) == {"---", "---:"}
     read = dict(zip(head, rows[0], strict=True))
     assert read["accuracy %"] == f"{100 * two_tables[0].rows[0].over_tasks.mean:.2f}"
-    assert (read["algo"], read["seeds"], read["step"], read["time"]) == ("protonet", "2", "30", "1:40")
+    assert (read["algo"], read["seeds"], read["step"], read["time"]) == ("protonet", "3", "30", "1:40")
 
 
 def test_latex_is_balanced_escaped_and_has_as_many_cells_as_columns(two_tables: list[Comparison]) -> None:

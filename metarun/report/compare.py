@@ -22,9 +22,7 @@ from metarun.report.groups import (
 )
 from metarun.report.runs import Run
 from metarun.report.stats import Difference, holm, paired, seed_interval
-
-LEVEL = 0.05
-"""A corrected p-value below it is a finding."""
+from metarun.report.two_levels import FEWEST_SEEDS, LEVEL, find_differences, mark_groups
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,9 @@ class Row:
         over_tasks: mean and interval of the scores [tasks] that are averaged over seeds.
         over_seeds: half-width of the interval over per-seed means; None with one seed.
         difference: to the reference, paired over tasks; None for the reference itself.
-        p: the difference's p-value after Holm's correction over the table.
-        mark: `best`, `better`, `worse`, `baseline` or nothing.
+        p: the difference's p-value over tasks at these seeds, after Holm's correction over the table.
+        p_with_seeds: the same over seeds and tasks, see two_levels.py; None with too few seeds to tell.
+        mark: `best`, `better`, `worse`, `baseline` or nothing; by `p_with_seeds`.
         in_interval: whether the paper's value lies within the wider of our two intervals; None without one.
     """
 
@@ -45,6 +44,7 @@ class Row:
     over_seeds: float | None
     difference: Difference | None
     p: float | None
+    p_with_seeds: float | None
     mark: str
     in_interval: bool | None
 
@@ -113,6 +113,11 @@ def compare(
             raise ConfigError(f"whether more {score} is better is not known: add --higher or --lower")
         groups, notes = groups_of(members, own, over, score)
         notes += notes_on(members, own, over)
+        if len(groups) > 1 and any(len(group.runs) < FEWEST_SEEDS for group in groups):
+            notes.append(
+                f"a difference is marked from {FEWEST_SEEDS} runs a group on, which tell how far seeds spread, and "
+                f"with a corrected p below {LEVEL} of seeds and tasks"
+            )
         names += [label(own, group.values) for group in groups]
         chosen = group_of(groups, own, baseline) if baseline else None
         rows = rows_of(groups, score, chosen, baseline is not None, 1 if upwards == "higher" else -1)
@@ -132,8 +137,6 @@ def compare(
 def rows_of(groups: Sequence[Group], metric: str, baseline: int | None, given: bool, sign: int) -> list[Row]:
     """Rows, best first, with their differences to group number `baseline`, or to the best where none is `given`.
 
-    Against a given baseline each finding is marked. Without one the best was picked by the very scores that are
-    tested, so a single claim is made, that it beats all the others, and every comparison must support it.
     `sign` is 1 where higher is better, or -1.
     """
     means = [group.scores.mean(0) for group in groups]  # over seeds: [tasks]
@@ -142,19 +145,15 @@ def rows_of(groups: Sequence[Group], metric: str, baseline: int | None, given: b
     others = [i for i in order if i != first] if first is not None else []
     differences = {i: paired(means[i], means[first]) for i in others if first is not None}
     corrected = dict(zip(others, holm([differences[i].p for i in others]), strict=True))
-    findings = {i for i in others if corrected[i] < LEVEL and differences[i].excludes_zero()}
+    scores = [group.scores for group in groups]
+    marks = [""] * len(groups) if first is None else mark_groups(scores, first if given else None, sign)
+    with_seeds = {} if first is None else {i: p for i, (_, p) in find_differences(scores, first).items()}
     rows = []
     for i in order:
-        mark = ""
-        if i == first and given:
-            mark = "baseline"
-        elif i == first and others and findings == set(others):
-            mark = "best"
-        elif i in findings and given:
-            mark = "better" if sign * differences[i].mean > 0 else "worse"
         over_tasks, over_seeds = estimate(means[i]), seed_interval(groups[i].scores.mean(1))
         paper = _paper_inside(groups[i], metric, over_tasks, over_seeds)
-        rows.append(Row(groups[i], over_tasks, over_seeds, differences.get(i), corrected.get(i), mark, paper))
+        difference, p, p_with_seeds = differences.get(i), corrected.get(i), with_seeds.get(i)
+        rows.append(Row(groups[i], over_tasks, over_seeds, difference, p, p_with_seeds, marks[i], paper))
     return rows
 
 

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from metarun.core.words import duration, is_percent, number, task
-from metarun.report.compare import LEVEL, Comparison, Row
+from metarun.report.compare import Comparison, Row
 from metarun.report.groups import APART
+from metarun.report.two_levels import LEVEL
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -87,9 +88,9 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     runs = "seeds" if comparison.over == ("seed",) else "runs"
     heads = [*short(comparison.keys), f"{metric} %" if is_percent(metric) else metric, "over tasks", f"over {runs}"]
     heads += [runs]
-    compared = any(row.difference for row in rows)
+    compared, by_seeds = any(row.difference for row in rows), any(row.p_with_seeds is not None for row in rows)
     papers = any(row.in_interval is not None for row in rows)
-    heads += ["difference", "p", ""] if compared else []
+    heads += ["difference", "p", *([f"p, {runs} too"] if by_seeds else []), ""] if compared else []
     heads += ["step", "time", "tasks/s"] + (["paper", "inside"] if papers else [])
     lines = []
     for row in rows:
@@ -99,7 +100,7 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         line += ["" if row.over_seeds is None else f"± {number(metric, row.over_seeds)}"]
         line += [str(len(group.runs))]
         if compared:
-            line += [_difference(metric, row), _p(row.p), row.mark]
+            line += [_difference(metric, row), _p(row.p), *([_p(row.p_with_seeds)] if by_seeds else []), row.mark]
         seconds = group.mean_of("seconds", "total")
         line += ["" if step is None else f"{step:.0f}", "" if seconds is None else duration(seconds)]
         line += ["" if speed is None else f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"]
@@ -136,10 +137,13 @@ def caption(comparison: Comparison) -> list[str]:
         )
         if several:
             said.append("the difference's interval is over tasks at these seeds; other seeds may differ by more")
-        if comparison.given:
-            said.append(f"better, worse: corrected p below {LEVEL}")
-        elif not any(row.mark for row in comparison.rows):
-            said.append(f"no winner: not every other group differs from the best with a corrected p below {LEVEL}")
+        if any(row.p_with_seeds is not None for row in comparison.rows):
+            said.append(
+                "p, seeds too: variances of seeds and of tasks added up (Welch, Satterthwaite), Holm-corrected; "
+                f"{'better, worse' if comparison.given else 'best'}: below {LEVEL}"
+            )
+            if not (comparison.given or any(row.mark for row in comparison.rows)):
+                said.append("no winner: not every other group differs so from the best")
     sources = {paper["source"] for row in comparison.rows if (paper := row.group.paper())}
     if sources:
         said.append(f"paper: {'; '.join(sorted(sources))}; inside: within the wider of our two intervals")
@@ -162,6 +166,7 @@ def _record(comparison: Comparison, row: Row, table: int) -> dict[str, Any]:
         "difference": row.difference and row.difference.mean,
         "difference_ci95": row.difference and row.difference.ci95,
         "p_holm": row.p,
+        "p_holm_with_seeds": row.p_with_seeds,
         "mark": row.mark,
         "best_step": group.mean_of("best_step"),
         "seconds": group.mean_of("seconds", "total"),
