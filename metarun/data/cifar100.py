@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Augment, Look
 from metarun.data.files.decode import Interpolation, Scale, encode_bitmap, load_images
 from metarun.data.files.download import fetch_once
-from metarun.data.files.find import ImageFile, find_places, list_images, make_stamp
+from metarun.data.files.find import ImageFile, find_places, group_by_class, list_images, make_stamp
 from metarun.data.files.splits import read_split
 from metarun.data.files.unpickle import unpickle
 from metarun.data.images import ImageClasses, ImageTasks, Rotation
@@ -90,11 +89,7 @@ def _find_trees(root: Path) -> list[Path]:
 
 
 def _read_trees(trees: list[Path]) -> Mapping[str, list[ImageFile]]:
-    classes: dict[str, list[ImageFile]] = defaultdict(list)
-    for tree in trees:
-        for file in list_images(tree):
-            classes[file.path.split("/")[-2]].append(file)
-    return {name: sorted(files, key=lambda file: file.path.split("/")[-1]) for name, files in classes.items()}
+    return group_by_class((file.path.split("/")[-2], file) for tree in trees for file in list_images(tree))
 
 
 def _fetch_original(root: Path) -> Path:
@@ -113,12 +108,11 @@ def _read_pickles(folder: Path) -> Mapping[str, list[ImageFile]]:
         CIFAR100(str(folder.parent))  # compares the MD5 sums
     except RuntimeError as error:
         raise ValueError(f"{folder} is not what was published; delete it and {folder.parent / 'complete'}") from error
-    names = unpickle(folder / "meta")["fine_label_names"]
-    classes: dict[str, list[ImageFile]] = defaultdict(list)
-    for part in ("train", "test"):
-        content = unpickle(folder / part)
-        for label, file, row in zip(content["fine_labels"], content["filenames"], content["data"], strict=True):
-            classes[names[label]].append(
-                ImageFile(f"{part}_{file}", partial(encode_bitmap, row.reshape(3, 32, 32).transpose(1, 2, 0)))
-            )
-    return {name: sorted(files, key=lambda file: file.path) for name, files in classes.items()}
+    return group_by_class(labelled for part in ("train", "test") for labelled in _read_part(folder, part))
+
+
+def _read_part(folder: Path, part: str) -> Iterator[tuple[str, ImageFile]]:
+    names, content = unpickle(folder / "meta")["fine_label_names"], unpickle(folder / part)
+    for label, file, row in zip(content["fine_labels"], content["filenames"], content["data"], strict=True):
+        pixels = row.reshape(3, 32, 32).transpose(1, 2, 0)
+        yield names[label], ImageFile(f"{part}_{file}", partial(encode_bitmap, pixels))

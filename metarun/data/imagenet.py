@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Augment, Look
 from metarun.data.files.decode import Fit, Interpolation, Scale, encode_bitmap, load_images
-from metarun.data.files.find import ImageFile, find_places, list_images, make_stamp
+from metarun.data.files.find import ImageFile, find_places, group_by_class, list_images, make_stamp
 from metarun.data.files.splits import read_split
 from metarun.data.files.unpickle import unpickle
 from metarun.data.images import ImageClasses, ImageTasks, Rotation
@@ -95,12 +94,8 @@ def load_imagenet(root: Path, cache: Path, name: str, split: Mapping[str, list[s
         )
 
     def files() -> Mapping[str, list[ImageFile]]:
-        classes: dict[str, list[ImageFile]] = defaultdict(list)
-        for path in found:
-            for label, file in READERS.get(path.suffix, _read_tree)(path):
-                if label in wanted:
-                    classes[label].append(file)
-        return {label: sorted(files, key=lambda file: file.path.split("/")[-1]) for label, files in classes.items()}
+        labelled = (pair for path in found for pair in READERS.get(path.suffix, _read_tree)(path))
+        return group_by_class((label, file) for label, file in labelled if label in wanted)
 
     return load_images(cache, name, make_stamp(found), files, scale)
 

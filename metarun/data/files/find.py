@@ -6,7 +6,8 @@ import hashlib
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,14 @@ def list_images(place: Path) -> list[ImageFile]:
     else:
         raise ValueError(f"there is no folder or zip file {place}")
     return sorted(found, key=lambda file: file.path)
+
+
+def group_by_class(labelled: Iterable[tuple[str, ImageFile]]) -> dict[str, list[ImageFile]]:
+    """Group files by their class, each class's in the order of their own names, wherever they lie."""
+    classes: dict[str, list[ImageFile]] = defaultdict(list)
+    for label, file in labelled:
+        classes[label].append(file)
+    return {label: sorted(files, key=lambda file: file.path.split("/")[-1]) for label, files in classes.items()}
 
 
 def find_places(root: Path, name: str) -> list[Path]:
