@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError, nearest
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, directions_in, selection_score
@@ -120,7 +121,7 @@ def read_run(folder: Path) -> Run | None:
     if not results and not config:
         return None
     hydra = hydra.get("hydra") or {}
-    settings = dict(_flat(config))
+    settings = dict(_named(config))
     choices = (hydra.get("runtime") or {}).get("choices") or {}
     settings |= {name: choice for group, choice in choices.items() if (name := group.replace("/", ".")) in settings}
     settings = {key: _resolved(value, settings) for key, value in settings.items()}
@@ -181,14 +182,14 @@ def _yaml(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif key == "_target_":
-            yield prefix[:-1], str(value).rsplit(".", 1)[-1]
-        elif not str(key).startswith("_"):
-            yield f"{prefix}{key}", str(value) if isinstance(value, list) else value
+def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings by dotted key; a group's own name holds its class, and lists are text."""
+    for key, value in leaves(config).items():
+        group, _, name = key.rpartition(".")
+        if name == "_target_":
+            yield group, str(value).rsplit(".", 1)[-1]
+        elif not name.startswith("_"):
+            yield key, str(value) if isinstance(value, list) else value
 
 
 def _resolved(value: Any, settings: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ import torch
 
 from metarun.algos.base.abilities import RunsOnEngines
 from metarun.algos.base.learner import Learner
+from metarun.core.dotted import leaves
 from metarun.core.tasks import Batch
 from metarun.run.device import name_device
 from metarun.run.parts import Parts
@@ -27,7 +28,7 @@ def run_info(settings: Settings, folder: Path, sweep: str | None) -> RunInfo:
         group=sweep or "-".join(filter(None, [chosen["algo"], chosen["data"], task_name(settings.data)])),
         kind="train",
         tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={settings.bn}"],
-        config=_flat(values, "", places) | dict(chosen),
+        config=_told(values, places) | dict(chosen),
         folder=folder,
     )
 
@@ -76,12 +77,11 @@ def describe_engine(learner: Learner, first: Batch | None = None, n_tasks: int =
     return learner.describe_engine(first, n_tasks) if first else learner.engine
 
 
-def _flat(values: dict[str, Any], prefix: str, places: list[str]) -> dict[str, Any]:
+def _told(values: dict[str, Any], places: list[str]) -> dict[str, Any]:
     """Settings by dotted key, without what only the program cares for, and folders of this machine."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.", places)
-        elif not (key.startswith("_") or prefix.startswith(("paths.", "logger.", "sweep.")) or value in places):
-            flat[f"{prefix}{key}"] = value
-    return flat
+    aside = ("paths.", "logger.", "sweep.")
+    return {
+        key: value
+        for key, value in leaves(values).items()
+        if not (key.rpartition(".")[2].startswith("_") or key.startswith(aside) or value in places)
+    }
