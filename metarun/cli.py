@@ -69,12 +69,11 @@ def _hydra(arguments: Sequence[str]) -> int:
     """Compose the settings and run each job, with Hydra's errors made readable."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, instead of printing and exiting with 1
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     from metarun.app.sweeps import launch
     from metarun.core.errors import ConfigError
     from metarun.settings import names, schema
+    from metarun.settings.compose import readable_errors
     from metarun.settings.conf import CONF
 
     _check_flags(arguments)
@@ -120,16 +119,13 @@ def _hydra(arguments: Sequence[str]) -> int:
 
     sys.argv[1:] = arguments
     try:
-        main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
-        if sweep:
-            from metarun.app.sweeps.table import run_sweep
+        with readable_errors(arguments):
+            main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+            if sweep:
+                from metarun.app.sweeps.table import run_sweep
 
-            return run_sweep(main, arguments)
-        main()
-    except (HydraException, OmegaConfBaseException) as error:
-        from metarun.settings.explain import explain
-
-        raise ConfigError(explain(error, CONF, arguments)) from error
+                return run_sweep(main, arguments)
+            main()
     except OSError as error:  # Hydra makes the output folder itself
         if error.filename is None:
             raise

@@ -9,22 +9,17 @@ from __future__ import annotations
 import sys
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from metarun.core.scores import estimate
 from metarun.run.device import choose_device
-from metarun.settings import names, schema
 from metarun.settings.build import build_source
-from metarun.settings.conf import CONF
+from metarun.settings.compose import compose
 from metarun.settings.resolve import resolve
 
 
 def main(overrides: list[str]) -> None:
     """Print the accuracy with its 95 % interval over `run.test_tasks` tasks."""
-    schema.register()
-    names.register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides)
+    config = compose(overrides)
     source = build_source(resolve(config), choose_device(config.device))
     batch = next(source.episodes("test", 0, config.run.test_tasks))
     distance = torch.cdist(batch.query.x.flatten(2), batch.support.x.flatten(2))  # [B, M, S]

@@ -26,8 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
@@ -35,8 +33,8 @@ from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
 
 # All that is used of the package, and how: what moves in it is changed here and down to CASES.
-from metarun.settings import names, schema
 from metarun.settings.build import build_parts
+from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
 from metarun.settings.resolve import resolve
 
@@ -48,11 +46,7 @@ class Trial:
     """A learner, its tasks and its optimizers as the command line's `words` describe them."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        schema.register()
-        names.register()
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", list(words))
+        config = compose(words)
         self.parts = build_parts(resolve(config), Path())
         self.batches = self.parts.learner.train_stream(self.parts.source, 0, config.run.meta_batch_size)
 

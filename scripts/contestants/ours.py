@@ -173,17 +173,10 @@ def noise_source(setting: Setting) -> ImageTasks:
 
 def omniglot(setting: Setting) -> Any:
     """Omniglot as data=omniglot opens it, from METARUN_DATA and METARUN_CACHE."""
-    from hydra import compose, initialize_config_dir
-
-    from metarun.settings import names, schema
     from metarun.settings.build import build_source
-    from metarun.settings.conf import CONF
+    from metarun.settings.compose import compose
     from metarun.settings.resolve import resolve
 
-    schema.register()
-    names.register()
     tasks = [f"data.{key}={getattr(setting, key)}" for key in ("n_way", "k_shot", "n_query")]
     tasks.append(f"data.train.n_query={setting.n_query}")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", ["data=omniglot", *tasks])
-    return build_source(resolve(config), torch.device(setting.device))
+    return build_source(resolve(compose(["data=omniglot", *tasks])), torch.device(setting.device))

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError, nearest
-from metarun.settings import names, schema
+from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
-from metarun.settings.explain import explain
 from metarun.settings.names import LONGEST
 from metarun.settings.saved import open_settings
 
@@ -130,13 +127,10 @@ def check_words(words: Sequence[str]) -> None:
 
 def compose_target(target: Target) -> dict[str, Any]:
     """The settings of a target's runs by dotted key. Raises: ConfigError if they do not compose."""
-    schema.register()
-    names.register()
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return _flat(compose("config", [*target.words]))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"target {target.name}: {explain(error, CONF, [*target.words])}") from error
+        return _flat(compose(target.words))
+    except ConfigError as error:
+        raise ConfigError(f"target {target.name}: {error}") from error
 
 
 def differing(folder: Path, wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -152,12 +146,4 @@ def _flat(config: DictConfig) -> dict[str, Any]:
         kept.paths[name] = ""  # settings that name them are the same everywhere
     values = OmegaConf.to_container(kept, resolve=True)
     assert isinstance(values, dict)
-    return dict(_walk({key: value for key, value in values.items() if key not in ASIDE}, ""))
-
-
-def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(node, dict):
-        yield prefix, node
-        return
-    for key, value in node.items():
-        yield from _walk(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves({key: value for key, value in values.items() if key not in ASIDE})

@@ -12,12 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -28,9 +24,8 @@ from metarun.app.commands.help import meaning
 from metarun.app.messages import messages
 from metarun.core.errors import ConfigError
 from metarun.report.listing import size
-from metarun.settings import names, schema
+from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
-from metarun.settings.explain import explain
 
 
 def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
@@ -48,7 +43,7 @@ def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
         return 0
     if asked.name is None:
         raise ConfigError(f"metarun data {asked.action} needs a NAME; metarun data lists them")
-    config = _config(asked.name, asked.overrides)
+    config = compose([f"data={asked.name}", *asked.overrides])
     with messages(screen):
         if asked.action == "prepare":
             _prepare(config, asked.name, screen)
@@ -64,9 +59,9 @@ def _list(screen: Console) -> None:
     table.add_column("at hand", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
     files = sorted((CONF / "data").glob("*.yaml"))
-    config = _config(files[0].stem, [])
+    config = compose([])
     for file in files:
-        node = _config(file.stem, []).data
+        node = compose([f"data={file.stem}"]).data
         place, found = _at_hand(node, Path(config.paths.data).expanduser())
         table.add_row(file.stem, Text(meaning(file)), Text(place), _size(found))
     screen.print(table)
@@ -151,19 +146,6 @@ def _open(config: DictConfig) -> Any:
     from metarun.settings.resolve import resolve
 
     return build_source(resolve(config), torch.device("cpu"))
-
-
-def _config(name: str, overrides: Sequence[str]) -> DictConfig:
-    """The settings of `metarun data=NAME KEY=VALUE ...`."""
-    schema.register()
-    names.register()
-    arguments = [f"data={name}", *overrides]
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", arguments)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, CONF, arguments)) from error
 
 
 def _size(found: Sequence[Path]) -> str:

@@ -10,19 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
 from metarun.report.runs import open_run
 from metarun.run.results import read_git_state, read_versions
-from metarun.settings import names, schema
-from metarun.settings.conf import CONF
-from metarun.settings.explain import explain
+from metarun.settings.compose import compose
 from metarun.settings.saved import rename_moved
 
 ASIDE = ("hydra", "paths", "sweep", "logger")
@@ -65,8 +61,8 @@ def rerun_arguments(folder: Path, more: Sequence[str]) -> tuple[list[str], list[
     rename_moved(config)
     then = _leaves(config)
     # What the new overrides choose anew, a group for instance, is not held to what it was.
-    now = _composed([*run.overrides], own)
-    kept, notes = _held(then, now, _leaves_of(more))
+    now = _leaves(_compose(run.overrides, own))
+    kept, notes = _held(then, now, _keys_of(more))
     notes = code_difference(run.results) + notes
     config_dir = [f"--config-dir={path}" for path in own]
     return [*config_dir, *run.overrides, *kept, *more], notes
@@ -107,16 +103,12 @@ def _between(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f", {counted.stdout.strip()} commits later"
 
 
-def _composed(overrides: list[str], own: list[str]) -> dict[str, Any]:
-    """Today's settings for the overrides, unresolved, by dotted key."""
-    schema.register()
-    names.register()
-    search = [f"hydra.searchpath=[{','.join(f'file://{path}' for path in own)}]"] if own else []
+def _compose(overrides: Sequence[str], own: Sequence[str]) -> DictConfig:
+    """Today's settings for the overrides of a run, with YAML files of one's own in the folders `own`."""
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return _leaves(compose("config", [*overrides, *search]))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"the run's settings no longer compose: {explain(error, CONF, overrides)}") from error
+        return compose(overrides, own)
+    except ConfigError as error:
+        raise ConfigError(f"the run's settings no longer compose: {error}") from error
 
 
 def _held(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> tuple[list[str], list[str]]:
@@ -135,20 +127,13 @@ def _held(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> 
     return overrides, notes
 
 
-def _leaves_of(overrides: Sequence[str]) -> set[str]:
+def _keys_of(overrides: Sequence[str]) -> set[str]:
     """The keys that overrides set, groups among them, as dotted prefixes."""
     return {override.partition("=")[0].lstrip("+~").replace("/", ".") for override in overrides}
 
 
-def _leaves(config: Any) -> dict[str, Any]:
-    assert isinstance(config, DictConfig)
-    return dict(_walk(OmegaConf.to_container(config), ""))
-
-
-def _walk(node: Any, prefix: str) -> list[tuple[str, Any]]:
-    if not isinstance(node, dict):
-        return [(prefix, node)]
-    return [leaf for key, value in node.items() for leaf in _walk(value, f"{prefix}.{key}" if prefix else str(key))]
+def _leaves(config: DictConfig) -> dict[str, Any]:
+    return leaves(OmegaConf.to_container(config))  # type: ignore[arg-type]
 
 
 def _typed(value: Any) -> str:

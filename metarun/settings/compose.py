@@ -1,0 +1,90 @@
+"""Settings composed as the command line does it; errors are told in one line, with what would have worked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from metarun.core.dotted import nodes
+from metarun.core.errors import ConfigError, nearest
+from metarun.settings import names, schema
+from metarun.settings.conf import CONF
+
+
+def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictConfig:
+    """The settings of `metarun WORD ...`, unresolved.
+
+    Args:
+        words: overrides, as they are typed.
+        folders: of YAML files of one's own, as --config-dir takes them.
+    Raises: ConfigError if they do not compose.
+    """
+    with readable_errors(words):
+        return _compose(words, folders)
+
+
+@contextmanager
+def readable_errors(words: Sequence[str]) -> Iterator[None]:
+    """Inside, an error of Hydra's or OmegaConf's about the overrides `words` becomes a ConfigError."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error, words)) from error
+
+
+def _compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictConfig:
+    schema.register()
+    names.register()
+    GlobalHydra.instance().clear()
+    search = [f"hydra.searchpath=[{','.join(f'file://{path}' for path in folders)}]"] if folders else []
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", [*words, *search])
+
+
+def _explain(error: Exception, words: Sequence[str]) -> str:
+    """One message for what a person typed wrongly."""
+    text = _text(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        options = [str(option) for option in error.options or []]
+        listed = f"; choices are {', '.join(options)}" if options else ""
+        return f"there is no {group}={choice}{nearest(choice, options)}{listed}"
+    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+    if key and ("not in" in text or "No match" in text):
+        name = key[1].removeprefix("+")
+        return f"there is no setting {name}{nearest(name, _known(words))}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: {text.splitlines()[0]}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not re.match(r"(full_key|object_type|See https)", line)]
+    where = f" ({key[1]})" if key and key[1] not in kept[0] else ""
+    return " ".join(dict.fromkeys(kept)) + where
+
+
+def _text(error: BaseException) -> str:
+    """The error's message and those of what caused it, outermost first."""
+    messages = []
+    cause: BaseException | None = error
+    while cause is not None:
+        messages.append(str(cause))
+        cause = cause.__cause__
+    return "\n".join(message for message in messages if message.strip()) or type(error).__name__
+
+
+def _known(words: Sequence[str]) -> list[str]:
+    """Every setting there is under those choices of groups that do compose, and the groups."""
+    groups = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."}
+    choices = [word for word in words if word.partition("=")[0].lstrip("+") in groups and "," not in word]
+    try:
+        config = _compose(choices)
+    except HydraException:
+        config = _compose([])
+    return [*dict(nodes(OmegaConf.to_container(config))), *groups]  # type: ignore[arg-type]
