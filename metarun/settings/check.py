@@ -10,8 +10,9 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.errors import ConfigError, nearest
+from metarun.settings.conf import GROUPS
 from metarun.settings.ranges import annotations_of, parameters_of, problem
-from metarun.settings.schema import CHOICES, GROUPS, RANGES, Config
+from metarun.settings.schema import CHOICES, RANGES, Config
 
 # Keys of a group that build.py reads itself, and facts that it hands to whichever constructor asks for them.
 BUILD_KEYS = {

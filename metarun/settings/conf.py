@@ -14,6 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (path / "config.yaml").is_file())
 """The shipped settings: inside an installed package, beside it in a checkout."""
 
+GROUPS = ("data", "backbone", "algo", "optim", "run", "logger")
+"""Groups of which a run has one choice each."""
+
 
 def shipped_choices(group: str) -> list[str]:
     """The choices of a group, by name."""

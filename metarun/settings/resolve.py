@@ -9,8 +9,8 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.settings.check import check, refuse
+from metarun.settings.conf import GROUPS
 from metarun.settings.saved import rename_moved
-from metarun.settings.schema import GROUPS
 
 Node = Mapping[str, Any]
 """The settings of one group: `_target_` and what its constructor is given, as plain values."""

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from metarun.core.run_folder import RunFolder
-from metarun.settings.conf import CONF, shipped
+from metarun.settings.conf import CONF, GROUPS, shipped
 from metarun.settings.replaced import RENAMED
 
 _FAMILIES = {
@@ -86,7 +86,7 @@ def open_settings(folder: Path) -> tuple[DictConfig, DictConfig]:
     for key in map(str, root):
         if key not in config and key not in ("defaults", "hydra"):
             config[key] = root[key]
-    for group in ("data", "backbone", "algo", "optim", "run"):
+    for group in [group for group in GROUPS if group != "logger"]:
         choice = saved.hydra.runtime.choices[group]
         if (CONF / group / f"{choice}.yaml").is_file():
             config[group] = OmegaConf.merge(shipped(choice, group), config[group])

@@ -44,9 +44,6 @@ class Config:
     logger: Any = MISSING
 
 
-GROUPS = ("data", "backbone", "algo", "optim", "run", "logger")
-
-
 @dataclass(frozen=True)
 class Number:
     """A number with a least value; `above` excludes it, `whole` wants an int; `optional` allows null, `word` itself.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from metarun.settings.conf import GROUPS
 
 REQUIREMENTS = "Python 3.11 to 3.13, torch 2.11 to 2.15, Linux and macOS"
 
@@ -28,10 +30,8 @@ EXAMPLES = (
     ("metarun resume outputs/DATE/RUN", "go on after an interruption"),
 )
 
-GROUPS = (
-    "data", "backbone", "algo", "optim", "optim/schedule", "run", "logger",
-    "experiment", "experiment/quick", "tuned", "search", "hydra/launcher",
-)  # fmt: skip
+SHOWN = (*GROUPS, "experiment", "tuned", "search", "hydra/launcher")
+"""Folders of choices; those within one, as optim/schedule, come after it."""
 
 HEADS = {
     "experiment": "+experiment=",
@@ -55,7 +55,7 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
     screen.print(Text("metarun eval RUN [data=NAME,NAME] [KEY=VALUE]  test it on other data, ways and shots"))
     screen.print(Text("metarun data [prepare|show NAME]               data sets at hand; fetch one; draw its tasks"))
     screen.print(Text("metarun --cfg job | --version | --config-dir DIR   settings; version; your own YAML files\n"))
-    for group in GROUPS:
+    for group in _groups(folders):
         choices = {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}
         if choices:
             table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -68,6 +68,13 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
     screen.print("\n[bold]examples[/bold]")
     for line, what in EXAMPLES:
         screen.print(Text(f"  {line}\n      {what}"))
+
+
+def _groups(folders: Sequence[Path]) -> Iterator[str]:
+    for group in SHOWN:
+        yield group
+        inside = {path.parent.name for folder in folders for path in folder.glob(f"{group}/*/*.yaml")}
+        yield from (f"{group}/{name}" for name in sorted(inside))
 
 
 def meaning(file: Path) -> str:
