@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import DictConfig
 
 from metarun.core.errors import ConfigError
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import Ascending, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.settings.check import check
 from metarun.settings.ranges import annotations_of, choices_of, problem
 
@@ -41,9 +41,20 @@ CASES: dict[str, tuple[Any, list[Any], list[Any], str]] = {
     "int or null": (PositiveInt | None, [1, None], [0, False, "none"], f"{WHOLE} of at least 1 or null"),
     "float or null": (Optional[PositiveFloat], [0.5, None], [0.0, "null"], f"{NUMBER} above 0 or null"),  # noqa: UP045
     "null or float": (None | PositiveFloat, [0.5, None], [0.0], f"{NUMBER} above 0 or null"),
-    "int or a word": (PositiveInt | Literal["auto"], [3, "auto"], [0, "all", None, True], f"{WHOLE} of at least 1"),
-    "int or a word, the old way": (Union[Literal["auto"], PositiveInt], [3, "auto"], [0], "is not one of auto"),  # noqa: UP007
-    "int or a list": (PositiveInt | Sequence[PositiveInt], [3, [3, 4]], [0, [3, 0]], f"{WHOLE} of at least 1"),
+    "int or a word": (
+        PositiveInt | Literal["auto"], [3, "auto"], [0, "all", None, True], f"{WHOLE} of at least 1 or auto"
+    ),
+    "int or a word, the old way": (
+        Union[Literal["auto"], PositiveInt], [3, "auto"], [0], f"{WHOLE} of at least 1 or auto"  # noqa: UP007
+    ),
+    "int or a list": (
+        PositiveInt | Sequence[PositiveInt], [3, [3, 4]], [0, [3, 0]],
+        f"{WHOLE} of at least 1 or a list, each a whole number of at least 1",
+    ),
+    "a range": (
+        Annotated[Sequence[PositiveInt], Ascending()], [[3, 50], (4, 4)],
+        [3, None, [], [3], [50, 3], [0, 3], [1, 2, 3], "12", [True, 2]], "must be a range, as [3,50]",
+    ),
     "words": (Literal["mse", "nll"], ["mse", "nll"], ["hinge", "", 0, ["a"]], "is not one of mse, nll"),
     "words or null": (Literal["mse", "nll"] | None, ["mse", None], ["hinge", 0], "is not one of mse, nll, null"),
     "bool": (bool, [True, False], [1, 0, 1.0, "yes", None], "is not one of True, False"),

@@ -10,20 +10,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import noise_tasks
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from metarun.app.commands.help import meaning
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodeShape
 from metarun.settings import build, names
-from metarun.settings.check import BUILD_KEYS, FACTS, check
-from metarun.settings.conf import CONF
-from metarun.settings.ranges import parameters_of
+from metarun.settings.check import FACTS, check
+from metarun.settings.conf import CONF, GROUPS
+from metarun.settings.ranges import parameters_of, problem
 from metarun.settings.resolve import resolve
-from metarun.settings.schema import RANGES
+from metarun.settings.schema import ANNOTATIONS, BUILD_KEYS, Config, Settings
 
 FILES = [path for depth in ("*", "*/schedule", "*/quick") for path in sorted(CONF.glob(f"{depth}/*.yaml"))]
-Settings = Callable[..., DictConfig]
+Compose = Callable[..., DictConfig]
 
 
 GOES_WITH = {  # what does not go with the default data or algorithm
@@ -48,7 +48,7 @@ def typed(file: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=choice)
-def test_it_composes_passes_the_checks_and_has_a_meaning(file: Path, full: Settings) -> None:
+def test_it_composes_passes_the_checks_and_has_a_meaning(file: Path, full: Compose) -> None:
     config = full(*typed(file))
     check(config)
     OmegaConf.to_container(config, resolve=True)
@@ -56,7 +56,7 @@ def test_it_composes_passes_the_checks_and_has_a_meaning(file: Path, full: Setti
 
 
 @pytest.mark.parametrize("file", FILES, ids=choice)
-def test_it_gives_every_argument_of_its_constructor_in_order(file: Path, full: Settings) -> None:
+def test_it_gives_every_argument_of_its_constructor_in_order(file: Path, full: Compose) -> None:
     group = file.parent.relative_to(CONF).as_posix().replace("/", ".")
     if group.partition(".")[0] in ("experiment", "tuned", "search"):
         return
@@ -71,7 +71,7 @@ def test_it_gives_every_argument_of_its_constructor_in_order(file: Path, full: S
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
-def test_an_experiment_names_its_command_and_its_papers_number(file: Path, full: Settings) -> None:
+def test_an_experiment_names_its_command_and_its_papers_number(file: Path, full: Compose) -> None:
     text, paper = file.read_text(), full(f"+experiment={file.stem}").paper
     assert f"metarun +experiment={file.stem}" in text
     if paper is None:
@@ -86,7 +86,7 @@ def test_a_quick_experiment_names_its_command(file: Path) -> None:
     assert f"metarun -m +experiment=quick/{file.stem}" in file.read_text()
 
 
-def test_all_problems_come_in_one_report(full: Settings) -> None:
+def test_all_problems_come_in_one_report(full: Compose) -> None:
     config = full("run.steps=0", "optim.lr=0", "bn=x", "logger=wandb", "logger.mode=sometimes")
     with pytest.raises(ConfigError) as error:
         check(config)
@@ -98,7 +98,7 @@ def test_all_problems_come_in_one_report(full: Settings) -> None:
     ("~optim.weight_decay", None),
 ])  # fmt: skip
 def test_a_setting_that_is_missing_is_told_unless_the_constructor_has_a_default(
-    full: Settings, word: str, said: str | None
+    full: Compose, word: str, said: str | None
 ) -> None:
     config = full(word)
     if said is None:
@@ -108,7 +108,7 @@ def test_a_setting_that_is_missing_is_told_unless_the_constructor_has_a_default(
             check(config)
 
 
-def test_a_setting_without_effect_warns(full: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_setting_without_effect_warns(full: Compose, caplog: pytest.LogCaptureFixture) -> None:
     check(full("algo.engine=learn2learn", "algo.task_chunk=4", "run.steps=10", "run.val_every=20", "run.test_tasks=9"))
     assert [line.split()[0] for line in caplog.messages] == ["algo.task_chunk", "run.val_every", "run.test_tasks=9"]
 
@@ -133,13 +133,13 @@ QUIET = ("run.test_tasks=600", "run.steps=10")
     ],
 )
 def test_a_warning_begins_where_it_is_true(
-    full: Settings, caplog: pytest.LogCaptureFixture, words: tuple[str, ...], warned: list[str]
+    full: Compose, caplog: pytest.LogCaptureFixture, words: tuple[str, ...], warned: list[str]
 ) -> None:
     check(full(*QUIET, *words))
     assert caplog.messages == warned
 
 
-SPECIAL = {  # what else a setting of schema.RANGES may be
+SPECIAL = {  # what else a setting of schema.ANNOTATIONS may be
     "threads": ["auto"], "run.processes": ["auto"], "optim.clip_norm": [None], "data.train.k_shot": [[3, 50], [4, 4]],
 }  # fmt: skip
 NEVER = [True, False, "x", "", float("nan"), [], [3], [1, 2, 3], [50, 3], {"a": 1}]
@@ -152,24 +152,38 @@ ABOVE = ("optim.lr", "optim.clip_norm")
 """Settings that are above 0; of the others the least that they may be."""
 
 
-@pytest.mark.parametrize("key", RANGES)
+@pytest.mark.parametrize("key", [*LEAST, *ABOVE])
 def test_each_setting_that_stands_on_no_constructor_of_ours_has_a_range(key: str) -> None:
     """It may be its least or more, in whole numbers but for the optimizer's, and null, a word or a range where one of
     them is said to be allowed."""
-    number, whole = RANGES[key], not key.startswith("optim.")
+    annotation, whole = ANNOTATIONS[key], not key.startswith("optim.")
     least = LEAST.get(key, 0)
     fit = [least + 1, least + 1000, *SPECIAL.get(key, []), *([] if whole else [least + 0.5])]
     fit += [] if key in ABOVE else [least]
     wrong = [value for value in (None, "auto", [3, 50], [4, 4]) if value not in SPECIAL.get(key, [])]
     wrong += [least - 1, *NEVER, *([least + 0.5, [1.5, 2], [0, 2], [True, 2]] if whole else [])]
     wrong += [least] if key in ABOVE else []
-    assert [value for value in fit if number.problem(key, value)] == []
-    assert [value for value in wrong if not number.problem(key, value)] == []
-    assert f"{key}={least - 1} must be a {'whole ' * whole}number" in number.problem(key, least - 1)
-    assert f" {'above' if key in ABOVE else 'of at least'} {least}" in number.problem(key, least - 1)
+    assert [value for value in fit if problem(key, value, annotation)] == []
+    assert [value for value in wrong if not problem(key, value, annotation)] == []
+    bound = f"{'above' if key in ABOVE else 'of at least'} {least}"
+    said = str(problem(key, least - 1, annotation))
+    assert said.startswith(f"{key}={least - 1} must be a {'whole ' * whole}number {bound}")
 
 
-def test_ranges_and_choices_of_the_root_are_told_with_what_else_there_is(full: Settings) -> None:
+def test_no_other_of_them_has_a_range() -> None:
+    assert {key for key, annotation in ANNOTATIONS.items() if "Ge(" in str(annotation) or "Gt(" in str(annotation)} == {
+        *LEAST, *ABOVE,
+    }  # fmt: skip
+
+
+def test_settings_of_the_root_are_those_that_hydra_composes_and_a_run_has_a_choice_of_each_group() -> None:
+    composed = Config.__dataclass_fields__
+    assert composed.keys() - Settings.__dataclass_fields__.keys() == {"sweep"}
+    assert Settings.__dataclass_fields__.keys() - composed.keys() == {"choices"}
+    assert tuple(name for name, field in composed.items() if field.default == MISSING) == GROUPS
+
+
+def test_ranges_and_choices_of_the_root_are_told_with_what_else_there_is(full: Compose) -> None:
     words = ["threads=0", "optim.clip_norm=0", "data.train.k_shot=[3,2]", "run.compile=yes", "precision=float31"]
     words += ["data.train.n_query=5"]
     config = full("data=sinusoid", *words)
@@ -178,10 +192,10 @@ def test_ranges_and_choices_of_the_root_are_told_with_what_else_there_is(full: S
         check(config)
     assert str(error.value).splitlines() == [
         "threads=0 must be a whole number of at least 1 or auto",
-        "data.train.k_shot=[3, 2] must be a whole number of at least 1, or a range: [3,50]",
-        "optim.clip_norm=0 must be a number above 0 or null",
         "precision=float31 is not one of float32, tf32, bf16; did you mean float32?",
         "bn=transductiv is not one of transductive, support, running, none; did you mean transductive?",
+        "data.train.k_shot=[3, 2] must be a whole number of at least 1 or a range, as [3,50]",
+        "optim.clip_norm=0 must be a number above 0 or null",
         "run.compile=yes is not one of auto, True, False, inductor",
     ]
 
@@ -227,7 +241,7 @@ def test_run_compile_says_what_is_recorded_and_auto_only_of_what_can_be_once_it_
 
 @pytest.mark.parametrize(("typed", "threads"), [("2", 2), ("auto", 3)])
 def test_torch_has_as_many_threads_as_are_asked_for_or_is_left_alone(
-    settings: Settings, tmp_path: Path, typed: str, threads: int
+    settings: Compose, tmp_path: Path, typed: str, threads: int
 ) -> None:
     config, before = settings("data=sinusoid", f"threads={typed}"), torch.get_num_threads()
     torch.set_num_threads(3)
@@ -240,7 +254,7 @@ def test_torch_has_as_many_threads_as_are_asked_for_or_is_left_alone(
 
 @pytest.mark.parametrize("typed", [["algo=cnp", "data=gp"], ["backbone=vit"]])
 def test_a_normalisation_that_nothing_uses_warns(
-    full: Settings, caplog: pytest.LogCaptureFixture, typed: list[str]
+    full: Compose, caplog: pytest.LogCaptureFixture, typed: list[str]
 ) -> None:
     check(full(*typed))
     check(full(*typed, "bn=none"))
@@ -250,7 +264,7 @@ def test_a_normalisation_that_nothing_uses_warns(
     assert [line.split(":")[0] for line in caplog.messages] == ["bn=support has no effect"]
 
 
-def test_training_on_train_and_val_warns_and_is_in_the_name(full: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_training_on_train_and_val_warns_and_is_in_the_name(full: Compose, caplog: pytest.LogCaptureFixture) -> None:
     config = full("data=cifar_fs", "data.trainval=true")
     check(config)
     assert [line.split()[0] for line in caplog.messages] == ["data.trainval=true:"]
@@ -259,7 +273,7 @@ def test_training_on_train_and_val_warns_and_is_in_the_name(full: Settings, capl
     assert "trainval" not in names.run_name(choices, full("data=cifar_fs").data, config.bn, 0)
 
 
-def test_jobs_with_other_settings_have_other_names_and_none_is_too_long(full: Settings) -> None:
+def test_jobs_with_other_settings_have_other_names_and_none_is_too_long(full: Compose) -> None:
     keys = {names.settings_key(full(*o)) for o in ([], ["seed=1"], ["algo.inner_lr=0.1"], ["data.eval_seed=3"])}
     assert len(keys) == 4
     assert names.settings_key(full("paths.outputs=elsewhere")) == names.settings_key(full("paths.outputs=here"))
@@ -272,14 +286,14 @@ def test_jobs_with_other_settings_have_other_names_and_none_is_too_long(full: Se
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "tuned").glob("*.yaml")), ids=lambda file: file.stem)
-def test_what_is_tuned_for_a_pair_comes_with_it_and_yields_to_what_is_typed(file: Path, full: Settings) -> None:
+def test_what_is_tuned_for_a_pair_comes_with_it_and_yields_to_what_is_typed(file: Path, full: Compose) -> None:
     (group, values), *_ = OmegaConf.load(file).items()
     (key, tuned), *_ = values.items()
     assert OmegaConf.select(full(*typed(file)), f"{group}.{key}") == tuned
     assert OmegaConf.select(full(f"{group}.{key}=77", *typed(file)), f"{group}.{key}") == 77
 
 
-def test_a_backbone_that_nothing_uses_is_refused_as_is_none_where_one_is_needed(full: Settings) -> None:
+def test_a_backbone_that_nothing_uses_is_refused_as_is_none_where_one_is_needed(full: Compose) -> None:
     assert full("data=gp", "algo=cnp").backbone._target_ == "torch.nn.Identity"
     with pytest.raises(ConfigError, match=r"CNP has no use for a backbone.*set backbone=none"):
         check(full("data=gp", "algo=cnp", "backbone=mlp"))
@@ -287,16 +301,16 @@ def test_a_backbone_that_nothing_uses_is_refused_as_is_none_where_one_is_needed(
         check(full("backbone=none"))
 
 
-def test_a_range_of_shots_is_for_training_on_functions(full: Settings) -> None:
+def test_a_range_of_shots_is_for_training_on_functions(full: Compose) -> None:
     check(full("data=sinusoid", "data.train.k_shot=[3,8]", "data.train.n_query=5"))
     for wrong in ("[8,3]", "[0,3]", "[1,2,3]", "few"):
-        with pytest.raises(ConfigError, match=r"data.train.k_shot=.* or a range: \[3,50\]"):
+        with pytest.raises(ConfigError, match=r"data.train.k_shot=.* or a range, as \[3,50\]"):
             check(full("data=gp", f"data.train.k_shot={wrong}"))
     with pytest.raises(ConfigError, match="must be one number where tasks have classes"):
         check(full("data.train.k_shot=[1,5]"))
 
 
-def test_data_brings_its_network_unless_another_is_typed(full: Settings) -> None:
+def test_data_brings_its_network_unless_another_is_typed(full: Compose) -> None:
     assert (full("data=sinusoid").backbone.widths, full("data=sinusoid").bn) == ([40, 40], "none")
     typed = full("data=sinusoid", "backbone=mlp", "bn=support")
     assert (len(typed.backbone.widths), typed.bn) == (4, "support")
@@ -305,7 +319,7 @@ def test_data_brings_its_network_unless_another_is_typed(full: Settings) -> None
 
 @pytest.mark.parametrize("file", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
 def test_an_experiment_takes_an_outer_step(
-    settings: Settings, full: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path
+    settings: Compose, full: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path
 ) -> None:
     """A narrow network and random images, of as many ways and shots, stand in for the real one and its data."""
     config = settings(f"+experiment={file.stem}", "run.steps=3")

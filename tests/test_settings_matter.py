@@ -37,7 +37,7 @@ from metarun.settings.check import check
 from metarun.settings.conf import CONF
 from metarun.settings.ranges import annotations_of, choices_of
 from metarun.settings.resolve import resolve
-from metarun.settings.schema import CHOICES
+from metarun.settings.schema import ANNOTATIONS
 
 Numbers = dict[str, Any]
 """Tensors, numbers and lists by name."""
@@ -200,9 +200,9 @@ def choices_for(config: DictConfig, key: str) -> tuple[Any, ...] | None:
     """The values that the setting's constructor, or the schema, names one by one."""
     group, _, name = key.rpartition(".")
     node = OmegaConf.select(config, group) if group else None
-    if key in CHOICES or not (OmegaConf.is_config(node) and "_target_" in node):
-        return CHOICES.get(key)
-    annotation = annotations_of(node["_target_"]).get(name)
+    annotation = ANNOTATIONS.get(key)
+    if annotation is None and OmegaConf.is_config(node) and "_target_" in node:
+        annotation = annotations_of(node["_target_"]).get(name)
     return None if annotation is bool else choices_of(annotation)
 
 

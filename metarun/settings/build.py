@@ -26,10 +26,9 @@ from metarun.run.parts import Parts
 from metarun.run.protocol import Run
 from metarun.run.team import Group
 from metarun.run.tracking.sink import RunInfo, Sink
-from metarun.settings.check import BUILD_KEYS
 from metarun.settings.conf import shipped, shipped_choices, shipped_source
 from metarun.settings.ranges import parameters_of
-from metarun.settings.resolve import Node, Settings
+from metarun.settings.schema import BUILD_KEYS, Node, Settings
 
 
 def build_parts(settings: Settings, folder: Path, group: Group | None = None) -> Parts:

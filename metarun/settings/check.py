@@ -12,14 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from metarun.core.errors import ConfigError, nearest
 from metarun.settings.conf import GROUPS
 from metarun.settings.ranges import annotations_of, parameters_of, problem
-from metarun.settings.schema import CHOICES, RANGES, Config
+from metarun.settings.schema import ANNOTATIONS, BUILD_KEYS, Config
 
-# Keys of a group that build.py reads itself, and facts that it hands to whichever constructor asks for them.
-BUILD_KEYS = {
-    "data": {"n_way", "k_shot", "n_query", "train", "eval_seed", "steps", "wide"},
-    "optim": {"clip_norm", "schedule"},
-    "run": {"compile", "processes"},
-}
+# Facts that build.py hands to whichever constructor asks for them.
 FACTS = {
     "data": {"plan", "device", "open_source"},
     "backbone": {"input_shape", "bn", "normalisation"},
@@ -47,22 +42,16 @@ def refuse(config: DictConfig) -> None:
     for group in (*GROUPS, "optim.schedule"):
         node = OmegaConf.select(config, group)
         problems += _unknown(group, node) + _missing(group, node) + _out_of_range(group, node)
-    for key, number in RANGES.items():
+    for key, annotation in ANNOTATIONS.items():
         if _has(config, key):
-            problems += [number.problem(key, OmegaConf.select(config, key)) or ""]
-    for key, choices in CHOICES.items():
-        value = OmegaConf.select(config, key)
-        if _has(config, key) and value not in choices:
-            words = [str(choice) for choice in choices]
-            problems.append(f"{key}={value} is not one of {', '.join(words)}{nearest(str(value), words)}")
+            problems.append(problem(key, _plain(OmegaConf.select(config, key)), annotation) or "")
     for name, own in (config.get("optims") or {}).items():
         problems += _unknown(f"optims.{name}", {**config.optim, **own}, "optim")
     problems += [_algo_and_data(config.algo["_target_"], config.data) or "", _algo_and_backbone(config) or ""]
     if "n_way" in config.data and OmegaConf.is_list(OmegaConf.select(config, "data.train.k_shot")):
         problems.append(f"data.train.k_shot={config.data.train.k_shot} must be one number where tasks have classes")
-    problems = [problem for problem in problems if problem]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    if found := [one for one in problems if one]:
+        raise ConfigError("\n".join(found))
 
 
 def has_head(algo: str) -> bool:

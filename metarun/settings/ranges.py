@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from hydra.utils import get_object
 
 from metarun.core.errors import nearest
+from metarun.core.ranges import Ascending
 
 
 def parameters_of(target: str) -> dict[str, inspect.Parameter]:
@@ -54,10 +55,12 @@ def problem(key: str, value: Any, annotation: Any) -> str | None:
     options, nullable = _options(annotation)
     if (value is None and nullable) or any(_allows(option, value) for option in options):
         return None
-    if (choices := choices_of(options[0])) is not None:
-        words = [str(choice) for choice in choices] + ["null"] * nullable
-        return f"{key}={_shown(value)} is not one of {', '.join(words)}{nearest(_shown(value), words)}"
-    return f"{key}={_shown(value)} must be {_wanted(options[0])}{' or null' * nullable}"
+    named = [str(choice) for option in options for choice in choices_of(option) or ()]
+    numbers = [words for option in options if (words := _wanted(option))]
+    if not numbers:
+        named += ["null"] * nullable
+        return f"{key}={_shown(value)} is not one of {', '.join(named)}{nearest(_shown(value), named)}"
+    return f"{key}={_shown(value)} must be {' or '.join([*numbers, *named, *['null'] * nullable])}"
 
 
 def _options(annotation: Any) -> tuple[list[Any], bool]:
@@ -73,7 +76,8 @@ def _allows(annotation: Any, value: Any) -> bool:
     if _wanted(annotation) is None:
         return True
     if (item := _item(annotation)) is not None:
-        return isinstance(value, Sequence) and not isinstance(value, str) and all(_allows(item, one) for one in value)
+        listed = isinstance(value, Sequence) and not isinstance(value, str) and all(_allows(item, one) for one in value)
+        return listed and (not _ascends(annotation) or (len(value) == 2 and value[0] <= value[1]))
     kind, *bounds = get_args(annotation)
     of_kind = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
     return of_kind and all(
@@ -108,6 +112,8 @@ def _keys(keys: Any) -> dict[str, inspect.Parameter]:
 
 def _wanted(annotation: Any) -> str | None:
     """The numbers of a range, or a list of them, in words; None where the annotation is of something else."""
+    if _ascends(annotation):
+        return "a range, as [3,50]"
     if (item := _item(annotation)) is not None:
         return f"a list, each {wanted}" if (wanted := _wanted(item)) else None
     if get_origin(annotation) is not Annotated:
@@ -124,8 +130,15 @@ def _wanted(annotation: Any) -> str | None:
 
 def _item(annotation: Any) -> Any:
     """What a list consists of; None where the annotation is of no list."""
+    if _ascends(annotation):
+        annotation = get_args(annotation)[0]
     origin = get_origin(annotation)
     return get_args(annotation)[0] if inspect.isclass(origin) and issubclass(origin, Sequence) else None
+
+
+def _ascends(annotation: Any) -> bool:
+    """Whether a list is the least and the greatest of a range."""
+    return get_origin(annotation) is Annotated and any(isinstance(mark, Ascending) for mark in get_args(annotation))
 
 
 def _shown(value: Any) -> str:

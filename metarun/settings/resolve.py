@@ -3,49 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.settings.check import check, refuse
 from metarun.settings.conf import GROUPS
 from metarun.settings.saved import rename_moved
-
-Node = Mapping[str, Any]
-"""The settings of one group: `_target_` and what its constructor is given, as plain values."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that a person chose for one run.
-
-    Attributes:
-        choices: what was chosen in each group, by the group's name; empty where nobody asks.
-        optims: what optimizers other than the outer one have of their own, by name.
-        The others are the keys of conf/config.yaml.
-    """
-
-    seed: int
-    device: str
-    threads: int | Literal["auto"]
-    precision: str
-    deterministic: bool
-    bn: str
-    paper: Node | None
-    paths: Mapping[str, str]
-    data: Node
-    backbone: Node
-    algo: Node
-    optim: Node
-    optims: Mapping[str, Node]
-    run: Node
-    logger: Node
-    choices: Mapping[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of them by key, as conf/config.yaml has them."""
-        return {name: value for name, value in vars(self).items() if name != "choices"}
+from metarun.settings.schema import Settings
 
 
 def resolve(config: DictConfig, choices: Mapping[str, Any] | None = None, warn: bool = True) -> Settings:

@@ -1,13 +1,23 @@
-"""Types and ranges of the settings. Groups are open (each mirrors its constructor); their common keys are not."""
+"""The settings: those of the root, and those keys of a group that go to no constructor of ours.
+
+A group mirrors its constructor, where ranges and choices stand. They stand here for seed, threads, precision, bn and
+sweep.rerun, which belong to no group; for what build.py reads of a group itself; and for torch's optimizers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
+from annotated_types import Ge
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+from metarun.core.ranges import Ascending, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+Node = Mapping[str, Any]
+"""The settings of one group: `_target_` and what its constructor is given, as plain values."""
 
 
 @dataclass
@@ -24,7 +34,7 @@ class Sweep:
 
 @dataclass
 class Config:
-    """The root of the settings; conf/config.yaml says what each key means."""
+    """The root of the settings as Hydra composes them; conf/config.yaml says what each key means."""
 
     seed: int = 0
     device: str = "auto"
@@ -45,68 +55,106 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Number:
-    """A number with a least value; `above` excludes it, `whole` wants an int; `optional` allows null, `word` itself.
+class Settings:
+    """All that a person chose for one run, checked and resolved.
 
-    `span` takes one, or the least and the greatest of a range.
+    Attributes:
+        choices: what was chosen in each group, by the group's name; empty where nobody asks.
+        optims: what optimizers other than the outer one have of their own, by name.
+        The others are the keys of conf/config.yaml.
     """
 
-    least: float
-    above: bool = False
-    whole: bool = True
-    optional: bool = False
-    span: bool = False
-    word: str | None = None
+    seed: NonNegativeInt
+    device: str
+    threads: PositiveInt | Literal["auto"]
+    precision: Literal["float32", "tf32", "bf16"]
+    deterministic: bool
+    bn: Literal["transductive", "support", "running", "none"]
+    paper: Node | None
+    paths: Mapping[str, str]
+    data: Node
+    backbone: Node
+    algo: Node
+    optim: Node
+    optims: Mapping[str, Node]
+    run: Node
+    logger: Node
+    choices: Mapping[str, str]
 
-    def problem(self, key: str, value: Any) -> str | None:
-        """What is wrong with `value`, if anything."""
-        if (value is None and self.optional) or value == self.word is not None:
-            return None
-        listed = isinstance(value, Sequence) and not isinstance(value, str)
-        if self.span and listed and len(value) == 2 and all(map(self._fits, value)) and value[0] <= value[1]:
-            return None
-        if not listed and self._fits(value):
-            return None
-        kind = "a whole number" if self.whole else "a number"
-        bound = f"{'above' if self.above else 'of at least'} {self.least:g}"
-        other = " or null" if self.optional else ", or a range: [3,50]" if self.span else ""
-        other = f" or {self.word}" if self.word else other
-        return f"{key}={value} must be {kind} {bound}{other}"
-
-    def _fits(self, value: Any) -> bool:
-        kinds = (int,) if self.whole else (int, float)
-        of_kind = isinstance(value, kinds) and not isinstance(value, bool)
-        return of_kind and bool(value > self.least if self.above else value >= self.least)
+    def as_dict(self) -> dict[str, Any]:
+        """All of them by key, as conf/config.yaml has them."""
+        return {name: value for name, value in vars(self).items() if name != "choices"}
 
 
-COUNT = Number(1)
-RATE = Number(0, above=True, whole=False)
+class TaskKeys(TypedDict):
+    """What build.py makes an EpisodeShape of, for validation and test tasks."""
 
-RANGES = {
-    "seed": Number(0),
-    "threads": Number(1, word="auto"),
-    "data.n_way": Number(2),
-    "data.k_shot": COUNT,
-    "data.n_query": COUNT,
-    "data.train.n_way": Number(2),
-    "data.train.k_shot": Number(1, span=True),
-    "data.train.n_query": COUNT,
-    "data.eval_seed": Number(0),
-    "data.wide": Number(2),
-    "optim.lr": RATE,
-    "optim.weight_decay": Number(0, whole=False),
-    "optim.clip_norm": Number(0, above=True, whole=False, optional=True),
-    "run.processes": Number(1, word="auto"),
+    n_way: Annotated[int, Ge(2)]
+    k_shot: PositiveInt
+    n_query: PositiveInt
+
+
+class TrainTaskKeys(TypedDict):
+    """Likewise for training tasks, which may have another number of points in each meta-batch."""
+
+    n_way: Annotated[int, Ge(2)]
+    k_shot: PositiveInt | Annotated[Sequence[PositiveInt], Ascending()]
+    n_query: PositiveInt
+
+
+class DataKeys(TaskKeys):
+    """What build.py reads of `data`, or other settings refer to."""
+
+    train: TrainTaskKeys
+    eval_seed: NonNegativeInt
+    steps: int
+    wide: Annotated[int, Ge(2)]
+
+
+class OptimKeys(TypedDict):
+    """What build.py reads of `optim`."""
+
+    clip_norm: PositiveFloat | None
+    schedule: Node
+
+
+class TorchOptimKeys(TypedDict):
+    """What optimizers of torch are given, whose constructors name no range."""
+
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+
+
+class RunKeys(TypedDict):
+    """What build.py and app/jobs/workers.py read of `run`."""
+
+    compile: Literal["auto", True, False, "inductor"]
+    processes: PositiveInt | Literal["auto"]
+
+
+class SweepKeys(TypedDict):
+    """Of `sweep`, which is no setting of a run."""
+
+    rerun: Literal["interrupted", "failed", "all"]
+
+
+BUILD_KEYS = {
+    "data": set(get_type_hints(DataKeys)),
+    "optim": set(get_type_hints(OptimKeys)),
+    "run": set(get_type_hints(RunKeys)),
 }
-"""Of settings that build.py reads, or that go to torch, by key; all others stand on the constructor that takes them."""
+"""Keys of a group that its constructor is not given."""
 
-CHOICES = {
-    "sweep.rerun": ("interrupted", "failed", "all"),
-    "precision": ("float32", "tf32", "bf16"),
-    "bn": ("transductive", "support", "running", "none"),
-    "run.compile": ("auto", True, False, "inductor"),
+_OWN = (
+    ("", Settings), ("data.", DataKeys), ("data.train.", TrainTaskKeys), ("optim.", OptimKeys),
+    ("optim.", TorchOptimKeys), ("run.", RunKeys), ("sweep.", SweepKeys),
+)  # fmt: skip
+ANNOTATIONS: dict[str, Any] = {
+    f"{prefix}{name}": annotation
+    for prefix, keys in _OWN
+    for name, annotation in get_type_hints(keys, include_extras=True).items()
 }
-"""As RANGES."""
+"""Of the settings that no constructor of ours takes, by dotted key; those of all others stand on the constructor."""
 
 
 def register() -> None:

@@ -16,7 +16,7 @@ from metarun.run.parts import Parts
 from metarun.run.results import read_git_state, read_versions
 from metarun.run.tracking.sink import RunInfo
 from metarun.settings.names import run_name, task_name
-from metarun.settings.resolve import Settings
+from metarun.settings.schema import Settings
 
 
 def run_info(settings: Settings, folder: Path, sweep: str | None) -> RunInfo:

@@ -26,7 +26,7 @@ from metarun.run.protocol import Run
 from metarun.run.tracking.console import ConsoleSink
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.build import build_logger, build_parts, build_run
-from metarun.settings.resolve import Settings
+from metarun.settings.schema import Settings
 
 log = logging.getLogger(__name__)
 

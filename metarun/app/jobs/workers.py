@@ -24,7 +24,8 @@ from metarun.run.processes import following, launched, leading
 from metarun.run.progress import Diverged
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
-from metarun.settings.resolve import Settings, from_dict
+from metarun.settings.resolve import from_dict
+from metarun.settings.schema import Settings
 
 
 @contextmanager
