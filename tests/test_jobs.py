@@ -39,6 +39,7 @@ from metarun.run.team import Group
 from metarun.run.tracking.sink import RunInfo
 from metarun.run.tracking.wandb_sink import WandbSink
 from metarun.settings.build import build_logger, build_parts, build_source
+from metarun.settings.reopen import SavedSettings
 from metarun.settings.resolve import resolve
 
 Settings = Callable[..., DictConfig]
@@ -621,12 +622,14 @@ def test_a_test_on_other_images_of_the_same_size_normalises_them_as_the_networks
     """Glyphs, which are 0 to 1 by themselves, for a network of gray 28x28 images less 0.75, over 0.25."""
     own = noise_tasks()
     own.look = Look(mean=(0.75,), std=(0.25,))
-    config = settings("data=glyphs")
     modes, results = ["transductive"], {"algo": "protonet"}
-    opened = Trained(tmp_path, results, config, "noise", own, {}, modes, torch.device("cpu"))
-    as_they_are = Trained(tmp_path, results, config, "glyphs", own, {}, modes, torch.device("cpu"))
+    test = SavedSettings(settings("data=glyphs"), {"data": "glyphs"})
+    noise = replace(test, choices={"data": "noise"})
+    opened, as_they_are = (
+        Trained(tmp_path, results, saved, own, {}, modes, torch.device("cpu")) for saved in (noise, test)
+    )
     pixels, seen = (
-        next(run.opened(config, "glyphs", {}).episodes("test", 0, 2)).query.x for run in (as_they_are, opened)
+        next(run.opened(test.resolve(), {}).episodes("test", 0, 2)).query.x for run in (as_they_are, opened)
     )
     assert pixels.min() == 0
     assert 0.9 < pixels.max() <= 1

@@ -10,8 +10,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.app.jobs.retest_settings import combinations, settings_for
 from metarun.core.errors import ConfigError
+from metarun.settings.reopen import SavedSettings
 
 Settings = Callable[..., DictConfig]
+
+
+def saved(config: DictConfig, data: str = "glyphs") -> SavedSettings:
+    return SavedSettings(config, {"data": data})
 
 
 def test_every_combination_of_values_is_tested_in_every_mode_on_the_machine_that_was_asked_for() -> None:
@@ -67,34 +72,35 @@ def test_what_was_trained_or_changes_nothing_in_a_test_is_refused(word: str) -> 
 
 
 def test_a_test_has_what_is_typed_and_else_what_the_run_has_and_leaves_the_runs_settings_alone(full: Settings) -> None:
-    config = full("algo=protonet", "data.k_shot=2")
-    before = OmegaConf.to_container(config)
-    test, name = settings_for(config, "glyphs", (1, 28, 28), {"data.n_query": 7, "run.test_tasks": 9})
-    expected: Any = OmegaConf.to_container(config)
+    run = saved(full("algo=protonet", "data.k_shot=2"))
+    before: Any = OmegaConf.to_container(run.config)
+    test = settings_for(run, (1, 28, 28), {"data.n_query": 7, "run.test_tasks": 9})
+    expected: Any = OmegaConf.to_container(run.config)
     expected["data"]["n_query"], expected["run"]["test_tasks"] = 7, 9
     expected["data"]["train"]["n_way"] = 5  # of tasks that are not drawn, and so need no classes
-    assert (OmegaConf.to_container(test), name) == (expected, "glyphs")
-    assert OmegaConf.to_container(config) == before
+    assert (OmegaConf.to_container(test.config), test.choices["data"]) == (expected, "glyphs")
+    assert OmegaConf.to_container(run.config) == before
 
 
 def test_tasks_of_another_source_are_shaped_as_those_that_the_run_was_tested_on_but_for_what_is_typed(
     full: Settings,
 ) -> None:
     """Glyphs have 15 queries and CUB 15 as shipped; pixels are as many as the network takes."""
-    config = full("algo=protonet", "data.n_way=4", "data.k_shot=2", "data.n_query=3", "data.train.n_way=6")
-    test, name = settings_for(config, "glyphs", (1, 28, 28), {"data": "cub", "data.k_shot": 5})
-    assert (name, test.data._target_) == ("cub", full("data=cub").data._target_)
-    assert (test.data.n_way, test.data.k_shot, test.data.n_query, test.data.image_size) == (4, 5, 3, 28)
-    assert settings_for(config, "glyphs", (7,), {"data": "cub"})[0].data.image_size == full("data=cub").data.image_size
+    run = saved(full("algo=protonet", "data.n_way=4", "data.k_shot=2", "data.n_query=3", "data.train.n_way=6"))
+    test, cub = settings_for(run, (1, 28, 28), {"data": "cub", "data.k_shot": 5}), full("data=cub").data
+    data = test.resolve().data
+    assert (test.choices["data"], data["_target_"]) == ("cub", cub._target_)
+    assert [data[key] for key in ("n_way", "k_shot", "n_query", "image_size")] == [4, 5, 3, 28]
+    assert settings_for(run, (7,), {"data": "cub"}).node("data")["image_size"] == cub.image_size
 
 
 def test_a_test_of_more_ways_does_not_ask_for_as_many_classes_to_train_on(full: Settings) -> None:
     """ProtoNet makes its classes of each task; a head of the run's size stays as it is."""
-    test, _ = settings_for(full("algo=protonet"), "glyphs", (1, 28, 28), {"data.n_way": 9})
-    assert (test.data.n_way, test.data.train.n_way) == (9, 9)
+    data = settings_for(saved(full("algo=protonet")), (1, 28, 28), {"data.n_way": 9}).node("data")
+    assert (data["n_way"], data["train"]["n_way"]) == (9, 9)
     with pytest.raises(ConfigError, match=r"data.n_way=9: this MAML has a head for 5 classes; leave data.n_way=5"):
-        settings_for(full(), "glyphs", (1, 28, 28), {"data.n_way": 9})
-    assert settings_for(full(), "glyphs", (1, 28, 28), {"data.n_way": 5})[0].data.n_way == 5
+        settings_for(saved(full()), (1, 28, 28), {"data.n_way": 9})
+    assert settings_for(saved(full()), (1, 28, 28), {"data.n_way": 5}).node("data")["n_way"] == 5
 
 
 @pytest.mark.parametrize(
@@ -106,10 +112,10 @@ def test_a_test_of_more_ways_does_not_ask_for_as_many_classes_to_train_on(full: 
 )
 def test_functions_and_classes_are_not_tested_by_one_run(full: Settings, own: str, other: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
-        settings_for(full(f"data={own}"), own, (1,), {"data": other})
+        settings_for(saved(full(f"data={own}"), own), (1,), {"data": other})
     assert str(error.value) == said
 
 
 def test_a_wrong_value_is_told_as_in_other_commands(full: Settings) -> None:
     with pytest.raises(ConfigError, match=r"data.k_shot=0 must be a whole number of at least 1"):
-        settings_for(full("algo=protonet"), "glyphs", (1, 28, 28), {"data.k_shot": 0})
+        settings_for(saved(full("algo=protonet")), (1, 28, 28), {"data.k_shot": 0})

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.settings.check import check, refuse
 from metarun.settings.conf import GROUPS
 from metarun.settings.saved import rename_moved
-from metarun.settings.schema import Settings
+from metarun.settings.schema import Node, Settings
 
 
 def resolve(config: DictConfig, choices: Mapping[str, Any] | None = None, warn: bool = True) -> Settings:
@@ -34,3 +35,8 @@ def from_dict(values: Mapping[str, Any], choices: Mapping[str, str]) -> Settings
     """Settings that were checked and resolved before, in this process or in another."""
     known = Settings.__dataclass_fields__
     return Settings(**{name: value for name, value in values.items() if name in known}, choices=dict(choices))
+
+
+def target_of(node: Node) -> Any:
+    """The class or function that the settings of a group name."""
+    return get_object(node["_target_"])

@@ -86,7 +86,7 @@ def open_settings(folder: Path) -> tuple[DictConfig, DictConfig]:
     for key in map(str, root):
         if key not in config and key not in ("defaults", "hydra"):
             config[key] = root[key]
-    for group in [group for group in GROUPS if group != "logger"]:
+    for group in set(GROUPS) - {"logger"}:
         choice = saved.hydra.runtime.choices[group]
         if (CONF / group / f"{choice}.yaml").is_file():
             config[group] = OmegaConf.merge(shipped(choice, group), config[group])

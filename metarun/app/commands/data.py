@@ -8,12 +8,10 @@ import inspect
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
-from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +24,8 @@ from metarun.core.errors import ConfigError
 from metarun.report.listing import size
 from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
+from metarun.settings.resolve import resolve, target_of
+from metarun.settings.schema import Settings
 
 
 def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
@@ -45,10 +45,11 @@ def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
         raise ConfigError(f"metarun data {asked.action} needs a NAME; metarun data lists them")
     config = compose([f"data={asked.name}", *asked.overrides])
     with messages(screen):
+        settings = resolve(config)
         if asked.action == "prepare":
-            _prepare(config, asked.name, screen)
+            _prepare(settings, asked.name, screen)
         else:
-            _show(config, asked.name, asked.split, asked.tasks, asked.out or Path(f"{asked.name}.png"), screen)
+            _show(settings, asked.name, asked.split, asked.tasks, asked.out or Path(f"{asked.name}.png"), screen)
     return 0
 
 
@@ -72,9 +73,9 @@ def _list(screen: Console) -> None:
     screen.print(f"data sets are looked for in {config.paths.data}, decoded images in {cache}", markup=False)
 
 
-def _at_hand(node: DictConfig, root: Path) -> tuple[str, list[Path]]:
+def _at_hand(node: Mapping[str, Any], root: Path) -> tuple[str, list[Path]]:
     """Where the files of a source lie, in words, and the files or folders."""
-    find = getattr(get_object(node["_target_"]), "find_files", None)
+    find = getattr(target_of(node), "find_files", None)
     if find is None:
         return "made by the program", []  # or of other sources
     settings = {key: node[key] for key in inspect.signature(find).parameters}
@@ -101,9 +102,9 @@ def _cache_table(files: Sequence[Path]) -> Table:
     return table
 
 
-def _prepare(config: DictConfig, name: str, screen: Console) -> None:
+def _prepare(settings: Settings, name: str, screen: Console) -> None:
     started = time.perf_counter()
-    source = _open(config)
+    source = _open(settings)
     seconds = time.perf_counter() - started
     classes = source.info.facts.get("classes", {})
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -119,12 +120,12 @@ def _prepare(config: DictConfig, name: str, screen: Console) -> None:
     screen.print(table)
 
 
-def _show(config: DictConfig, name: str, split: str | None, n_tasks: int, out: Path, screen: Console) -> None:
+def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: Path, screen: Console) -> None:
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
     from metarun.run.tracking.pictures import episode_picture
 
-    source = _open(config)
+    source = _open(settings)
     split = split or ("test" if source.info.facts.get("classes", {}).get("train") == 0 else "train")
     picture = episode_picture(next(source.episodes(split, 0, n_tasks)), n_tasks)
     if picture is None:
@@ -138,14 +139,13 @@ def _show(config: DictConfig, name: str, split: str | None, n_tasks: int, out: P
         screen.print(f"task {index}: {listed}", markup=False)
 
 
-def _open(config: DictConfig) -> Any:
+def _open(settings: Settings) -> Any:
     """The source, on the CPU."""
     import torch
 
     from metarun.settings.build import build_source
-    from metarun.settings.resolve import resolve
 
-    return build_source(resolve(config), torch.device("cpu"))
+    return build_source(settings, torch.device("cpu"))
 
 
 def _size(found: Sequence[Path]) -> str:

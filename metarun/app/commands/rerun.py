@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
 from metarun.report.runs import open_run
 from metarun.run.results import read_git_state, read_versions
-from metarun.settings.compose import compose
-from metarun.settings.saved import rename_moved
+from metarun.settings.reopen import composed_leaves, saved_leaves
 
 ASIDE = ("hydra", "paths", "sweep", "logger")
 """Settings of where a run lies and what it is shown in, which are today's."""
@@ -56,13 +53,12 @@ def rerun_arguments(folder: Path, more: Sequence[str]) -> tuple[list[str], list[
     run, files = open_run(folder), RunFolder(folder)
     hydra = yaml.safe_load(files.hydra.read_text())["hydra"]
     own = [source["path"] for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
-    config = OmegaConf.load(files.settings)
-    assert isinstance(config, DictConfig)
-    rename_moved(config)
-    then = _leaves(config)
+    try:
+        now = composed_leaves(run.overrides, own)
+    except ConfigError as error:
+        raise ConfigError(f"the run's settings no longer compose: {error}") from error
     # What the new overrides choose anew, a group for instance, is not held to what it was.
-    now = _leaves(_compose(run.overrides, own))
-    kept, notes = _held(then, now, _keys_of(more))
+    kept, notes = _held(saved_leaves(folder), now, _keys_of(more))
     notes = code_difference(run.results) + notes
     config_dir = [f"--config-dir={path}" for path in own]
     return [*config_dir, *run.overrides, *kept, *more], notes
@@ -103,14 +99,6 @@ def _between(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f", {counted.stdout.strip()} commits later"
 
 
-def _compose(overrides: Sequence[str], own: Sequence[str]) -> DictConfig:
-    """Today's settings for the overrides of a run, with YAML files of one's own in the folders `own`."""
-    try:
-        return compose(overrides, own)
-    except ConfigError as error:
-        raise ConfigError(f"the run's settings no longer compose: {error}") from error
-
-
 def _held(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> tuple[list[str], list[str]]:
     """Overrides that give today's settings their values of then, and what cannot be given back."""
     overrides, notes = [], []
@@ -130,10 +118,6 @@ def _held(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> 
 def _keys_of(overrides: Sequence[str]) -> set[str]:
     """The keys that overrides set, groups among them, as dotted prefixes."""
     return {override.partition("=")[0].lstrip("+~").replace("/", ".") for override in overrides}
-
-
-def _leaves(config: DictConfig) -> dict[str, Any]:
-    return leaves(OmegaConf.to_container(config))  # type: ignore[arg-type]
 
 
 def _typed(value: Any) -> str:

@@ -6,10 +6,8 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from metarun.app.messages import console
@@ -17,8 +15,8 @@ from metarun.core import tuning
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
 from metarun.report.one_run import end_table
-from metarun.settings.resolve import resolve as resolve_settings
-from metarun.settings.saved import open_settings
+from metarun.settings.reopen import reopen
+from metarun.settings.typed import read_override
 
 MACHINE = ("device", "threads", "run.processes")
 """Settings that may be others from now on: the numbers are the same up to rounding."""
@@ -43,30 +41,32 @@ def resume(folder: Path, typed: Sequence[str]) -> int:
         typed: what is different from now on, KEY=VALUE of MACHINE.
     Raises: ConfigError if there is no run, or something else is typed.
     """
-    config, hydra = open_settings(folder)
+    saved = reopen(folder)
     results = RunFolder(folder).read_results()
     if results and results["status"] == "finished":
         screen = console()
         screen.print(f"{folder} is finished already")
         screen.print(end_table(results, folder, []))
         return 0
-    _change(config, typed)
-    sweep = folder.resolve().parent.name if "MULTIRUN" in str(hydra.mode) else None
+    saved = saved.change(_machine(typed))
+    sweep = folder.resolve().parent.name if saved.swept else None
     with tuning.lasting():
         from metarun.app.jobs.job import run_job
 
-    return run_job(partial(resolve_settings, config, hydra.runtime.choices), folder, list(hydra.overrides.task), sweep)
+    return run_job(partial(saved.resolve, warn=True), folder, list(saved.overrides), sweep)
 
 
-def _change(config: DictConfig, typed: Sequence[str]) -> None:
+def _machine(typed: Sequence[str]) -> dict[str, Any]:
+    """What was typed, by key. Raises: ConfigError for what is not of MACHINE, or for several values."""
+    changes = {}
     for word in typed:
-        try:
-            override = OverridesParser.create().parse_override(word)
-        except HydraException as error:
-            raise ConfigError(f"{word} cannot be read: {str(error).splitlines()[0]}") from error
-        if override.key_or_group not in MACHINE:
+        override = read_override(word)
+        if override.key not in MACHINE or override.deletes:
             raise ConfigError(
                 f"{word} would make it another run: resume takes {'=, '.join(MACHINE)}=; for a new run with other "
                 "settings: metarun rerun"
             )
-        OmegaConf.update(config, override.key_or_group, override.value())
+        if len(override.values) > 1:
+            raise ConfigError(f"{word} has several values, and a run goes on with one")
+        changes[override.key] = override.values[0]
+    return changes

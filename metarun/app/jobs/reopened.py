@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from metarun.algos.base.learner import Learner
-from metarun.app.jobs.retest_settings import saved_settings, settings_for
+from metarun.app.jobs.retest_settings import settings_for
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import directions_of, estimate
@@ -31,8 +30,9 @@ from metarun.run.interrupt import StopRequest
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.build import build_learner, build_source, set_numerics
 from metarun.settings.conf import shipped
-from metarun.settings.names import settings_key, task_name
-from metarun.settings.resolve import resolve
+from metarun.settings.names import task_name
+from metarun.settings.reopen import SavedSettings, reopen
+from metarun.settings.schema import Settings
 
 AVERAGES = ("running_mean", "running_var")
 
@@ -47,7 +47,7 @@ class Trained:
 
     Attributes:
         folder, results: where it is, and its results.json.
-        config, data: its settings and its choice of `data=`.
+        saved: its settings; those of data and paths alone are not resolved.
         source: its own.
         state: the weights that it was tested with, the best by validation.
         modes: BatchNorm modes that it can be tested in, its own and then the others.
@@ -55,8 +55,7 @@ class Trained:
 
     folder: Path
     results: Mapping[str, Any]
-    config: DictConfig
-    data: str
+    saved: SavedSettings
     source: TaskSource
     state: Mapping[str, torch.Tensor]
     modes: Sequence[str]
@@ -67,56 +66,56 @@ class Trained:
         self, values: Mapping[str, Any], modes: Sequence[str], again: bool, stop: StopRequest, done: Done
     ) -> Iterator[dict[str, Any]]:
         """What each BatchNorm mode of the test with `values` found, in files or now."""
-        config, name = settings_for(self.config, self.data, self.source.info.input_shape, values)
+        test = settings_for(self.saved, self.source.info.input_shape, values)
         source: TaskSource | None = None
         for mode in modes or self.modes[:2]:  # one transductive, one inductive
             if mode not in self.modes:
                 raise ConfigError(
-                    f"bn={mode}: the run was trained with bn={self.config.bn}; it can be tested with "
+                    f"bn={mode}: the run was trained with bn={self.modes[0]}; it can be tested with "
                     f"bn={','.join(self.modes)}"
                 )
-            config.bn = mode
-            file = RunFolder(self.folder).evaluations / f"{_name(config, name)}.json"
+            one = test.change({"bn": mode})
+            settings = one.resolve()
+            file = RunFolder(self.folder).evaluations / f"{_name(settings)}-{one.key()}.json"
             kept = None if again else read_evaluation(file)
             if kept is None:
                 with wrong_input():
-                    source = source or self.opened(config, name, values)
-                kept = self.tested(config, name, source, file, stop)
+                    source = source or self.opened(settings, values)
+                kept = self.tested(settings, source, file, stop)
                 done(kept)
             yield kept
 
-    def opened(self, config: DictConfig, name: str, values: Mapping[str, Any]) -> TaskSource:
+    def opened(self, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
         """The source of a test, its images as the run's network takes them, but for what `values` say of them."""
-        source = build_source(resolve(config, warn=False), self.device, ("test",))
+        name, own = settings.choices["data"], self.saved.choices["data"]
+        source = build_source(settings, self.device, ("test",))
         shape, wanted = source.info.input_shape, self.source.info.input_shape
         images = len(shape) == len(wanted) == 3
         if not images and shape != wanted:
             raise ConfigError(f"data={name} has inputs of shape {shape}; the run's network takes {wanted}")
-        if images and (name != self.data or shape != wanted):
+        if images and (name != own or shape != wanted):
             theirs = any(key in values for key in ("data.mean", "data.std")) or not hasattr(members(source)[0], "look")
             look = None if theirs else getattr(self.source, "look", None)
-            size = self.config.data if name == self.data else shipped(name)
-            size = size.get("image_size", shape[-1])
-            said = _fitting(name, size, shape, wanted, self.data if look else None)
+            node: Mapping[str, Any] = self.saved.node("data") if name == own else shipped(name)
+            size = node.get("image_size", shape[-1])
+            said = _fitting(name, size, shape, wanted, own if look else None)
             if said not in self.said:
                 self.said.add(said)
                 log.info("%s", said)
             source = Resized(source, wanted, look)
         return source
 
-    def tested(
-        self, config: DictConfig, name: str, source: TaskSource, file: Path, stop: StopRequest
-    ) -> dict[str, Any]:
+    def tested(self, settings: Settings, source: TaskSource, file: Path, stop: StopRequest) -> dict[str, Any]:
         """What a test finds; written to `file`, with every task's score beside it."""
-        learner, n_tasks = self.learner(config), config.run.test_tasks
+        learner, n_tasks = self.learner(settings), settings.run["test_tasks"]
         started = time.perf_counter()
-        scores = evaluate(learner, source, "test", n_tasks, config.run.eval_batch_size, stop)
+        scores = evaluate(learner, source, "test", n_tasks, settings.run["eval_batch_size"], stop)
         info = source.info
         found = {
             **{key: self.results[key] for key in ("algo", "backbone", "seed", "best_step")},
-            "data": name,
-            **{key: config.data.get(key) for key in ("n_way", "k_shot", "n_query")},
-            "bn": config.bn,
+            "data": settings.choices["data"],
+            **{key: settings.data.get(key) for key in ("n_way", "k_shot", "n_query")},
+            "bn": settings.bn,
             "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
             "test": {score: estimate(values).as_json() for score, values in scores.items()},
             "directions": directions_of(scores, learner.directions),
@@ -137,9 +136,9 @@ class Trained:
         write_json(file, found)
         return found
 
-    def learner(self, config: DictConfig) -> Learner:
-        """The learner as the run tested it, but for what `config` changes."""
-        learner = build_learner(resolve(config, warn=False), self.source).to(self.device)
+    def learner(self, settings: Settings) -> Learner:
+        """The learner as the run tested it, but for what `settings` change."""
+        learner = build_learner(settings, self.source).to(self.device)
         known = learner.state_dict()
         learner.load_state_dict({k: v for k, v in self.state.items() if k in known or not k.endswith(AVERAGES)})
         return learner
@@ -154,30 +153,30 @@ def trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any])
     best = files.best
     if not best.is_file():
         raise ConfigError(f"{best} is not there, and eval tests those weights: metarun rerun {folder}")
-    config, data = saved_settings(folder)
-    for key, value in values.items():
-        if key.startswith("paths."):
-            OmegaConf.update(config, key, value)
-    if (threads := machine.get("threads", config.threads)) != "auto":
+    # What a test changes of the data is to change nothing else, as run.steps.
+    saved = reopen(folder).settle("data", "paths")
+    saved = saved.change({key: value for key, value in values.items() if key.startswith("paths.")})
+    settings = saved.resolve()
+    if (threads := machine.get("threads", settings.threads)) != "auto":
         torch.set_num_threads(threads)
-    with held_device(machine.get("device", config.device)) as device:
-        set_numerics(resolve(config, warn=False), device)
+    with held_device(machine.get("device", settings.device)) as device:
+        set_numerics(settings, device)
         with wrong_input():
-            source = build_source(resolve(config, warn=False), device)
+            source = build_source(settings, device)
             state = checkpoint.load(best)["learner"]
         now, then = source.info.split_sha256, run.results["split_sha256"]
         if now != then:
             raise ConfigError(f"{folder} was trained on another split of the data: {then[:12]}, not {now[:12]}")
-        modes = [config.bn]
-        if norm.has_batch_norm(build_learner(resolve(config, warn=False), source)):
-            modes = list(dict.fromkeys([config.bn, "transductive", "support"]))
-        yield Trained(folder, run.results, config, data, source, state, modes, device)
+        modes: list[str] = [settings.bn]
+        if norm.has_batch_norm(build_learner(settings, source)):
+            modes = list(dict.fromkeys([settings.bn, "transductive", "support"]))
+        yield Trained(folder, run.results, saved, source, state, modes, device)
 
 
-def _name(config: DictConfig, data: str) -> str:
+def _name(settings: Settings) -> str:
     """What a test is, in a file's name."""
-    words = [data, task_name(config.data), f"q{config.data.n_query}", config.bn, str(config.run.test_tasks)]
-    return f"{'-'.join(words)}-{settings_key(config)}"
+    data, tasks = settings.data, settings.run["test_tasks"]
+    return f"{settings.choices['data']}-{task_name(data)}-q{data['n_query']}-{settings.bn}-{tasks}"
 
 
 def _fitting(name: str, size: int, shape: Sequence[int], wanted: Sequence[int], normalised_as: str | None) -> str:

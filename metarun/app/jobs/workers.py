@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 
 from metarun.app.sweeps.launch import JOBS
 from metarun.core import machine
@@ -24,7 +23,7 @@ from metarun.run.processes import following, launched, leading
 from metarun.run.progress import Diverged
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
-from metarun.settings.resolve import from_dict
+from metarun.settings.resolve import from_dict, target_of
 from metarun.settings.schema import Settings
 
 
@@ -53,9 +52,9 @@ def choose_processes(settings: Settings) -> int:
     one alone where tasks are functions, a step of which is done in less time than it takes to tell the others.
     Raises: ConfigError if the run is not to be shared by so many.
     """
-    asked, threads, name = settings.run.get("processes", 1), settings.threads, settings.algo["_target_"]
-    shareable = get_object(settings.run["_target_"]).shareable_tasks(settings.run)
-    tasks = shareable if get_object(name).splits else 1
+    asked, threads, algo = settings.run.get("processes", 1), settings.threads, target_of(settings.algo)
+    shareable = target_of(settings.run).shareable_tasks(settings.run)
+    tasks = shareable if algo.splits else 1
     gpus = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
     if (size := launched()) > 1:
         if asked not in (1, "auto", size):
@@ -66,9 +65,9 @@ def choose_processes(settings: Settings) -> int:
         return machine.share_of(tasks, 1 if one else gpus or cores)
     else:
         size = asked
-    if size > 1 and not get_object(name).splits:
+    if size > 1 and not algo.splits:
         raise ConfigError(
-            f"run.processes={size}: {name.rpartition('.')[2]} does not train task by task, so no processes can share "
+            f"run.processes={size}: {algo.__name__} does not train task by task, so no processes can share "
             "its outer steps: set run.processes=1"
         )
     if size > tasks:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, directions_in, selection_score
 from metarun.core.words import alone
+from metarun.settings.reopen import saved_value
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Job:
 def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
     """The job in `folder` of a sweep begun at the time `since`, in which `rerun` is tried again."""
     files = RunFolder(folder)
-    overrides = " ".join(OmegaConf.to_container(OmegaConf.load(files.overrides)))  # type: ignore[arg-type]
-    steps = int(OmegaConf.load(files.settings).run.get("steps", 0))
+    overrides = " ".join(yaml.safe_load(files.overrides.read_text()) or [])  # nothing while it is being written
+    steps = int(saved_value(folder, "run.steps") or 0)
     results = files.read_results()
     if results:
         state, old = results["status"], files.results.stat().st_mtime < since
