@@ -17,11 +17,17 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     Whoever reads `path` finds the old content or the new. The new one is on the disk before it takes its place.
     Raises: OSError if it cannot be written.
     """
+    with whole_file(path) as aside, open(aside, "wb") as file:
+        yield file
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """As `written_whole`, for what writes to a path: yields that of a file beside `path`, named `path.PID.part`."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(aside, "wb") as file:
-            yield file
-            file.flush()
+        yield aside
+        with open(aside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
         _sync_folder(path.parent)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
+from metarun.core.whole import written_whole
 from metarun.report.compare import Comparison, compare
 from metarun.report.runs import Run, find_runs
 from metarun.report.tables import as_csv, on_screen
@@ -42,7 +43,8 @@ def _write(folder: Path, comparisons: Sequence[Comparison], notes: Sequence[str]
         files[".png"] = charts.png(together(comparisons, found))
     files[".html"] = page(comparisons, found, notes, ["compare", str(folder)]).encode()
     for suffix, content in files.items():
-        (folder / f"comparison{suffix}").write_bytes(content)
+        with written_whole(folder / f"comparison{suffix}") as file:
+            file.write(content)
     return [folder / f"comparison{suffix}" for suffix in files]
 
 

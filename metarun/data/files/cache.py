@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from metarun.core.whole import whole_file
 from metarun.data.images import ImageClasses
 
 log = logging.getLogger(__name__)
@@ -56,13 +57,9 @@ def open_or_write(folder: Path, name: str, key: str, write: Callable[[Path], Non
                 if not path.exists():
                     for dead in folder.glob(f"{path.stem}.*.part"):
                         dead.unlink()
-                    aside = path.with_suffix(f".{os.getpid()}.part")
-                    try:
+                    with whole_file(path) as aside:
                         write(aside)
                         _seal(aside)
-                        os.replace(aside, path)
-                    finally:
-                        aside.unlink(missing_ok=True)
         except OSError as error:
             raise ValueError(f"cannot write {folder}: {error.strerror}. Set paths.cache=FOLDER") from error
     try:
