@@ -24,7 +24,7 @@ def command(arguments: Sequence[str]) -> int:
     sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
         if int(os.environ.get("RANK", 0)) > 0:  # whatever was typed: the first process of the run tells
-            with tuning.lasting():
+            with tuning.frozen_imports():
                 from metarun.app.jobs.workers import work
 
             return work()
@@ -96,7 +96,7 @@ def _hydra(arguments: Sequence[str]) -> int:
         print("hydra/launcher has no effect without -m")
 
     def job(config: Any) -> float | None:
-        with tuning.lasting():
+        with tuning.frozen_imports():
             from metarun.app.jobs.composed import run_new
 
         if search:

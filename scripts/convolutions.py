@@ -35,7 +35,7 @@ ALLOWED = {"float32": 1e-4, "tf32": 2e-2}
 
 def measure(shape: Shape, precision: str, clock: Clock, search: bool) -> Iterator[dict[str, Any]]:
     """A row for each operation and way."""
-    tuning.multiply_in(precision)
+    tuning.set_precision(precision)
     rule = by_rule(shape, clock.device)
     for operation, ways in operations(shape, clock.device).items():
         exact = ways["grouped"]()

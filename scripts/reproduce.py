@@ -25,7 +25,7 @@ from reproduction.targets import TARGETS, Target, check_words, choose, read_targ
 from metarun.app.commands.resume import MACHINE
 from metarun.cli import command
 from metarun.core.errors import ConfigError
-from metarun.core.words import alone
+from metarun.core.words import format_with_name
 from metarun.report.runs import Run, find_runs, read_run
 from metarun.settings.conf import CONF
 
@@ -149,7 +149,7 @@ def states(targets: Iterable[Target], runs: Path, found: Mapping[Key, Outcome]) 
         for seed in target.seeds:
             outcome = found.get((target.words, seed))
             test = (outcome.test if outcome else {}).get(target.score)
-            state = f"done ({alone(target.score, test['mean'])})" if test else ""
+            state = f"done ({format_with_name(target.score, test['mean'])})" if test else ""
             state = state or state_of(read_run(target.folder(runs, seed)))
             said.append(f"seed {seed} {state}")
         known = {where: minutes for where, minutes in (target.minutes or {}).items() if minutes is not None}

@@ -91,7 +91,7 @@ def test_a_precision_says_how_far_it_leads_the_meta_gradient() -> None:
     setting = settings.chosen("protonet-5w1s-q15")[0]
     assert Metarun(setting).error() == 0
     assert 0 <= Metarun(setting, precision="bf16").error() < 1  # 0 on a CPU that has no bf16
-    tuning.multiply_in("float32")
+    tuning.set_precision("float32")
 
 
 def test_ratios_are_of_times_of_the_same_round() -> None:

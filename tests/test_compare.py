@@ -18,7 +18,7 @@ from run_folders import finished, settings
 from scipy import stats
 
 from metarun.cli import command
-from metarun.core.scores import sign
+from metarun.core.scores import find_sign
 from metarun.report.compare import Comparison, compare, rows_of
 from metarun.report.groups import Group
 from metarun.report.runs import Run, find_runs
@@ -139,7 +139,9 @@ def test_each_table_is_of_the_score_its_runs_are_known_by(tmp_path: Path, capsys
 
 
 def marks(groups: list[Group], baseline: int | None = None, metric: str = "accuracy") -> dict[str, str]:
-    return {r.group.values[0]: r.mark for r in rows_of(groups, metric, baseline, baseline is not None, sign(metric))}
+    return {
+        r.group.values[0]: r.mark for r in rows_of(groups, metric, baseline, baseline is not None, find_sign(metric))
+    }
 
 
 def test_a_winner_beats_every_other_group() -> None:

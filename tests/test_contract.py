@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from metarun.core.errors import ConfigError
-from metarun.core.scores import selection_score
+from metarun.core.scores import choose_score
 from metarun.core.tasks import Batch, Examples, Metrics
 from metarun.data.files.splits import read_split
 from metarun.run.parts import Parts
@@ -114,7 +114,7 @@ def trajectory(request: pytest.FixtureRequest, settings: Settings) -> Trajectory
 def test_the_first_and_the_last_outer_step_change_theta_and_report_finite_numbers(trajectory: Trajectory) -> None:
     """Both, since a method may train in stages, on parameters of their own."""
     for metrics in trajectory.metrics:
-        assert {"loss", selection_score(metrics)} <= metrics.keys()
+        assert {"loss", choose_score(metrics)} <= metrics.keys()
         assert all(value.dim() == 0 and torch.isfinite(value) and not value.requires_grad for value in metrics.values())
     names = [name for name, _ in trajectory.parts.learner.named_parameters()]
     before, first, second, last = trajectory.states

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def exact_again() -> Iterator[None]:
     yield
-    tuning.multiply_in("float32")
+    tuning.set_precision("float32")
 
 
 @pytest.mark.parametrize("shape", [Shape("a", 1, 3, 5, 2, 2, 3), Shape("b", 6, 8, 4, 1, 1, 3)])

@@ -201,7 +201,7 @@ def test_products_and_convolutions_have_the_precision_of_the_settings(
             assert error < most, function.__name__
             assert error > least or not ON_GPU, function.__name__
     finally:
-        tuning.multiply_in("float32")
+        tuning.set_precision("float32")
 
 
 def test_a_deterministic_run_gives_the_same_weights_again(settings: Settings) -> None:

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from metarun.app.jobs.reopened import trained
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodePlan, EpisodeShape
-from metarun.core.tuning import multiply_in
+from metarun.core.tuning import set_precision
 from metarun.data.augment import Look
 from metarun.data.files.splits import SPLITS
 from metarun.data.images import ImageClasses, ImageTasks
@@ -114,10 +114,10 @@ def test_a_gpu_refuses_a_precision_that_it_would_not_heed(
 
 
 def test_a_run_is_opened_again_in_its_own_precision(tmp_path: Path) -> None:
-    multiply_in("tf32")
+    set_precision("tf32")
     with trained(Path(shutil.copytree(RUNS / "maml", tmp_path / "maml")), {}, {}):
         assert set(precisions().values()) == {"ieee"}
-    multiply_in("float32")
+    set_precision("float32")
 
 
 @pytest.mark.parametrize("workspace", [None, ":16:8"])

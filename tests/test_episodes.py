@@ -6,7 +6,7 @@ import torch
 from conftest import noise_tasks
 from scipy import stats
 
-from metarun.core.episodes import distinct, draw, random_bits, shuffled
+from metarun.core.episodes import draw_bits, draw_distinct, draw_episodes, draw_examples
 from metarun.core.tasks import EpisodeShape
 
 SIZES = np.array([20, 7, 30, 20, 9, 20, 12])
@@ -14,20 +14,23 @@ SHAPE = EpisodeShape(3, 2, 4)
 
 
 def test_an_episode_depends_on_seed_stream_and_its_number_alone() -> None:
-    alone = draw(3, "train", np.array([41]), SIZES, SHAPE)
-    among = draw(3, "train", np.arange(40, 50), SIZES, SHAPE)
+    alone = draw_episodes(3, "train", np.array([41]), SIZES, SHAPE)
+    among = draw_episodes(3, "train", np.arange(40, 50), SIZES, SHAPE)
     assert all((one[0] == other[1]).all() for one, other in zip(alone, among, strict=True))
 
 
 def test_seeds_streams_and_numbers_give_other_episodes() -> None:
-    base = draw(0, "train", np.arange(50), SIZES, SHAPE)
-    for other in (draw(1, "train", np.arange(50), SIZES, SHAPE), draw(0, "val", np.arange(50), SIZES, SHAPE)):
+    base = draw_episodes(0, "train", np.arange(50), SIZES, SHAPE)
+    for other in (
+        draw_episodes(1, "train", np.arange(50), SIZES, SHAPE),
+        draw_episodes(0, "val", np.arange(50), SIZES, SHAPE),
+    ):
         assert not (base.support == other.support).all()
     assert len({tuple(row) for row in base.support}) > 45
 
 
 def test_support_and_query_images_are_distinct_and_belong_to_their_class() -> None:
-    drawn = draw(0, "train", np.arange(500), SIZES, SHAPE)
+    drawn = draw_episodes(0, "train", np.arange(500), SIZES, SHAPE)
     for i in range(500):
         assert len(set(drawn.classes[i])) == 3
         rows = [
@@ -41,24 +44,24 @@ def test_support_and_query_images_are_distinct_and_belong_to_their_class() -> No
 
 def test_every_ordered_choice_is_equally_likely() -> None:
     """Ordered pairs out of 4: 12 of them, chi-square over 12,000 draws; a fair sampler fails once in 10,000."""
-    pairs = distinct(random_bits(0, "test", np.arange(12_000), 2), np.full(12_000, 4))
+    pairs = draw_distinct(draw_bits(0, "test", np.arange(12_000), 2), np.full(12_000, 4))
     counts = np.bincount(pairs[:, 0] * 4 + pairs[:, 1], minlength=16)
     assert (counts[[0, 5, 10, 15]] == 0).all()
     assert stats.chisquare(np.delete(counts, [0, 5, 10, 15])).pvalue > 1e-4
 
 
 def test_a_whole_population_is_a_permutation() -> None:
-    rows = distinct(random_bits(0, "test", np.arange(100), 9), np.full(100, 9))
+    rows = draw_distinct(draw_bits(0, "test", np.arange(100), 9), np.full(100, 9))
     assert (np.sort(rows, axis=1) == np.arange(9)).all()
 
 
 def test_labels_are_given_to_classes_in_random_order() -> None:
-    drawn = draw(0, "train", np.arange(3000), SIZES, EpisodeShape(3, 1, 1))
+    drawn = draw_episodes(0, "train", np.arange(3000), SIZES, EpisodeShape(3, 1, 1))
     assert stats.chisquare(np.bincount(drawn.classes[:, 0], minlength=7)).pvalue > 1e-4
 
 
 def test_query_order_carries_no_label() -> None:
-    drawn = draw(0, "train", np.arange(3000), SIZES, SHAPE)
+    drawn = draw_episodes(0, "train", np.arange(3000), SIZES, SHAPE)
     assert stats.chisquare(np.bincount(drawn.query_y[:, 0], minlength=3)).pvalue > 1e-4
 
 
@@ -76,22 +79,22 @@ def test_evaluation_tasks_do_not_depend_on_the_training_seed() -> None:
 
 
 def test_every_epoch_of_examples_is_a_permutation_of_its_own() -> None:
-    epochs = shuffled(0, "train", np.arange(5 * 30), 30).reshape(5, 30)
+    epochs = draw_examples(0, "train", np.arange(5 * 30), 30).reshape(5, 30)
     assert (np.sort(epochs, axis=1) == np.arange(30)).all()
     assert len({tuple(epoch) for epoch in epochs}) == 5
 
 
 def test_an_example_depends_on_seed_stream_and_its_place_alone() -> None:
-    straight = shuffled(3, "train", np.arange(100), 30)
+    straight = draw_examples(3, "train", np.arange(100), 30)
     places = np.array([99, 0, 31, 30, 62])
-    assert (shuffled(3, "train", places, 30) == straight[places]).all()
-    assert not (shuffled(4, "train", np.arange(100), 30) == straight).all()
-    assert not (shuffled(3, "val", np.arange(100), 30) == straight).all()
+    assert (draw_examples(3, "train", places, 30) == straight[places]).all()
+    assert not (draw_examples(4, "train", np.arange(100), 30) == straight).all()
+    assert not (draw_examples(3, "val", np.arange(100), 30) == straight).all()
 
 
 def test_every_example_is_equally_likely_at_every_place() -> None:
     """The first of 6 over 6,000 epochs, chi-square; a fair shuffle fails once in 10,000."""
-    first = shuffled(0, "train", np.arange(6000) * 6, 6)
+    first = draw_examples(0, "train", np.arange(6000) * 6, 6)
     assert stats.chisquare(np.bincount(first, minlength=6)).pvalue > 1e-4
 
 

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from metarun.core import objectives
-from metarun.core.episodes import random_bits, uniform
+from metarun.core.episodes import draw_bits, scale_to_unit
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.gp import GaussianProcess
 from metarun.data.harmonic import Harmonic
@@ -153,9 +153,9 @@ def test_splits_share_no_function_and_the_hash_tells_families_apart() -> None:
 
 
 def test_random_numbers_fill_the_unit_interval() -> None:
-    numbers = uniform(random_bits(0, "test", np.arange(100), 100))
+    numbers = scale_to_unit(draw_bits(0, "test", np.arange(100), 100))
     assert stats.kstest(numbers.flatten(), "uniform").pvalue > 1e-4
-    assert uniform(np.array([0, 2**64 - 1], np.uint64)).tolist() == [0, 1 - 2**-53]
+    assert scale_to_unit(np.array([0, 2**64 - 1], np.uint64)).tolist() == [0, 1 - 2**-53]
 
 
 def test_regression_is_scored_by_the_mean_squared_error() -> None:

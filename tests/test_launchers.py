@@ -19,7 +19,7 @@ from hydra import compose
 from omegaconf import DictConfig
 
 from metarun.app.sweeps import launch
-from metarun.core.machine import cores_per_job, jobs_at_once, seat
+from metarun.core.machine import count_jobs_at_once, held_gpu, share_cores
 from metarun.settings.conf import CONF
 
 ENDLESS = [*TINY, "run.steps=100000", "run.checkpoint_every=100000", "run.val_every=100000"]
@@ -269,13 +269,13 @@ def test_a_launcher_that_is_missing_says_what_to_install(tmp_path: Path, cache: 
 def test_jobs_share_the_cores_and_the_gpus(
     jobs: int, threads: int | None, cores: int, gpus: int, at_once: int, each: int
 ) -> None:
-    assert jobs_at_once(jobs, threads, cores, gpus) == at_once
-    assert cores_per_job(jobs, threads, cores, gpus) == each
+    assert count_jobs_at_once(jobs, threads, cores, gpus) == at_once
+    assert share_cores(jobs, threads, cores, gpus) == each
 
 
 def test_runs_spread_over_the_gpus_and_take_the_place_that_was_left(tmp_path: Path) -> None:
     """Two GPUs, four runs: 0, 1, 0, 1; after the second ends, the next is on its GPU, and the next but one on 0."""
-    seats = [seat(["a", "b"], tmp_path) for _ in range(6)]
+    seats = [held_gpu(["a", "b"], tmp_path) for _ in range(6)]
     taken = [s.__enter__() for s in seats[:4]]
     seats[1].__exit__(None, None, None)
     taken += [s.__enter__() for s in seats[4:]]

@@ -141,7 +141,7 @@ def on_cuda(operation: str, tasks: int, filters: int = 64, rows: int = 5, side: 
 
 
 def test_a_gpu_takes_patches_for_groups_of_many_filters_whose_table_is_not_too_large() -> None:
-    tuning.multiply_in("float32")
+    tuning.set_precision("float32")
     assert on_cuda("gx", 32) == "patches"
     assert on_cuda("gx", 1) == "grouped"
     assert on_cuda("gx", 32, convolution.LEAST_FILTERS - 1) == "grouped"
@@ -161,9 +161,9 @@ def test_a_gpu_takes_patches_for_groups_of_many_filters_whose_table_is_not_too_l
 )
 def test_a_gpu_takes_the_way_that_was_faster(shape: dict[str, int], float32: str, tf32: str) -> None:
     for precision, expected in (("float32", float32), ("tf32", tf32)):
-        tuning.multiply_in(precision)
+        tuning.set_precision(precision)
         assert [on_cuda(operation, 32, **shape) for operation in ("y", "gx", "gw")] == expected.split()
-    tuning.multiply_in("float32")
+    tuning.set_precision("float32")
 
 
 def operations(function: Callable[[], object]) -> set[str]:

@@ -27,7 +27,7 @@ from test_outer_loop import StopsAfter
 from metarun.app.jobs import workers
 from metarun.core import machine
 from metarun.core.errors import ConfigError
-from metarun.core.machine import share_of
+from metarun.core.machine import count_processes
 from metarun.core.tasks import Batch
 from metarun.run import device
 from metarun.run.interrupt import Interrupted, StopRequest
@@ -159,7 +159,7 @@ def same(folder: Path, outcome: dict[str, Any], other: Path, expected: dict[str,
 
 
 def test_processes_are_as_many_as_there_is_work_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [share_of(16, places) for places in (0, 1, 2, 3, 8, 12, 64)] == [1, 1, 2, 3, 8, 8, 16]
+    assert [count_processes(16, places) for places in (0, 1, 2, 3, 8, 12, 64)] == [1, 1, 2, 3, 8, 8, 16]
     few = r"run.processes=4 share the tasks .* is 3: set run.processes=3"
     with pytest.raises(ConfigError, match=few):
         workers.choose_processes(resolve(settings("run.processes=4")))
@@ -343,7 +343,7 @@ def test_runs_of_one_process_each_take_the_gpu_that_the_fewest_are_on(
     """Two runs on three GPUs; once the first has ended, a third takes its place. A single GPU is not held."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(machine.seat.__wrapped__, "__defaults__", (tmp_path / "seats",))
+    monkeypatch.setattr(machine.held_gpu.__wrapped__, "__defaults__", (tmp_path / "seats",))
     with ExitStack() as first, ExitStack() as others:
         taken = [stack.enter_context(device.held_device("auto")) for stack in (first, others)]
         assert current[1:] == ["cuda:0", "cuda:1"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metarun.core.scores import better, estimate, selection_score, sign
+from metarun.core.scores import choose_score, estimate, find_sign, is_better
 
 DIRECTIONS = {"accuracy": 1, "return": 1, "log_likelihood": 1, "mse": -1, "loss": -1}
 """Every score that tells how well a run did, the most telling first: 1 if it is to be high, -1 if low."""
@@ -25,26 +25,26 @@ def test_the_interval_holds_the_truth_95_times_in_100() -> None:
 
 
 def test_accuracy_is_maximised_and_loss_minimised() -> None:
-    assert selection_score(["loss", "accuracy"]) == "accuracy"
-    assert selection_score(["loss", "mse@0", "mse"]) == "mse"
-    assert selection_score(["loss"]) == "loss"
-    assert better("accuracy", 0.6, 0.5)
-    assert not better("accuracy", 0.5, 0.5)
-    assert better("accuracy@5", 0.6, 0.5)
-    assert better("mse", 0.4, 0.5)
-    assert better("mse@0", 0.4, 0.5)
-    assert better("loss", 0.4, 0.5)
-    assert better("loss", 9.0, None)
+    assert choose_score(["loss", "accuracy"]) == "accuracy"
+    assert choose_score(["loss", "mse@0", "mse"]) == "mse"
+    assert choose_score(["loss"]) == "loss"
+    assert is_better("accuracy", 0.6, 0.5)
+    assert not is_better("accuracy", 0.5, 0.5)
+    assert is_better("accuracy@5", 0.6, 0.5)
+    assert is_better("mse", 0.4, 0.5)
+    assert is_better("mse@0", 0.4, 0.5)
+    assert is_better("loss", 0.4, 0.5)
+    assert is_better("loss", 9.0, None)
 
 
 @pytest.mark.parametrize(("score", "way"), DIRECTIONS.items())
 def test_every_score_has_its_direction_also_by_its_longer_names(score: str, way: int) -> None:
     for name in (score, f"{score}@pointwise", f"{score}@0"):
-        assert sign(name) == way
-        assert better(name, 0.2, 0.1) == (way > 0)
-        assert better(name, 0.1, 0.2) == (way < 0)
-        assert not better(name, 0.2, 0.2)
-        assert better(name, 0.2, None)
+        assert find_sign(name) == way
+        assert is_better(name, 0.2, 0.1) == (way > 0)
+        assert is_better(name, 0.1, 0.2) == (way < 0)
+        assert not is_better(name, 0.2, 0.2)
+        assert is_better(name, 0.2, None)
 
 
 @pytest.mark.parametrize("place", range(len(DIRECTIONS)))
@@ -53,4 +53,4 @@ def test_a_run_is_known_by_the_first_of_its_scores_in_order_of_what_they_tell(pl
     whatever other scores there are."""
     known = list(DIRECTIONS)[place:]
     for names in (known, known[::-1], ["kl", *known, "accuracy@0", "mse@0", "log_likelihood@pointwise"]):
-        assert selection_score(names) == known[0]
+        assert choose_score(names) == known[0]

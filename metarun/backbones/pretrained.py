@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from metarun.core.errors import nearest
+from metarun.core.errors import suggest
 
 TRAINING_HEADS = ("aux1", "aux2", "AuxLogits")
 """Extra classifiers of GoogLeNet and Inception that only training uses."""
@@ -28,7 +28,7 @@ def classifier(name: str, weights: str | None) -> tuple[nn.Module, Any]:
     """
     known = models.list_models(module=models)
     if name not in known:
-        raise ValueError(f"backbone.name={name} is no classifier of torchvision{nearest(name, known)}")
+        raise ValueError(f"backbone.name={name} is no classifier of torchvision{suggest(name, known)}")
     choices = models.get_model_weights(name)
     trained = choices.__members__.get(weights or "")
     sizes = {"image_size": trained.meta["min_size"][0]} if trained and name.startswith("vit_") else {}

@@ -1,8 +1,8 @@
-"""Which examples make up episode i: a pure function of (seed, stream, i).
+"""Draw the examples of episode i, as a pure function of (seed, stream, i).
 
 There is no sampler and no state. Random bits come from SplitMix64 (Steele, Lea, Flood. Fast Splittable
-Pseudorandom Number Generators. OOPSLA 2014), whose n-th output is a hash of a counter, so a whole
-meta-batch is drawn with a few array operations and any stream can start at any episode.
+Pseudorandom Number Generators. OOPSLA 2014), whose n-th output is a hash of a counter. So a few array
+operations draw a whole meta-batch, and a stream can start at any episode.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 class EpisodeIndices(NamedTuple):
-    """Rows of the classes' images, and labels, of B episodes.
+    """Classes, images and labels of B episodes.
 
     Shapes: classes [B, N]; support and support_y [B, S], class by class; query and query_y [B, M], shuffled.
-    `support` and `query` count images inside their class, from 0; `rotation` [B, N] is a random number in 0..3.
+    `support` and `query` hold numbers of images inside their class, from 0; `rotation` [B, N] holds random numbers in
+    0..3.
     """
 
     classes: Ints
@@ -39,7 +40,7 @@ class EpisodeIndices(NamedTuple):
     query_y: Ints
 
 
-def draw(
+def draw_episodes(
     seed: int,
     stream: str,
     indices: Ints,
@@ -47,26 +48,26 @@ def draw(
     shape: EpisodeShape,
     groups: Sequence[Ints] | None = None,
 ) -> EpisodeIndices:
-    """Episodes number `indices` [B] of a stream over classes with `class_sizes` [C] images each.
+    """Draw the episodes with the numbers `indices` [B] of a stream over classes with `class_sizes` [C] images each.
 
-    Labels 0..N-1 are given to the drawn classes in random order; support and query images are distinct. With `groups`
-    of classes, an episode draws one of them, each as likely, and all its classes from that.
+    The drawn classes get the labels 0..N-1 in random order. Support and query images are distinct. With `groups` of
+    classes, an episode draws one group, each with equal probability, and takes all its classes from this group.
     """
     n_way, k_shot, n_query = shape.n_way, shape.k_shot, shape.n_query
     n_tasks, per_class = len(indices), k_shot + n_query
-    bits = random_bits(seed, stream, indices, n_way * (2 + per_class + n_query))
+    bits = draw_bits(seed, stream, indices, n_way * (2 + per_class + n_query))
     class_bits, rotation_bits, image_bits, order_bits = np.split(
         bits, np.cumsum([n_way, n_way, n_way * per_class]), axis=1
     )
 
     if groups is None:
-        classes = distinct(class_bits, np.full(n_tasks, len(class_sizes)))  # [B, N]
+        classes = draw_distinct(class_bits, np.full(n_tasks, len(class_sizes)))  # [B, N]
     else:
         sizes = np.array([len(group) for group in groups])
         starts = np.cumsum(sizes) - sizes
-        group = distinct(random_bits(seed, f"{stream}/group", indices, 1), np.full(n_tasks, len(groups)))  # [B, 1]
-        classes = np.concatenate(groups)[starts[group] + distinct(class_bits, sizes[group[:, 0]])]
-    images = distinct(image_bits.reshape(n_tasks * n_way, per_class), class_sizes[classes].reshape(-1))
+        group = draw_distinct(draw_bits(seed, f"{stream}/group", indices, 1), np.full(n_tasks, len(groups)))  # [B, 1]
+        classes = np.concatenate(groups)[starts[group] + draw_distinct(class_bits, sizes[group[:, 0]])]
+    images = draw_distinct(image_bits.reshape(n_tasks * n_way, per_class), class_sizes[classes].reshape(-1))
     images = images.reshape(n_tasks, n_way, per_class)
     support_y = np.broadcast_to(np.repeat(np.arange(n_way), k_shot), (n_tasks, n_way * k_shot))
     query_y = np.broadcast_to(np.repeat(np.arange(n_way), n_query), (n_tasks, n_way * n_query))
@@ -81,10 +82,10 @@ def draw(
     )
 
 
-def shuffled(seed: int, stream: str, indices: Ints, n: int) -> Ints:
-    """Which of n examples stand at places `indices` [R] of a stream that goes through all n again and again.
+def draw_examples(seed: int, stream: str, indices: Ints, n: int) -> Ints:
+    """Return the numbers of the examples [R] at the places `indices` [R] of a stream of n examples.
 
-    Every n places hold each example once, in an order of their own.
+    The stream goes through all n examples again and again, each time in a new random order.
     """
     epochs, places = np.divmod(indices, n)
     out = np.empty_like(indices)
@@ -95,27 +96,27 @@ def shuffled(seed: int, stream: str, indices: Ints, n: int) -> Ints:
 
 @lru_cache(maxsize=2)
 def _permutation(seed: int, stream: str, epoch: int, n: int) -> Ints:
-    return np.argsort(random_bits(seed, stream, np.array([epoch]), n)[0], kind="stable")
+    return np.argsort(draw_bits(seed, stream, np.array([epoch]), n)[0], kind="stable")
 
 
-def random_bits(seed: int, stream: str, indices: Ints, n: int) -> Bits:
-    """`n` random 64-bit words for each of the episodes `indices` [B] of a stream: [B, n]."""
+def draw_bits(seed: int, stream: str, indices: Ints, n: int) -> Bits:
+    """Return `n` random 64-bit words for each of the episodes `indices` [B] of a stream: [B, n]."""
     key = np.frombuffer(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], np.uint64)
     episode = _mix(key + _GAMMA * (indices.astype(np.uint64) + np.uint64(1)))
     counter = _GAMMA * np.arange(1, n + 1, dtype=np.uint64)
     return _mix(episode[:, None] + counter)
 
 
-def uniform(bits: Bits) -> Floats:
-    """A number in [0, 1) for each random word: its 53 highest bits, as many as a float64 holds."""
+def scale_to_unit(bits: Bits) -> Floats:
+    """Turn each random word into a number in [0, 1) by its 53 highest bits, as many as a float64 holds."""
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def distinct(bits: Bits, population: Ints) -> Ints:
-    """In row r, k different numbers below population[r], in uniformly random order: [R, k] from bits [R, k].
+def draw_distinct(bits: Bits, population: Ints) -> Ints:
+    """Draw, for each row r, k different numbers below population[r] in random order: [R, k] from bits [R, k].
 
-    The first k swaps of a Fisher-Yates shuffle, followed backwards instead of carried out, so that the cost
-    does not depend on the population.
+    These are the first k swaps of a Fisher-Yates shuffle. They are followed backwards instead of being carried out, so
+    the cost does not depend on the population.
     """
     k = bits.shape[1]
     first = np.arange(k)

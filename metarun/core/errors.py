@@ -1,4 +1,4 @@
-"""What a person typed cannot be run."""
+"""Errors that a user can mend: wrong settings or input, with a message that says what to type instead."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from contextlib import contextmanager
 
 
 class ConfigError(ValueError):
-    """The settings or the input are wrong; the message says what to type instead. Exit code 2."""
+    """The settings or the input are wrong. The message says what to type instead. Exit code 2."""
 
 
 class Refused(KeyboardInterrupt):
-    """A ConfigError from inside Hydra, which takes exceptions of callbacks for warnings, and of jobs for failures."""
+    """A ConfigError inside Hydra.
+
+    Hydra turns other exceptions of callbacks into warnings, and those of jobs into failures.
+    """
 
     exit_code = 2
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the known word nearest to `word`, or nothing."""
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?` with the known word nearest to `word`, or an empty string if none is near."""
     known = list(known)
     close = difflib.get_close_matches(word, known, 1, 0.5)
-    if not close:  # the last part alone may be what was mistyped or misplaced
+    if not close:  # only the last part may be right, or wrong
         tails = {name.split(".")[-1]: name for name in known}
         close = [tails[tail] for tail in difflib.get_close_matches(word.split(".")[-1], tails, 1, 0.6)]
     return f"; did you mean {close[0]}?" if close else ""
@@ -29,7 +32,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def wrong_input() -> Iterator[None]:
-    """Inside, a ValueError is the doing of the person who typed the settings."""
+    """Turn a ValueError inside the context into a ConfigError: the settings caused it."""
     try:
         yield
     except ConfigError:

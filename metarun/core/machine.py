@@ -1,4 +1,4 @@
-"""What this machine has, and how runs that go on at the same time share it."""
+"""The cores and GPUs of this machine, and how runs share them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-SEATS = Path(tempfile.gettempdir()) / f"metarun-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-"""Where this user's runs on this machine lock the GPUs they take."""
+GPU_LOCKS = Path(tempfile.gettempdir()) / f"metarun-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+"""The folder in which this user's runs on this machine lock the GPUs that they take."""
 
 
-def cores() -> int:
-    """Cores this process may use: affinity and the container's quota count."""
+def count_cores() -> int:
+    """Count the cores that this process may use, by its affinity and the container's quota."""
     import joblib
 
     return int(joblib.cpu_count())
 
 
-def gpus() -> list[str]:
-    """What the GPUs that this process may use are called on the whole machine, by torch's index."""
+def list_gpus() -> list[str]:
+    """List the GPUs that this process may use, in torch's order, by their names on the whole machine."""
     import torch
 
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
@@ -31,29 +31,32 @@ def gpus() -> list[str]:
     return named if len(named) == count else [str(index) for index in range(count)]
 
 
-def jobs_at_once(jobs: int, threads: int | None, cores: int, gpus: int) -> int:
-    """How many of `jobs` to run at a time: one a GPU, or where there is none one for every `threads` cores."""
+def count_jobs_at_once(jobs: int, threads: int | None, cores: int, gpus: int) -> int:
+    """Count the `jobs` to run at a time: one per GPU, or one per `threads` cores if there is no GPU."""
     return max(1, min(jobs, gpus or cores // (threads or 1)))
 
 
-def cores_per_job(jobs: int, threads: int | None, cores: int, gpus: int) -> int:
-    """`threads`, or an equal share of the cores for each of the jobs that run at a time."""
-    return threads or max(1, cores // jobs_at_once(jobs, None, cores, gpus))
+def share_cores(jobs: int, threads: int | None, cores: int, gpus: int) -> int:
+    """Return `threads`, or else an equal share of the cores for each of the jobs that run at a time."""
+    return threads or max(1, cores // count_jobs_at_once(jobs, None, cores, gpus))
 
 
-def share_of(tasks: int, places: int) -> int:
-    """How many processes share `tasks` on so many places: no more than it takes to leave each as few as possible."""
+def count_processes(tasks: int, places: int) -> int:
+    """Count the processes, at most `places`, that share the `tasks`.
+
+    It is the smallest number of processes for which the busiest one has as few tasks as possible.
+    """
     most = -(-tasks // max(1, min(tasks, places)))
     return -(-tasks // most)
 
 
 @contextmanager
-def seat(names: Sequence[str], folder: Path = SEATS) -> Iterator[int]:
-    """The index of one of `names`, held inside: a free one if there is one, then one that holds a single run, ..."""
+def held_gpu(names: Sequence[str], folder: Path = GPU_LOCKS) -> Iterator[int]:
+    """Yield the index of the GPU of `names` that the fewest runs are on; the lock is held inside the context."""
     folder.mkdir(exist_ok=True)
     for place in itertools.count():
         row, index = divmod(place, len(names))
-        lock = FileLock(folder / f"{names[index]}-{row}.lock", timeout=0)  # a dead process holds nothing
+        lock = FileLock(folder / f"{names[index]}-{row}.lock", timeout=0)  # the lock of a dead process is free
         try:
             lock.acquire()
         except Timeout:

@@ -1,4 +1,4 @@
-"""Ranges of settings, as annotations on the constructors that take them: settings are checked by what stands there."""
+"""Ranges of settings, for the annotations of constructors: the settings are checked against these annotations."""
 
 from __future__ import annotations
 

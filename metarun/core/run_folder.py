@@ -1,4 +1,4 @@
-"""The folder of a run: what its files are called, and what is in results.json."""
+"""The folder of a run: the names of its files, and results.json."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from metarun.core.whole import write_json
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where the files of the run in `path` lie. Hydra writes its own under .hydra before the run begins."""
+    """The paths of the files of the run in `path`. Hydra writes its files under .hydra before the run begins."""
 
     path: Path
 
     @property
     def settings(self) -> Path:
-        """All settings, as Hydra composed them; what makes a folder the folder of a run."""
+        """All settings, as Hydra composed them. Every folder of a run has this file."""
         return self.path / ".hydra" / "config.yaml"
 
     @property
     def hydra(self) -> Path:
-        """Hydra's own settings: what was chosen and typed."""
+        """Hydra's own settings, with the choices and the overrides of the command line."""
         return self.path / ".hydra" / "hydra.yaml"
 
     @property
     def overrides(self) -> Path:
-        """What was typed, as a list."""
+        """The overrides of the command line, as a list."""
         return self.path / ".hydra" / "overrides.yaml"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that runs it."""
+        """A lock that the process of the run holds."""
         return self.path / ".hydra" / "lock"
 
     @property
@@ -43,7 +43,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """A line of JSON per log."""
+        """A line of JSON for each log."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -61,33 +61,33 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The checkpoint that a resumed run goes on from."""
+        """The checkpoint from which a resumed run goes on."""
         return self.checkpoints / "last.pt"
 
     @property
     def best(self) -> Path:
-        """The best checkpoint by validation, which is tested."""
+        """The best checkpoint by validation, which is the one tested."""
         return self.checkpoints / "best.pt"
 
     @property
     def evaluations(self) -> Path:
-        """A folder of what later tests found."""
+        """A folder with the results of later tests."""
         return self.path / "evals"
 
-    def traces(self) -> list[Path]:
-        """What a run has left, of all that it writes once it has begun."""
+    def list_traces(self) -> list[Path]:
+        """List the existing files of those that a run writes after it has begun."""
         return [path for path in (self.metrics, self.last, self.best, self.results) if path.exists()]
 
     def has_settings(self) -> bool:
         return self.settings.is_file()
 
     def check(self) -> None:
-        """Raises: ConfigError if this is not the folder of a run."""
+        """Raise ConfigError if this is not the folder of a run."""
         if not self.has_settings():
             raise ConfigError(f"{self.path} is not the folder of a run: it has no .hydra/config.yaml")
 
     def read_results(self) -> dict[str, Any]:
-        """What results.json says; empty where there is none, or none that can be read."""
+        """Read results.json; empty if it is missing or unreadable."""
         try:
             found = json.loads(self.results.read_text())
         except (OSError, ValueError):

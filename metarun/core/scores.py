@@ -1,4 +1,4 @@
-"""Scores: which way is better, which tells most, and a mean over tasks with its interval."""
+"""Scores: whether higher or lower is better, which score counts most, and the mean over tasks with its interval."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from metarun.core.words import plain
+from metarun.core.words import drop_suffix
 
 Directions = Mapping[str, Literal["higher", "lower"]]
-"""Which way is better, by a score's plain name."""
+"""Whether higher or lower is better, by a score's name without suffix."""
 
-KNOWN: Directions = {
+KNOWN_DIRECTIONS: Directions = {
     "loss": "lower",
     "accuracy": "higher",
     "return": "higher",
     "log_likelihood": "higher",
     "mse": "lower",
 }
-"""Of scores that every reader knows; a learner says it of its own."""
+"""The directions of well-known scores; a learner declares those of its own scores."""
 
 PRIMARY_SCORES = ("accuracy", "return", "log_likelihood", "mse")
-"""Scores that tell how well a run did, the most telling first."""
+"""Scores by which a run is judged, the most important first."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Estimate:
 
 
 def estimate(scores: NDArray[np.floating[Any]]) -> Estimate:
-    """The mean of per-task scores [n]; the interval is infinite for a single task."""
+    """Return the mean of per-task scores [n] with its interval, which is infinite for a single task."""
     from scipy import special  # takes half a second to import: not at the start of a run
 
     n = len(scores)
@@ -50,46 +50,50 @@ def estimate(scores: NDArray[np.floating[Any]]) -> Estimate:
     return Estimate(float(values.mean()), float(half), n)
 
 
-def direction(score: str, own: Directions = MappingProxyType({})) -> Literal["higher", "lower"] | None:
-    """Which way `score` is better, by what its learner says (`own`) or what everybody knows; None if nobody says."""
-    return own.get(plain(score)) or KNOWN.get(plain(score))
+def find_direction(score: str, own: Directions = MappingProxyType({})) -> Literal["higher", "lower"] | None:
+    """Return whether a higher or a lower `score` is better, as its learner declares (`own`) or as is well known.
+
+    Returns: None if neither says.
+    """
+    return own.get(drop_suffix(score)) or KNOWN_DIRECTIONS.get(drop_suffix(score))
 
 
-def directions_of(scores: Iterable[str], own: Directions) -> dict[str, str]:
-    """The direction of each of the scores that has one, by plain name: what is kept of a run."""
-    return {plain(score): found for score in scores if (found := direction(score, own))}
+def list_directions(scores: Iterable[str], own: Directions) -> dict[str, str]:
+    """Return the directions of all scores that have one, by their names without suffix, for results.json."""
+    return {drop_suffix(score): found for score in scores if (found := find_direction(score, own))}
 
 
-def directions_in(results: Mapping[str, Any]) -> Directions:
-    """Which way the scores of a run are better, by its results.json; an older run says nothing."""
+def read_directions(results: Mapping[str, Any]) -> Directions:
+    """Return the directions in a run's results.json; empty for an older run."""
     found: Directions | None = results.get("directions")
     return found or {}
 
 
-def better(score: str, new: float, old: float | None, own: Directions = MappingProxyType({})) -> bool:
-    """Whether `new` beats `old` (None: nothing yet) in `score`. Raises: ValueError as `sign`."""
-    return old is None or sign(score, own) * (new - old) > 0
+def is_better(score: str, new: float, old: float | None, own: Directions = MappingProxyType({})) -> bool:
+    """Return whether `new` beats `old` (None: there is none yet) in `score`. Raises: ValueError as `find_sign`."""
+    return old is None or find_sign(score, own) * (new - old) > 0
 
 
-def sign(score: str, own: Directions = MappingProxyType({})) -> int:
-    """1 for a score to maximise, -1 for one to minimise.
+def find_sign(score: str, own: Directions = MappingProxyType({})) -> int:
+    """Return 1 for a score to maximise, -1 for a score to minimise.
 
-    Raises: ValueError if nobody says which of them it is.
+    Raises: ValueError if the score has no direction.
     """
-    found = direction(score, own)
+    found = find_direction(score, own)
     if found is None:
         raise ValueError(
-            f"nobody says whether a higher or a lower {score} is better: its learner does, with "
-            f'directions = {{"{plain(score)}": "higher"}}'
+            f"it is not known whether a higher or a lower {score} is better: declare it in the learner's class, as "
+            f'directions = {{"{drop_suffix(score)}": "higher"}}'
         )
     return 1 if found == "higher" else -1
 
 
-def selection_score(names: Iterable[str], own: Directions = MappingProxyType({})) -> str:
-    """The score a checkpoint is chosen by, and a run is known by, of those that it has.
+def choose_score(names: Iterable[str], own: Directions = MappingProxyType({})) -> str:
+    """Return the one of the scores `names` by which checkpoints are chosen and the run is judged.
 
-    The first of PRIMARY_SCORES that is there, or else of those that its learner gives a direction (`own`), or its loss.
+    It is the first of PRIMARY_SCORES that is there, else the first to which the learner gives a direction (`own`), else
+    the loss.
     """
     names = set(names)
-    telling = (*PRIMARY_SCORES, *(name for name in own if name != "loss"))
-    return next((name for name in telling if name in names), "loss")
+    candidates = (*PRIMARY_SCORES, *(name for name in own if name != "loss"))
+    return next((name for name in candidates if name in names), "loss")

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 
-def named_seed(seed: int, name: str) -> int:
-    """A 63-bit seed for the consumer `name` of a run with `seed`."""
+def derive_seed(seed: int, name: str) -> int:
+    """Return a 63-bit seed for the consumer `name` of a run with `seed`."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
 
 
@@ -19,7 +19,7 @@ def seed_everything(seed: int, name: str) -> None:
 
     Episodes do not depend on them (metarun/core/episodes.py).
     """
-    value = named_seed(seed, name)
+    value = derive_seed(seed, name)
     torch.manual_seed(value)
     random.seed(value)
     np.random.seed(value % 2**32)

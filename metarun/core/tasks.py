@@ -1,7 +1,7 @@
-"""The things that travel between the parts: tensors of tasks, facts of a source, what a learner reports.
+"""The types that pass between the parts of the program: tensors of tasks, facts of a source, reports of a learner.
 
 Shape letters: B tasks, N ways, K shots, Q queries per class, S = N*K, M = N*Q, C H W image, D embedding.
-Where tasks are functions, S = K and M = Q.
+If tasks are functions, S = K and M = Q.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ Metrics = dict[str, Tensor]
 """Detached scalars of one outer step, by name; `loss` is always there."""
 
 Objective = Callable[[Tensor, Tensor], dict[str, Tensor]]
-"""(output, y) of one task -> scalars by name; `loss`, which training descends, is always there."""
+"""(output, y) of one task -> scalars by name. `loss`, which training descends, is always among them."""
 
 
 class OptimFactory(Protocol):
-    """Makes the optimizer that the settings describe; one of another name than `outer` may have settings of its own."""
+    """Makes an optimizer by the settings. An optimizer with another name than `outer` may have its own settings."""
 
     def __call__(self, parameters: Iterable[Any], name: str = "outer") -> Optimizer: ...
 
 
 class Examples(NamedTuple):
-    """Inputs and targets of one side of a task.
+    """Inputs and targets of the support or the query set of a task.
 
-    Of classes: x [..., C, H, W] float32, y [...] int64 in 0..N-1.
-    Of functions: x [..., D_in] float32, y [..., D_out] float32.
+    For classes: x [..., C, H, W] float32, y [...] int64 in 0..N-1.
+    For functions: x [..., D_in] float32, y [..., D_out] float32.
     """
 
     x: Tensor
@@ -39,21 +39,21 @@ class Examples(NamedTuple):
 
 
 class TaskBatch(Protocol):
-    """Tasks that are trained or tested on together, whatever a task is."""
+    """Tasks that a learner is trained or tested on together, of any kind."""
 
     @property
     def n_tasks(self) -> int: ...
 
     def tasks(self, first: int, last: int) -> TaskBatch:
-        """Tasks first..last-1 of these."""
+        """Return the tasks first..last-1 of this batch."""
         ...
 
 
 class Batch(NamedTuple):
     """Tasks of a meta-batch: support.x [B, S, ...], query.x [B, M, ...], and the number of classes of each.
 
-    `n_way` is a plain int because under vmap it cannot be read off the labels; 0 where tasks are functions. `side` has
-    facts of the tasks or their classes, [B, ...] each, such as descriptions of classes [B, N, D].
+    `n_way` is a plain int because it cannot be read off the labels under vmap; it is 0 if tasks are functions. `side`
+    holds facts about the tasks or their classes, [B, ...] each, such as descriptions of classes [B, N, D].
     """
 
     support: Examples
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
         return int(self.support.y.shape[0])
 
     def tasks(self, first: int, last: int) -> Batch:
-        """Tasks first..last-1 of this batch."""
+        """Return the tasks first..last-1 of this batch."""
         return Batch(
             Examples(self.support.x[first:last], self.support.y[first:last]),
             Examples(self.query.x[first:last], self.query.y[first:last]),
@@ -76,7 +76,7 @@ class Batch(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What is predicted of query points: mean [B, M, D_out], and standard deviation where there is one."""
+    """Predictions for query points: the mean [B, M, D_out], and the standard deviation if the learner predicts one."""
 
     mean: Tensor
     std: Tensor | None
@@ -84,10 +84,10 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class EpisodeShape:
-    """How many classes, support images per class and query images per class a task has.
+    """The numbers of classes, of support images per class and of query images per class of a task.
 
-    Where tasks are functions `n_way` is 0, and the others count points; each meta-batch then draws its own number of
-    support points from k_shot to `most_shots`, unless that is None.
+    If tasks are functions, `n_way` is 0 and the others count points. Each meta-batch then draws its own number of
+    support points from k_shot..most_shots, unless `most_shots` is None.
     """
 
     n_way: int
@@ -98,11 +98,10 @@ class EpisodeShape:
 
 @dataclass(frozen=True)
 class EpisodePlan:
-    """Which tasks a source yields: shapes for training and for validation and test, and the two seeds.
+    """The tasks that a source yields: their shapes in training and in validation and test, and the two seeds.
 
-    Training tasks are keyed by `seed`, validation and test tasks by `eval_seed` alone, so that they are
-    the same for every algorithm and every training seed. Of `splits` tasks are drawn; they alone have to hold
-    enough classes and images for them.
+    Training tasks depend on `seed`. Validation and test tasks depend on `eval_seed` alone, so they are the same for
+    every algorithm and every training seed. Tasks are drawn from `splits`; only these need enough classes and images.
     """
 
     train: EpisodeShape
@@ -114,19 +113,19 @@ class EpisodePlan:
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What the rest of the program must know of a source.
+    """Facts about a source that the rest of the program needs.
 
     Attributes:
-        input_shape: shape of one input, C, H, W for images.
-        n_way: classes of a validation or test task; 0 where tasks are functions.
+        input_shape: shape of one input; C, H, W for images.
+        n_way: classes of a validation or test task; 0 if tasks are functions.
         outputs: size of a network's last layer: n_way for classes, D_out for functions.
-        objective: what outputs are scored by.
-        split_sha256: hash of what the tasks of the three splits are made of, such as their class lists.
-        facts: anything else that makes a run's data recognisable, such as the hash of the first image.
-        train_classes: classes of the split train where the source is an ExampleSource, else None.
-        prior: what functions are drawn from, where it is known and Gaussian: a Prior of ops/gaussian_process.py.
-        normalisation: mean and std, each of every channel or of all, by which inputs were made of pixels in 0..1: the
-            pixel less the mean over the std. None where inputs are no images, or not all are made alike.
+        objective: scores the outputs of a network.
+        split_sha256: hash of the contents of the three splits, such as their class lists.
+        facts: anything else that identifies a run's data, such as the hash of the first image.
+        train_classes: number of classes of the split train if the source is an ExampleSource, else None.
+        prior: the Gaussian process that functions are drawn from, if it is known: a Prior of ops/gaussian_process.py.
+        normalisation: mean and std, for each channel or for all channels together; an input is (pixel - mean) / std
+            with pixels in 0..1. None if the inputs are not images, or are not all normalised alike.
     """
 
     input_shape: tuple[int, ...]
@@ -146,30 +145,33 @@ class TaskSource(Protocol):
     info: SourceInfo
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
-        """Tasks first, first + 1, ... of a split's stream, `batch_size` at a time, for ever."""
+        """Yield the tasks first, first + 1, ... of a split's stream, `batch_size` at a time, for ever."""
         ...
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
-        """A hash of which examples the first `n_tasks` tasks of a split hold."""
+        """Return a hash of which examples the first `n_tasks` tasks of a split hold."""
         ...
 
 
 @runtime_checkable
 class EmbeddableSource(TaskSource, Protocol):
-    """A source that can hand over embeddings of its inputs in their place."""
+    """A source that can embed its inputs once and yield the embeddings in their place."""
 
     def embedded(self, split: str, encode: Callable[[Tensor], Tensor], n_tasks: int) -> TaskSource | None:
-        """The tasks of a split with `encode` of each input; None if that does not pay for the first `n_tasks`."""
+        """Return a source of the same tasks with each input embedded by `encode`.
+
+        Returns: None if that does not pay for the first `n_tasks` tasks of the split.
+        """
         ...
 
 
 @runtime_checkable
 class ExampleSource(TaskSource, Protocol):
-    """A source that also yields single labelled examples, for methods that learn to tell all training classes apart."""
+    """A source that also yields single labelled examples, for methods that train a classifier of all classes."""
 
     def examples(self, split: str, first: int, batch_size: int) -> Iterator[Examples]:
-        """Examples first, first + 1, ... of a split, `batch_size` at a time, for ever: x [R, ...], y [R] classes.
+        """Yield the examples first, first + 1, ... of a split, `batch_size` at a time, for ever: x [R, ...], y [R].
 
-        Every example comes once before any comes again; `y` is in 0..train_classes-1 on the split train.
+        Every example comes once before any comes again. On the split train, y is in 0..train_classes-1.
         """
         ...

@@ -1,4 +1,4 @@
-"""What a process sets for itself: how it keeps memory, waits for threads, multiplies in float32, collects garbage."""
+"""Settings of the process: how it keeps memory, waits for threads, multiplies in float32 and collects garbage."""
 
 from __future__ import annotations
 
@@ -14,70 +14,75 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h
 
 
 def keep_memory() -> None:
-    """Have the process keep memory that tensors on the CPU have left for the next ones.
+    """Make the process keep the memory of freed CPU tensors for later tensors.
 
-    glibc gives large pieces back to the system at once, and every new one costs a page fault for each 4 KB: a quarter
-    of an outer step of small tensors, half of one at 84x84. Where there is another libc nothing happens.
+    glibc returns large pieces to the system at once, and then every new piece costs a page fault for each 4 KB. These
+    faults took a quarter of an outer step of small tensors, and half of one at 84x84. With another libc this does
+    nothing.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    mallopt(_MMAP_MAX, 0)  # no piece of its own mapping, which would go back when it is freed
+    mallopt(_MMAP_MAX, 0)  # a piece with a mapping of its own is returned when it is freed
     mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
-def multiply_in(precision: str) -> None:
-    """How this process multiplies matrices, and convolves, in float32: exactly as `float32` says, or with the factors
-    rounded to `tf32` (10 bits, what torch by itself does in convolutions on a GPU) or `bf16` (7), where it can.
+def set_precision(precision: str) -> None:
+    """Set the precision of matrix products and convolutions in float32 for this process.
 
-    Sums and everything else stay float32. Second-order gradients suffer most: see scripts/bench.py --only tf32,bf16.
+    `float32` is exact. `tf32` rounds the factors to 10 bits, as torch does by default in convolutions on a GPU, and
+    `bf16` to 7 bits, each on devices that can. Sums and everything else stay float32. Rounding affects second-order
+    gradients most: see scripts/bench.py --only tf32,bf16.
     """
     import torch
 
     backends: Any = torch.backends
-    # torch's older switches come first: where they say otherwise, to read one is an error, as torch.compile does.
+    # Set torch's older switches first: reading one that contradicts the new switches, as torch.compile does, fails.
     backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = precision == "tf32"
     backends.fp32_precision = "ieee" if precision == "float32" else precision
-    # cuDNN's convolutions start with TF32 of their own, and in torch 2.11 keep it whatever is said of all.
+    # cuDNN's convolutions use TF32 by default, and in torch 2.11 they ignore the general switch.
     for products in (backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul):
         products.fp32_precision = "none" if precision == "bf16" else backends.fp32_precision  # CUDA has no bf16 here
 
 
 def repeat_exactly(wanted: bool) -> None:
-    """Whether this process has a GPU add in the same order each time, so that a run repeats to the bit.
+    """Set whether a GPU adds in the same order each time, so that a run repeats to the bit.
 
-    torch warns of an operation that has no such order. cuBLAS needs a workspace of fixed size for it, which is left as
-    the user has set it, and stays for later runs of the process, where it does no harm.
+    torch warns of operations that have no fixed order. cuBLAS needs a workspace of fixed size. A size that the user has
+    set is kept. The workspace stays for later runs of the process, where it does no harm.
     """
     import torch
 
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if wanted != torch.are_deterministic_algorithms_enabled():  # else leave cuDNN's own switch as others have set it
+    if wanted != torch.are_deterministic_algorithms_enabled():  # else keep cuDNN's own switch as others have set it
         torch.backends.cudnn.deterministic = wanted
         torch.use_deterministic_algorithms(wanted, warn_only=wanted)
 
 
 def wait_briefly() -> None:
-    """Have threads of GNU's OpenMP, which torch has on Linux, wait awake for microseconds, not for milliseconds.
+    """Make the threads of GNU's OpenMP, which torch uses on Linux, spin for microseconds instead of milliseconds.
 
-    Where others want the cores too, threads that wait awake keep from them the very thread that they wait for: beside
-    two busy processes on two cores a step of 0.07 s took 0.9 to 2.1 s, and takes 0.25 s so; alone it loses nothing.
-    Heeded when torch is imported; what the user has set of this is left.
+    On busy cores, a spinning thread keeps the very thread that it waits for from running. Beside two busy processes on
+    two cores, a step of 0.07 s took 0.9 to 2.1 s before and takes 0.25 s now; on idle cores nothing is lost. Call this
+    before torch is imported. Values that the user has set are kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 
 @contextmanager
-def lasting() -> Iterator[None]:
-    """Imports inside stay for good: Python looks for no garbage among them, then (a sixth of their time) or later."""
+def frozen_imports() -> Iterator[None]:
+    """Exempt the objects of imports inside the context from garbage collection, during the imports and for good.
+
+    Collection would take a sixth of the time of the imports.
+    """
     gc.disable()
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # the first time: garbage that came since would stay as well
+        if not gc.get_freeze_count():  # a second freeze would also keep the garbage made in between
             gc.freeze()
-            atexit.register(gc.unfreeze)  # what is not taken down at the end is called a leak by triton
+            atexit.register(gc.unfreeze)  # triton reports objects that survive the end as leaks
         gc.enable()

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, even through a power cut."""
+"""Write files whole or not at all, even if the power fails."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import IO, Any
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which takes the place of `path` when the block ends; after an error nothing has happened.
+    """Yield a file that replaces `path` when the context ends; after an error `path` is unchanged.
 
-    Whoever reads `path` finds the old content or the new. The new one is on the disk before it takes its place.
-    Raises: OSError if it cannot be written.
+    A reader of `path` finds the old content or the new, never a part. The new content is on the disk before it
+    replaces the old.
+    Raises: OSError if the file cannot be written.
     """
     with whole_file(path) as aside, open(aside, "wb") as file:
         yield file
@@ -36,13 +37,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` to `path`, whole or not at all. Raises: OSError if it cannot be written."""
+    """Write `content` to `path`, whole or not at all. Raises: OSError if the file cannot be written."""
     with written_whole(path) as file:
         file.write(f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk, where the system can."""
+    """Flush a folder's list of names to the disk, if the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

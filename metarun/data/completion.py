@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarun.core import objectives
-from metarun.core.episodes import random_bits
+from metarun.core.episodes import draw_bits
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, SourceInfo
 from metarun.data.device import to_device
 from metarun.data.functions import PointTasks
@@ -72,7 +72,7 @@ class Completion(PointTasks):
 
     def _draw_pixels(self, split: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Draw the pixels that each task uses, those of the support set first: [B, P]."""
-        bits = random_bits(self.seed(split), f"{split}/pixels", indices, len(self.places))
+        bits = draw_bits(self.seed(split), f"{split}/pixels", indices, len(self.places))
         return np.argsort(bits, 1, kind="stable")[:, : self.most_shots(split) + self.shape(split).n_query]
 
 

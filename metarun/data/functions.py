@@ -14,7 +14,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from metarun.core import objectives
-from metarun.core.episodes import Floats, random_bits, uniform
+from metarun.core.episodes import Floats, draw_bits, scale_to_unit
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
 from metarun.data.device import to_device
 
@@ -61,7 +61,7 @@ class PointTasks(ABC):
     def shots(self, split: str, first: int) -> int:
         """Draw the number of support points of the meta-batch that begins with task number `first`."""
         least = self.shape(split).k_shot
-        u = uniform(random_bits(self.seed(split), f"{split}/shots", np.array([first]), 1))[0, 0]
+        u = scale_to_unit(draw_bits(self.seed(split), f"{split}/shots", np.array([first]), 1))[0, 0]
         return least + int(u * (self.most_shots(split) + 1 - least))
 
     def sides(self, split: str, first: int, x: Tensor, y: Tensor) -> Batch:
@@ -117,7 +117,7 @@ class FunctionTasks(PointTasks):
     def _draw_numbers(self, split: str, indices: NDArray[np.int64]) -> Floats:
         """Draw random numbers in [0, 1) for each task: those of its function, then those of its points."""
         points = self.most_shots(split) + self.shape(split).n_query
-        return uniform(random_bits(self.seed(split), split, indices, self.numbers + self.point_numbers * points))
+        return scale_to_unit(draw_bits(self.seed(split), split, indices, self.numbers + self.point_numbers * points))
 
 
 def read_interval(key: str, ends: Sequence[float]) -> tuple[float, float]:

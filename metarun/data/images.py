@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metarun.core import objectives
-from metarun.core.episodes import Bits, EpisodeIndices, Ints, draw, random_bits, shuffled
+from metarun.core.episodes import Bits, EpisodeIndices, Ints, draw_bits, draw_episodes, draw_examples
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo, TaskSource
 from metarun.data.augment import Look
@@ -152,10 +152,10 @@ class ImageTasks:
         """Return the images at places `indices` [R] of a split's stream of examples: x [R, C, H, W], classes y [R]."""
         sizes, seed = self._sizes[split], self._seed(split)
         ends = np.cumsum(sizes)  # [classes]
-        number = shuffled(seed, f"{split}/examples", indices, int(ends[-1]))  # [R], among all images of the split
+        number = draw_examples(seed, f"{split}/examples", indices, int(ends[-1]))  # [R], among all images of the split
         label = np.searchsorted(ends, number, side="right")  # [R]
         image = number - (ends - sizes)[label]  # [R], inside the class
-        turn = (random_bits(seed, f"{split}/turns", indices, 1) >> np.uint64(62)).astype(np.int64)  # [R, 1] in 0..3
+        turn = (draw_bits(seed, f"{split}/turns", indices, 1) >> np.uint64(62)).astype(np.int64)  # [R, 1] in 0..3
         zero, none = np.zeros((len(indices), 1), np.int64), np.empty((len(indices), 0), np.int64)
         drawn = EpisodeIndices(label[:, None], turn, image[:, None], zero, none, none)  # R tasks of one image each
         bits = self._draw_random_words(f"{split}/augment/examples", indices, 1)
@@ -180,7 +180,7 @@ class ImageTasks:
         if not len(self._sizes[split]):
             raise ConfigError(f"this data set has no classes to {split} on; it is there to be tested on: metarun eval")
         shape, superclasses = self._shape(split), self._superclasses.get(split)
-        return draw(self._seed(split), split, indices, self._sizes[split], shape, superclasses), shape.n_way
+        return draw_episodes(self._seed(split), split, indices, self._sizes[split], shape, superclasses), shape.n_way
 
     def find_rows(self, split: str) -> Ints:
         """Return the rows of a split's images among all images, in rising order."""
@@ -215,7 +215,7 @@ class ImageTasks:
         """Draw the random words that augment each image [B, n_images, random_words]; None if nothing does."""
         if self.look.augment == "none" or not stream.startswith("train"):
             return None
-        words = random_bits(self.plan.seed, stream, indices, n_images * self.look.random_words)
+        words = draw_bits(self.plan.seed, stream, indices, n_images * self.look.random_words)
         return words.reshape(len(indices), n_images, -1)
 
     def _make_examples(

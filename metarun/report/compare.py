@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from metarun.core.errors import ConfigError, nearest
-from metarun.core.scores import Estimate, direction, estimate, selection_score
+from metarun.core.errors import ConfigError, suggest
+from metarun.core.scores import Estimate, choose_score, estimate, find_direction
 from metarun.report.groups import (
     APART,
     Group,
@@ -107,8 +107,8 @@ def compare(
     for values, members in sets.items():
         own = tuple(by) if by is not None else differing(members, over)
         directions = dict(pair for run in members for pair in run.directions.items())
-        score = metric or selection_score(set.intersection(*(set(run.results["test"]) for run in members)), directions)
-        upwards = better or direction(score, directions)
+        score = metric or choose_score(set.intersection(*(set(run.results["test"]) for run in members)), directions)
+        upwards = better or find_direction(score, directions)
         if upwards is None:
             raise ConfigError(f"whether more {score} is better is not known: add --higher or --lower")
         groups, notes = groups_of(members, own, over, score)
@@ -130,7 +130,7 @@ def compare(
         )
     if baseline and all(comparison.baseline is None for comparison in found):
         asked = label(list(baseline), list(baseline.values()))
-        raise ConfigError(f"--baseline {asked} is no group{nearest(asked, names)}; there is {'; '.join(names)}")
+        raise ConfigError(f"--baseline {asked} is no group{suggest(asked, names)}; there is {'; '.join(names)}")
     return found, left_out
 
 

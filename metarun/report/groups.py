@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from metarun.core.errors import ConfigError, nearest
+from metarun.core.errors import ConfigError, suggest
 from metarun.report.runs import Run
 
 APART = ("data", "n_way", "k_shot", "n_query", "bn", "trainval", "split_sha256", "episode_sha256")
@@ -68,7 +68,7 @@ def with_scores(runs: Sequence[Run], metric: str | None) -> tuple[list[Run], lis
     """
     metrics = sorted({name for run in runs for name in run.results.get("test") or {}})
     if metric is not None and metric not in metrics:
-        raise ConfigError(f"no run has the score {metric}{nearest(metric, metrics)}; there is {', '.join(metrics)}")
+        raise ConfigError(f"no run has the score {metric}{suggest(metric, metrics)}; there is {', '.join(metrics)}")
     kept, notes = [], []
     for run in runs:
         wanted = metric or run.score_name
@@ -144,7 +144,7 @@ def check_keys(runs: Sequence[Run], keys: Iterable[str], flag: str) -> None:
     known = set().union(*(run.keys() for run in runs))
     for key in keys:
         if key not in known:
-            raise ConfigError(f"{flag} {key}: no run has this setting{nearest(key, sorted(known))}")
+            raise ConfigError(f"{flag} {key}: no run has this setting{suggest(key, sorted(known))}")
 
 
 def group_of(groups: Sequence[Group], keys: Sequence[str], wanted: Mapping[str, str]) -> int | None:

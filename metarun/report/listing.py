@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from metarun.core.scores import selection_score
-from metarun.core.words import alone, network, task
+from metarun.core.scores import choose_score
+from metarun.core.words import format_with_name, name_network, name_task
 from metarun.report.runs import Run
 
 STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "died": "red"}
@@ -77,8 +77,8 @@ def what(run: Run) -> str:
     """What the run is, as its folder's name would say it."""
     words = [run.value("algo"), run.value("data")]
     if (shots := _setting(run, "k_shot")) is not None:
-        words.append(task(_setting(run, "n_way"), shots))
-    words += [*network(run.value("backbone") or "none"), f"bn={run.value('bn')}", f"seed {run.value('seed')}"]
+        words.append(name_task(_setting(run, "n_way"), shots))
+    words += [*name_network(run.value("backbone") or "none"), f"bn={run.value('bn')}", f"seed {run.value('seed')}"]
     words += ["trained on train and val"] if run.value("trainval") else []
     return " ".join(str(word) for word in words if word is not None)
 
@@ -88,10 +88,10 @@ def score(run: Run) -> str:
     test = run.results.get("test")
     if test:
         name = run.score_name
-        return f"test {alone(name, test[name]['mean'])}" if name in test else ""
+        return f"test {format_with_name(name, test[name]['mean'])}" if name in test else ""
     validations = [line for line in run.lines() if line.get("split") == "val"]
-    name = selection_score(validations[-1], run.directions) if validations else ""
-    return f"val {alone(name, validations[-1][name])}" if validations and name in validations[-1] else ""
+    name = choose_score(validations[-1], run.directions) if validations else ""
+    return f"val {format_with_name(name, validations[-1][name])}" if validations and name in validations[-1] else ""
 
 
 def progress(run: Run) -> str:

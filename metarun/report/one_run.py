@@ -10,7 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from metarun.core import words
-from metarun.core.scores import directions_in, selection_score
+from metarun.core.scores import choose_score, read_directions
 
 
 def config_tree(config: dict[str, Any], choices: dict[str, str]) -> Tree:
@@ -42,30 +42,32 @@ def end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     r = results
-    task = words.task(r["n_way"], r["k_shot"])
+    task = words.name_task(r["n_way"], r["k_shot"])
     what = [
         f"{r['algo']} on {r['data']}",
         *filter(None, [task]),
-        *words.network(r["backbone"]),
+        *words.name_network(r["backbone"]),
         f"bn={r['bn']}",
         f"seed {r['seed']}",
     ]
     what += ["trained on train and val"] if r.get("trainval") else []
     table.add_row("run", ", ".join(filter(None, what)))
     for name, test in (r.get("test") or {}).items():
-        value = f"{words.with_unit(name, test['mean'])} ± {words.with_unit(name, test['ci95'])}"
+        value = f"{words.format_with_unit(name, test['mean'])} ± {words.format_with_unit(name, test['ci95'])}"
         table.add_row(f"test {name}", f"{value}  (95 % interval, {test['interval']}, {test['n_tasks']} of them)")
     if r.get("paper"):
         known = [r["paper"][key] for key in ("value", "ci95") if r["paper"][key] is not None]
-        score = selection_score(r["test"], directions_in(r))
-        value = " ± ".join(words.with_unit(score, number) for number in known)
+        score = choose_score(r["test"], read_directions(r))
+        value = " ± ".join(words.format_with_unit(score, number) for number in known)
         table.add_row("paper", f"{value}  ({r['paper']['source']})")
-    table.add_row("validation", f"{words.in_a_line(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested")
-    time_of = {name: words.duration(value) for name, value in r["seconds"].items()}
+    table.add_row(
+        "validation", f"{words.join_scores(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested"
+    )
+    time_of = {name: words.format_duration(value) for name, value in r["seconds"].items()}
     speed = f" at {r['tasks_per_second']:.0f} tasks/s" if r["tasks_per_second"] else ""
     parts = f"training {time_of['train']}{speed}, validation {time_of['val']}, test {time_of['test']}"
     table.add_row("time", f"{time_of['total']}: {parts}")
-    engine = f"{r['engine']} on {r['device']}{words.in_processes(r.get('processes', 1))}"
+    engine = f"{r['engine']} on {r['device']}{words.name_processes(r.get('processes', 1))}"
     table.add_row("engine", f"{engine}, {r['parameters']:,} parameters")
     table.add_row("files", f"{folder}/  results.json  metrics.jsonl  test_tasks.npz  checkpoints/best.pt")
     for note in notes:

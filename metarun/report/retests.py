@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from metarun.core.scores import directions_in, selection_score
-from metarun.core.words import is_percent, network, number, task, with_unit
+from metarun.core.scores import choose_score, read_directions
+from metarun.core.words import format_value, format_with_unit, is_percent, name_network, name_task
 
 Found = Mapping[str, Any]
 """What one test found, as its file has it."""
@@ -35,8 +35,8 @@ def table(found: Sequence[Found]) -> Table:
 def in_short(one: Found) -> str:
     """One test, as it is told when it is made."""
     score = _score(one)
-    mean, half = (with_unit(score, one["test"][score][part]) for part in ("mean", "ci95"))
-    return f"{one['data']}, {task(one['n_way'], one['k_shot'])}, bn={one['bn']}: {score} {mean} ± {half}"
+    mean, half = (format_with_unit(score, one["test"][score][part]) for part in ("mean", "ci95"))
+    return f"{one['data']}, {name_task(one['n_way'], one['k_shot'])}, bn={one['bn']}: {score} {mean} ± {half}"
 
 
 def cells(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
@@ -46,15 +46,19 @@ def cells(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
     lines = []
     for one in found:
         test = one["test"][score]
-        line = [one["data"], task(one["n_way"], one["k_shot"]), str(one["n_query"]), one["bn"]]
-        line += [number(score, test["mean"]), f"± {number(score, test['ci95'])}", str(test["n_tasks"])]
+        line = [one["data"], name_task(one["n_way"], one["k_shot"]), str(one["n_query"]), one["bn"]]
+        line += [format_value(score, test["mean"]), f"± {format_value(score, test['ci95'])}", str(test["n_tasks"])]
         lines.append([*line, one["split_sha256"][:8]])
     return [*heads, "split"], lines
 
 
 def heading(one: Found) -> str:
     then = one["trained"]
-    what = [f"{one['algo']} trained on {then['data']}", task(then["n_way"], then["k_shot"]), *network(one["backbone"])]
+    what = [
+        f"{one['algo']} trained on {then['data']}",
+        name_task(then["n_way"], then["k_shot"]),
+        *name_network(one["backbone"]),
+    ]
     what += [f"bn={then['bn']}", f"seed {one['seed']}"] + (["trained on train and val"] if then["trainval"] else [])
     return f"{', '.join(what)}, step {one['best_step']}"
 
@@ -131,4 +135,4 @@ def over_shots(found: Sequence[Found]) -> bytes | None:
 
 def _score(one: Found) -> str:
     """The score that the test is known by."""
-    return selection_score(one["test"], directions_in(one))
+    return choose_score(one["test"], read_directions(one))

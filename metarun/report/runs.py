@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError, nearest
 from metarun.core.run_folder import RunFolder
-from metarun.core.scores import Directions, directions_in, selection_score
+from metarun.core.scores import Directions, choose_score, read_directions
 
 OUTCOMES = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id"})
 """Scalar fields of results.json that a run ends with, rather than was asked for."""
@@ -58,12 +58,12 @@ class Run:
     @property
     def score_name(self) -> str:
         """The score that the run is known by."""
-        return selection_score(self.results.get("test") or {}, self.directions)
+        return choose_score(self.results.get("test") or {}, self.directions)
 
     @property
     def directions(self) -> Directions:
         """Which way its scores are better; an older run says nothing."""
-        return directions_in(self.results)
+        return read_directions(self.results)
 
     def keys(self) -> set[str]:
         """What `value` knows."""
@@ -103,7 +103,7 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
         if not path.is_dir():
             around = path.parent if path.parent.is_dir() else Path()
             known = [str(around / name.name) for name in around.iterdir() if name.is_dir()]
-            raise ConfigError(f"there is no folder {path}{nearest(str(path), known)}")
+            raise ConfigError(f"there is no folder {path}{suggest(str(path), known)}")
         for name, folders, files in os.walk(path):
             folder = Path(name)
             if "results.json" in files or RunFolder(folder).has_settings():
@@ -158,7 +158,7 @@ def _state(files: RunFolder, results: Mapping[str, Any]) -> str:
         return "running"
     if results and results["status"] != "running":
         return str(results["status"])
-    return "died" if files.traces() else "unstarted"
+    return "died" if files.list_traces() else "unstarted"
 
 
 def _held(path: Path) -> bool:

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from metarun.core.words import duration, is_percent, number, task
+from metarun.core.words import format_duration, format_value, is_percent, name_task
 from metarun.report.compare import Comparison, Row
 from metarun.report.groups import APART
 from metarun.report.two_levels import LEVEL
@@ -96,13 +96,13 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     for row in rows:
         group, speed, step = row.group, row.group.mean_of("tasks_per_second"), row.group.mean_of("best_step")
         line = [word(value) for value in group.values]
-        line += [number(metric, row.over_tasks.mean), f"± {number(metric, row.over_tasks.ci95)}"]
-        line += ["" if row.over_seeds is None else f"± {number(metric, row.over_seeds)}"]
+        line += [format_value(metric, row.over_tasks.mean), f"± {format_value(metric, row.over_tasks.ci95)}"]
+        line += ["" if row.over_seeds is None else f"± {format_value(metric, row.over_seeds)}"]
         line += [str(len(group.runs))]
         if compared:
             line += [_difference(metric, row), _p(row.p), *([_p(row.p_with_seeds)] if by_seeds else []), row.mark]
         seconds = group.mean_of("seconds", "total")
-        line += ["" if step is None else f"{step:.0f}", "" if seconds is None else duration(seconds)]
+        line += ["" if step is None else f"{step:.0f}", "" if seconds is None else format_duration(seconds)]
         line += ["" if speed is None else f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"]
         if papers:
             line += [_paper(row), {None: "", True: "yes", False: "no"}[row.in_interval]]
@@ -114,7 +114,7 @@ def heading(comparisons: Sequence[Comparison], nth: int) -> str:
     comparison = comparisons[nth]
     has = comparison.shared
     queries = f"{has['n_query']} queries" + (" a class" if has["n_way"] else "")
-    tasks = [task(has["n_way"], has["k_shot"]), queries] if has["k_shot"] is not None else []
+    tasks = [name_task(has["n_way"], has["k_shot"]), queries] if has["k_shot"] is not None else []
     title = ", ".join([has["data"], *tasks, f"bn={has['bn']}"])
     title += ", trained on train and val" if has["trainval"] else ""
     title += f", {comparison.rows[0].over_tasks.n_tasks} test tasks"
@@ -191,7 +191,7 @@ def _difference(metric: str, row: Row) -> str:
     if row.difference is None:
         return ""
     sign = "-" if row.difference.mean < 0 else "+"
-    return f"{sign}{number(metric, abs(row.difference.mean))} ± {number(metric, row.difference.ci95)}"
+    return f"{sign}{format_value(metric, abs(row.difference.mean))} ± {format_value(metric, row.difference.ci95)}"
 
 
 def _p(p: float | None) -> str:
@@ -203,7 +203,7 @@ def _paper(row: Row) -> str:
     if not paper:
         return ""
     known = [paper["value"], *([paper["ci95"]] if paper.get("ci95") is not None else [])]
-    return " ± ".join(number(row.group.runs[0].score_name, value) for value in known)
+    return " ± ".join(format_value(row.group.runs[0].score_name, value) for value in known)
 
 
 def _latex(text: str) -> str:

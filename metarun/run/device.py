@@ -59,7 +59,7 @@ def held_device(name: str, group: Group | None = None) -> Iterator[torch.device]
         if name != "auto" or torch.cuda.device_count() < 2:
             device = choose_device(name)
         else:
-            device = torch.device("cuda", held.enter_context(machine.seat(machine.gpus())))
+            device = torch.device("cuda", held.enter_context(machine.held_gpu(machine.list_gpus())))
         if device.type == "cuda":
             held.enter_context(torch.cuda.device(device))
         yield device

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from metarun.core.ranges import PositiveInt
 from metarun.core.run_folder import RunFolder
-from metarun.core.scores import better, directions_of, estimate, selection_score
+from metarun.core.scores import choose_score, estimate, is_better, list_directions
 from metarun.core.tasks import Metrics
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate
@@ -131,7 +131,7 @@ class OfflineRun:
         seconds = {"train": p.train_seconds, "val": p.val_seconds, "test": self.test_seconds}
         return {
             "val": dict(p.best),
-            "directions": directions_of(p.best, self.parts.learner.directions),
+            "directions": list_directions(p.best, self.parts.learner.directions),
             "best_step": p.best_step,
             "saved_step": self.saved_step,
             "steps": p.step,
@@ -198,8 +198,8 @@ class OfflineRun:
         scores = self._evaluate("val", self.val_tasks, StopRequest())  # never left half done: the best depends on it
         means = {name: float(values.mean()) for name, values in scores.items()}
         own = self.parts.learner.directions
-        score = selection_score(means, own)
-        if better(score, means[score], p.best.get(score), own):
+        score = choose_score(means, own)
+        if is_better(score, means[score], p.best.get(score), own):
             p.best, p.best_step = means, p.step
             self.files.save("best", {"learner": self.parts.learner.state_dict(), "step": p.step})
         p.val_seconds += time.perf_counter() - started

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from metarun.algos.base.learner import Learner
-from metarun.core.seeding import named_seed
+from metarun.core.seeding import derive_seed
 from metarun.core.tasks import Metrics
 
 
@@ -56,7 +56,9 @@ class Group:
             return learner.outer_step(state, batch, optims)
         assert state is None, "a learner whose outer steps hand on a state has splits = False"
         assert hasattr(batch, "tasks"), "a learner that does not train on tasks has splits = False"
-        torch.manual_seed(named_seed(self.seed, f"training/{step}/{self.rank}"))  # so that a resumed run draws the same
+        torch.manual_seed(
+            derive_seed(self.seed, f"training/{step}/{self.rank}")
+        )  # so that a resumed run draws the same
         first, last = self.share(batch.n_tasks)
         self.weight = (last - first) / batch.n_tasks
         buffers = [buffer for buffer in learner.buffers() if buffer.is_floating_point()]

@@ -67,7 +67,7 @@ def set_numerics(settings: Settings, device: torch.device) -> None:
             f"precision=bf16 would change nothing on {device}, and is for CPUs: set precision=float32 or "
             "precision=tf32, or device=cpu"
         )
-    tuning.multiply_in(settings.precision)
+    tuning.set_precision(settings.precision)
     tuning.repeat_exactly(settings.deterministic)
 
 

@@ -38,7 +38,7 @@ def check(config: DictConfig) -> None:
 
 def refuse(config: DictConfig) -> None:
     """Raise ConfigError with all problems of `config`, one a line."""
-    problems = [f"there is no setting {key}{nearest(key, _root())}" for key in map(str, config) if key not in _root()]
+    problems = [f"there is no setting {key}{suggest(key, _root())}" for key in map(str, config) if key not in _root()]
     for group in (*GROUPS, "optim.schedule"):
         node = OmegaConf.select(config, group)
         problems += _unknown(group, node) + _missing(group, node) + _out_of_range(group, node)
@@ -108,7 +108,7 @@ def _unknown(group: str, node: Any, kind: str = "") -> list[str]:
         return [f"the chosen {group} names no _target_"]
     known = _parameters(node["_target_"]) - FACTS[kind] | BUILD_KEYS.get(kind, set())
     return [
-        f"there is no setting {group}.{key}{nearest(f'{group}.{key}', [f'{group}.{name}' for name in sorted(known)])}"
+        f"there is no setting {group}.{key}{suggest(f'{group}.{key}', [f'{group}.{name}' for name in sorted(known)])}"
         for key in map(str, node)
         if not key.startswith("_") and key not in known
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from metarun.core.errors import ConfigError, nearest
+from metarun.core.errors import ConfigError, suggest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (path / "config.yaml").is_file())
@@ -28,7 +28,7 @@ def shipped(name: str, group: str = "data") -> DictConfig:
     file = CONF / group / f"{name}.yaml"
     if not file.is_file():
         known = shipped_choices(group)
-        raise ConfigError(f"there is no {group}={name}{nearest(name, known)}; choices are {', '.join(known)}")
+        raise ConfigError(f"there is no {group}={name}{suggest(name, known)}; choices are {', '.join(known)}")
     node = OmegaConf.load(file)
     assert isinstance(node, DictConfig)
     settings: DictConfig = node.get(group, node)  # under the group's name where the file sets more than it

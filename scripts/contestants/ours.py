@@ -38,7 +38,7 @@ class Metarun:
         self, setting: Setting, replayed: bool = True, group: Group | None = None, precision: str = "float32"
     ) -> None:
         tuning.keep_memory()  # as `build_parts` does
-        tuning.multiply_in(precision)
+        tuning.set_precision(precision)
         self.setting, self.group, self.precision = setting, group or Group(), precision
         self.n, self.first, self.stream = setting.tasks, 0, stream(setting)
         if setting.algo == "sampling":
@@ -65,9 +65,9 @@ class Metarun:
         """How far the meta-gradient is from that of float32, relative to its length; nothing is changed."""
         recorder, self.learner.recorder = self.learner.recorder, None  # a graph keeps the precision that it began with
         found = self.check()
-        tuning.multiply_in("float32")
+        tuning.set_precision("float32")
         exact = self.check()
-        tuning.multiply_in(self.precision)
+        tuning.set_precision(self.precision)
         self.learner.recorder = recorder
         names = [name for name in exact if "." in name]
         one, other = (np.concatenate([of[name].ravel() for name in names]).astype("float64") for of in (found, exact))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from contestants.settings import Setting
-from metarun.core.tuning import multiply_in
+from metarun.core.tuning import set_precision
 
 MATRIX, OF_A_GPU = 2048, 8192
 """Rows and columns of the product that the peak is measured by."""
@@ -57,7 +57,7 @@ class Worker:
 
     def __init__(self, contestant: str, device: str, rank: int, size: int, file: str) -> None:
         self.threads, self.group, self.device = torch.get_num_threads(), None, torch.device(device)
-        multiply_in("float32")  # all the same: torch by itself rounds in a GPU's convolutions
+        set_precision("float32")  # all the same: torch by itself rounds in a GPU's convolutions
         self.build = BUILDERS[contestant]
         if size > 1:
             import torch.distributed as dist

@@ -74,6 +74,6 @@ def measure_step(name: str, clock: Clock) -> Iterator[dict[str, Any]]:
 
 def _times(keeper: Keeper, clock: Clock) -> Iterator[dict[str, Any]]:
     for precision in ("float32", "tf32"):
-        tuning.multiply_in(precision)
+        tuning.set_precision(precision)
         took = clock.microseconds(keeper.again)
         yield {"precision": precision, "operations": keeper.operations, "microseconds": round(took, 1)}

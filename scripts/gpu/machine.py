@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from metarun.core.machine import cores
-from metarun.core.tuning import multiply_in
+from metarun.core.machine import count_cores
+from metarun.core.tuning import set_precision
 from metarun.run.results import read_versions
 
 
@@ -22,12 +22,12 @@ def main(device: str) -> int:
     if device != "cpu":
         free, total = torch.cuda.mem_get_info(device)
         name = torch.cuda.get_device_name(device)
-        print(f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, {cores()} cores")
+        print(f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, {count_cores()} cores")
         print(f"cuDNN {backends.cudnn.version()}, CUDA {torch.version.cuda}")
     else:
-        print(f"CPU, {cores()} cores")
+        print(f"CPU, {count_cores()} cores")
     before = backends.cudnn.conv.fp32_precision
-    multiply_in("float32")
+    set_precision("float32")
     found = {
         "cudnn.conv": backends.cudnn.conv.fp32_precision,
         "cudnn.rnn": backends.cudnn.rnn.fp32_precision,

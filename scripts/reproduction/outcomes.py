@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from metarun.core.errors import ConfigError
-from metarun.core.machine import SEATS
+from metarun.core.machine import GPU_LOCKS
 from metarun.core.whole import write_json
 from metarun.report.runs import Run
 from reproduction.targets import NAMED, Target, compose_target, differing
@@ -130,8 +130,8 @@ def read_outcomes(file: Path = KEPT) -> dict[Key, Outcome]:
 
 def keep(outcome: Outcome, file: Path = KEPT) -> None:
     """Write the outcome into `file`, in place of an earlier one of its words and seed; several processes may."""
-    SEATS.mkdir(exist_ok=True)
-    with FileLock(SEATS / "reproduction.lock"):
+    GPU_LOCKS.mkdir(exist_ok=True)
+    with FileLock(GPU_LOCKS / "reproduction.lock"):
         outcomes = read_outcomes(file) | {outcome.key: outcome}
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"runs": [asdict(outcomes[key]) for key in sorted(outcomes)]})

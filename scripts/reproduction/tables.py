@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from metarun.core.errors import ConfigError
-from metarun.core.words import is_percent, number
+from metarun.core.words import format_value, is_percent
 from metarun.report.stats import seed_interval
 from reproduction.outcomes import Key, Outcome
 from reproduction.targets import Target
@@ -145,7 +145,7 @@ def _cells(row: Row) -> list[str]:
         f"`{row.target.name}`",
         f"{_paper(row)} ({row.target.paper.source})" if row.target.paper else "none",
         _number(score, row.mean),
-        f"± {number(score, row.over_tasks)}",
+        f"± {format_value(score, row.over_tasks)}",
         _over_seeds(row),
         f"{len(found)} of {len(row.target.seeds)}",
         _verdict(row),
@@ -160,7 +160,7 @@ def _cells(row: Row) -> list[str]:
 def _header(row: Row, several: bool) -> list[str]:
     score, seeds = row.target.score, [outcome.seed for outcome in row.outcomes]
     n_tasks = row.outcomes[0].test[score]["n_tasks"]
-    over = f"{_number(score, row.mean)}, ± {number(score, row.over_tasks)} over {n_tasks} test tasks"
+    over = f"{_number(score, row.mean)}, ± {format_value(score, row.over_tasks)} over {n_tasks} test tasks"
     if len(seeds) > 1:
         over += f", {_over_seeds(row)} over {len(seeds)} seeds"
     against = f"; paper {_paper(row)}, contained: {_verdict(row)}" if row.target.paper else ""
@@ -177,14 +177,14 @@ def _verdict(row: Row) -> str:
     if paper is None or inside is None:
         return ""
     away = row.mean - paper.value
-    return "yes" if inside else f"no, {number(row.target.score, abs(away))} {'above' if away > 0 else 'below'}"
+    return "yes" if inside else f"no, {format_value(row.target.score, abs(away))} {'above' if away > 0 else 'below'}"
 
 
 def _over_seeds(row: Row) -> str:
     score = row.target.score
     if row.over_seeds is not None:
-        return f"± {number(score, row.over_seeds)}"
-    return ", ".join(number(score, mean) for mean in row.means) if len(row.means) == 2 else "one seed"
+        return f"± {format_value(score, row.over_seeds)}"
+    return ", ".join(format_value(score, mean) for mean in row.means) if len(row.means) == 2 else "one seed"
 
 
 def _paper(row: Row) -> str:
@@ -198,7 +198,7 @@ def _paper(row: Row) -> str:
 
 
 def _number(score: str, value: float) -> str:
-    return f"{number(score, value)}{' %' * is_percent(score)}"
+    return f"{format_value(score, value)}{' %' * is_percent(score)}"
 
 
 def _hardware(row: Row) -> str:

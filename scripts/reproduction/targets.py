@@ -110,7 +110,7 @@ def choose(asked: Sequence[str], targets: Mapping[str, Target]) -> list[Target]:
     """The targets of these names, or every one for `all`. Raises: ConfigError for another name."""
     for name in asked:
         if name not in targets and name != "all":
-            raise ConfigError(f"there is no target {name}{nearest(name, targets)}; scripts/reproduce.py lists them")
+            raise ConfigError(f"there is no target {name}{suggest(name, targets)}; scripts/reproduce.py lists them")
     return [target for name, target in targets.items() if name in asked or "all" in asked]
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from metarun.core.errors import ConfigError, nearest
+from metarun.core.errors import ConfigError, suggest
 
 WIDTH_WITHOUT_TERMINAL = 200
 """Columns where there is no terminal and COLUMNS says nothing: enough for one line a run."""
@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         flags = [flag for action in self._actions for flag in action.option_strings]
         word = next((word.split("=")[0] for word in message.split() if word.startswith("--")), "")
-        hint = nearest(word, flags) if message.startswith("unrecognized") and word else ""
+        hint = suggest(word, flags) if message.startswith("unrecognized") and word else ""
         raise ConfigError(f"{self.prog.removeprefix('metarun ')}: {message}{hint}. {self.format_usage().strip()}")
 
 

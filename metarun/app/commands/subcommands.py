@@ -10,7 +10,7 @@ from rich.console import Console
 
 from metarun.app.commands.screen import Parser, wide_screen
 from metarun.core import tuning
-from metarun.core.errors import ConfigError, nearest
+from metarun.core.errors import ConfigError, suggest
 
 SUBCOMMANDS = ("compare", "data", "eval", "list", "rerun", "resume", "show")
 
@@ -27,7 +27,7 @@ def run_subcommand(name: str, arguments: Sequence[str], command: Callable[[Seque
     """
     if name not in SUBCOMMANDS:
         known = f"(there is {', '.join(SUBCOMMANDS)}; settings are KEY=VALUE)"
-        raise ConfigError(f"there is no subcommand {name}{nearest(name, SUBCOMMANDS)} {known}")
+        raise ConfigError(f"there is no subcommand {name}{suggest(name, SUBCOMMANDS)} {known}")
     try:
         return _find(name, command)(Parser(prog=f"metarun {name}", allow_abbrev=False), arguments, wide_screen())
     except SystemExit as done:  # --help
@@ -35,7 +35,7 @@ def run_subcommand(name: str, arguments: Sequence[str], command: Callable[[Seque
 
 
 def _find(name: str, command: Callable[[Sequence[str]], int]) -> Subcommand:
-    with tuning.lasting():
+    with tuning.frozen_imports():
         if name == "compare":
             from metarun.app.commands.compare import compare_command as found
         elif name == "data":

@@ -18,7 +18,7 @@ from metarun.app.jobs.workers import share_run
 from metarun.app.messages import console, start_logging, stop_logging
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.run_folder import RunFolder
-from metarun.core.words import in_processes
+from metarun.core.words import name_processes
 from metarun.report.one_run import config_tree, end_table
 from metarun.run.device import held_device
 from metarun.run.interrupt import stop_requests
@@ -98,7 +98,7 @@ def _execute(
             stop.raise_if_made()
             first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
             engine = describe_engine(parts.learner, first, run.tasks_at_once())
-            log.info("engine: %s; on %s%s", engine, parts.device, in_processes(group.size))
+            log.info("engine: %s; on %s%s", engine, parts.device, name_processes(group.size))
             info = replace(info, id=run.tracking_id, best=run.best, directions=parts.learner.directions)
             logger = build_logger(settings.logger, info)
             sinks += [logger, ConsoleSink(screen, run.steps)]

@@ -16,7 +16,7 @@ from metarun.algos.base.learner import Learner
 from metarun.app.jobs.retest_settings import settings_for
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.run_folder import RunFolder
-from metarun.core.scores import directions_of, estimate
+from metarun.core.scores import estimate, list_directions
 from metarun.core.tasks import TaskSource
 from metarun.core.whole import write_json
 from metarun.data.resize import Resized, members
@@ -118,7 +118,7 @@ class Trained:
             "bn": settings.bn,
             "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
             "test": {score: estimate(values).as_json() for score, values in scores.items()},
-            "directions": directions_of(scores, learner.directions),
+            "directions": list_directions(scores, learner.directions),
             "split_sha256": info.split_sha256,
             "episode_sha256": source.fingerprint("test", n_tasks),
             "source": info.facts,

@@ -62,7 +62,7 @@ def choose_processes(settings: Settings) -> int:
     elif asked == "auto":
         cores = torch.get_num_threads() // (1 if threads == "auto" else threads)
         one = "n_way" not in settings.data or (gpus and JOBS in os.environ)  # jobs of a sweep are a GPU each
-        return machine.share_of(tasks, 1 if one else gpus or cores)
+        return machine.count_processes(tasks, 1 if one else gpus or cores)
     else:
         size = asked
     if size > 1 and not algo.splits:

@@ -50,7 +50,7 @@ def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
         if old and state == "finished":
             state = "skipped"
         means = {name: found["mean"] for name, found in (results.get("test") or {}).items()}
-        score = _score(means, directions_in(results))
+        score = _score(means, read_directions(results))
         return Job(folder, overrides, state, results.get("steps", 0), steps, score, None, results["error"])
     train, val = _last(files.metrics)
     step = int(train.get("step", 0))
@@ -59,8 +59,8 @@ def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
 
 
 def _score(scores: Mapping[str, Any], directions: Directions) -> str:
-    name = selection_score(scores, directions)
-    return alone(name, scores[name]) if name in scores else ""
+    name = choose_score(scores, directions)
+    return format_with_name(name, scores[name]) if name in scores else ""
 
 
 def _last(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

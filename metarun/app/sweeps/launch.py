@@ -39,17 +39,17 @@ def register(conf: Path) -> None:
     stored = ConfigStore.instance().repo["hydra"]["launcher"]
     for file in (conf / "hydra" / "launcher").glob("*.yaml"):
         stored.pop(file.name, None)  # else Hydra takes it for a schema
-    for share in (machine.jobs_at_once, machine.cores_per_job):
+    for share in (machine.count_jobs_at_once, machine.share_cores):
         OmegaConf.register_new_resolver(f"metarun.{share.__name__}", _of_this_machine(share), replace=True)
-    OmegaConf.register_new_resolver("metarun.gpus", lambda: len(machine.gpus()), replace=True)
-    OmegaConf.register_new_resolver("metarun.gpus_per_job", lambda: min(1, len(machine.gpus())), replace=True)
+    OmegaConf.register_new_resolver("metarun.gpus", lambda: len(machine.list_gpus()), replace=True)
+    OmegaConf.register_new_resolver("metarun.gpus_per_job", lambda: min(1, len(machine.list_gpus())), replace=True)
 
 
 def _of_this_machine(share: Any) -> Any:
     def resolver(threads: int | str) -> int:
-        cores = machine.cores()
+        cores = machine.count_cores()
         jobs = int(os.environ.get(JOBS, cores))
-        return int(share(jobs, threads if isinstance(threads, int) else None, cores, len(machine.gpus())))
+        return int(share(jobs, threads if isinstance(threads, int) else None, cores, len(machine.list_gpus())))
 
     return resolver
 

@@ -18,8 +18,8 @@ from metarun.app.sweeps.job_state import Job
 from metarun.app.sweeps.table import SweepTable
 from metarun.core.errors import ConfigError, Refused, wrong_input
 from metarun.core.run_folder import RunFolder
-from metarun.core.scores import directions_in, selection_score, sign
-from metarun.core.words import alone
+from metarun.core.scores import choose_score, find_sign, read_directions
+from metarun.core.words import format_with_name
 
 if TYPE_CHECKING:
     import optuna
@@ -54,9 +54,9 @@ def objective() -> float | None:
     results = RunFolder(Path(hydra.runtime.output_dir)).read_results() or {"status": "failed"}
     if results["status"] != "finished":
         return None
-    own = directions_in(results)
-    score = selection_score(results["val"], own)
-    right = "maximize" if sign(score, own) > 0 else "minimize"
+    own = read_directions(results)
+    score = choose_score(results["val"], own)
+    right = "maximize" if find_sign(score, own) > 0 else "minimize"
     if "direction" in hydra.sweeper and not str(hydra.sweeper.direction).endswith(right):
         raise Refused(
             f"runs on {results['data']} are chosen by their {score}: set hydra.sweeper.direction={right}, "
@@ -200,5 +200,5 @@ def _shown(job: Job) -> Job:
     overrides = re.sub(r"=(\d*\.\d{5,}\S*)", lambda found: f"={float(found[1]):.4g}", job.overrides)
     results = RunFolder(job.folder).read_results()
     best = results.get("val") or {}
-    score = selection_score(best, directions_in(results))
-    return replace(job, overrides=overrides, score=alone(score, best[score]) if score in best else job.score)
+    score = choose_score(best, read_directions(results))
+    return replace(job, overrides=overrides, score=format_with_name(score, best[score]) if score in best else job.score)

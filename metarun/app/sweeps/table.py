@@ -35,7 +35,7 @@ from metarun.app.sweeps.end import conclude
 from metarun.app.sweeps.job_state import Job, read_job
 from metarun.app.sweeps.launch import JOBS, STARTED_FILE, Launch
 from metarun.core.errors import ConfigError, Refused
-from metarun.core.words import duration
+from metarun.core.words import format_duration
 from metarun.run.interrupt import STOP_FILE
 
 ENVIRONMENT = "METARUN_SWEEP"
@@ -224,6 +224,6 @@ class SweepTable(Callback):
         shared = set.intersection(*(set(job.overrides.split()) for job in jobs)) if len(jobs) > 1 else set[str]()
         for job in jobs:
             own = " ".join(word for word in job.overrides.split() if word not in shared)
-            left = duration(job.left) if job.left is not None else ""
+            left = format_duration(job.left) if job.left is not None else ""
             table.add_row(own, job.state, f"{job.step}/{job.steps}", job.score, left)
         return table

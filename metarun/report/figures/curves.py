@@ -6,7 +6,7 @@ from typing import Any
 
 import plotille
 
-from metarun.core.scores import selection_score
+from metarun.core.scores import choose_score
 from metarun.core.words import is_percent
 from metarun.report.runs import Run
 
@@ -21,7 +21,7 @@ def curves(run: Run, width: int, colors: bool) -> list[str]:
     """
     lines = list(run.lines())
     names = [name for line in lines for name in line if line.get("split") == "val"]
-    wanted = dict.fromkeys([selection_score(names, run.directions), "loss"]) if lines else {}
+    wanted = dict.fromkeys([choose_score(names, run.directions), "loss"]) if lines else {}
     return [drawn for name in wanted if (drawn := _drawn(lines, name, width, colors))]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from metarun.core.scores import selection_score
+from metarun.core.scores import choose_score
 from metarun.report.figures import charts
 from metarun.report.figures.learning import learning
 from metarun.report.listing import what
@@ -17,6 +17,6 @@ def curve_picture(folder: Path) -> bytes | None:
     names = [name for line in run.lines() for name in line if line["split"] == "val"] if run else []
     if run is None or not names:
         return None
-    score = selection_score(names, run.directions)
+    score = choose_score(names, run.directions)
     view = charts.learning_curves({what(run): learning([run], score)}, score)
     return charts.png(view.properties(width=460)) if view else None

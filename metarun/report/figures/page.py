@@ -11,7 +11,7 @@ from typing import Any
 import vl_convert
 from jinja2 import Environment
 
-from metarun.core.words import number
+from metarun.core.words import format_value
 from metarun.report.compare import Comparison
 from metarun.report.figures.charts import VERSION, spec, title_of
 from metarun.report.figures.gallery import Figure, Gallery
@@ -89,7 +89,11 @@ def _settings(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     metric = comparisons[0].metric
     heads = [title_of(metric), *keys, "run"]
     lines = [
-        [number(metric, mean), *(word(run.value(key)) for key in keys), os.path.relpath(run.folder.resolve(), base)]
+        [
+            format_value(metric, mean),
+            *(word(run.value(key)) for key in keys),
+            os.path.relpath(run.folder.resolve(), base),
+        ]
         for _, run, mean in members
     ]
     if len(comparisons) > 1:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from metarun.core.scores import directions_in, selection_score
+from metarun.core.scores import choose_score, read_directions
 
 if TYPE_CHECKING:
     import altair
@@ -34,7 +34,7 @@ def summary(
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    score = selection_score(results["val"], directions_in(results))
+    score = choose_score(results["val"], read_directions(results))
     test = results["test"][score]
     ended = [trial for trial in study.trials if trial.state.is_finished()]
     failed = len(ended) - len(_complete(study))

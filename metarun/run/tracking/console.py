@@ -44,7 +44,7 @@ class ConsoleSink:
         self.last[split] = metrics
         line = self._line(step)
         if split == "val":
-            self.screen.print(Text(f"step {step:>6}  val {words.in_a_line(metrics)}"))
+            self.screen.print(Text(f"step {step:>6}  val {words.join_scores(metrics)}"))
         if self.live:
             self.live.update(Text(line))
         elif split == "train" and (time.monotonic() - self.printed > PLAIN_EVERY or step == self.steps):
@@ -63,6 +63,6 @@ class ConsoleSink:
         left = (self.steps - step) * train["seconds"] / step if train else 0.0
         shown = {name: value for name, value in train.items() if name in ("loss", *PRIMARY_SCORES)}
         return (
-            f"step {step:>6}/{self.steps}  train {words.in_a_line(shown)}"
-            f"  {train.get('tasks_per_second', 0):.0f} tasks/s  {words.duration(left)} left"
+            f"step {step:>6}/{self.steps}  train {words.join_scores(shown)}"
+            f"  {train.get('tasks_per_second', 0):.0f} tasks/s  {words.format_duration(left)} left"
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from metarun.core.scores import better, selection_score
+from metarun.core.scores import choose_score, is_better
 from metarun.run.tracking.sink import RunInfo
 
 log = logging.getLogger(__name__)
@@ -93,8 +93,8 @@ class WandbSink:
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         shown = {f"{split}/{name}": value for name, value in metrics.items()}
         if split == "val":  # what a W&B sweep is by, at every validation for it to end a trial early
-            score = selection_score(metrics, self.directions)
-            if better(score, metrics[score], self.best.get(score), self.directions):
+            score = choose_score(metrics, self.directions)
+            if is_better(score, metrics[score], self.best.get(score), self.directions):
                 self.best[score] = metrics[score]
             shown[f"val/best_{score}"] = self.best[score]
         self.run.log({"step": step, **shown})
