@@ -81,11 +81,11 @@ def written_out(x: Tensor, w: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("at", [(0, 0), (0, None), (None, 0), (1, 2)])
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("rows", [convolution.ROWS, 2])
+@pytest.mark.parametrize("rows", [convolution.CPU_MIN_ROWS, 2])
 def test_under_vmap_a_layer_does_for_each_task_what_it_does_for_one(
     monkeypatch: pytest.MonkeyPatch, at: tuple[int | None, ...], groups: int, rows: int
 ) -> None:
-    monkeypatch.setattr(convolution, "ROWS", rows)  # with 2 images a task: one order in memory, and the other
+    monkeypatch.setattr(convolution, "CPU_MIN_ROWS", rows)  # with 2 images a task: one order in memory, and the other
     torch.manual_seed(0)
     layer = Conv2d(4, 6, 3, stride=2, padding=1, groups=groups)
     x, w = torch.randn(3, 2, 4, 5, 5), torch.randn(3, *layer.weight.shape)
@@ -109,12 +109,12 @@ def test_under_vmap_a_layer_does_for_each_task_what_it_does_for_one(
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("rows", [convolution.ROWS, 2])
+@pytest.mark.parametrize("rows", [convolution.CPU_MIN_ROWS, 2])
 def test_under_vmap_a_layer_adds_the_bias_that_it_adds_to_one_task(
     monkeypatch: pytest.MonkeyPatch, groups: int, rows: int
 ) -> None:
     """The bias is not lost in a normalisation that follows, as it would be above."""
-    monkeypatch.setattr(convolution, "ROWS", rows)
+    monkeypatch.setattr(convolution, "CPU_MIN_ROWS", rows)
     torch.manual_seed(0)
     layer, x = Conv2d(4, 6, 3, stride=2, padding=1, groups=groups), torch.randn(3, 2, 4, 5, 5)
     assert layer.bias.abs().min() > 1e-3
@@ -125,7 +125,7 @@ def test_under_vmap_a_layer_adds_the_bias_that_it_adds_to_one_task(
 
 @pytest.mark.parametrize("at", [0, None])
 def test_gradients_keep_to_the_order_in_memory_that_many_images_of_a_task_have(at: int | None) -> None:
-    layer, x = Conv2d(4, 6, 3, stride=2, padding=1), torch.randn(3, convolution.ROWS, 4, 8, 8)
+    layer, x = Conv2d(4, 6, 3, stride=2, padding=1), torch.randn(3, convolution.CPU_MIN_ROWS, 4, 8, 8)
     w = layer.weight if at is None else layer.weight.expand(3, *layer.weight.shape)
 
     def squares(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from metarun.core import tuning
 from metarun.core.tasks import Batch, Examples
 from metarun.data.device import to_device
 from metarun.ops.cuda_graph import CapturedFunction
-from metarun.ops.replay import REPEATED, Recorder
+from metarun.ops.replay import CALLS_BEFORE_RECORDING, Recorder
 from metarun.run import checkpoint
 from metarun.run.interrupt import Interrupted, StopRequest
 from metarun.run.parts import Parts
@@ -146,7 +146,7 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_stopped(
     settings: Settings, algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the graph is captured in other steps, too."""
-    monkeypatch.setitem(REPEATED, "graph", 2)
+    monkeypatch.setitem(CALLS_BEFORE_RECORDING, "graph", 2)
     steps = ["run.steps=8", "run.checkpoint_every=3", "run.val_every=3", "run.log_every=3", f"device={DEVICE}"]
     config = resolve(settings(*words(algo, ONCE[algo], *steps)))
 

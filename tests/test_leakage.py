@@ -275,7 +275,7 @@ def test_an_evaluation_that_fails_half_way_leaves_the_learner_as_it_was(build: B
             assert learner.training
             assert same(before, state_of(learner))
             assert all(value.grad is None for value in learner.parameters())
-            assert (context.transformed(), context.in_inner_loop()) == (False, False)
+            assert (context.is_transformed(), context.in_inner_loop()) == (False, False)
         assert same(scores, learner.eval().evaluate(batch))
 
 

@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from metarun.core import tuning
 from metarun.ops import context, convolution, patches
-from metarun.ops.convolution import Conv2d, Geometry, convolve, way
+from metarun.ops.convolution import Conv2d, Geometry, choose_way, convolve
 from metarun.ops.functional import call
 
 pytestmark = pytest.mark.usefixtures("doubles")
@@ -48,7 +48,7 @@ def close(one: Tensor, other: Tensor) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("order", [torch.clone, rows_second, convolution.channels_last])
+@pytest.mark.parametrize("order", [torch.clone, rows_second, convolution.put_channels_last])
 @pytest.mark.parametrize("name", CASES)
 def test_each_operation_is_torchs(name: str, order: Callable[[Tensor], Tensor], device: str) -> None:
     x, w, geometry = made(name, device)
@@ -68,7 +68,7 @@ def test_each_operation_is_torchs(name: str, order: Callable[[Tensor], Tensor], 
 
 
 def test_a_large_table_is_passed_over_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patches, "LARGE", 2 * 3 * 9 * 30)
+    monkeypatch.setattr(patches, "LARGE_TABLE_NUMBERS", 2 * 3 * 9 * 30)
     w, gy = torch.randn(4, 3, 3, 3), torch.randn(2, 4, 5, 6)
     assert "col2im" not in operations(lambda: patches.image_gradient(gy, w, (1, 1), (1, 1), 1, (2, 3, 5, 6)))
     for rows, filters in ((1, w), (2, torch.randn(7, 3, 3, 3))):  # a small table; one much larger for gy than for x
@@ -137,17 +137,17 @@ class OnCuda:
 
 def on_cuda(operation: str, tasks: int, filters: int = 64, rows: int = 5, side: int = 14, channels: int = 64) -> str:
     images, weights = (rows, tasks * channels, side, side), (tasks * filters, channels, 3, 3)
-    return way(operation, OnCuda(), images, weights, Geometry((2, 2), (1, 1), tasks))  # type: ignore[arg-type]
+    return choose_way(operation, OnCuda(), images, weights, Geometry((2, 2), (1, 1), tasks))  # type: ignore[arg-type]
 
 
 def test_a_gpu_takes_patches_for_groups_of_many_filters_whose_table_is_not_too_large() -> None:
     tuning.set_precision("float32")
     assert on_cuda("gx", 32) == "patches"
     assert on_cuda("gx", 1) == "grouped"
-    assert on_cuda("gx", 32, convolution.LEAST_FILTERS - 1) == "grouped"
+    assert on_cuda("gx", 32, convolution.MIN_GROUP_FILTERS - 1) == "grouped"
     per_row = 4 * 32 * 64 * 9 * 49
-    assert on_cuda("gx", 32, rows=convolution.TABLE_BYTES // per_row) == "patches"
-    assert on_cuda("gx", 32, rows=convolution.TABLE_BYTES // per_row + 1) == "grouped"
+    assert on_cuda("gx", 32, rows=convolution.MAX_TABLE_BYTES // per_row) == "patches"
+    assert on_cuda("gx", 32, rows=convolution.MAX_TABLE_BYTES // per_row + 1) == "grouped"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from metarun.ops.convolution import channels_last
+from metarun.ops.convolution import put_channels_last
 from metarun.ops.pooling import MaxPool2d, _Pool
 
 pytestmark = pytest.mark.usefixtures("doubles")
@@ -39,7 +39,7 @@ def test_the_derivatives_of_a_layer_are_those_of_finite_differences(setting: tup
     assert gradgradcheck(lambda x: _Pool.apply(x, *geometry)[0].sin(), x)
 
 
-@pytest.mark.parametrize("order", [torch.clone, channels_last])
+@pytest.mark.parametrize("order", [torch.clone, put_channels_last])
 @pytest.mark.parametrize("at", [0, 1])
 @pytest.mark.parametrize("setting", LAYERS)
 def test_under_vmap_a_layer_does_for_each_task_what_torchs_does_to_the_bit(

@@ -13,7 +13,7 @@ from metarun.ops import context, first_block, norm
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        first_block, "PIECE", 8 * 20 * 16 * 3
+        first_block, "PIECE_NUMBERS", 8 * 20 * 16 * 3
     )  # of Conv4 with 8 filters three images: the last piece is one
 
 
@@ -24,7 +24,7 @@ def network(bn: str, channels: int = 1) -> Conv4:
         if isinstance(layer, norm.BatchNorm):
             nn.init.normal_(layer.weight)  # of both signs
             nn.init.normal_(layer.bias)
-    for layer in norm.running_layers(made):
+    for layer in norm.find_running_layers(made):
         nn.init.uniform_(layer.running_mean)
         nn.init.uniform_(layer.running_var, 0.5, 2.0)
     return made
@@ -49,7 +49,7 @@ def outcome(made: Conv4, features: Callable[[Tensor], Tensor], x: Tensor) -> lis
 @pytest.mark.parametrize("training", [True, False])
 def test_a_first_block_in_pieces_is_the_block(bn: str, training: bool) -> None:
     made, x = network(bn).train(training), strokes(10)
-    assert first_block.in_pieces(tuple(made.blocks)[:3], x)
+    assert first_block.runs_in_pieces(tuple(made.blocks)[:3], x)
     found, plain = outcome(made, made.feature_map, x), outcome(made, made.blocks, x)
     assert len(found) == len(plain)
     for one, other in zip(found, plain, strict=True):
@@ -88,19 +88,19 @@ def test_filters_that_see_only_rounding_of_large_numbers_give_numbers() -> None:
     made, second = Conv4((1, 120, 120), "transductive", hidden=8), torch.tensor([1.0, -2.0, 1.0])
     with torch.no_grad():
         made.blocks[0].weight.copy_(torch.outer(second, second) * torch.arange(1, 9).reshape(8, 1, 1, 1))
-    assert first_block.in_pieces(tuple(made.blocks)[:3], x)
+    assert first_block.runs_in_pieces(tuple(made.blocks)[:3], x)
     assert torch.isfinite(made(x)).all()
 
 
 @pytest.mark.usefixtures("small_pieces")
 def test_only_what_gains_goes_in_pieces() -> None:
     first = tuple(network("transductive").blocks)[:3]
-    assert first_block.in_pieces(first, strokes(7))
-    assert not first_block.in_pieces(first, strokes(6))
-    assert not first_block.in_pieces(first, strokes(7).requires_grad_())
-    assert not first_block.in_pieces(tuple(network("none").blocks)[:3], strokes(7))
-    assert not first_block.in_pieces(tuple(network("transductive", 3).blocks)[:3], strokes(7, 3))
-    assert not first_block.in_pieces(tuple(Conv4((1, 20, 16), "transductive", 8, "stride").blocks)[:3], strokes(7))
+    assert first_block.runs_in_pieces(first, strokes(7))
+    assert not first_block.runs_in_pieces(first, strokes(6))
+    assert not first_block.runs_in_pieces(first, strokes(7).requires_grad_())
+    assert not first_block.runs_in_pieces(tuple(network("none").blocks)[:3], strokes(7))
+    assert not first_block.runs_in_pieces(tuple(network("transductive", 3).blocks)[:3], strokes(7, 3))
+    assert not first_block.runs_in_pieces(tuple(Conv4((1, 20, 16), "transductive", 8, "stride").blocks)[:3], strokes(7))
     told = []
-    torch.func.vmap(lambda x: (told.append(first_block.in_pieces(first, x)), x)[1])(strokes(7)[None])
+    torch.func.vmap(lambda x: (told.append(first_block.runs_in_pieces(first, x)), x)[1])(strokes(7)[None])
     assert told == [False]

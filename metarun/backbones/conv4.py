@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.ops.convolution import Conv2d
-from metarun.ops.first_block import first_block, in_pieces
+from metarun.ops.first_block import run_first_block, runs_in_pieces
 from metarun.ops.norm import batch_norm
 from metarun.ops.pooling import MaxPool2d
 
@@ -72,8 +72,8 @@ class Conv4(nn.Module):
 
     def feature_map(self, x: Tensor) -> Tensor:
         layers = tuple(self.blocks)
-        if in_pieces(first := layers[:3], x):
-            x, layers = first_block(x, *first), layers[3:]
+        if runs_in_pieces(first := layers[:3], x):
+            x, layers = run_first_block(x, *first), layers[3:]
         for layer in layers:
             x = layer(x)
         return x

@@ -15,7 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 from metarun.backbones.maps import image_shape
 from metarun.backbones.pretrained import classifier, one_line
 from metarun.core.ranges import PositiveInt
-from metarun.ops.context import in_inner_loop, transformed
+from metarun.ops.context import in_inner_loop, is_transformed
 from metarun.ops.layer_norm import LayerNorm, LayerNorm2d
 from metarun.ops.noise import DropPath, Noise
 from metarun.ops.norm import BatchNorm
@@ -89,7 +89,7 @@ class Torchvision(nn.Module):
             smaller = x.shape[-2] > self.size[0]
             x = F.interpolate(x, self.size, mode=self.mode, antialias=smaller, align_corners=False)
         # Fused attention has no second derivative, which an inner loop may need.
-        with sdpa_kernel(SDPBackend.MATH) if in_inner_loop() or transformed() else nullcontext():
+        with sdpa_kernel(SDPBackend.MATH) if in_inner_loop() or is_transformed() else nullcontext():
             features: Tensor = self.net(x)
         return features.flatten(1)
 

@@ -1,4 +1,4 @@
-"""Where in a computation the layers of a network are: what a learner says and a layer cannot know."""
+"""The state of a computation that a layer cannot see and that a learner therefore announces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Way = Literal["grouped", "patches"]
-"""How convolutions are computed, see convolution.py."""
+"""How convolutions are computed; see convolution.py."""
 
 
 @dataclass
@@ -24,12 +24,12 @@ class _Now:
 
 
 now = _Now()
-"""What is going on; changed by the functions below alone."""
+"""The present state. Only the functions below change it."""
 
 
 @contextmanager
 def _during(**values: Any) -> Iterator[None]:
-    """Inside, `now` has these values."""
+    """Give `now` these values inside the context."""
     before = {name: getattr(now, name) for name in values}
     vars(now).update(values)
     try:
@@ -44,33 +44,33 @@ def support_rows(n: int) -> AbstractContextManager[None]:
 
 
 def adapting() -> AbstractContextManager[None]:
-    """Inside, an inner loop trains on a task, whatever the module's mode."""
+    """Inside, an inner loop trains on a task, whether the module is in training mode or not."""
     return _during(adapting=True)
 
 
 def differentiated(twice: bool) -> AbstractContextManager[None]:
-    """Inside, what layers do will be differentiated `twice`, or once."""
+    """Inside, the computations of layers will be differentiated `twice`, or else once."""
     return _during(twice=twice)
 
 
 def convolving(way: Way) -> AbstractContextManager[None]:
-    """Inside, convolutions under a transform are computed this `way`, on whatever device: for tests and timings."""
+    """Inside, convolutions under a transform are computed this `way` on every device. For tests and timings."""
     return _during(way=way)
 
 
-def transformed() -> bool:
-    """Whether a transform of torch.func, such as vmap or grad, is under way: whoever called it."""
+def is_transformed() -> bool:
+    """Return whether a transform of torch.func, such as vmap or grad, is active."""
     return bool(torch._C._are_functorch_transforms_active())
 
 
 def in_inner_loop() -> bool:
-    """Whether an inner loop is under way."""
+    """Return whether an inner loop is running."""
     return now.adapting
 
 
 @contextmanager
 def recording() -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Collect each `bn=running` layer's batch mean and variance, in the order the layers run."""
+    """Collect the batch mean and variance of each `bn=running` layer, in the order in which the layers run."""
     recorded: list[tuple[Tensor, Tensor]] = []
     with _during(recorded=recorded):
         yield recorded

@@ -1,9 +1,8 @@
-"""Convolutions that cost no more than they must when they run for all tasks at once and are differentiated twice.
+"""Convolutions that stay fast when they run for all tasks at once and are differentiated twice.
 
 A convolution is bilinear in images and filters, and so are its two gradients; the derivatives of each of the three
-are the other two. torch's own second derivative is made of slower operations, under vmap one task after the other.
-
-How each of the three is computed is a matter of the device: see `way`.
+are the other two. torch's own second derivative consists of slower operations, which under vmap take one task after
+the other. How each of the three is computed depends on the device: see `choose_way`.
 
 Shapes: images x [R, C, H, W], filters w [O, C / groups, kh, kw], outputs y [R, O, h, w], gx, gw and gy as x, w and y.
 """
@@ -19,73 +18,76 @@ from torch.autograd import Function
 
 from metarun.ops import context, patches
 from metarun.ops.context import Way
-from metarun.ops.task_axis import from_channels, from_rows, into_channels, into_first, into_rows
+from metarun.ops.task_axis import fold_into_channels, fold_into_first, fold_into_rows, unfold_channels, unfold_rows
 
-ROWS = 24
-"""Images of a task from which a CPU is faster with the channels of all tasks side by side and last in memory, where a
-convolution strides; filters that the tasks share are then one copy a task. (Pooling under vmap would undo the order.)
+CPU_MIN_ROWS = 24
+"""Images of a task from which a CPU runs a strided convolution faster with the channels of all tasks last in memory.
+
+Filters that the tasks share are then copied for each task. (Pooling under vmap would undo this order in memory.)
 """
 
-TABLE_BYTES = 4 << 30
-"""Largest table of patches that a GPU makes."""
+MAX_TABLE_BYTES = 4 << 30
+"""Bytes of the largest table of patches that a GPU makes."""
 
-LEAST_FILTERS = 8
-"""Of a group, for products of matrices to be worth their table. (With fewer a convolution is meant to be grouped.)"""
+MIN_GROUP_FILTERS = 8
+"""Filters of a group from which products of matrices are worth their table. (Fewer are grouped by design.)"""
 
-CUDA_ROWS, CUDA_CHANNELS = 16, 32
-"""Images and their channels from which a GPU that rounds to tf32 has channels last in memory, as its units for that
-read them: 1.1 to 2.2 times as fast."""
+CUDA_MIN_ROWS, CUDA_MIN_CHANNELS = 16, 32
+"""Images of a task, and their channels, from which a GPU that rounds to tf32 runs faster with channels last in memory.
+
+Its tf32 units read this order; it is 1.1 to 2.2 times as fast.
+"""
 
 
 class Conv2d(nn.Conv2d):
     """torch's layer, with padding by zeros and no dilation.
 
-    Under vmap tasks that share the filters, as they do at the first inner step, run as one larger batch, and tasks
-    with filters of their own, or with many images on a CPU, as one grouped convolution.
+    Under vmap, tasks that share the filters, as at the first inner step, run as one larger batch. Tasks with filters of
+    their own, and on a CPU tasks with many images, run as one grouped convolution.
 
     Shapes: x [R, C, H, W] -> [R, out_channels, h, w].
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not context.transformed():
-            # of one task, the same operations with less around them
-            return super().forward(channels_last(x) if last_is_faster(x) else x)
+        if not context.is_transformed():
+            # torch's layer does the same for one task, with less overhead
+            return super().forward(put_channels_last(x) if is_faster_channels_last(x) else x)
         y = convolve(x, self.weight, Geometry(self.stride, self.padding, self.groups))  # type: ignore[arg-type]
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
 class Geometry(NamedTuple):
-    """What a convolution does beside its numbers."""
+    """The stride, padding and groups of a convolution."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     groups: int
 
-    def times(self, tasks: int) -> Geometry:
-        """The same for so many tasks, the channels of each a group."""
+    def multiply_groups(self, tasks: int) -> Geometry:
+        """Return the geometry for so many tasks side by side in the channels."""
         return self._replace(groups=self.groups * tasks)
 
 
-def way(operation: str, like: Tensor, images: Sequence[int], filters: Sequence[int], geometry: Geometry) -> Way:
-    """How a convolution of images and filters of these shapes is computed, or a gradient of it.
+def choose_way(operation: str, like: Tensor, images: Sequence[int], filters: Sequence[int], geometry: Geometry) -> Way:
+    """Choose how to compute a convolution of images and filters of these shapes, or one of its gradients.
 
-    `grouped` is torch's operation; `patches` a table and a product of matrices for each group (patches.py). A CPU
-    takes the first, a GPU the faster one where there are groups, as scripts/convolutions.py measured them.
+    `grouped` is torch's operation; `patches` makes a table and multiplies matrices for each group (patches.py). A CPU
+    takes the first. A GPU takes the faster one if there are groups, as scripts/convolutions.py measured them.
 
     Args:
         operation: `y`, `gx` or `gw`.
-        like: any of the tensors, for their device and type.
+        like: any of the tensors; its device and dtype count.
     """
     if context.now.way is not None:
         return context.now.way
-    if like.device.type != "cuda" or geometry.groups == 1 or filters[0] < LEAST_FILTERS * geometry.groups:
+    if like.device.type != "cuda" or geometry.groups == 1 or filters[0] < MIN_GROUP_FILTERS * geometry.groups:
         return "grouped"
-    numbers = patches.table_numbers(images, filters, geometry.stride, geometry.padding)
-    if numbers * like.itemsize > TABLE_BYTES:
+    numbers = patches.count_table_numbers(images, filters, geometry.stride, geometry.padding)
+    if numbers * like.itemsize > MAX_TABLE_BYTES:
         return "grouped"
     pixels, places = images[0] * images[2] * images[3], numbers // (images[1] * filters[2] * filters[3])  # of a task
     channels = filters[1]
-    if _rounds(like):
+    if _rounds_to_tf32(like):
         faster = operation == "y" and channels < 32
     elif operation == "gw":
         faster = places < 500 or (3 < channels < 64 and pixels < 11_025)
@@ -94,33 +96,33 @@ def way(operation: str, like: Tensor, images: Sequence[int], filters: Sequence[i
     return "patches" if faster else "grouped"
 
 
-def _rounds(like: Tensor) -> bool:
-    """Whether a GPU rounds the factors of its convolutions to tf32, in which cuDNN's grouped ones are fast."""
+def _rounds_to_tf32(like: Tensor) -> bool:
+    """Return whether a GPU rounds the factors of its convolutions to tf32; cuDNN's grouped ones are fast then."""
     cudnn: Any = torch.backends.cudnn
     return like.dtype == torch.float32 and bool(cudnn.conv.fp32_precision == "tf32")
 
 
-def last_is_faster(x: Tensor) -> bool:
-    """Whether images x [R, C, H, W] of one task are convolved faster with their channels last in memory."""
+def is_faster_channels_last(x: Tensor) -> bool:
+    """Return whether images x [R, C, H, W] of one task are convolved faster with channels last in memory."""
     if x.device.type != "cuda":
         return x.device.type == "cpu"
-    return _rounds(x) and x.shape[0] >= CUDA_ROWS and x.shape[1] >= CUDA_CHANNELS
+    return _rounds_to_tf32(x) and x.shape[0] >= CUDA_MIN_ROWS and x.shape[1] >= CUDA_MIN_CHANNELS
 
 
 def convolve(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
-    """y of x and w."""
+    """Return y for x and w."""
     y: Tensor = _Convolution.apply(x, w, geometry)
     return y
 
 
 def image_gradient(gy: Tensor, w: Tensor, geometry: Geometry, shape: Sequence[int]) -> Tensor:
-    """gx, of the given shape, of gy and w."""
+    """Return gx, of the given shape, for gy and w."""
     gx: Tensor = _ImageGradient.apply(gy, w, geometry, shape)
     return gx
 
 
 def filter_gradient(gy: Tensor, x: Tensor, geometry: Geometry, shape: Sequence[int]) -> Tensor:
-    """gw, of the given shape, of gy and x."""
+    """Return gw, of the given shape, for gy and x."""
     gw: Tensor = _FilterGradient.apply(gy, x, geometry, shape)
     return gw
 
@@ -128,7 +130,7 @@ def filter_gradient(gy: Tensor, x: Tensor, geometry: Geometry, shape: Sequence[i
 class _Convolution(Function):
     @staticmethod
     def forward(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
-        if way("y", x, x.shape, w.shape, geometry) == "patches":
+        if choose_way("y", x, x.shape, w.shape, geometry) == "patches":
             return patches.convolve(x, w, *geometry)
         return torch.convolution(x, w, None, *geometry[:2], (1, 1), False, (0, 0), geometry.groups)
 
@@ -146,20 +148,20 @@ class _Convolution(Function):
 
     @staticmethod
     def vmap(info: Any, at: tuple[Any, ...], x: Tensor, w: Tensor, geometry: Geometry) -> tuple[Tensor, int]:
-        tasks, last = info.batch_size, _last(x, at[0], geometry)
+        tasks, last = info.batch_size, _puts_channels_last(x, at[0], geometry)
         if at[1] is None and not last:
-            return from_rows(convolve(into_rows(x, at[0], tasks), w, geometry), tasks), 1
-        x, w = into_channels(x, at[0], tasks), into_first(w, at[1], tasks)
-        x = channels_last(x) if last else x
-        return from_channels(convolve(x, w, geometry.times(tasks)), tasks), 1
+            return unfold_rows(convolve(fold_into_rows(x, at[0], tasks), w, geometry), tasks), 1
+        x, w = fold_into_channels(x, at[0], tasks), fold_into_first(w, at[1], tasks)
+        x = put_channels_last(x) if last else x
+        return unfold_channels(convolve(x, w, geometry.multiply_groups(tasks)), tasks), 1
 
 
 class _ImageGradient(Function):
     @staticmethod
     def forward(gy: Tensor, w: Tensor, geometry: Geometry, shape: Sequence[int]) -> Tensor:
-        if way("gx", gy, shape, w.shape, geometry) == "patches":
+        if choose_way("gx", gy, shape, w.shape, geometry) == "patches":
             return patches.image_gradient(gy, w, *geometry, shape)
-        gx: Tensor = _gradients(gy, _empty_as(gy, shape), w, geometry, (True, False, False))[0]
+        gx: Tensor = _differentiate(gy, _make_empty(gy, shape), w, geometry, (True, False, False))[0]
         return gx
 
     @staticmethod
@@ -179,20 +181,20 @@ class _ImageGradient(Function):
         info: Any, at: tuple[Any, ...], gy: Tensor, w: Tensor, geometry: Geometry, shape: Sequence[int]
     ) -> tuple[Tensor, int]:
         tasks, (rows, channels, *sides) = info.batch_size, shape
-        if at[1] is None and not _last(gy, at[0], geometry):
-            gy = into_rows(gy, at[0], tasks)
-            return from_rows(image_gradient(gy, w, geometry, (rows * tasks, channels, *sides)), tasks), 1
-        gy, w = into_channels(gy, at[0], tasks), into_first(w, at[1], tasks)
-        gx = image_gradient(gy, w, geometry.times(tasks), (rows, tasks * channels, *sides))
-        return from_channels(gx, tasks), 1
+        if at[1] is None and not _puts_channels_last(gy, at[0], geometry):
+            gy = fold_into_rows(gy, at[0], tasks)
+            return unfold_rows(image_gradient(gy, w, geometry, (rows * tasks, channels, *sides)), tasks), 1
+        gy, w = fold_into_channels(gy, at[0], tasks), fold_into_first(w, at[1], tasks)
+        gx = image_gradient(gy, w, geometry.multiply_groups(tasks), (rows, tasks * channels, *sides))
+        return unfold_channels(gx, tasks), 1
 
 
 class _FilterGradient(Function):
     @staticmethod
     def forward(gy: Tensor, x: Tensor, geometry: Geometry, shape: Sequence[int]) -> Tensor:
-        if way("gw", gy, x.shape, shape, geometry) == "patches":
+        if choose_way("gw", gy, x.shape, shape, geometry) == "patches":
             return patches.filter_gradient(gy, x, *geometry, shape)
-        gw: Tensor = _gradients(gy, x, gy.new_empty(shape), geometry, (False, True, False))[1]
+        gw: Tensor = _differentiate(gy, x, gy.new_empty(shape), geometry, (False, True, False))[1]
         return gw
 
     @staticmethod
@@ -212,34 +214,36 @@ class _FilterGradient(Function):
         info: Any, at: tuple[Any, ...], gy: Tensor, x: Tensor, geometry: Geometry, shape: Sequence[int]
     ) -> tuple[Tensor, int]:
         tasks = info.batch_size
-        gy, x = into_channels(gy, at[0], tasks), into_channels(x, at[1], tasks)
-        gw = filter_gradient(gy, x, geometry.times(tasks), (tasks * shape[0], *shape[1:]))
+        gy, x = fold_into_channels(gy, at[0], tasks), fold_into_channels(x, at[1], tasks)
+        gw = filter_gradient(gy, x, geometry.multiply_groups(tasks), (tasks * shape[0], *shape[1:]))
         return gw.reshape(tasks, *shape), 0
 
 
-def _last(x: Tensor, at: int | None, geometry: Geometry) -> bool:
-    """Whether the channels of images x, tasks at `at`, go last in memory under vmap."""
+def _puts_channels_last(x: Tensor, at: int | None, geometry: Geometry) -> bool:
+    """Return whether to put channels last in memory under vmap, for images x with the tasks at axis `at`."""
     rows = x.shape[1] if at == 0 else x.shape[0]
-    return x.device.type == "cpu" and rows >= ROWS and max(geometry.stride) > 1
+    return x.device.type == "cpu" and rows >= CPU_MIN_ROWS and max(geometry.stride) > 1
 
 
-def _empty_as(y: Tensor, shape: Sequence[int]) -> Tensor:
-    """A tensor of this shape in the memory order of y, which is what torch goes by."""
+def _make_empty(y: Tensor, shape: Sequence[int]) -> Tensor:
+    """Make a tensor of this shape in the memory order of y: torch chooses its algorithm by that order."""
     last = y.is_contiguous(memory_format=torch.channels_last) and not y.is_contiguous()
     order = torch.channels_last if last else torch.contiguous_format
     return torch.empty(tuple(shape), dtype=y.dtype, device=y.device, memory_format=order)
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """x [R, C, H, W] with the channels of a pixel side by side in memory, as a CPU's convolutions, normalisations and
-    poolings are fastest: 1.0 to 1.7 times. What follows keeps to that order by itself."""
-    if x.shape[1] == 1:  # both orders are the same but for the strides, which are what layers go by
+def put_channels_last(x: Tensor) -> Tensor:
+    """Return x [R, C, H, W] with the channels of a pixel side by side in memory.
+
+    Convolutions, normalisations and poolings on a CPU are 1.0 to 1.7 times as fast in that order. Later layers keep it.
+    """
+    if x.shape[1] == 1:  # both orders differ only in the strides, by which layers recognise them
         return x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _gradients(gy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool, bool]) -> Any:
-    """gx and gw, as wanted; of the one whose gradient is wanted only the shape is read."""
+def _differentiate(gy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool, bool]) -> Any:
+    """Return gx and gw, as wanted. The tensor whose gradient is wanted serves only for its shape."""
     return torch.ops.aten.convolution_backward(
         gy, x, w, None, *geometry[:2], (1, 1), False, (0, 0), geometry.groups, wanted
     )

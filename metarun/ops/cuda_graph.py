@@ -1,6 +1,6 @@
-"""A function of tensors as one CUDA graph: all that it launches on a GPU is launched again by one call.
+"""Capture a function of tensors as one CUDA graph, so that a single call launches all its kernels again.
 
-A kernel of a small network takes 2 µs, and to launch it from Python 5 to 10; an outer step has hundreds.
+A kernel of a small network takes 2 µs, but launching it from Python takes 5 to 10; an outer step has hundreds.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-WARM_UPS = 2
-"""Plain calls before a capture: libraries choose their algorithms in the first one, and ask for memory."""
+WARM_UP_CALLS = 2
+"""Plain calls before a capture. In the first one, libraries choose their algorithms and allocate memory."""
 
 Launch = Callable[[], None]
 Capture = Callable[[Launch], Launch]
-"""Runs some work, and returns what runs it again on the same memory."""
+"""Runs some work, and returns a function that runs it again on the same memory."""
 
 
 class CapturedFunction:
-    """What a function does with inputs of these shapes, captured once and launched at each call.
+    """A function for inputs of fixed shapes, captured once and launched at each call.
 
-    A graph reads and writes the same memory each time. So inputs are copied to a place of their own, and outputs from
-    theirs, each type of number by one kernel.
+    A graph reads and writes the same memory each time. So each call copies its inputs into that memory and its outputs
+    out of it, with one kernel for each dtype.
 
     Args:
-        function: from trees of tensors to a tree of tensors; reads no number on the host.
+        function: from trees of tensors to a tree of tensors; it reads no number on the host.
         inputs: the trees of its first call.
-        capture: as `capture_on_gpu`.
-    Raises: RuntimeError if the function does what a graph cannot hold, such as waiting for a number.
+        capture: runs and captures the work, as the function that `capture_on_gpu` returns.
+    Raises: RuntimeError if a graph cannot hold the function, for instance because it waits for a number.
     """
 
     def __init__(self, function: Callable[..., Any], inputs: Any, capture: Capture) -> None:
@@ -62,20 +62,20 @@ class CapturedFunction:
 
 
 def capture_on_gpu(pool: Any) -> Capture:
-    """A `Capture` by a CUDA graph, its memory from `pool`, see `torch.cuda.graph_pool_handle`.
+    """Return a `Capture` by a CUDA graph with memory from `pool`; see `torch.cuda.graph_pool_handle`.
 
-    Graphs may share a pool, since one ends before the next is launched and its outputs are copied in between.
+    Graphs may share a pool, because each ends, and its outputs are copied, before the next is launched.
     """
 
     def capture(work: Launch) -> Launch:
         beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
-            for _ in range(WARM_UPS):
+            for _ in range(WARM_UP_CALLS):
                 work()
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        # thread_local: what other threads do meanwhile, such as pinning memory, is none of the graph's business
+        # thread_local: other threads may call CUDA meanwhile, for instance to pin memory
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             work()
         return graph.replay

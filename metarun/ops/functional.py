@@ -1,4 +1,4 @@
-"""Call a module with given parameters, and arithmetic on named parameters."""
+"""Call modules with given parameters, and compute with named parameters."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ Params = dict[str, Tensor]
 
 
 def call(module: nn.Module, params: Params, *inputs: Tensor) -> Any:
-    """`module(*inputs)` with its parameters replaced by `params`; the module itself is left as it was."""
+    """Return `module(*inputs)` with the module's parameters replaced by `params`; the module itself does not change."""
     return torch.func.functional_call(module, params, inputs, tie_weights=False)
 
 
 def within(params: Params, prefix: str) -> Params:
-    """The parameters of the submodule `prefix`, by their names inside it."""
+    """Return the parameters of the submodule `prefix`, by their names inside it."""
     start = prefix + "."
     return {name[len(start) :]: value for name, value in params.items() if name.startswith(start)}
 
 
 def gradient(loss: Callable[[Params], Tensor], params: Params, first_order: bool) -> Params:
-    """The gradient of `loss` at `params`; with `first_order` nothing differentiates through it.
+    """Return the gradient of `loss` at `params`; with `first_order` it is a constant for outer derivatives.
 
-    Under vmap torch.func computes it, elsewhere plain autograd, which costs less per operation; either works
-    inside no_grad and any number of times in a row.
+    torch.func computes it under vmap, elsewhere plain autograd, which costs less per operation. Both work inside
+    no_grad, and any number of times in a row.
     """
-    if context.transformed():
+    if context.is_transformed():
         if not first_order:
             exact: Params = torch.func.grad(loss)(params)
             return exact
-        # Detached before, not after: the outer autograd then never builds the graph of this gradient.
+        # Detach the inputs too: the outer autograd then never builds the graph of this gradient.
         grads = torch.func.grad(loss)({name: value.detach() for name, value in params.items()})
         return {name: grad.detach() for name, grad in grads.items()}
     through = torch.is_grad_enabled() and not first_order
@@ -44,10 +44,13 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, first_order: bool
     return dict(zip(at, values, strict=True))
 
 
-def transposed(function: Callable[[Params], Params], at: Params) -> Callable[[Params], Params]:
-    """u -> J^T u with J the derivative of `function` at `at`. It runs once; nothing differentiates through it."""
+def transpose_jacobian(function: Callable[[Params], Params], at: Params) -> Callable[[Params], Params]:
+    """Return u -> J^T u, where J is the derivative of `function` at `at`.
+
+    `function` runs once. The product is a constant for outer derivatives.
+    """
     at = {name: value.detach() for name, value in at.items()}
-    if context.transformed():
+    if context.is_transformed():
         back = torch.func.vjp(function, at)[1]
         return lambda u: back(u)[0]
     with torch.enable_grad(), context.differentiated(twice=True):
@@ -62,15 +65,15 @@ def transposed(function: Callable[[Params], Params], at: Params) -> Callable[[Pa
 
 
 def one_hot(y: Tensor, n_way: int, dtype: torch.dtype) -> Tensor:
-    """[R, n_way], 1 at the class y [R]; unlike torch's, without looking at the numbers."""
+    """Return [R, n_way] with 1 at the class y [R]. Unlike torch's function, it does not read the labels on the host."""
     return (y[:, None] == torch.arange(n_way, device=y.device)).to(dtype)
 
 
 def dot(one: Params, other: Params) -> Tensor:
-    """The inner product of two sets of parameters with the same names."""
+    """Return the inner product of two sets of parameters with the same names."""
     return torch.stack([(value * other[name]).sum() for name, value in one.items()]).sum()
 
 
-def flat(name: str) -> str:
-    """A parameter's name without dots, as the name of a parameter that belongs to it."""
+def flatten_name(name: str) -> str:
+    """Replace the dots of a parameter's name, so that a parameter that belongs to it can have the name."""
     return name.replace(".", "/")

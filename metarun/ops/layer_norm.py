@@ -1,8 +1,8 @@
 """Layer normalisation that is right under torch.func and second order.
 
-As of BatchNorm (metarun/ops/norm.py): in torch 2.11 to 2.15 the fused kernel's second-order gradients under
-grad(vmap(grad)) are wrong without an error. There the mean and variance are written out; elsewhere the fused kernel
-serves.
+As for BatchNorm (metarun/ops/norm.py), the second-order gradients of torch's fused kernel under grad(vmap(grad)) are
+wrong without an error in torch 2.11 to 2.15. Under a transform, mean and variance are therefore written out; elsewhere
+the fused kernel runs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metarun.ops.context import transformed
+from metarun.ops.context import is_transformed
 
 
 class LayerNorm(nn.LayerNorm):
     """torch's layer normalisation over the last axis, [..., D] -> the same."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not transformed():
+        if not is_transformed():
             return super().forward(input)
         var, mean = torch.var_mean(input, -1, unbiased=False, keepdim=True)
         return (input - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias

@@ -8,10 +8,10 @@ from metarun.ops.context import in_inner_loop
 
 
 class Noise(nn.Module):
-    """A layer such as dropout, on in training; off in validation and test, and in every inner loop.
+    """A layer such as dropout that is on in training, but off in validation and test and in every inner loop.
 
-    So phi is a function of theta and the support set, in training as in testing; the query images, which theta learns
-    from, meet the noise. It draws from torch's global generator, which a run seeds and takes along when it is resumed.
+    So phi is a function of theta and the support set, in training and in tests. The query images, from which theta
+    learns, get the noise. It comes from torch's global generator, which a run seeds and saves in its checkpoints.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -23,14 +23,14 @@ class Noise(nn.Module):
 
 
 class DropBlock(nn.Module):
-    """Zeroes squares of a feature map, of each image and filter by itself, and scales up what is left.
+    """Zeroes squares of each channel of a feature map and scales up the rest.
 
-    MetaOptNet raises the rate from 0 over its first 40,000 batches; here it is the same from the beginning.
+    MetaOptNet raises the rate from 0 over its first 40,000 batches; here it is constant.
 
     Shapes: x [R, C, H, W] -> the same.
     Args:
-        rate: the share that is to be dropped, in [0, 1).
-        size: side of the squares; of a smaller map, the whole of its shorter side.
+        rate: share of the map to drop, in [0, 1).
+        size: side of the squares; in a smaller map, its shorter side.
     Reference: Ghiasi, Lin, Le. DropBlock. NeurIPS 2018. arXiv:1810.12890, Algorithm 1.
     """
 
@@ -42,7 +42,7 @@ class DropBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows, channels, height, width = x.shape
         size = min(self.size, height, width)
-        places = height - size + 1, width - size + 1  # of a square's corner, so that squares lie inside
+        places = height - size + 1, width - size + 1  # corners of squares that lie inside
         gamma = self.rate / size**2 * (height * width) / (places[0] * places[1])  # equation 1
         corners = torch.rand((rows, channels, *places), dtype=x.dtype, device=x.device) < gamma
         border = (size - 1,) * 4
@@ -51,13 +51,13 @@ class DropBlock(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Zeroes all of an image's numbers in one branch of a network, and scales up the others'.
+    """Zeroes whole images in one branch of a network and scales up the others.
 
     torchvision's StochasticDepth draws in place, which vmap refuses.
 
     Shapes: x [R, ...] -> the same.
     Args:
-        rate: the share of images, in [0, 1).
+        rate: share of the images to drop, in [0, 1).
     Reference: Huang, Sun, Liu, Sedra, Weinberger. Deep Networks with Stochastic Depth. ECCV 2016. arXiv:1603.09382.
     """
 
@@ -71,6 +71,6 @@ class DropPath(nn.Module):
 
 
 def check_rate(rate: float) -> None:
-    """Raises: ValueError if it is not in [0, 1)."""
+    """Raise ValueError if the rate is not in [0, 1)."""
     if not 0 <= rate < 1:
         raise ValueError(f"backbone.drop_rate={rate} must be at least 0 and below 1")

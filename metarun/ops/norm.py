@@ -1,17 +1,16 @@
-"""Batch normalisation whose statistics are a choice of the run, right under torch.func and second order.
+"""Batch normalisation with a choice of statistics, and with exact second-order gradients under torch.func.
 
-`bn=transductive`: statistics of whatever batch passes, in training and in testing (Finn 2017's code).
-`bn=support`: statistics of the support images alone also normalise the query images, so that a query's
-    prediction does not depend on the other queries.
-`bn=running`: batch statistics in training, their running averages in validation and test (torch's default). An
-    inner loop is training, at test time too: it normalises its support images by their own statistics, and the
-    averages, taken of adapted networks, serve the query images. (With averages in the inner loop of a network
-    that was meta-trained without them MAML falls to near chance.)
+`bn=transductive`: the statistics of the present batch, in training and in tests (as in the code of Finn 2017).
+`bn=support`: the statistics of the support images also normalise the query images, so that a query's prediction does
+    not depend on the other queries.
+`bn=running`: batch statistics in training, their running averages in validation and test (torch's default). An inner
+    loop counts as training, even at test time: it normalises the support images by their own statistics. The running
+    averages come from adapted networks and normalise the query images. (If a network was meta-trained without running
+    averages in its inner loop, using them there brings MAML near chance.)
+`bn=none`: no normalisation; the layers before it then have a bias.
 
-`bn=none`: no normalisation at all; layers before it then have a bias.
-
-What a layer cannot know - which rows are support images, whether an inner loop is under way - the learner says with the
-context managers of context.py.
+A layer does not know which rows are support images, or whether an inner loop is running. The learner announces both
+with the context managers of context.py.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ from metarun.ops.standardise import standardise
 
 MODES = ("transductive", "support", "running", "none")
 
-LARGE = 150_000
-"""Numbers of a batch from which `standardise` gains more than its calls cost (measured on a CPU)."""
+STANDARDISE_MIN_NUMBERS = 150_000
+"""Numbers in a batch from which `standardise` saves more than its calls cost (measured on a CPU)."""
 
 
 def batch_norm(channels: int, mode: str) -> nn.Module:
-    """The layer for one of `MODES`."""
+    """Return the layer for one of `MODES`."""
     return nn.Identity() if mode == "none" else BatchNorm(channels, mode)
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation of [R, C] or [R, C, H, W] with one of the first three `MODES`.
 
-    Under torch.func, and where much is to be differentiated twice, `standardise` serves: in torch 2.11 to 2.15
-    `F.batch_norm` gives wrong second-order gradients under grad(vmap(grad)) without an error, and slow ones elsewhere.
+    It runs `standardise` under torch.func, and for large batches that are differentiated twice. In torch 2.11 to 2.15,
+    second-order gradients of `F.batch_norm` are wrong without an error under grad(vmap(grad)), and slow elsewhere.
 
     Args:
         channels: C.
@@ -71,19 +70,19 @@ class BatchNorm(nn.Module):
             shape = (-1,) + (1,) * (x.dim() - 2)
             return x * scale.reshape(shape) + shift.reshape(shape)
         self._record(lambda: _var_mean(x.detach()), numbers)
-        if context.transformed() or (context.now.twice and x.numel() >= LARGE):
+        if context.is_transformed() or (context.now.twice and x.numel() >= STANDARDISE_MIN_NUMBERS):
             return standardise(x, self.weight, self.bias, self.eps)
-        weight = self.weight.contiguous()  # of others torch's gradients are wrong, see standardise.py
+        weight = self.weight.contiguous()  # torch's gradients are wrong for other weights, see standardise.py
         return F.batch_norm(x, None, None, weight, self.bias, training=True, eps=self.eps)
 
     def scale_and_shift(
         self, moments: Callable[[int | None], tuple[Tensor, Tensor]], numbers: int
     ) -> tuple[Tensor, Tensor]:
-        """What normalised outputs are made by here and now: a factor and a summand [C] each.
+        """Return the factor and the summand, [C] each, that normalise the present batch.
 
         Args:
-            moments: variance and mean [C] of the first so many rows of the batch, or with None of all.
-            numbers: of each channel in the batch.
+            moments: takes a number n and returns variance and mean [C] of the first n rows of the batch; None: of all.
+            numbers: numbers of each channel in the batch.
         """
         if self._by_averages():
             var, mean = self.running_var, self.running_mean
@@ -97,11 +96,11 @@ class BatchNorm(nn.Module):
         return self.mode == "running" and not self.training and not context.now.adapting
 
     def _rows(self) -> int | None:
-        """How many rows the statistics are of, where they are not of all."""
+        """Return how many rows the statistics are taken from; None for all."""
         return context.now.support_rows if self.mode == "support" else None
 
     def _record(self, moments: Callable[[], tuple[Tensor, Tensor]], numbers: int) -> None:
-        """Hand on the variance and mean of a batch, where somebody collects them."""
+        """Append the mean and variance of a batch to the list of `context.recording`, if it is active."""
         if self.mode == "running" and context.now.recorded is not None:
             var, mean = (moment.detach() for moment in moments())
             context.now.recorded.append((mean, var * (numbers / (numbers - 1))))  # unbiased, as torch does
@@ -109,30 +108,30 @@ class BatchNorm(nn.Module):
 
 @torch.no_grad()
 def update_running(module: nn.Module, statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Move the running averages of the layers of `module`, in order, by statistics with any leading task axes."""
-    for layer, (mean, var) in zip(running_layers(module), statistics, strict=True):
+    """Update the running averages of the layers of `module`, in order, by statistics with any leading task axes."""
+    for layer, (mean, var) in zip(find_running_layers(module), statistics, strict=True):
         channels = layer.running_mean.shape[0]
         layer.running_mean.lerp_(mean.reshape(-1, channels).mean(0), layer.momentum)
         layer.running_var.lerp_(var.reshape(-1, channels).mean(0), layer.momentum)
 
 
-def running_layers(module: nn.Module) -> list[BatchNorm]:
-    """The layers with `bn=running`, in the order they were built."""
+def find_running_layers(module: nn.Module) -> list[BatchNorm]:
+    """Find the layers with `bn=running`, in the order in which they were built."""
     return [layer for layer in module.modules() if isinstance(layer, BatchNorm) and layer.mode == "running"]
 
 
 def has_batch_norm(module: nn.Module) -> bool:
-    """Whether `bn` makes a difference to `module`."""
+    """Return whether `bn` makes a difference to `module`."""
     return any(isinstance(layer, BatchNorm) for layer in module.modules())
 
 
-def fixed(module: nn.Module) -> bool:
-    """Whether, in validation and test, each row of a batch is normalised as if it were alone."""
+def normalises_rows_alone(module: nn.Module) -> bool:
+    """Return whether, in validation and test, no row of a batch affects the normalisation of another."""
     return all(layer.mode == "running" for layer in module.modules() if isinstance(layer, BatchNorm))
 
 
 def uses_support_statistics(module: nn.Module) -> bool:
-    """Whether some layer wants to be told which rows are support images."""
+    """Return whether some layer must be told which rows are support images."""
     return any(isinstance(layer, BatchNorm) and layer.mode == "support" for layer in module.modules())
 
 

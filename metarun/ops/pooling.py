@@ -1,7 +1,7 @@
-"""Max-pooling that leaves images where they lie when it runs for all tasks at once and is differentiated twice.
+"""Max-pooling that copies no images when it runs for all tasks at once and is differentiated twice.
 
-torch's, under vmap, takes the tasks for more rows; convolutions and normalisations of tasks with weights of their own
-take them for more channels. Each way over is a copy of the images before they are pooled, forward and backward.
+Under vmap, torch's max-pooling treats tasks as more rows, but convolutions and normalisations with weights for each
+task treat them as more channels. Each change between the two copies the unpooled images, forward and backward.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from metarun.ops import context
-from metarun.ops.task_axis import from_channels, into_channels
+from metarun.ops.task_axis import fold_into_channels, unfold_channels
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """torch's layer, without dilation, rounding up, or places handed out.
+    """torch's layer, without dilation, rounding up or returned indices.
 
     Shapes: x [R, C, H, W] -> [R, C, h, w].
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not context.transformed():
+        if not context.is_transformed():
             pooled: Tensor = super().forward(x)
             return pooled
         y: Tensor = _Pool.apply(x, *map(_pair, (self.kernel_size, self.stride, self.padding)))[0]
@@ -32,7 +32,7 @@ class MaxPool2d(nn.MaxPool2d):
 
 
 class _Pool(Function):
-    """y, and where in x [H * W] each number of y is from."""
+    """Returns y, and for each number of y its index in the image [H * W] of x."""
 
     @staticmethod
     def forward(x: Tensor, side: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Any:
@@ -52,16 +52,16 @@ class _Pool(Function):
     @staticmethod
     def vmap(info: Any, at: tuple[Any, ...], x: Tensor, *geometry: Any) -> Any:
         tasks = info.batch_size
-        found = _Pool.apply(into_channels(x, at[0], tasks).contiguous(), *geometry)
-        return tuple(from_channels(each, tasks) for each in found), (1, 1)
+        found = _Pool.apply(fold_into_channels(x, at[0], tasks).contiguous(), *geometry)
+        return tuple(unfold_channels(each, tasks) for each in found), (1, 1)
 
 
 class _Gradient(Function):
-    """gx, of the given shape, of gy and the places."""
+    """Returns gx, of the given shape, for gy and the indices."""
 
     @staticmethod
     def forward(gy: Tensor, places: Tensor, shape: Sequence[int], *geometry: Any) -> Tensor:
-        x = gy.new_empty(tuple(shape))  # read for its shape
+        x = gy.new_empty(tuple(shape))  # torch reads only its shape
         gx: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(gy, x, *geometry, (1, 1), False, places)
         return gx
 
@@ -78,9 +78,9 @@ class _Gradient(Function):
     @staticmethod
     def vmap(info: Any, at: tuple[Any, ...], gy: Tensor, places: Tensor, shape: Sequence[int], *geometry: Any) -> Any:
         tasks, (rows, channels, *sides) = info.batch_size, shape
-        gy, places = (into_channels(each, where, tasks) for each, where in zip((gy, places), at[:2], strict=True))
+        gy, places = (fold_into_channels(each, where, tasks) for each, where in zip((gy, places), at[:2], strict=True))
         gx = _Gradient.apply(gy, places, (rows, tasks * channels, *sides), *geometry)
-        return from_channels(gx, tasks), 1
+        return unfold_channels(gx, tasks), 1
 
 
 def _pair(value: Any) -> tuple[int, int]:

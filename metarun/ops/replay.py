@@ -1,4 +1,4 @@
-"""Functions of tensors without their Python: the operations are recorded once for each shape, and replayed."""
+"""Record the operations of functions of tensors once for each shape, and replay them without the functions' Python."""
 
 from __future__ import annotations
 
@@ -23,24 +23,27 @@ log = logging.getLogger(__name__)
 
 BACKENDS = ("replay", "graph", "inductor")
 
-REPEATED = {"replay": 100, "graph": 10}
-"""Calls after which recording pays. On a CPU it takes as long as 10 to 50 of them, and saves up to a third of each one
-after; on a GPU the calls themselves are slow, and a graph saves nearly all that they cost the host."""
+CALLS_BEFORE_RECORDING = {"replay": 100, "graph": 10}
+"""Plain calls before a function is recorded, by backend.
+
+On a CPU, recording takes as long as 10 to 50 calls and saves up to a third of each later call. On a GPU, plain calls
+are slow, and a graph saves nearly all of the host's time.
+"""
 
 
 class Recorder:
-    """Runs functions by what they did when they were first called with inputs of these shapes.
+    """Calls functions, and replays recordings of functions that are called repeatedly with the same shapes.
 
-    What a function decides by anything but its inputs' shapes is decided when it is recorded; so the first replay is
-    held against one more plain call, and a function whose outputs then differ is called plainly from there on.
-    Gradients taken inside it, under torch.func or plain autograd, are recorded with it; its outputs are not to be
-    differentiated. Random numbers are drawn anew at each replay, as the plain function would draw them.
+    A recording fixes every decision that depends on anything but the shapes of the inputs. So the first replay is
+    compared with one more plain call, and a function whose outputs then differ is never replayed. A recording includes
+    gradients taken inside the function, by torch.func or plain autograd; its outputs must not be differentiated. Each
+    replay draws new random numbers, the same ones that the plain function would draw.
 
     Args:
         backend: `replay` repeats the operations one by one; `graph` launches them on a GPU as one CUDA graph, or one
-            by one where it cannot hold them; `inductor` has torch compile them, which takes minutes the first time
-            (the result is kept on disk by torch).
-        after: calls with the same shapes before they are worth recording; the plain function answers those.
+            by one if a graph cannot hold them; `inductor` has torch compile them, which takes minutes the first time
+            (torch keeps the result on disk).
+        after: plain calls with the same shapes before a recording.
     """
 
     def __init__(self, backend: str, after: int = 0) -> None:
@@ -49,12 +52,15 @@ class Recorder:
         self.backend, self.after = backend, after
         self.pool: Any = None
         self.calls: Counter[Hashable] = Counter()
-        self.records: dict[Hashable, Callable[..., Any]] = {}  # of those that are not believed yet
+        self.records: dict[Hashable, Callable[..., Any]] = {}  # recordings that are not checked yet
         self.replays: dict[Hashable, Callable[..., Any]] = {}
         self.believed: set[Hashable] = set()
 
     def __call__(self, name: str, function: Callable[..., Any], *inputs: Any, key: Hashable = None) -> Any:
-        """`function(*inputs)`, trees of tensors in and out; recorded under `name`, `key` and the inputs' shapes."""
+        """Return `function(*inputs)`, from trees of tensors to a tree, by a recording if there is one.
+
+        Recordings are kept by `name`, `key` and the shapes of the inputs.
+        """
         tensors: list[torch.Tensor] = pytree.tree_leaves(inputs)
         shapes = tuple((tuple(t.shape), t.dtype, t.device) for t in tensors)
         use = (name, key, shapes)
@@ -65,38 +71,38 @@ class Recorder:
             if self.calls[use] <= self.after:
                 return function(*inputs)
             started = time.perf_counter()
-            before = _random_states()
+            before = _get_random_states()
             record = self.records[use] = self._record(function, inputs)
             replay = self.replays[use] = self._prepare(record, inputs)
-            _set_random_states(before)  # recording draws random numbers, too
+            _set_random_states(before)  # recording has drawn random numbers
             outputs = replay(*inputs)
         log.info("recorded %s in %.1f s", name, time.perf_counter() - started)
         return outputs
 
     def _check(self, use: Hashable, function: Callable[..., Any], inputs: Any) -> Any:
-        """The first replay, held against the plain function under the same random numbers; the plain outputs.
+        """Compare the recording with the plain function under the same random numbers; return the plain outputs.
 
-        What is held is the record itself, whose kernels are the plain ones: both give the same bits, where kernels
-        that add in any order are not taken.
+        The recording runs the same kernels as the plain function, so both give the same bits as long as no kernel adds
+        in a random order.
         """
-        before = _random_states()
+        before = _get_random_states()
         with _fixed_order():
             outputs = function(*inputs)
-            after = _random_states()
+            after = _get_random_states()
             _set_random_states(before)
             again = self.records.pop(use)(*inputs)
         _set_random_states(after)
-        if all(map(_equal, pytree.tree_leaves(outputs), pytree.tree_leaves(again))):
+        if all(map(_are_equal, pytree.tree_leaves(outputs), pytree.tree_leaves(again))):
             self.believed.add(use)
         else:
-            log.warning("what this method does changes along the way: it is not replayed")
+            log.warning("this method changes its computation from step to step: it is not replayed")
             self.calls[use] = -sys.maxsize  # never again
             del self.replays[use]
         return outputs
 
     def _record(self, function: Callable[..., Any], inputs: Any) -> GraphModule:
         record: GraphModule = make_fx(function)(*inputs)
-        record.graph.eliminate_dead_code()  # what a derivative computed and nothing reads
+        record.graph.eliminate_dead_code()  # values of derivatives that nothing reads
         if self.backend == "graph":
             return _merge(record)
         record.recompile()
@@ -123,7 +129,7 @@ class Recorder:
 
 
 def _check_constants(graph: GraphModule, devices: set[torch.device]) -> None:
-    """Raise RuntimeError if a tensor of another device takes part: a graph would read its memory after its time."""
+    """Raise RuntimeError if a tensor of another device takes part: a graph would read its memory after it is freed."""
     for node in graph.graph.nodes:
         constant = getattr(graph, node.target, None) if node.op == "get_attr" else None
         if isinstance(constant, torch.Tensor) and constant.device not in devices:
@@ -131,15 +137,15 @@ def _check_constants(graph: GraphModule, devices: set[torch.device]) -> None:
 
 
 def _merge(graph: GraphModule) -> GraphModule:
-    """The same with operations done once that do the same with the same tensors, as the patches of one image for an
-    output and for a gradient: 30 to 80 of 500 launches. A CPU gains nothing by it.
+    """Merge equal operations on the same tensors, such as making the patches of an image for an output and a gradient.
 
-    Where a tensor is written to in place, two that began alike may end otherwise: then nothing is merged.
+    This saves 30 to 80 of 500 launches on a GPU; a CPU gains nothing. If the graph writes to a tensor in place, nothing
+    is merged, because tensors that are equal at first may differ later.
     """
     calls = [node.target for node in graph.graph.nodes if isinstance(node.target, OpOverload)]
     if not any(call._schema.is_mutable for call in calls):
         drawn = {call.overloadpacket for call in calls if torch.Tag.nondeterministic_seeded in call.tags}
-        codegen = graph.graph._codegen  # which knows the trees of the inputs, and is lost by the pass
+        codegen = graph.graph._codegen  # it knows the trees of the inputs, and the pass drops it
         merged = CSEPass(banned_ops=drawn)(graph)
         assert merged is not None
         graph = merged.graph_module
@@ -148,8 +154,8 @@ def _merge(graph: GraphModule) -> GraphModule:
     return graph
 
 
-def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """To the bit on a CPU; some kernels of a GPU have no fixed order, and then differ in the last digits."""
+def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Compare to the bit on a CPU; on a GPU the last digits may differ, as some kernels add in no fixed order."""
     if one.device.type == "cpu" or not one.is_floating_point():
         return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
     return bool((one - other).norm() <= 1e-6 * one.norm())
@@ -165,7 +171,7 @@ def _fixed_order() -> Iterator[None]:
         torch.backends.cudnn.deterministic = before
 
 
-def _random_states() -> list[torch.Tensor]:
+def _get_random_states() -> list[torch.Tensor]:
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules that torch has not in the form a run needs."""
+"""Learning-rate schedules that torch does not have in the form a run needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarun.core.ranges import PositiveFloat, PositiveInt
 def cosine_restarts(
     optimizer: Optimizer, steps: int, cycles: PositiveInt, eta_min: float
 ) -> CosineAnnealingWarmRestarts:
-    """So many equal half cosines, each from the learning rate to `eta_min`, over the run's `steps`.
+    """Return a schedule of `cycles` equal half cosines over the run's `steps`, each from the full rate to `eta_min`.
 
     Reference: Loshchilov, Hutter. SGDR. ICLR 2017. arXiv:1608.03983, equation 5.
     """
@@ -23,7 +23,7 @@ def cosine_restarts(
 
 
 def milestones(optimizer: Optimizer, at: Sequence[PositiveInt], factors: Sequence[PositiveFloat]) -> LambdaLR:
-    """The learning rate times the i-th of `factors` from outer step at[i] on, and as it is before at[0].
+    """Return a schedule that multiplies the learning rate by factors[i] from outer step at[i] on.
 
     Raises: ValueError unless `at` rises and has as many numbers as `factors`.
     """

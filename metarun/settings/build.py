@@ -20,7 +20,7 @@ from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.seeding import seed_everything
 from metarun.core.tasks import EpisodePlan, EpisodeShape, TaskSource
 from metarun.data.files.splits import SPLITS
-from metarun.ops.replay import REPEATED
+from metarun.ops.replay import CALLS_BEFORE_RECORDING
 from metarun.run.device import choose_device
 from metarun.run.parts import Parts
 from metarun.run.protocol import Run
@@ -184,7 +184,7 @@ def _record(learner: Learner, compile: bool | str, device: torch.device) -> None
                 "and cannot be recorded; set run.compile=false"
             )
     elif compile == "auto":
-        learner.record(backend, REPEATED[backend])
+        learner.record(backend, CALLS_BEFORE_RECORDING[backend])
     else:
         learner.record("inductor" if compile == "inductor" else backend)
 

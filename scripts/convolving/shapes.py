@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metarun.ops import patches
-from metarun.ops.convolution import Geometry, channels_last, way
+from metarun.ops.convolution import Geometry, choose_way, put_channels_last
 
 
 class Shape(NamedTuple):
@@ -118,7 +118,7 @@ def operations(shape: Shape, device: torch.device) -> Operations:
     if shape.stride == 1:
         ways["gx"]["turned"] = lambda: patches.turned_image_gradient(gy, w, g.padding, g.groups)
     if shape.tasks == 1:
-        last, last_gy = channels_last(x), channels_last(gy)  # as the layers before and after leave them
+        last, last_gy = put_channels_last(x), put_channels_last(gy)  # as the layers before and after leave them
         ways["y"]["last"] = lambda: forward(last)
         ways["gx"]["last"] = lambda: backward(last_gy, last, w, True)
         ways["gw"]["last"] = lambda: backward(last_gy, last, w, False)
@@ -143,7 +143,7 @@ def by_rule(shape: Shape, device: torch.device) -> dict[str, str]:
     images = (shape.rows, shape.tasks * shape.channels, shape.side, shape.side)
     filters = (shape.tasks * shape.filters, shape.channels, 3, 3)
     like = torch.empty(0, device=device)
-    chosen: dict[str, str] = {op: way(op, like, images, filters, shape.geometry) for op in ("y", "gx", "gw")}
+    chosen: dict[str, str] = {op: choose_way(op, like, images, filters, shape.geometry) for op in ("y", "gx", "gw")}
     if chosen["gx"] == "patches":
-        chosen["gx"] = "turned" if patches.turning_is_faster(images, filters, *shape.geometry) else "folded"
+        chosen["gx"] = "turned" if patches.is_faster_turned(images, filters, *shape.geometry) else "folded"
     return chosen

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from metarun.ops.functional import Params, dot, gradient, transposed
+from metarun.ops.functional import Params, dot, gradient, transpose_jacobian
 
 Product = Callable[[Params], Params]
 
 
 def hessian(output: Callable[[Params], Tensor], loss: Callable[[Tensor], Tensor], phi: Params) -> Product:
     """v -> H v with H the second derivative of `loss(output)` at `phi`; it may bend downwards."""
-    return transposed(lambda p: gradient(lambda q: loss(output(q)), p, False), phi)
+    return transpose_jacobian(lambda p: gradient(lambda q: loss(output(q)), p, False), phi)
 
 
 def gauss_newton(output: Callable[[Params], Tensor], loss: Callable[[Tensor], Tensor], phi: Params) -> Product:
@@ -27,9 +27,9 @@ def gauss_newton(output: Callable[[Params], Tensor], loss: Callable[[Tensor], Te
         return {"": output(p)}
 
     at = {"": output(phi).detach()}
-    back = transposed(outputs, phi)  # u -> J^T u, which is linear: its own transposed, at any u, is v -> J v
-    ahead = transposed(lambda u: gradient(lambda p: dot(outputs(p), u), phi, False), at)
-    bend = transposed(lambda o: gradient(lambda p: loss(p[""]), o, False), at)
+    back = transpose_jacobian(outputs, phi)  # u -> J^T u, which is linear: its own transposed, at any u, is v -> J v
+    ahead = transpose_jacobian(lambda u: gradient(lambda p: dot(outputs(p), u), phi, False), at)
+    bend = transpose_jacobian(lambda o: gradient(lambda p: loss(p[""]), o, False), at)
     return lambda v: back(bend(ahead(v)))
 
 

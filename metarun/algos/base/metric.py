@@ -37,7 +37,7 @@ class MetricLearner(EpisodicLearner):
         self.backbone = backbone
 
     def input_encoder(self) -> Callable[[Tensor], Tensor] | None:
-        return self._encode if norm.fixed(self.backbone) else None
+        return self._encode if norm.normalises_rows_alone(self.backbone) else None
 
     @contextmanager
     def encoded(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from metarun.algos.base.learn2learn import learn2learn
 from metarun.algos.base.network import Network, with_support
 from metarun.core.tasks import Examples, Objective
 from metarun.ops import context
-from metarun.ops.functional import flat
+from metarun.ops.functional import flatten_name
 
 Predictor = Callable[[Tensor], Tensor]
 """Outputs [M, ...] of a task for its query inputs [M, ...]."""
@@ -54,7 +54,7 @@ def maml(learner: Adapting, support: Examples) -> Predictor:
 
 
 def meta_sgd(learner: Any, support: Examples) -> Predictor:
-    rates = [learner.rates[flat(name)] for name, _ in learner.net.named_parameters()]
+    rates = [learner.rates[flatten_name(name)] for name, _ in learner.net.named_parameters()]
     return _whole_network(learner, support, learn2learn().algorithms.MetaSGD, lrs=rates)
 
 
@@ -63,7 +63,7 @@ def meta_curvature(learner: Any, support: Examples) -> Predictor:
 
     def transform(parameter: Tensor) -> nn.Module:  # which learn2learn asks for in the network's order
         made: nn.Module = learn2learn().optim.transforms.MetaCurvatureTransform(parameter)
-        name = flat(next(names))
+        name = flatten_name(next(names))
         for axis in dict(made.named_parameters()):
             setattr(made, axis, learner.curvature[f"{name}/{axis}"])
         return made

@@ -11,7 +11,7 @@ from metarun.algos.base.count import Count
 from metarun.algos.gradient.maml import MAML, Adapted, MAMLSettings
 from metarun.core.ranges import NonNegativeInt
 from metarun.core.tasks import Batch, Examples, Metrics, Objective
-from metarun.ops.functional import Params, flat, gradient
+from metarun.ops.functional import Params, flatten_name, gradient
 from metarun.ops.norm import BatchNorm
 
 EACH, LAST = "weight of each loss", "weight of the last loss"
@@ -57,9 +57,14 @@ class MAMLPlusPlus(MAML):
         weights = dict(self.net.named_parameters())
         self.normed = _norm_parameters(self.net) if per_step_norm else []
         rated = [name for name in weights if learn_rates and name not in self.normed]
-        self.rates = nn.ParameterDict({flat(name): torch.full((self.inner.steps,), self.inner.lr) for name in rated})
+        self.rates = nn.ParameterDict(
+            {flatten_name(name): torch.full((self.inner.steps,), self.inner.lr) for name in rated}
+        )
         self.norms = nn.ParameterDict(
-            {flat(name): weights[name].detach().expand(self.inner.steps + 1, -1).clone() for name in self.normed}
+            {
+                flatten_name(name): weights[name].detach().expand(self.inner.steps + 1, -1).clone()
+                for name in self.normed
+            }
         )
         for name in self.normed:  # its place is taken by a row of the stack at each call
             layer, _, parameter = name.rpartition(".")
@@ -95,7 +100,7 @@ class MAMLPlusPlus(MAML):
         return gradient(lambda moved: loss(moved | norms), phi, self.first_order)
 
     def rate(self, params: Params, step: int, name: str) -> Tensor | float:
-        learned = params.get(f"rates.{flat(name)}")
+        learned = params.get(f"rates.{flatten_name(name)}")
         return self.inner.lr if learned is None else learned[min(step, self.inner.steps - 1)]
 
     def extra_scores(self, params: Params, state: Adapted, query: Examples) -> dict[str, Tensor]:
@@ -124,7 +129,7 @@ class MAMLPlusPlus(MAML):
     def norms_of(self, params: Params, step: int) -> Params:
         """The BatchNorm weights and biases of an inner step, 0 before the first."""
         row = min(step, self.inner.steps)
-        return {name: params[f"norms.{flat(name)}"][row] for name in self.normed}
+        return {name: params[f"norms.{flatten_name(name)}"][row] for name in self.normed}
 
 
 def _norm_parameters(net: nn.Module) -> list[str]:

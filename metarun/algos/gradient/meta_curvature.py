@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from metarun.algos.base import wrappers
 from metarun.algos.gradient.maml import MAML, MAMLSettings
 from metarun.core.tasks import Objective
-from metarun.ops.functional import Params, flat
+from metarun.ops.functional import Params, flatten_name
 
 
 class MetaCurvature(MAML):
@@ -32,7 +32,7 @@ class MetaCurvature(MAML):
         super().__init__(backbone, outputs, objective, **maml)
         self.curvature = nn.ParameterDict(
             {
-                f"{flat(name)}/{axis}": start
+                f"{flatten_name(name)}/{axis}": start
                 for name, value in self.net.named_parameters()
                 for axis, start in identity(value).items()
             }
@@ -64,4 +64,4 @@ def bent(grad: Tensor, matrix: Callable[[str], Tensor]) -> Tensor:
 
 
 def _matrix(params: Params, name: str, axis: str) -> Tensor:
-    return params[f"curvature.{flat(name)}/{axis}"]
+    return params[f"curvature.{flatten_name(name)}/{axis}"]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from metarun.algos.base import wrappers
 from metarun.algos.gradient.maml import MAML, MAMLSettings
 from metarun.core.tasks import Objective
-from metarun.ops.functional import Params, flat
+from metarun.ops.functional import Params, flatten_name
 
 
 class MetaSGD(MAML):
@@ -30,8 +30,8 @@ class MetaSGD(MAML):
     def __init__(self, backbone: nn.Module, outputs: int, objective: Objective, **maml: Unpack[MAMLSettings]) -> None:
         super().__init__(backbone, outputs, objective, **maml)
         self.rates = nn.ParameterDict(
-            {flat(name): torch.full_like(value, self.inner.lr) for name, value in self.net.named_parameters()}
+            {flatten_name(name): torch.full_like(value, self.inner.lr) for name, value in self.net.named_parameters()}
         )
 
     def rate(self, params: Params, step: int, name: str) -> Tensor | float:
-        return params[f"rates.{flat(name)}"]  # alpha
+        return params[f"rates.{flatten_name(name)}"]  # alpha

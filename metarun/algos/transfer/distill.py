@@ -19,7 +19,7 @@ from metarun.core import objectives
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Metrics, TaskSource
 from metarun.ops import context
-from metarun.ops.functional import Params, call, flat
+from metarun.ops.functional import Params, call, flatten_name
 
 TEACHER, START = "teacher", "start"
 
@@ -141,7 +141,7 @@ class Distill(Staged, Pretraining, MetricLearner):
 
     def _keep(self, what: str, network: Params) -> None:
         for name, value in network.items():
-            self.register_buffer(f"{what}/{flat(name)}", value.detach().clone())
+            self.register_buffer(f"{what}/{flatten_name(name)}", value.detach().clone())
 
     def _kept(self, what: str) -> Params:
-        return {name: self.get_buffer(f"{what}/{flat(name)}") for name in self._network()}
+        return {name: self.get_buffer(f"{what}/{flatten_name(name)}") for name in self._network()}
