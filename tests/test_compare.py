@@ -19,11 +19,11 @@ from scipy import stats
 
 from metarun.cli import command
 from metarun.core.scores import find_sign
-from metarun.report.compare import Comparison, compare, rows_of
+from metarun.report.compare import Comparison, compare, rank_groups
 from metarun.report.groups import Group
 from metarun.report.runs import Run, find_runs
-from metarun.report.stats import holm, paired, seed_interval
-from metarun.report.tables import as_csv, as_latex, as_markdown
+from metarun.report.stats import compare_paired, correct_by_holm, estimate_seed_interval
+from metarun.report.tables import format_csv, format_latex, format_markdown
 
 NOISE = np.random.default_rng(0).normal(0, 0.05, 40)
 CENTRED = NOISE - NOISE.mean()
@@ -49,7 +49,7 @@ def _columns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_paired_interval_is_student_t_over_differences() -> None:
     """Differences 1, 2, 3: mean 2, standard deviation 1, error 1/sqrt(3), t(0.975, 2) = 4.302653, so ± 2.484138.
     t = 2 sqrt(3), and with 2 degrees of freedom p = 1 - t / sqrt(t^2 + 2) = 1 - sqrt(12/14) = 0.0741799."""
-    found = paired(np.array([11.0, 22, 33]), np.array([10.0, 20, 30]))
+    found = compare_paired(np.array([11.0, 22, 33]), np.array([10.0, 20, 30]))
     assert found.mean == 2
     assert found.ci95 == pytest.approx(2.484138, rel=1e-6)
     assert found.p == pytest.approx(0.0741799, rel=1e-6)
@@ -57,7 +57,7 @@ def test_the_paired_interval_is_student_t_over_differences() -> None:
 
 
 def test_the_paired_p_value_is_scipys() -> None:
-    found, expected = paired(BASE + 0.02 + NOISE, BASE), stats.ttest_rel(BASE + 0.02 + NOISE, BASE)
+    found, expected = compare_paired(BASE + 0.02 + NOISE, BASE), stats.ttest_rel(BASE + 0.02 + NOISE, BASE)
     assert found.p == pytest.approx(expected.pvalue, rel=1e-12)
     low, high = expected.confidence_interval()
     assert (found.mean - found.ci95, found.mean + found.ci95) == pytest.approx((low, high), rel=1e-12)
@@ -67,28 +67,28 @@ def test_pairing_sees_what_two_separate_intervals_hide() -> None:
     """A difference of 0.02 on tasks that vary by 0.1: unpaired p > 0.3; the noise of the differences is 0.01."""
     other = BASE + 0.02 + NOISE / 5
     assert stats.ttest_ind(other, BASE).pvalue > 0.3
-    assert paired(other, BASE).p < 1e-6
+    assert compare_paired(other, BASE).p < 1e-6
 
 
 def test_equal_scores_differ_by_nothing_and_one_task_proves_nothing() -> None:
-    same = paired(BASE, BASE)
+    same = compare_paired(BASE, BASE)
     assert (same.mean, same.ci95, same.p, same.excludes_zero()) == (0, 0, 1, False)
-    single = paired(np.array([0.9]), np.array([0.1]))
+    single = compare_paired(np.array([0.9]), np.array([0.1]))
     assert (single.p, single.excludes_zero()) == (1, False)
 
 
 def test_holm_multiplies_the_smallest_most() -> None:
     """Of m = 4, sorted 0.005, 0.01, 0.03, 0.04: 4 x 0.005 = 0.02; 3 x 0.01 = 0.03; 2 x 0.03 = 0.06;
     1 x 0.04 = 0.04, kept at the 0.06 before it."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]) == [1, 1]  # 2 x 0.5, and no less than it
-    assert holm([]) == []
+    assert correct_by_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert correct_by_holm([0.5, 0.9]) == [1, 1]  # 2 x 0.5, and no less than it
+    assert correct_by_holm([]) == []
 
 
 def test_the_seed_interval_is_student_t_over_means_of_seeds() -> None:
     """Means 0.5, 0.6: mean 0.55, standard deviation 0.1/sqrt(2), over sqrt(2) is 0.05, times t(0.975, 1) = 12.7062."""
-    assert seed_interval(np.array([0.5, 0.6])) == pytest.approx(0.05 * 12.7062047, rel=1e-6)
-    assert seed_interval(np.array([0.5])) is None
+    assert estimate_seed_interval(np.array([0.5, 0.6])) == pytest.approx(0.05 * 12.7062047, rel=1e-6)
+    assert estimate_seed_interval(np.array([0.5])) is None
 
 
 def test_scores_are_averaged_over_seeds_before_they_are_paired(tmp_path: Path) -> None:
@@ -140,7 +140,8 @@ def test_each_table_is_of_the_score_its_runs_are_known_by(tmp_path: Path, capsys
 
 def marks(groups: list[Group], baseline: int | None = None, metric: str = "accuracy") -> dict[str, str]:
     return {
-        r.group.values[0]: r.mark for r in rows_of(groups, metric, baseline, baseline is not None, find_sign(metric))
+        r.group.values[0]: r.mark
+        for r in rank_groups(groups, metric, baseline, baseline is not None, find_sign(metric))
     }
 
 
@@ -162,7 +163,7 @@ def test_no_winner_is_marked_where_the_interval_contains_zero() -> None:
 def test_correction_takes_back_what_a_single_comparison_would_claim() -> None:
     """A difference with p = 0.03 alone is a finding; among three with p = 0.03, 0.03 x 3 is not."""
     weak = BASE + CENTRED - stats.t.ppf(0.985, 39) * stats.sem(CENTRED)
-    assert paired(weak, BASE).p == pytest.approx(0.03)
+    assert compare_paired(weak, BASE).p == pytest.approx(0.03)
     assert marks([group("a", BASE), group("b", weak)], 0) == {"a": "baseline", "b": "worse"}
     three = [group("a", BASE), group("b", weak), group("c", weak), group("d", weak)]
     assert marks(three, 0) == {"a": "baseline", "b": "", "c": "", "d": ""}
@@ -260,7 +261,7 @@ def test_the_papers_number_is_held_against_the_wider_interval(tmp_path: Path) ->
     finished(tmp_path / "b", BASE + 0.1, seed=1, paper=paper)
     (both,) = compared(tmp_path)
     assert (alone.rows[0].in_interval, both.rows[0].in_interval) == (False, True)
-    assert "| 60.00 | yes |" in as_markdown([both])
+    assert "| 60.00 | yes |" in format_markdown([both])
 
 
 @pytest.mark.parametrize("other", [None, {"value": 0.7, "ci95": None, "source": "Somebody else 2021, Table 2"}])
@@ -305,7 +306,7 @@ def two_tables(tmp_path: Path) -> list[Comparison]:
 
 
 def test_csv_reads_back_to_the_numbers_in_full(two_tables: list[Comparison]) -> None:
-    lines = list(csv.DictReader(io.StringIO(as_csv(two_tables))))
+    lines = list(csv.DictReader(io.StringIO(format_csv(two_tables))))
     assert [(line["table"], line["algo"], line["bn"]) for line in lines] == [
         ("1", "protonet", "transductive"), ("1", "maml", "transductive"), ("2", "", "running")
     ]  # fmt: skip
@@ -319,7 +320,7 @@ def test_csv_reads_back_to_the_numbers_in_full(two_tables: list[Comparison]) -> 
 
 
 def test_markdown_reads_back_line_by_line(two_tables: list[Comparison]) -> None:
-    text = as_markdown(two_tables)
+    text = format_markdown(two_tables)
     assert text.count("### table ") == 2
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     head, rule, *rows = lines[:4]
@@ -331,7 +332,7 @@ def test_markdown_reads_back_line_by_line(two_tables: list[Comparison]) -> None:
 
 
 def test_latex_is_balanced_escaped_and_has_as_many_cells_as_columns(two_tables: list[Comparison]) -> None:
-    text = as_latex(two_tables)
+    text = format_latex(two_tables)
     tabulars = re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.S)
     assert len(tabulars) == text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
     for columns, body in tabulars:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape, Prediction
 from metarun.data.completion import Completion
-from metarun.report.figures.completions import GAP, SIDE, TITLE, completion_picture
+from metarun.report.figures.completions import GAP, IMAGE_SIDE, TITLE_HEIGHT, draw_completions
 
 
 def completion(k_shot: int = 10, n_query: int | None = None, most: int | None = None) -> Completion:
@@ -68,12 +68,12 @@ def test_the_picture_shows_given_mean_deviation_and_truth() -> None:
     source = completion(k_shot=20)
     batch = source.batch("test", np.arange(2))
     height, width = source.info.facts["pixels"]
-    png = completion_picture(batch, Prediction(torch.ones_like(batch.query.y), torch.ones_like(batch.query.y)))
+    png = draw_completions(batch, Prediction(torch.ones_like(batch.query.y), torch.ones_like(batch.query.y)))
     sheet = np.asarray(Image.open(io.BytesIO(png)))
-    scale = SIDE // max(height, width)
+    scale = IMAGE_SIDE // max(height, width)
 
     def shown(row: int, column: int) -> np.ndarray:
-        top, left = TITLE + row * (height * scale + GAP), GAP + column * (width * scale + GAP)
+        top, left = TITLE_HEIGHT + row * (height * scale + GAP), GAP + column * (width * scale + GAP)
         return sheet[top : top + height * scale : scale, left : left + width * scale : scale] / 255
 
     image = source.source.gather_plain_images("test", np.arange(2))[1].permute(1, 2, 0).numpy()

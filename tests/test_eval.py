@@ -169,7 +169,7 @@ def test_shots_make_a_curve_and_ways_may_differ_where_heads_are_made_for_each_ta
 def test_classes_that_were_trained_on_are_told(runs: Path, say: Say, tmp_path: Path) -> None:
     """Alphabet 4 of five is tested on, and is one of the first six of ten, which were trained on."""
     run = own(runs, "proto", tmp_path)
-    said = "glyphs: 12 of 12 classes tested on were trained on, alphabet004/character00 among them"
+    said = "glyphs: 12 of 12 test classes were trained on, alphabet004/character00 among them"
     assert said in say("eval", run, "data.alphabets=5", "data.characters=12", "bn=transductive")[1]
     assert "trained on, alphabet" not in say("eval", run)[1]
 
@@ -192,7 +192,7 @@ def test_list_and_show_tell_of_tests(runs: Path, say: Say, tmp_path: Path) -> No
     heads, _, row = say("list", tmp_path)[1].split("\n")[1:4]
     assert (heads.split()[4], row.split()[-6]) == ("evals", "2")
     out = say("show", run)[1]
-    assert "what metarun eval found" in out
+    assert "results of metarun eval" in out
     assert sum(line.startswith(" glyphs   5-way 1-shot") for line in out.splitlines()) == 2
 
 

@@ -12,10 +12,10 @@ import pytest
 from run_folders import finished, settings, write_settings
 
 from metarun.report.compare import compare
-from metarun.report.figures.charts import PALETTE, learning_curves, png, spec, task_scatter
-from metarun.report.figures.gallery import LIMIT, Figure, Gallery, apart, gallery, together
-from metarun.report.figures.learning import POINTS, learning
-from metarun.report.figures.parallel import axis, swept
+from metarun.report.figures.charts import PALETTE, draw_learning_curves, draw_task_scatter, make_spec, render_png
+from metarun.report.figures.gallery import MAX_GROUPS, Figure, Gallery, join_views, make_gallery, name_views
+from metarun.report.figures.learning import MAX_POINTS, read_curves
+from metarun.report.figures.parallel import find_swept, place_on_axis
 from metarun.report.runs import Run, find_runs
 
 SCORES = np.random.default_rng(0).normal(0.5, 0.1, 30)
@@ -32,12 +32,12 @@ def train(*points: tuple[float, float, float]) -> list[dict[str, Any]]:
 
 
 def gallery_of(folder: Path, metric: str = "accuracy", baseline: Any = None) -> Gallery:
-    return gallery(compare(find_runs([folder]), None, ["seed"], metric, baseline)[0])
+    return make_gallery(compare(find_runs([folder]), None, ["seed"], metric, baseline)[0])
 
 
 def data_of(figure: Figure) -> list[dict[str, Any]]:
     """The records of all layers, one after the other."""
-    return [record for records in spec(figure.view)["datasets"].values() for record in records]
+    return [record for records in make_spec(figure.view)["datasets"].values() for record in records]
 
 
 def size_of(picture: bytes) -> tuple[int, int]:
@@ -53,7 +53,7 @@ def test_a_curve_is_the_mean_and_the_range_over_runs_at_each_step(tmp_path: Path
         run_of(tmp_path / "a", train((10, 1, 3), (20, 2, 2))),
         run_of(tmp_path / "b", train((10, 3, 5), (20, 6, 2))),
     ]
-    curve = learning(runs, "loss")["train"]
+    curve = read_curves(runs, "loss")["train"]
     assert curve.seconds is not None
     columns = curve.step, curve.seconds, curve.mean, curve.low, curve.high
     assert [list(column) for column in columns] == [[10, 20], [2, 4], [4, 2], [3, 2], [5, 2]]
@@ -63,7 +63,7 @@ def test_a_curve_is_the_mean_and_the_range_over_runs_at_each_step(tmp_path: Path
 def test_a_validation_has_the_training_time_of_its_step(tmp_path: Path) -> None:
     """Step 15 lies half way between 2 and 6 seconds; step 5 half way from the start, which took none."""
     lines = train((10, 2, 1), (20, 6, 1)) + [{"step": step, "split": "val", "loss": 1.0} for step in (5, 15, 20)]
-    curve = learning([run_of(tmp_path / "a", lines)], "loss")["val"]
+    curve = read_curves([run_of(tmp_path / "a", lines)], "loss")["val"]
     assert curve.seconds is not None
     assert list(curve.seconds) == [1, 4, 6]
 
@@ -74,33 +74,33 @@ def test_runs_that_logged_at_other_steps_meet_on_straight_lines(tmp_path: Path) 
         run_of(tmp_path / "a", train((10, 1, 0), (15, 1, 1), (20, 2, 2), (30, 3, 4))),
         run_of(tmp_path / "b", train((10, 1, 10), (30, 3, 30), (50, 5, 90))),
     ]
-    curve = learning(runs, "loss")["train"]
+    curve = read_curves(runs, "loss")["train"]
     assert (list(curve.step), list(curve.mean)) == ([10, 30], [5, 17])
 
 
 def test_many_lines_become_few_points_of_equal_means(tmp_path: Path) -> None:
     """250 lines in portions of 3: 84 points, the first of steps 1, 2, 3, the last of step 250 alone."""
     run = run_of(tmp_path / "a", train(*((step, step / 10, 2.0 * step) for step in range(1, 251))))
-    curve = learning([run], "loss")["train"]
+    curve = read_curves([run], "loss")["train"]
     assert (curve.portion, len(curve.step)) == (3, 84)
-    assert len(curve.step) <= POINTS
+    assert len(curve.step) <= MAX_POINTS
     assert (curve.step[0], curve.mean[0], curve.step[-1], curve.mean[-1]) == (2, 4, 250, 500)
 
 
 def test_curves_without_lines_or_times_are_left_out(tmp_path: Path) -> None:
     timeless = [{"step": 10, "split": "val", "loss": 1.0}]
-    curves = learning([run_of(tmp_path / "a", timeless)], "loss")
+    curves = read_curves([run_of(tmp_path / "a", timeless)], "loss")
     assert (list(curves), curves["val"].seconds) == (["val"], None)
-    assert learning_curves({"a": curves}, "loss", "seconds") is None
-    assert learning_curves({"a": {}}, "loss") is None
-    assert learning([run_of(tmp_path / "b", timeless)], "accuracy") == {}
+    assert draw_learning_curves({"a": curves}, "loss", "seconds") is None
+    assert draw_learning_curves({"a": {}}, "loss") is None
+    assert read_curves([run_of(tmp_path / "b", timeless)], "accuracy") == {}
 
 
 def test_one_run_alone_is_drawn_as_a_picture(tmp_path: Path) -> None:
     run = find_runs([finished(tmp_path / "a", SCORES)])[0]
-    view = learning_curves({"maml": learning([run], "accuracy")}, "accuracy")
+    view = draw_learning_curves({"maml": read_curves([run], "accuracy")}, "accuracy")
     assert view is not None
-    width, height = size_of(png(view))
+    width, height = size_of(render_png(view))
     assert 400 < width < 2000
     assert 400 < height < 2000
 
@@ -150,11 +150,11 @@ def test_shots_are_joined_only_where_all_else_is_the_same(tmp_path: Path) -> Non
 
 def test_scores_that_are_no_numbers_leave_a_gap() -> None:
     holes = {"a": np.array([0.1, np.nan, 0.3]), "b": np.array([0.1, 0.2, np.inf])}
-    view = task_scatter(holes, "loss", "a", "b")
+    view = draw_task_scatter(holes, "loss", "a", "b")
     assert view is not None
-    assert {"a": 0.1, "b": 0.1} in [point for records in spec(view)["datasets"].values() for point in records]
-    json.dumps(spec(view), allow_nan=False)
-    assert task_scatter({"a": np.array([np.nan]), "b": np.array([1.0])}, "loss", "a", "b") is None
+    assert {"a": 0.1, "b": 0.1} in [point for records in make_spec(view)["datasets"].values() for point in records]
+    json.dumps(make_spec(view), allow_nan=False)
+    assert draw_task_scatter({"a": np.array([np.nan]), "b": np.array([1.0])}, "loss", "a", "b") is None
 
 
 def sweep_of(
@@ -171,7 +171,7 @@ def test_parallel_coordinates_have_a_row_for_each_setting_that_was_typed(tmp_pat
     """What an algorithm brings along, as its backbone, is not of the sweep."""
     sweep_of(tmp_path)
     (comparison,) = compare(find_runs([tmp_path]), None, ["seed"], "accuracy", None)[0]
-    assert swept(comparison) == ["algo.inner_lr", "optim.lr"]
+    assert find_swept(comparison) == ["algo.inner_lr", "optim.lr"]
     figure = gallery_of(tmp_path).own[0][-1]
     assert figure.name == "settings"
     points = [point for point in data_of(figure) if "line" in point]
@@ -183,23 +183,23 @@ def test_parallel_coordinates_have_a_row_for_each_setting_that_was_typed(tmp_pat
 
 def test_an_axis_spreads_large_ratios_by_logarithm_and_sets_what_is_lacking_apart() -> None:
     """0.01 is half way from 0.001 to 0.1 by its logarithm; 3 is half way from 1 to 5; None lies before the start."""
-    assert axis([0.001, 0.1, 0.01])[0] == pytest.approx([0, 1, 0.5])
-    assert axis([1, 5, 3]) == ([0, 1, 0.5], [(0, "1"), (0.5, "3"), (1, "5")])
-    positions, ticks = axis([1.0, None, 5.0])
+    assert place_on_axis([0.001, 0.1, 0.01])[0] == pytest.approx([0, 1, 0.5])
+    assert place_on_axis([1, 5, 3]) == ([0, 1, 0.5], [(0, "1"), (0.5, "3"), (1, "5")])
+    positions, ticks = place_on_axis([1.0, None, 5.0])
     assert positions == pytest.approx([0.2, 0, 1])
     assert ticks[0] == (0, "-")
-    assert axis(["relu", "gelu", None])[0] == [1, 0.5, 0]  # "-", "gelu", "relu"
-    assert [label for _, label in axis(list(range(0, 4001, 10)))[1]] == ["0", "1000", "2000", "3000", "4000"]
-    assert axis(["x" * 50, "y"])[1] == [(0, "x" * 14 + "…"), (1, "y")]
+    assert place_on_axis(["relu", "gelu", None])[0] == [1, 0.5, 0]  # "-", "gelu", "relu"
+    assert [label for _, label in place_on_axis(list(range(0, 4001, 10)))[1]] == ["0", "1000", "2000", "3000", "4000"]
+    assert place_on_axis(["x" * 50, "y"])[1] == [(0, "x" * 14 + "…"), (1, "y")]
 
 
 def test_the_best_groups_and_the_baseline_are_drawn_and_the_rest_is_said(tmp_path: Path) -> None:
-    names = [f"algo{number}" for number in range(LIMIT + 3)]
+    names = [f"algo{number}" for number in range(MAX_GROUPS + 3)]
     for number, name in enumerate(names):
         finished(tmp_path / name, SCORES - number / 100, name)
     found = gallery_of(tmp_path, baseline={"algo": names[-1]})
-    assert list(found.names[0]) == [*names[: LIMIT - 1], names[-1]]
-    assert len({found.colors[name] for name in found.names[0]}) == LIMIT
+    assert list(found.names[0]) == [*names[: MAX_GROUPS - 1], names[-1]]
+    assert len({found.colors[name] for name in found.names[0]}) == MAX_GROUPS
     assert all("the best 7 of 10 groups, with the baseline" in figure.said for figure in found.own[0])
     assert "the best" not in str(gallery_of(tmp_path / names[0]).own[0][0].said)
 
@@ -214,17 +214,17 @@ def test_a_group_has_one_colour_everywhere_and_no_other_group_of_a_figure_has_it
     assert len(found.colors) == 10
     assert set(found.colors.values()) == set(PALETTE)
     for names in found.names:
-        assert len({found.colors[name] for name in names}) == LIMIT
+        assert len({found.colors[name] for name in names}) == MAX_GROUPS
     for figure in (*found.own[0][:2], *found.own[1][:2], *found.across):
-        scale = spec(figure.view)["layer"][0]["encoding"]["color"]["scale"]
+        scale = make_spec(figure.view)["layer"][0]["encoding"]["color"]["scale"]
         assert dict(zip(scale["domain"], scale["range"], strict=True)) == {n: found.colors[n] for n in scale["domain"]}
 
 
 def test_all_figures_are_drawn_as_one_picture_and_each_alone(tmp_path: Path) -> None:
     sweep_of(tmp_path, (0.001, 0.003), (0.1, 0.4))
     comparisons = compare(find_runs([tmp_path]), None, ["seed"], "accuracy", None)[0]
-    found = gallery(comparisons)
-    assert list(apart(found)) == ["curves-by-step", "curves-by-time", "tasks", "settings"]
-    width, height = size_of(png(together(comparisons, found)))
+    found = make_gallery(comparisons)
+    assert list(name_views(found)) == ["curves-by-step", "curves-by-time", "tasks", "settings"]
+    width, height = size_of(render_png(join_views(comparisons, found)))
     assert 2000 < width < 5000
     assert 1000 < height < 5000

@@ -192,7 +192,7 @@ def test_a_score_that_nobody_knows_is_compared_only_in_the_direction_that_somebo
     assert means["worse"] < means["better"]
     compared = ["compare", "worse", "better", "--metric", "f1"]
     code, _, error = metarun(*compared, cwd=mine, cache=cache)
-    assert (code, error) == (2, "metarun: whether more f1 is better is not known: add --higher or --lower\n")
+    assert (code, error) == (2, "metarun: it is not known whether a higher f1 is better: add --higher or --lower\n")
     for flag, first in (("--higher", "0.03"), ("--lower", "0.0001")):
         code, out, error = metarun(*compared, flag, cwd=mine, cache=cache)
         assert (code, error) == (0, "")

@@ -17,7 +17,7 @@ from test_figures import SCORES, size_of, sweep_of
 from metarun.cli import command
 from metarun.report.compare import compare
 from metarun.report.runs import find_runs
-from metarun.report.tables import caption, cells
+from metarun.report.tables import make_caption, make_cells
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -101,13 +101,13 @@ def test_the_numbers_of_the_page_are_those_of_the_comparison(two_tables: Path) -
     comparisons, _ = compare(find_runs([two_tables]), None, ["seed"], "accuracy", {"algo": "maml"})
     shown, heads, items = parsed.texts["td"], parsed.texts["th"], parsed.texts["li"]
     for comparison in comparisons:
-        columns, lines = cells(comparison)
+        columns, lines = make_cells(comparison)
         for line in lines:
             assert shown[: len(line)] == line
             shown = shown[len(line) :]
         assert heads[: len(columns)] == columns
         heads = heads[len(columns) :]
-        assert set(caption(comparison)) <= set(items)
+        assert set(make_caption(comparison)) <= set(items)
     runs = [run for comparison in comparisons for row in comparison.rows for run in row.group.runs]
     assert heads == ["table", "accuracy %", "algo", "seed", "algo.inner_lr", "run"]
     lines = [shown[start : start + len(heads)] for start in range(0, len(shown), len(heads))]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from metarun.core.tasks import Batch, Examples, Prediction
 from metarun.report.figures.charts import PALETTE
-from metarun.report.figures.predictions import prediction_picture
+from metarun.report.figures.predictions import draw_predictions
 
 
 def batch(dimensions: int = 1) -> Batch:
@@ -28,8 +28,8 @@ def seen(pixels: np.ndarray, colour: str) -> int:
 def test_support_points_mean_and_band_are_drawn() -> None:
     """The band takes a tenth of a panel at least, in the mean's colour at a fifth of its strength on white."""
     mean = torch.zeros(3, 20, 1)
-    without = colours(prediction_picture(batch(), Prediction(mean, None)))
-    with_band = colours(prediction_picture(batch(), Prediction(mean, torch.ones(3, 20, 1))))
+    without = colours(draw_predictions(batch(), Prediction(mean, None)))
+    with_band = colours(draw_predictions(batch(), Prediction(mean, torch.ones(3, 20, 1))))
     for pixels in (without, with_band):
         assert seen(pixels, PALETTE[0]) > 100
         assert seen(pixels, PALETTE[1]) > 100
@@ -38,4 +38,4 @@ def test_support_points_mean_and_band_are_drawn() -> None:
 
 
 def test_functions_of_more_than_a_number_are_not_drawn() -> None:
-    assert prediction_picture(batch(dimensions=3), Prediction(torch.zeros(3, 20, 1), None)) is None
+    assert draw_predictions(batch(dimensions=3), Prediction(torch.zeros(3, 20, 1), None)) is None

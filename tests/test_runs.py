@@ -15,7 +15,7 @@ from run_folders import finished, settings, write_metrics, write_settings
 
 from metarun.app.jobs.job import _alone_in
 from metarun.cli import command
-from metarun.report.listing import ago
+from metarun.report.listing import format_age
 from metarun.report.runs import Run, find_runs, read_run
 
 SCORES = [0.4, 0.5, 0.6]
@@ -145,7 +145,7 @@ def test_a_line_cut_off_by_a_kill_is_passed_over(five: Path) -> None:
     ("seconds", "text"), [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (7199, "1 h"), (200000, "2 d")]
 )
 def test_age_is_in_the_largest_whole_unit(seconds: float, text: str) -> None:
-    assert ago(seconds) == text
+    assert format_age(seconds) == text
 
 
 def test_show_gives_the_end_table_the_files_and_both_curves(five: Path, capsys: pytest.CaptureFixture[str]) -> None:

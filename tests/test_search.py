@@ -20,7 +20,7 @@ from test_settings import Settings
 from metarun.app.sweeps.search import open_study, ready, require, settled
 from metarun.cli import command
 from metarun.core.errors import ConfigError
-from metarun.report.figures.study import draw, history
+from metarun.report.figures.study import draw_history, draw_study
 from metarun.settings import names
 from metarun.settings.conf import CONF
 
@@ -198,13 +198,13 @@ def test_pictures_of_a_study_need_no_network_and_show_its_failures(tmp_path: Pat
         return rate * trial.suggest_int("steps", 1, 4) + (kind == "a")
 
     study.optimize(loss, 12, catch=ValueError)
-    assert {path.name for path in draw(study, tmp_path)} == {
+    assert {path.name for path in draw_study(study, tmp_path)} == {
         "study.html", "history.png", "importance.png", "slices.png"
     }  # fmt: skip
     page = (tmp_path / "study.html").read_text()
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
-    rows = [row for rows in history(study).to_dict()["datasets"].values() for row in rows]
+    rows = [row for rows in draw_history(study).to_dict()["datasets"].values() for row in rows]
     best = [row["best"] for row in rows if "best" in row]
     assert best == sorted(best, reverse=True)
     failed = [trial.number for trial in study.trials if trial.state == TrialState.FAIL]

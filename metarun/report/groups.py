@@ -1,4 +1,4 @@
-"""Which finished runs belong together: sets that may be compared, groups in a set, one run a seed in a group."""
+"""Sort finished runs into sets that may be compared, the sets into groups, and keep one run of each seed in a group."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from numpy.typing import NDArray
 from metarun.core.errors import ConfigError, suggest
 from metarun.report.runs import Run
 
-APART = ("data", "n_way", "k_shot", "n_query", "bn", "trainval", "split_sha256", "episode_sha256")
-"""Fields of results.json in which runs that are compared must agree."""
+COMPARABLE_FIELDS = ("data", "n_way", "k_shot", "n_query", "bn", "trainval", "split_sha256", "episode_sha256")
+"""Fields of results.json in which runs must agree to be compared."""
 
-LEADING = ("algo", "data", "backbone", "optim")
-"""Keys that say best what a run is, tried first."""
+LEADING_KEYS = ("algo", "data", "backbone", "optim")
+"""Keys that describe a run best; they come first."""
 
-ASIDE = ("paths.", "logger", "paper", "device", "deterministic", "threads", "run.processes", "data.cache")
-"""Beginnings of settings that are not what an experiment varies."""
+IGNORED_PREFIXES = ("paths.", "logger", "paper", "device", "deterministic", "threads", "run.processes", "data.cache")
+"""Prefixes of settings that experiments do not vary on purpose."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but the keys averaged over.
+    """Runs that differ only in the keys that are averaged over.
 
     Attributes:
-        values: what the group is, in the order of the comparison's keys.
+        values: the values of the comparison's keys, in their order.
         runs: one for each seed.
-        scores: of every test task, [seeds, tasks].
+        scores: scores of every test task [seeds, tasks].
     """
 
     values: tuple[Any, ...]
     runs: tuple[Run, ...]
     scores: NDArray[np.float64]
 
-    def mean_of(self, *path: str) -> float | None:
-        """The mean over the runs of a number in results.json; None where a run lacks it."""
+    def average(self, *path: str) -> float | None:
+        """Return the mean over the runs of a number in results.json; None if a run lacks it."""
         found: list[Any] = [run.results for run in self.runs]
         for name in path:
             found = [(value or {}).get(name) for value in found]
         return None if None in found else float(np.mean(found))
 
-    def paper(self) -> Mapping[str, Any] | None:
-        """The paper's number, where the runs agree on one."""
+    def find_paper(self) -> Mapping[str, Any] | None:
+        """Return the paper's number if the runs agree on one."""
         papers: list[Mapping[str, Any] | None] = [run.results.get("paper") for run in self.runs]
         return papers[0] if all(paper == papers[0] for paper in papers) else None
 
 
-def comparable_sets(runs: Iterable[Run]) -> dict[tuple[Any, ...], list[Run]]:
-    """Runs by their values of APART."""
+def split_comparable(runs: Iterable[Run]) -> dict[tuple[Any, ...], list[Run]]:
+    """Split the runs by their values of COMPARABLE_FIELDS."""
     sets: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        sets[tuple(run.results.get(field) or None for field in APART)].append(run)
+        sets[tuple(run.results.get(field) or None for field in COMPARABLE_FIELDS)].append(run)
     return dict(sets)
 
 
-def with_scores(runs: Sequence[Run], metric: str | None) -> tuple[list[Run], list[str]]:
-    """Those of the finished `runs` whose tasks were scored in `metric`, and a note on each other one.
+def select_scored(runs: Sequence[Run], metric: str | None) -> tuple[list[Run], list[str]]:
+    """Select the finished `runs` whose tasks were scored in `metric`, with a note on each other run.
 
-    None is the score that each is known by.
+    If `metric` is None, each run counts by the score by which it is judged.
 
-    Raises: ConfigError if there is none.
+    Raises: ConfigError if there is no such run.
     """
     metrics = sorted({name for run in runs for name in run.results.get("test") or {}})
     if metric is not None and metric not in metrics:
@@ -83,20 +83,20 @@ def with_scores(runs: Sequence[Run], metric: str | None) -> tuple[list[Run], lis
     return kept, notes
 
 
-def groups_of(
+def form_groups(
     runs: Sequence[Run], keys: Sequence[str], over: Sequence[str], metric: str
 ) -> tuple[list[Group], list[str]]:
-    """The groups of one comparable set, each with its scores, and what has to be said of them."""
+    """Form the groups of one comparable set, each with its scores, and notes on them."""
     parts: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
         parts[tuple(run.value(key) for key in keys)].append(run)
     groups, notes, tasks = [], [], None
     for values, members in parts.items():
-        name = label(keys, values)
-        if mixed := varied(members, over):
-            notes.append(f"{name} mixes runs that differ in {_some(mixed)}: name it in --by, or in --over")
+        name = name_group(keys, values)
+        if mixed := find_varied(members, over):
+            notes.append(f"{name} mixes runs that differ in {_join_some(mixed)}: name it in --by, or in --over")
         kept, scores = [], []
-        for said, run in _one_each(members, over, name):
+        for said, run in _choose_newest(members, over, name):
             notes += said
             index, values_of_run = run.task_scores(metric) or (np.empty(0, np.int64), np.empty(0))
             tasks = index if tasks is None else tasks
@@ -107,60 +107,64 @@ def groups_of(
                 notes.append(f"{run.folder} is left out: test_tasks.npz numbers its tasks in another way")
         if kept:
             groups.append(Group(values, tuple(kept), np.stack(scores)))
-    if len({tuple(sorted(_at(run, over) for run in group.runs)) for group in groups}) > 1:
+    if len({tuple(sorted(_read_values(run, over) for run in group.runs)) for group in groups}) > 1:
         notes.append(f"the groups do not have the same values of {', '.join(over)}")
     return groups, notes
 
 
-def differing(runs: Sequence[Run], over: Sequence[str]) -> tuple[str, ...]:
-    """As few settings as tell apart what differs between `runs` other than in `over`, the most telling first.
+def find_distinguishing(runs: Sequence[Run], over: Sequence[str]) -> tuple[str, ...]:
+    """Find the few settings that distinguish `runs`, the most descriptive first, leaving out those in `over`.
 
-    A setting that follows from those before it, as algo.inner_lr does where one algorithm alone has it, is not needed.
+    A setting that follows from earlier ones is left out, as algo.inner_lr if only one algorithm has it.
     """
     chosen: list[str] = []
     parts = 1
-    for key in varied(runs, over):
+    for key in find_varied(runs, over):
         if (finer := len({tuple(run.value(name) for name in (*chosen, key)) for run in runs})) > parts:
             chosen, parts = [*chosen, key], finer
     return tuple(chosen)
 
 
-def varied(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
-    """Settings with more than one value among `runs`."""
-    known = dict.fromkeys([*LEADING, *(key for run in runs for key in run.settings if not key.startswith(ASIDE))])
+def find_varied(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
+    """Find the settings that have more than one value among `runs`, leaving out those in `over`."""
+    known = dict.fromkeys(
+        [*LEADING_KEYS, *(key for run in runs for key in run.settings if not key.startswith(IGNORED_PREFIXES))]
+    )
     return [key for key in known if key not in over and len({run.value(key) for run in runs}) > 1]
 
 
-def notes_on(runs: Sequence[Run], keys: Sequence[str], over: Sequence[str]) -> list[str]:
-    """Differences between `runs` that the `keys` of the table do not show."""
-    besides = [key for key in varied(runs, over) if key not in keys and all(key in run.settings for run in runs)]
-    notes = [f"these settings differ along with them: {_some(besides)}"] if besides and keys else []
+def note_differences(runs: Sequence[Run], keys: Sequence[str], over: Sequence[str]) -> list[str]:
+    """Note the differences between `runs` that the `keys` of the table do not show."""
+    besides = [key for key in find_varied(runs, over) if key not in keys and all(key in run.settings for run in runs)]
+    notes = [f"these settings differ along with them: {_join_some(besides)}"] if besides and keys else []
     commits = {(run.results.get("git") or {}).get("commit") for run in runs}
     return notes + ([f"the runs are of {len(commits)} versions of the code"] if len(commits) > 1 else [])
 
 
 def check_keys(runs: Sequence[Run], keys: Iterable[str], flag: str) -> None:
-    """Raises: ConfigError for a key that no run has."""
+    """Raise ConfigError for a key that no run has."""
     known = set().union(*(run.keys() for run in runs))
     for key in keys:
         if key not in known:
             raise ConfigError(f"{flag} {key}: no run has this setting{suggest(key, sorted(known))}")
 
 
-def group_of(groups: Sequence[Group], keys: Sequence[str], wanted: Mapping[str, str]) -> int | None:
-    """The number of the one group whose runs all have the `wanted` settings, or None.
+def find_group(groups: Sequence[Group], keys: Sequence[str], wanted: Mapping[str, str]) -> int | None:
+    """Return the number of the one group whose runs all have the `wanted` settings, or None.
 
     Raises: ConfigError if several groups do.
     """
     found = [i for i, group in enumerate(groups) if all(_has(run, wanted) for run in group.runs)]
     if len(found) > 1:
-        names = "; ".join(label(keys, groups[i].values) for i in found)
-        raise ConfigError(f"--baseline {label(list(wanted), list(wanted.values()))} is {len(found)} groups: {names}")
+        names = "; ".join(name_group(keys, groups[i].values) for i in found)
+        raise ConfigError(
+            f"--baseline {name_group(list(wanted), list(wanted.values()))} is {len(found)} groups: {names}"
+        )
     return found[0] if found else None
 
 
-def label(keys: Sequence[str], values: Sequence[Any]) -> str:
-    """A group in words."""
+def name_group(keys: Sequence[str], values: Sequence[Any]) -> str:
+    """Return a name for the group with these values."""
     return ",".join(f"{key}={value}" for key, value in zip(keys, values, strict=True)) or "all runs"
 
 
@@ -168,11 +172,11 @@ def _has(run: Run, wanted: Mapping[str, str]) -> bool:
     return all(str(run.value(key)) == text or run.value(key) == yaml.safe_load(text) for key, text in wanted.items())
 
 
-def _one_each(runs: Sequence[Run], over: Sequence[str], name: str) -> list[tuple[list[str], Run]]:
-    """The newest run of each seed, with a note where there are several."""
+def _choose_newest(runs: Sequence[Run], over: Sequence[str], name: str) -> list[tuple[list[str], Run]]:
+    """Choose the newest run of each seed, with a note if there are several."""
     seeds: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        seeds[_at(run, over)].append(run)
+        seeds[_read_values(run, over)].append(run)
     found = []
     for seed, same in sorted(seeds.items()):
         *older, newest = sorted(same, key=lambda run: (run.files.results.stat().st_mtime_ns, run.folder))
@@ -183,9 +187,9 @@ def _one_each(runs: Sequence[Run], over: Sequence[str], name: str) -> list[tuple
     return found
 
 
-def _at(run: Run, over: Sequence[str]) -> tuple[str, ...]:
+def _read_values(run: Run, over: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(run.value(key)) for key in over)
 
 
-def _some(names: Sequence[str]) -> str:
+def _join_some(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

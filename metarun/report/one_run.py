@@ -1,4 +1,4 @@
-"""One run on the screen: its settings at the start, and at the end what it reached, where it is, what to type next."""
+"""One run on the screen: its settings at the start; at the end its scores, its files and the next command."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from metarun.core import words
 from metarun.core.scores import choose_score, read_directions
 
 
-def config_tree(config: dict[str, Any], choices: dict[str, str]) -> Tree:
-    """The resolved settings as a tree, with the choice made in each group."""
+def make_config_tree(config: dict[str, Any], choices: dict[str, str]) -> Tree:
+    """Make a tree of the resolved settings, with the choice made in each group."""
     tree = Tree("settings", guide_style="dim")
     for key, value in config.items():
         if value == {}:
@@ -36,8 +36,8 @@ def _grow(branch: Tree, values: dict[str, Any]) -> None:
             _grow(branch.add(key), value)
 
 
-def end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
-    """The run in a few lines: what it reached, how long it took, where everything is, what to type next."""
+def make_end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
+    """Make a table of a finished run: its scores, its times, its files and the next command."""
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")

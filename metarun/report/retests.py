@@ -1,4 +1,4 @@
-"""What later tests of a run found: on the screen, as CSV and Markdown, and over the shots as a picture."""
+"""Results of later tests of a run: on the screen, as CSV and Markdown, and as a curve over the shots."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rich.text import Text
 from metarun.core.scores import choose_score, read_directions
 from metarun.core.words import format_value, format_with_unit, is_percent, name_network, name_task
 
-Found = Mapping[str, Any]
-"""What one test found, as its file has it."""
+Retest = Mapping[str, Any]
+"""The result of one test, as its file holds it."""
 
 
-def table(found: Sequence[Found]) -> Table:
-    """A line a test, under what was trained."""
-    heads, lines = cells(found)
+def make_table(found: Sequence[Retest]) -> Table:
+    """Make a table with a line for each test and a title that says what was trained."""
+    heads, lines = make_cells(found)
     drawn = Table(
-        title=Text(heading(found[0]), style="bold"), caption=Text("\n".join(caption(found)), style="dim"),
+        title=Text(make_heading(found[0]), style="bold"), caption=Text("\n".join(make_caption(found)), style="dim"),
         box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False,
     )  # fmt: skip
     for head in heads:
@@ -32,16 +32,16 @@ def table(found: Sequence[Found]) -> Table:
     return drawn
 
 
-def in_short(one: Found) -> str:
-    """One test, as it is told when it is made."""
-    score = _score(one)
+def summarise(one: Retest) -> str:
+    """Summarise one test in a line, for the moment when it ends."""
+    score = _choose_score(one)
     mean, half = (format_with_unit(score, one["test"][score][part]) for part in ("mean", "ci95"))
     return f"{one['data']}, {name_task(one['n_way'], one['k_shot'])}, bn={one['bn']}: {score} {mean} ± {half}"
 
 
-def cells(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
-    """Heads and lines of what people read."""
-    score = _score(found[0])
+def make_cells(found: Sequence[Retest]) -> tuple[list[str], list[list[str]]]:
+    """Make the heads and lines of the table."""
+    score = _choose_score(found[0])
     heads = ["data", "task", "queries", "bn", f"{score} %" if is_percent(score) else score, "over tasks", "tasks"]
     lines = []
     for one in found:
@@ -52,7 +52,7 @@ def cells(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
     return [*heads, "split"], lines
 
 
-def heading(one: Found) -> str:
+def make_heading(one: Retest) -> str:
     then = one["trained"]
     what = [
         f"{one['algo']} trained on {then['data']}",
@@ -63,28 +63,28 @@ def heading(one: Found) -> str:
     return f"{', '.join(what)}, step {one['best_step']}"
 
 
-def caption(found: Sequence[Found]) -> list[str]:
+def make_caption(found: Sequence[Retest]) -> list[str]:
     said = ["over tasks: 95 % intervals, Student t over test tasks, which are the same for every run"]
     modes = {one["bn"] for one in found}
     if "transductive" in modes:
         said.append("bn=transductive: BatchNorm sees all queries, and a query's prediction depends on the others")
     if inductive := sorted(modes & {"support", "running"}):
         said.append(f"bn={', '.join(inductive)}: inductive, a query's prediction does not depend on other queries")
-    return said + seen(found)
+    return said + warn_of_seen(found)
 
 
-def seen(found: Sequence[Found]) -> list[str]:
-    """A warning for each source with classes that the run was trained on."""
+def warn_of_seen(found: Sequence[Retest]) -> list[str]:
+    """Return a warning for each source that has classes on which the run was trained."""
     by_source = {one["data"]: one for one in found if one["seen"]}
     return [
-        f"{name}: {len(one['seen'])} of {one['classes']} classes tested on were trained on, "
-        f"{one['seen'][0].split('/', 1)[-1]} among them: no test of new classes"
+        f"{name}: {len(one['seen'])} of {one['classes']} test classes were trained on, "
+        f"{one['seen'][0].split('/', 1)[-1]} among them: this is no test on new classes"
         for name, one in by_source.items()
     ]
 
 
-def as_csv(found: Sequence[Found]) -> str:
-    """A line a test, with every number in full, accuracy as a fraction."""
+def format_csv(found: Sequence[Retest]) -> str:
+    """Format a line for each test, with all digits and accuracy as a fraction."""
     facts = ("algo", "backbone", "seed", "best_step", "data", "n_way", "k_shot", "n_query", "bn")
     lines = []
     for one in found:
@@ -101,24 +101,25 @@ def as_csv(found: Sequence[Found]) -> str:
     return file.getvalue()
 
 
-def as_markdown(found: Sequence[Found]) -> str:
-    heads, lines = cells(found)
+def format_markdown(found: Sequence[Retest]) -> str:
+    heads, lines = make_cells(found)
     rows = [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *lines)]
-    return "\n".join([f"### {heading(found[0])}", "", *rows, "", f"{'. '.join(caption(found))}.", ""])
+    return "\n".join([f"### {make_heading(found[0])}", "", *rows, "", f"{'. '.join(make_caption(found))}.", ""])
 
 
-def over_shots(found: Sequence[Found]) -> bytes | None:
-    """The score over the shots, a line for each source and BatchNorm mode; None for a single number of shots.
+def draw_over_shots(found: Sequence[Retest]) -> bytes | None:
+    """Draw the score over the shots as a PNG, with a line for each source and BatchNorm mode.
 
-    Imports the drawing library, which takes a second.
+    Importing the drawing library takes a second.
+    Returns: None for a single number of shots.
     """
     if len({one["k_shot"] for one in found}) < 2:
         return None
     from itertools import cycle
 
-    from metarun.report.figures.charts import PALETTE, png, shot_curves
+    from metarun.report.figures.charts import PALETTE, draw_shot_curves, render_png
 
-    score = _score(found[0])
+    score = _choose_score(found[0])
     varied = [key for key in ("n_way", "n_query") if len({one[key] for one in found}) > 1]
     points = []
     for one in found:
@@ -128,11 +129,11 @@ def over_shots(found: Sequence[Found]) -> bytes | None:
         points.append(point | {"mean": test["mean"], "ci95": test["ci95"]})
     groups = list(dict.fromkeys(point["group"] for point in points))
     shot = "support examples a class" if found[0]["n_way"] else "support points"
-    view = shot_curves(points, score, dict(zip(groups, cycle(PALETTE), strict=False)), shot)
-    trained, _, with_what = heading(found[0]).partition(", ")
-    return png(view.properties(width=460, title=[trained, with_what]))
+    view = draw_shot_curves(points, score, dict(zip(groups, cycle(PALETTE), strict=False)), shot)
+    trained, _, with_what = make_heading(found[0]).partition(", ")
+    return render_png(view.properties(width=460, title=[trained, with_what]))
 
 
-def _score(one: Found) -> str:
-    """The score that the test is known by."""
+def _choose_score(one: Retest) -> str:
+    """Choose the score by which the test is judged."""
     return choose_score(one["test"], read_directions(one))

@@ -21,24 +21,24 @@ from metarun.core.errors import ConfigError, nearest
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
 
-OUTCOMES = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id"})
-"""Scalar fields of results.json that a run ends with, rather than was asked for."""
+OUTCOME_FIELDS = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id"})
+"""Scalar fields of results.json that are outcomes of a run, not settings."""
 
-INSIDE = frozenset({"checkpoints", "wandb", "tensorboard", "evals"})
-"""Folders within a run that hold no other run."""
+INNER_FOLDERS = frozenset({"checkpoints", "wandb", "tensorboard", "evals"})
+"""Folders inside a run's folder, which contain no other run."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder.
+    """One run, as its folder shows it.
 
     Attributes:
-        folder: where it is.
-        state: finished, failed, interrupted, running (a process holds it), died (it left traces and no
-            results.json), or unstarted (its settings alone are there).
-        results: results.json; empty without one.
+        folder: the run's folder.
+        state: finished, failed, interrupted, running (a process holds its lock), died (it has files but no
+            results.json), or unstarted (it has only its settings).
+        results: the content of results.json; empty without one.
         settings: .hydra/config.yaml by dotted key; a group's own name holds its choice, as `optim: adam`.
-        overrides: what was typed.
+        overrides: the overrides of the command line.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class Run:
     overrides: tuple[str, ...]
 
     def value(self, key: str) -> Any:
-        """The setting or fact `key`, None where this run has none."""
+        """Return the setting or fact `key`; None if this run does not have it."""
         return self.results[key] if _is_fact(key, self.results.get(key)) else self.settings.get(key)
 
     @property
@@ -57,20 +57,20 @@ class Run:
 
     @property
     def score_name(self) -> str:
-        """The score that the run is known by."""
+        """The score by which the run is judged."""
         return choose_score(self.results.get("test") or {}, self.directions)
 
     @property
     def directions(self) -> Directions:
-        """Which way its scores are better; an older run says nothing."""
+        """The directions of its scores; empty for an older run."""
         return read_directions(self.results)
 
     def keys(self) -> set[str]:
-        """What `value` knows."""
+        """Return the keys that `value` knows."""
         return {key for key, value in self.results.items() if _is_fact(key, value)} | set(self.settings)
 
     def task_scores(self, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-        """Index and score of every test task, [n] each; None where test_tasks.npz is missing, broken or without it."""
+        """Read index and score of every test task, [n] each; None if test_tasks.npz does not hold them."""
         try:
             with np.load(self.files.test_tasks) as file:
                 return file["index"].astype(np.int64), file[metric].astype(np.float64)
@@ -78,13 +78,13 @@ class Run:
             return None
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """What later tests of the run found, by source, ways, shots and queries."""
+        """Read the results of later tests of the run, in the order of source, ways, shots and queries."""
         files = sorted(self.files.evaluations.glob("*.json"))
         found = [one for file in files if (one := read_evaluation(file))]
         return sorted(found, key=lambda one: (one["data"], one["n_way"] or 0, one["k_shot"], one["n_query"]))
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """metrics.jsonl, but for a line that is being written or was cut off."""
+        """Yield the lines of metrics.jsonl, except one that is being written or was cut off."""
         path = self.files.metrics
         for line in path.read_text().splitlines() if path.is_file() else []:
             try:
@@ -94,7 +94,7 @@ class Run:
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
-    """Every run at or under `paths`, each once, in the order of their folders' names.
+    """Find every run at or under `paths`, each once, in the order of their folders' names.
 
     Raises: ConfigError for a path that is not a folder.
     """
@@ -108,40 +108,40 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
             folder = Path(name)
             if "results.json" in files or RunFolder(folder).has_settings():
                 found.setdefault(folder.resolve(), folder)
-            folders[:] = sorted(inner for inner in folders if inner not in INSIDE and inner[0] != ".")
+            folders[:] = sorted(inner for inner in folders if inner not in INNER_FOLDERS and inner[0] != ".")
     return [run for folder in sorted(found.values()) if (run := read_run(folder))]
 
 
 def read_run(folder: Path) -> Run | None:
-    """The run in `folder`, or None where there is none."""
+    """Read the run in `folder`; None if there is none."""
     files = RunFolder(folder)
     results = files.read_results()
     results = results if "status" in results else {}
-    config, hydra = _yaml(files.settings), _yaml(files.hydra)
+    config, hydra = _read_yaml(files.settings), _read_yaml(files.hydra)
     if not results and not config:
         return None
     hydra = hydra.get("hydra") or {}
     settings = dict(_named(config))
     choices = (hydra.get("runtime") or {}).get("choices") or {}
     settings |= {name: choice for group, choice in choices.items() if (name := group.replace("/", ".")) in settings}
-    settings = {key: _resolved(value, settings) for key, value in settings.items()}
+    settings = {key: _resolve(value, settings) for key, value in settings.items()}
     overrides = results.get("overrides") or (hydra.get("overrides") or {}).get("task") or ()
-    return Run(folder, _state(files, results), results, settings, tuple(overrides))
+    return Run(folder, _find_state(files, results), results, settings, tuple(overrides))
 
 
 def open_run(folder: Path) -> Run:
-    """The run in `folder`, which has its settings. Raises: ConfigError if there is none."""
+    """Read the run in `folder`. Raises: ConfigError if there is none."""
     RunFolder(folder).check()
     run = read_run(folder)
     if run is None:
         raise ConfigError(
-            f"{RunFolder(folder).settings} cannot be read, and there are no results: nothing tells what ran"
+            f"{RunFolder(folder).settings} cannot be read, and there are no results: the run's settings are lost"
         )
     return run
 
 
 def read_evaluation(file: Path) -> dict[str, Any] | None:
-    """What a test found that `metarun eval` made, None without it."""
+    """Read the result of a test by `metarun eval`; None if the file is missing or broken."""
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -150,19 +150,19 @@ def read_evaluation(file: Path) -> dict[str, Any] | None:
 
 
 def _is_fact(key: str, value: Any) -> bool:
-    return isinstance(value, str | int | float) and key not in OUTCOMES
+    return isinstance(value, str | int | float) and key not in OUTCOME_FIELDS
 
 
-def _state(files: RunFolder, results: Mapping[str, Any]) -> str:
-    if _held(files.lock):
+def _find_state(files: RunFolder, results: Mapping[str, Any]) -> str:
+    if _is_held(files.lock):
         return "running"
     if results and results["status"] != "running":
         return str(results["status"])
     return "died" if files.list_traces() else "unstarted"
 
 
-def _held(path: Path) -> bool:
-    """Whether a living process holds the lock; it is let go of at once."""
+def _is_held(path: Path) -> bool:
+    """Return whether a living process holds the lock."""
     if not path.is_file():
         return False
     try:
@@ -170,11 +170,11 @@ def _held(path: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # somebody else's folder: a lock that cannot be tried is taken for free
+    except OSError:  # in another user's folder the lock cannot be tried; assume that it is free
         return False
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError):
@@ -192,8 +192,8 @@ def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, str(value) if isinstance(value, list) else value
 
 
-def _resolved(value: Any, settings: Mapping[str, Any]) -> Any:
-    """`${a.b}` replaced by setting a.b, through at most five references; what is more than a reference stays."""
+def _resolve(value: Any, settings: Mapping[str, Any]) -> Any:
+    """Replace `${a.b}` by setting a.b, through at most five references; keep a value that is more than a reference."""
     for _ in range(5):
         reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
         if not reference or reference[1] not in settings:

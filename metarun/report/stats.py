@@ -1,4 +1,4 @@
-"""Differences of runs that were tested on the same tasks, and intervals over seeds."""
+"""Differences between runs that were tested on the same tasks, and intervals over seeds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from metarun.core.scores import estimate
 
 
-def seed_interval(means: NDArray[np.floating[Any]]) -> float | None:
-    """Half-width of the 95 % interval of the mean over seeds, Student t over per-seed means [n]; None for one seed."""
+def estimate_seed_interval(means: NDArray[np.floating[Any]]) -> float | None:
+    """Return the half-width of the 95 % interval of the mean over seeds; None for one seed.
+
+    Args:
+        means: the means of the seeds [n]; the interval is Student's t over them.
+    """
     return estimate(means).ci95 if len(means) > 1 else None
 
 
@@ -29,23 +33,24 @@ class Difference:
         return abs(self.mean) > self.ci95
 
 
-def paired(scores: NDArray[np.floating[Any]], reference: NDArray[np.floating[Any]]) -> Difference:
-    """`scores` less `reference`, both [n], task by task: the paired t-test."""
+def compare_paired(scores: NDArray[np.floating[Any]], reference: NDArray[np.floating[Any]]) -> Difference:
+    """Compare `scores` with `reference`, [n] each, task by task, by the paired t-test."""
     from scipy import special
 
     differences = np.asarray(scores, np.float64) - np.asarray(reference, np.float64)
     found = estimate(differences)
     error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else np.inf
-    if error == 0:  # the same on every task, or another by the same amount on every task
+    if error == 0:  # the difference is the same on every task
         return Difference(found.mean, found.ci95, float(found.mean == 0))
     p = 2 * special.stdtr(len(differences) - 1, -abs(found.mean) / error) if len(differences) > 1 else 1.0
     return Difference(found.mean, found.ci95, float(p))
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Step-down adjusted p-values: each below 0.05 is a finding while all findings together are wrong 5 times in 100.
+def correct_by_holm(p: Sequence[float]) -> list[float]:
+    """Return step-down adjusted p-values.
 
-    The i-th smallest of m is multiplied by m - i + 1, kept no smaller than those before it, and cut at 1.
+    If each adjusted p-value below 0.05 counts as a finding, the probability of any wrong finding is at most 5 %. The
+    i-th smallest of m is multiplied by m - i + 1, raised to those before it if it is smaller, and cut at 1.
 
     Reference: Holm. A simple sequentially rejective multiple test procedure. Scand. J. Statistics 6, 1979.
     """

@@ -8,13 +8,13 @@ from typing import Any
 import altair as alt
 
 from contestants.tables import PEER
-from metarun.report.figures.charts import GREY, PALETTE, png
+from metarun.report.figures.charts import GREY, PALETTE, render_png
 
 
 def picture(results: Mapping[str, Any]) -> bytes | None:
     """A PNG; None where nothing was measured against learn2learn."""
     views = [view for view in (_ratios(results), *_curves(results)) if view is not None]
-    return png(alt.VConcatChart(vconcat=views, spacing=30).resolve_scale(color="independent")) if views else None
+    return render_png(alt.VConcatChart(vconcat=views, spacing=30).resolve_scale(color="independent")) if views else None
 
 
 def _ratios(results: Mapping[str, Any]) -> alt.LayerChart | None:

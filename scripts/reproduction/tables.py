@@ -11,7 +11,7 @@ import numpy as np
 
 from metarun.core.errors import ConfigError
 from metarun.core.words import format_value, is_percent
-from metarun.report.stats import seed_interval
+from metarun.report.stats import estimate_seed_interval
 from reproduction.outcomes import Key, Outcome
 from reproduction.targets import Target
 
@@ -48,7 +48,7 @@ class Row:
     @property
     def over_seeds(self) -> float | None:
         """Half-width of the interval over seeds; None for one or two, of which it would say nothing."""
-        return seed_interval(np.array(self.means)) if len(self.means) > 2 else None
+        return estimate_seed_interval(np.array(self.means)) if len(self.means) > 2 else None
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -46,12 +46,12 @@ def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], s
     comparisons, notes = compare(finished, by, _words(asked.over), asked.metric, baseline, asked.better)
     if others:
         notes.append(f"runs that have not finished are left out: {others}")
-    for table in tables.on_screen(comparisons):
+    for table in tables.make_tables(comparisons):
         screen.print(table)
     for note in notes:
         screen.print(note, markup=False)
     for path, written in (
-        (asked.csv, tables.as_csv), (asked.markdown, tables.as_markdown), (asked.latex, tables.as_latex)
+        (asked.csv, tables.format_csv), (asked.markdown, tables.format_markdown), (asked.latex, tables.format_latex)
     ):  # fmt: skip
         if path:
             write(path, written(comparisons).encode())
@@ -65,21 +65,21 @@ def _draw(
 ) -> None:
     """Imports the drawing library, which takes a second."""
     from metarun.report.figures import charts
-    from metarun.report.figures.gallery import apart, gallery, together
-    from metarun.report.figures.page import page
+    from metarun.report.figures.gallery import join_views, make_gallery, name_views
+    from metarun.report.figures.page import render_page
 
-    found = gallery(comparisons)
+    found = make_gallery(comparisons)
     if html:
-        write(html, page(comparisons, found, notes, command).encode())
+        write(html, render_page(comparisons, found, notes, command).encode())
     if png:
-        views = apart(found)
+        views = name_views(found)
         if not views:
             raise ConfigError(f"there is nothing to draw for {png}: one group, and no metrics.jsonl with its curves")
         if png.is_dir():
             for name, view in views.items():
-                write(png / f"{name}.png", charts.png(view))
+                write(png / f"{name}.png", charts.render_png(view))
         else:
-            write(png, charts.png(together(comparisons, found)))
+            write(png, charts.render_png(join_views(comparisons, found)))
 
 
 def _words(text: str) -> list[str]:

@@ -98,7 +98,7 @@ def _cache_table(files: Sequence[Path]) -> Table:
             count, *shape = file.get_slice("pixels").get_shape()
             tables = file.metadata()
         classes, digest = len(json.loads(tables["names"])), tables.get("sha256", "")  # of files written before: none
-        table.add_row(path.name, str(classes), str(count), "x".join(map(str, shape)), size(path), digest[:12])
+        table.add_row(path.name, str(classes), str(count), "x".join(map(str, shape)), format_size(path), digest[:12])
     return table
 
 

@@ -16,7 +16,7 @@ from metarun.app.jobs.retest_settings import combinations
 from metarun.app.messages import messages
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
-from metarun.report.retests import as_csv, as_markdown, in_short, over_shots, table
+from metarun.report.retests import draw_over_shots, format_csv, format_markdown, make_table, summarise
 from metarun.run.interrupt import stop_requests
 
 
@@ -36,7 +36,7 @@ def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
 
     def done(one: Mapping[str, Any]) -> None:
         made.append(one)
-        screen.print(Text(in_short(one)))
+        screen.print(Text(summarise(one)))
 
     try:
         with messages(screen):
@@ -45,9 +45,9 @@ def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
         screen.print("stopped; what was tested is kept, and the same command goes on")
         raise
     screen.print()
-    screen.print(table(found))
-    files = {asked.csv: as_csv(found).encode(), asked.markdown: as_markdown(found).encode()}
-    if picture := over_shots(found):
+    screen.print(make_table(found))
+    files = {asked.csv: format_csv(found).encode(), asked.markdown: format_markdown(found).encode()}
+    if picture := draw_over_shots(found):
         files[
             RunFolder(asked.run).evaluations / f"shots-{'-'.join(dict.fromkeys(one['data'] for one in found))}.png"
         ] = picture

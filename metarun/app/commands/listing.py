@@ -11,9 +11,9 @@ from rich.console import Console
 
 from metarun.core.errors import ConfigError
 from metarun.report import retests
-from metarun.report.figures.curves import curves
-from metarun.report.listing import file_table, run_table, unfinished_table, unsynced
-from metarun.report.one_run import end_table
+from metarun.report.figures.curves import draw_curves
+from metarun.report.listing import list_sync_commands, make_file_table, make_run_table, make_unfinished_table
+from metarun.report.one_run import make_end_table
 from metarun.report.runs import find_runs, read_run
 
 
@@ -28,8 +28,8 @@ def list_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
     runs = find_runs([path])
     started = [run for run in runs if run.state != "unstarted"]
     if started:
-        screen.print(run_table(started, time.time()))
-        commands = unsynced(started)
+        screen.print(make_run_table(started, time.time()))
+        commands = list_sync_commands(started)
         for line in ["not uploaded to W&B yet:", *commands] if commands else []:
             screen.print(line, markup=False, soft_wrap=True)
     else:
@@ -51,13 +51,15 @@ def show_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
         inside = [str(found.folder) for found in find_runs([folder])]
         hint = f"; it has runs in it: metarun list {folder}" if inside else ""
         raise ConfigError(f"{folder} is not the folder of a run{hint}")
-    screen.print(end_table(dict(run.results), folder, []) if run.state == "finished" else unfinished_table(run))
+    screen.print(
+        make_end_table(dict(run.results), folder, []) if run.state == "finished" else make_unfinished_table(run)
+    )
     screen.print(f"\nin {folder}/", markup=False)
-    screen.print(file_table(run))
+    screen.print(make_file_table(run))
     if found := run.evaluations():
         screen.print()
-        screen.print(retests.table(found))
-    for drawing in curves(run, min(screen.width, 100), screen.is_terminal and not screen.no_color):
+        screen.print(retests.make_table(found))
+    for drawing in draw_curves(run, min(screen.width, 100), screen.is_terminal and not screen.no_color):
         screen.print()
         print(drawing)
     return 0

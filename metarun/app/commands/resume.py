@@ -46,7 +46,7 @@ def resume(folder: Path, typed: Sequence[str]) -> int:
     if results and results["status"] == "finished":
         screen = console()
         screen.print(f"{folder} is finished already")
-        screen.print(end_table(results, folder, []))
+        screen.print(make_end_table(results, folder, []))
         return 0
     saved = saved.change(_machine(typed))
     sweep = folder.resolve().parent.name if saved.swept else None

@@ -19,7 +19,7 @@ from metarun.app.messages import console, start_logging, stop_logging
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.run_folder import RunFolder
 from metarun.core.words import name_processes
-from metarun.report.one_run import config_tree, end_table
+from metarun.report.one_run import make_config_tree, make_end_table
 from metarun.run.device import held_device
 from metarun.run.interrupt import stop_requests
 from metarun.run.protocol import Run
@@ -56,14 +56,14 @@ def run_job(
             log.error("%s", error)
             RunFolder(folder).write_results({"status": "failed", "error": str(error), "overrides": overrides})
             return 2
-        screen.print(config_tree(settings.as_dict(), dict(settings.choices)))
+        screen.print(make_config_tree(settings.as_dict(), dict(settings.choices)))
         info = run_info(settings, _shown(folder), sweep)
         results = describe_settings(settings, overrides)
         notes: list[str] = []
         code = _execute(settings, info, results, notes, screen, stop_file)
         if code == 0:
             screen.print()
-            screen.print(end_table(results, _shown(folder), notes))
+            screen.print(make_end_table(results, _shown(folder), notes))
         elif code != 2:
             _say_how_to_go_on(screen, folder, results)
         return code

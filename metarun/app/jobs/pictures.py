@@ -34,9 +34,9 @@ def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
     predicted = learner.predictions(batch)
     if predicted is None:
         return
-    from metarun.report.figures.predictions import prediction_picture  # imports the drawing library: a second
+    from metarun.report.figures.predictions import draw_predictions  # imports the drawing library: a second
 
-    if picture := prediction_picture(batch, predicted):
+    if picture := draw_predictions(batch, predicted):
         path = parts.folder / "predictions.png"
         path.write_bytes(picture)
         for sink in sinks:
@@ -59,9 +59,9 @@ def show_curves(folder: Path, sinks: Sequence[Sink]) -> None:
     """Draw learning curves into curves.png, where somebody will look at them."""
     if not any(sink.shows for sink in sinks):
         return
-    from metarun.report.figures.one_run import curve_picture  # imports the drawing library as well
+    from metarun.report.figures.one_run import draw_run_curves  # imports the drawing library as well
 
-    if picture := curve_picture(folder):
+    if picture := draw_run_curves(folder):
         path = folder / "curves.png"
         path.write_bytes(picture)
         for sink in sinks:

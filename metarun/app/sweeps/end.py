@@ -12,7 +12,7 @@ from rich.text import Text
 from metarun.core.whole import written_whole
 from metarun.report.compare import Comparison, compare
 from metarun.report.runs import Run, find_runs
-from metarun.report.tables import as_csv, on_screen
+from metarun.report.tables import format_csv, make_tables
 from metarun.run.tracking.sink import RunInfo
 
 
@@ -22,7 +22,7 @@ def conclude(folder: Path, config: DictConfig, screen: Console) -> None:
     if len(finished) > 1:
         comparisons, notes = compare(finished, None, ["seed"], None, None)
         screen.print()
-        for part in [*on_screen(comparisons), *notes]:
+        for part in [*make_tables(comparisons), *notes]:
             screen.print(part)
         files = _write(folder, comparisons, notes)
         screen.print(Text(f"with figures, as a page: {files[-1]}"))
@@ -34,14 +34,14 @@ def conclude(folder: Path, config: DictConfig, screen: Console) -> None:
 def _write(folder: Path, comparisons: Sequence[Comparison], notes: Sequence[str]) -> list[Path]:
     """comparison.csv, .png and .html; imports the drawing library, which takes a second."""
     from metarun.report.figures import charts
-    from metarun.report.figures.gallery import apart, gallery, together
-    from metarun.report.figures.page import page
+    from metarun.report.figures.gallery import join_views, make_gallery, name_views
+    from metarun.report.figures.page import render_page
 
-    found = gallery(comparisons)
-    files = {".csv": as_csv(comparisons).encode()}
-    if apart(found):
-        files[".png"] = charts.png(together(comparisons, found))
-    files[".html"] = page(comparisons, found, notes, ["compare", str(folder)]).encode()
+    found = make_gallery(comparisons)
+    files = {".csv": format_csv(comparisons).encode()}
+    if name_views(found):
+        files[".png"] = charts.render_png(join_views(comparisons, found))
+    files[".html"] = render_page(comparisons, found, notes, ["compare", str(folder)]).encode()
     for suffix, content in files.items():
         with written_whole(folder / f"comparison{suffix}") as file:
             file.write(content)

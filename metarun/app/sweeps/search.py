@@ -131,15 +131,17 @@ class Search(SweepTable):
 
     def _conclude(self, config: DictConfig) -> None:
         """End with the best trial, how to run it again, and pictures of the study."""
-        from metarun.report.figures.study import draw, summary
+        from metarun.report.figures.study import draw_study, make_summary
 
         best = self.study.best_trial
         fixed = [o for o in self.fixed if o.partition("=")[0] not in best.params]
         overrides = [f"{name}={value}" for name, value in best.params.items()]
         folder = next(job.folder for job in super()._jobs() if set(overrides) <= set(job.overrides.split()))
-        files = draw(self.study, self.folder)
+        files = draw_study(self.study, self.folder)
         self.screen.print()
-        self.screen.print(summary(self.study, [*fixed, *overrides], RunFolder(folder).read_results(), folder, files))
+        self.screen.print(
+            make_summary(self.study, [*fixed, *overrides], RunFolder(folder).read_results(), folder, files)
+        )
 
 
 def open_study(sweeper: DictConfig, rerun: str) -> optuna.Study:

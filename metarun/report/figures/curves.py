@@ -11,21 +11,21 @@ from metarun.core.words import is_percent
 from metarun.report.runs import Run
 
 
-def curves(run: Run, width: int, colors: bool) -> list[str]:
-    """A drawing each of the selection score and the loss, training and validation together.
+def draw_curves(run: Run, width: int, colors: bool) -> list[str]:
+    """Draw the score by which the run is judged, and the loss, each with training and validation together.
 
     Args:
-        run: with its metrics.jsonl; without one there is nothing to draw.
+        run: the run; without metrics.jsonl there is nothing to draw.
         width: columns of the drawing.
-        colors: whether the terminal shows them.
+        colors: whether the terminal shows colors.
     """
     lines = list(run.lines())
     names = [name for line in lines for name in line if line.get("split") == "val"]
     wanted = dict.fromkeys([choose_score(names, run.directions), "loss"]) if lines else {}
-    return [drawn for name in wanted if (drawn := _drawn(lines, name, width, colors))]
+    return [drawn for name in wanted if (drawn := _draw(lines, name, width, colors))]
 
 
-def _drawn(lines: list[dict[str, Any]], name: str, width: int, colors: bool) -> str:
+def _draw(lines: list[dict[str, Any]], name: str, width: int, colors: bool) -> str:
     percent = is_percent(name)
     scale = 100 if percent else 1
     figure = plotille.Figure()

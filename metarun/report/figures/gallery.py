@@ -1,4 +1,4 @@
-"""Which figures comparisons have, each with what a reader must know of it; all of them as one picture."""
+"""The figures of comparisons, each with notes for the reader; and all of them as one picture."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 import altair as alt
 
 from metarun.report.compare import Comparison, Row
-from metarun.report.figures.charts import PALETTE, learning_curves, shot_curves, task_scatter, title_of
-from metarun.report.figures.learning import learning
-from metarun.report.figures.parallel import parallel_coordinates
-from metarun.report.groups import APART, LEADING
-from metarun.report.tables import heading, short
+from metarun.report.figures.charts import PALETTE, draw_learning_curves, draw_shot_curves, draw_task_scatter, name_axis
+from metarun.report.figures.learning import read_curves
+from metarun.report.figures.parallel import draw_parallel_coordinates
+from metarun.report.groups import COMPARABLE_FIELDS, LEADING_KEYS
+from metarun.report.tables import make_heading, shorten_keys
 
-LIMIT = len(PALETTE)
-"""Groups in a figure."""
+MAX_GROUPS = len(PALETTE)
+"""Most groups that a figure shows."""
 
-WITH_SHOTS = ("k_shot", "episode_sha256")
-"""The fields of APART in which points of one line over the shots differ."""
+SHOT_FIELDS = ("k_shot", "episode_sha256")
+"""The COMPARABLE_FIELDS that may differ between the points of one line over the shots."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing.
+    """A figure with its title and notes.
 
     Attributes:
-        name: for a file.
-        title: what it shows.
+        name: name for its file.
+        title: title for the reader.
         view: the drawing itself.
-        said: what a reader must know.
-        form: `square`, `wide` where a page has the room, or neither.
+        said: notes for the reader.
+        form: `square`, `wide` if the page has the room, or empty.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Gallery:
     """The figures of several comparisons.
 
     Attributes:
-        own: of each comparison.
-        across: of several together.
-        names: of each comparison, the rows that are drawn, by a short name.
-        colors: of each name, the same in all figures.
+        own: the figures of each comparison.
+        across: the figures of several comparisons together.
+        names: for each comparison, the rows that are drawn, by a short name.
+        colors: the color of each name, the same in all figures.
     """
 
     own: tuple[tuple[Figure, ...], ...]
@@ -59,35 +59,35 @@ class Gallery:
     colors: Mapping[str, str]
 
 
-def gallery(comparisons: Sequence[Comparison]) -> Gallery:
-    """All figures that have something to show."""
-    names = tuple(_drawn(comparison, _named(comparison, comparisons)) for comparison in comparisons)
-    families = _over_shots(comparisons, names)
-    colors = _colors([*names, *([point["group"] for point in points] for _, points in families)])
-    own = tuple(_own(*pair, colors) for pair in zip(comparisons, names, strict=True))
+def make_gallery(comparisons: Sequence[Comparison]) -> Gallery:
+    """Draw all figures that have something to show."""
+    names = tuple(_choose_rows(comparison, _name_rows(comparison, comparisons)) for comparison in comparisons)
+    families = _collect_shots(comparisons, names)
+    colors = _choose_colors([*names, *([point["group"] for point in points] for _, points in families)])
+    own = tuple(_draw_own(*pair, colors) for pair in zip(comparisons, names, strict=True))
     metric = comparisons[0].metric
-    across = [_shots(title, points, metric, colors) for title, points in families]
+    across = [_draw_shots(title, points, metric, colors) for title, points in families]
     numbered = across if len(across) == 1 else [replace(f, name=f"{f.name}-{i}") for i, f in enumerate(across, 1)]
     return Gallery(own, tuple(numbered), names, colors)
 
 
-def apart(found: Gallery) -> dict[str, alt.LayerChart]:
-    """Each figure with a size of its own, by a name for its file: `tasks`, or `2-tasks` of table 2."""
+def name_views(found: Gallery) -> dict[str, alt.LayerChart]:
+    """Return each figure with a size, by a name for its file: `tasks`, or `2-tasks` for table 2."""
     several = len(found.own) > 1
     views = {
-        f"{place}-{figure.name}" if several else figure.name: _sized(figure)
+        f"{place}-{figure.name}" if several else figure.name: _set_size(figure)
         for place, figures in enumerate(found.own, 1)
         for figure in figures
     }
-    return views | {figure.name: _sized(figure) for figure in found.across}
+    return views | {figure.name: _set_size(figure) for figure in found.across}
 
 
-def together(comparisons: Sequence[Comparison], found: Gallery) -> alt.ConcatChart:
-    """All figures in rows of three, those of each comparison under its title."""
+def join_views(comparisons: Sequence[Comparison], found: Gallery) -> alt.ConcatChart:
+    """Join all figures in rows of three, those of each comparison under its title."""
     parts = []
     for place, figures in enumerate((*found.own, found.across)):
-        title = heading(comparisons, place).split("\n") if place < len(comparisons) else ""
-        views = [_sized(figure).properties(title=figure.title) for figure in figures]
+        title = make_heading(comparisons, place).split("\n") if place < len(comparisons) else ""
+        views = [_set_size(figure).properties(title=figure.title) for figure in figures]
         if views:
             part = alt.concat(
                 *views, columns=3, spacing=40, align="each", title=alt.Title(title, fontSize=17, offset=20)
@@ -97,31 +97,31 @@ def together(comparisons: Sequence[Comparison], found: Gallery) -> alt.ConcatCha
     return alt.concat(*parts, columns=1, spacing=60).properties(padding=20)
 
 
-def _sized(figure: Figure) -> alt.LayerChart:
+def _set_size(figure: Figure) -> alt.LayerChart:
     return figure.view.properties(width=340 if figure.form == "square" else 460)
 
 
-def _own(comparison: Comparison, rows: Mapping[str, Row], colors: Mapping[str, str]) -> tuple[Figure, ...]:
+def _draw_own(comparison: Comparison, rows: Mapping[str, Row], colors: Mapping[str, str]) -> tuple[Figure, ...]:
     metric, best = comparison.metric, next(iter(rows))
-    found = _curves(rows, metric, colors)
+    found = _draw_curves(rows, metric, colors)
     if len(rows) > 1:
         other = next((name for name, row in rows.items() if row.mark == "baseline" and name != best), list(rows)[1])
         scores = {name: row.group.scores.mean(0) for name, row in rows.items()}
         said = ("a point is a test task, a larger point several with the same scores; scores are means over the runs",)
-        if view := task_scatter(scores, metric, other, best):
-            found.append(Figure("tasks", f"{title_of(metric)} task by task", view, said, "square"))
+        if view := draw_task_scatter(scores, metric, other, best):
+            found.append(Figure("tasks", f"{name_axis(metric)} task by task", view, said, "square"))
     if len(rows) < len(comparison.rows):
         part = f"the best {len(rows)} of {len(comparison.rows)} groups"
         part += ", with the baseline" if any(row.mark == "baseline" for row in rows.values()) else ""
         found = [replace(figure, said=(*figure.said, part)) for figure in found]
-    if view := parallel_coordinates(comparison):
+    if view := draw_parallel_coordinates(comparison):
         said = ("a line is a combination of settings, its score the mean over its runs, yellow the highest",)
         found.append(Figure("settings", "settings and score", view, said, "wide"))
     return tuple(found)
 
 
-def _curves(rows: Mapping[str, Row], metric: str, colors: Mapping[str, str]) -> list[Figure]:
-    curves = {name: learning(row.group.runs, metric) for name, row in rows.items()}
+def _draw_curves(rows: Mapping[str, Row], metric: str, colors: Mapping[str, str]) -> list[Figure]:
+    curves = {name: read_curves(row.group.runs, metric) for name, row in rows.items()}
     every = [curve for splits in curves.values() for curve in splits.values()]
     portion = max((curve.portion for curve in every), default=1)
     thick = "thick, with points: validation, mean over the runs; thin: training, whose tasks may be of another size"
@@ -129,26 +129,28 @@ def _curves(rows: Mapping[str, Row], metric: str, colors: Mapping[str, str]) -> 
     shared = ["the band goes from the lowest to the highest run"] if any(curve.runs > 1 for curve in every) else []
     shared += [f"thinned: a point is the mean of up to {portion} logged lines"] if portion > 1 else []
     found = []
-    if view := learning_curves(curves, metric, "step", colors):
+    if view := draw_learning_curves(curves, metric, "step", colors):
         found.append(Figure("curves-by-step", "learning curves by step", view, (thick, *shared)))
-    if view := learning_curves(curves, metric, "seconds", colors):
+    if view := draw_learning_curves(curves, metric, "seconds", colors):
         found.append(Figure("curves-by-time", "learning curves by time", view, (time, *shared)))
     return found
 
 
-def _over_shots(
+def _collect_shots(
     comparisons: Sequence[Comparison], names: Sequence[Mapping[str, Row]]
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Title and points of each set of comparisons that differ in nothing but the shots, where a group is in several."""
+    """Collect title and points of each set of comparisons that differ only in the shots and share a group."""
     families: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for place, comparison in enumerate(comparisons):
         if comparison.shared["k_shot"]:
-            families[tuple(comparison.shared[field] for field in APART if field not in WITH_SHOTS)].append(place)
+            families[tuple(comparison.shared[field] for field in COMPARABLE_FIELDS if field not in SHOT_FIELDS)].append(
+                place
+            )
     found: list[tuple[str, list[dict[str, Any]]]] = []
     for family, places in families.items():
         of_shots = {comparisons[place].shared["k_shot"]: names[place] for place in places}
         counts = Counter(name for rows in of_shots.values() for name in rows)
-        kept = [name for name, count in counts.most_common(LIMIT)]
+        kept = [name for name, count in counts.most_common(MAX_GROUPS)]
         if len(of_shots) == len(places) and max(counts.values()) > 1:
             data, n_way, n_query, bn, *_ = family
             points = [
@@ -162,44 +164,44 @@ def _over_shots(
     return found
 
 
-def _shots(title: str, points: Sequence[Mapping[str, Any]], metric: str, colors: Mapping[str, str]) -> Figure:
+def _draw_shots(title: str, points: Sequence[Mapping[str, Any]], metric: str, colors: Mapping[str, str]) -> Figure:
     several = any(len(point["runs"]) > 1 for point in points)
     said = ("bars: 95 % intervals over test tasks, as in the tables", "rings: the runs' own means")[: 1 + several]
-    view = shot_curves(points, metric, colors)
-    return Figure("shots", f"{title_of(metric)} over shots: {title}", view, said)
+    view = draw_shot_curves(points, metric, colors)
+    return Figure("shots", f"{name_axis(metric)} over shots: {title}", view, said)
 
 
-def _named(comparison: Comparison, comparisons: Sequence[Comparison]) -> dict[str, Row]:
-    """The rows by a short name that says in every comparison the same of a group."""
+def _name_rows(comparison: Comparison, comparisons: Sequence[Comparison]) -> dict[str, Row]:
+    """Give the rows short names, by which a group has the same name in every comparison."""
     keys = list(dict.fromkeys(key for each in comparisons for key in each.keys))
     found: dict[str, Row] = {}
     for row in comparison.rows:
         values = [{run.value(key) for run in row.group.runs} for key in keys]
         words = [
-            str(value) if key in LEADING else f"{head}={value}"
-            for key, head, (value, *others) in zip(keys, short(keys), values, strict=True)
+            str(value) if key in LEADING_KEYS else f"{head}={value}"
+            for key, head, (value, *others) in zip(keys, shorten_keys(keys), values, strict=True)
             if value is not None and not others
         ]
-        found[", ".join(words) or _algo(row)] = row
+        found[", ".join(words) or _name_algo(row)] = row
     if len(found) < len(comparison.rows):
         return {f"{number} {row.group.values}": row for number, row in enumerate(comparison.rows, 1)}
     return found
 
 
-def _algo(row: Row) -> str:
+def _name_algo(row: Row) -> str:
     algos = {str(run.value("algo")) for run in row.group.runs}
     return algos.pop() if len(algos) == 1 else "all runs"
 
 
-def _drawn(comparison: Comparison, rows: Mapping[str, Row]) -> dict[str, Row]:
-    """The best, and the baseline."""
-    kept = list(rows)[:LIMIT]
+def _choose_rows(comparison: Comparison, rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Choose the best rows and the baseline."""
+    kept = list(rows)[:MAX_GROUPS]
     baseline = [name for name, row in rows.items() if row.mark == "baseline" and name not in kept]
-    return {name: rows[name] for name in [*kept[: LIMIT - len(baseline)], *baseline]}
+    return {name: rows[name] for name in [*kept[: MAX_GROUPS - len(baseline)], *baseline]}
 
 
-def _colors(charts: Sequence[Iterable[str]]) -> dict[str, str]:
-    """A colour for each name, such that those of one chart differ as long as there are colours."""
+def _choose_colors(charts: Sequence[Iterable[str]]) -> dict[str, str]:
+    """Choose a colour for each name, so that the names of one chart differ as long as the palette suffices."""
     together = [list(dict.fromkeys(chart)) for chart in charts]
     colors: dict[str, str] = {}
     for name in dict.fromkeys(name for chart in together for name in chart):

@@ -1,4 +1,4 @@
-"""Comparisons as one self-contained page: tables, figures, and the settings of each run that differ."""
+"""Comparisons as one self-contained page: tables, figures, and the settings in which the runs differ."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ from jinja2 import Environment
 
 from metarun.core.words import format_value
 from metarun.report.compare import Comparison
-from metarun.report.figures.charts import VERSION, spec, title_of
+from metarun.report.figures.charts import VEGA_LITE_VERSION, make_spec, name_axis
 from metarun.report.figures.gallery import Figure, Gallery
-from metarun.report.groups import varied
-from metarun.report.tables import caption, cells, heading, word
+from metarun.report.groups import find_varied
+from metarun.report.tables import format_setting, make_caption, make_cells, make_heading
 
 
-def page(comparisons: Sequence[Comparison], found: Gallery, notes: Sequence[str], command: Sequence[str]) -> str:
-    """HTML that loads nothing from anywhere: the drawing program and all numbers are in it.
+def render_page(comparisons: Sequence[Comparison], found: Gallery, notes: Sequence[str], command: Sequence[str]) -> str:
+    """Render a page that loads nothing: the drawing program and all numbers are in it.
 
     Args:
-        comparisons: at least one.
+        comparisons: at least one comparison.
         found: their figures.
-        notes: on runs left out.
-        command: what was typed after `metarun`.
+        notes: notes on runs left out.
+        command: the command line after `metarun`.
     """
     datasets: dict[str, Any] = {}
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         Path(__file__).with_name("page.html").read_text()
     )
-    vega = vl_convert.javascript_bundle(vl_version=VERSION)  # type: ignore[call-arg]  # the stub alone wants a snippet
+    vega = vl_convert.javascript_bundle(vl_version=VEGA_LITE_VERSION)  # type: ignore[call-arg]  # the stub alone wants a snippet
     runs = {run.folder for comparison in comparisons for row in comparison.rows for run in row.group.runs}
     return template.render(
         title=f"Comparison of {len(runs)} run{'s' * (len(runs) > 1)}",
         command=shlex.join(["metarun", *command]),
-        tables=[_table(comparisons, place, found, datasets) for place in range(len(comparisons))],
-        across=[_drawing(figure, datasets) for figure in found.across],
-        settings=_settings(comparisons),
+        tables=[_describe_table(comparisons, place, found, datasets) for place in range(len(comparisons))],
+        across=[_describe_figure(figure, datasets) for figure in found.across],
+        settings=_describe_settings(comparisons),
         notes=notes,
         datasets=datasets,
         vega=vega.replace("</script", r"<\/script"),
     )
 
 
-def _table(comparisons: Sequence[Comparison], place: int, found: Gallery, datasets: dict[str, Any]) -> dict[str, Any]:
+def _describe_table(
+    comparisons: Sequence[Comparison], place: int, found: Gallery, datasets: dict[str, Any]
+) -> dict[str, Any]:
     comparison = comparisons[place]
-    heads, lines = cells(comparison)
+    heads, lines = make_cells(comparison)
     names = {id(row): name for name, row in found.names[place].items()}
     colors = [names.get(id(row)) for row in comparison.rows]
-    title, *apart = heading(comparisons, place).split("\n")
+    title, *apart = make_heading(comparisons, place).split("\n")
     return {
         "title": title,
         "apart": apart,
@@ -61,20 +63,20 @@ def _table(comparisons: Sequence[Comparison], place: int, found: Gallery, datase
             {"cells": line, "mark": row.mark, "color": name and found.colors[name]}
             for row, line, name in zip(comparison.rows, lines, colors, strict=True)
         ],
-        "caption": caption(comparison),
-        "figures": [_drawing(figure, datasets) for figure in found.own[place]],
+        "caption": make_caption(comparison),
+        "figures": [_describe_figure(figure, datasets) for figure in found.own[place]],
     }
 
 
-def _drawing(figure: Figure, datasets: dict[str, Any]) -> dict[str, Any]:
-    """The figure with its data moved into `datasets`, where figures with the same data share it."""
-    drawing = spec(figure.view.properties(width="container"))
+def _describe_figure(figure: Figure, datasets: dict[str, Any]) -> dict[str, Any]:
+    """Describe the figure, and move its data into `datasets`, where figures with the same data share it."""
+    drawing = make_spec(figure.view.properties(width="container"))
     datasets |= drawing.pop("datasets", {})
     return {"title": figure.title, "said": figure.said, "form": figure.form, "spec": drawing}
 
 
-def _settings(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """A line a run with the settings in which the runs differ; nothing where they differ in none."""
+def _describe_settings(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Describe a table of the settings in which the runs differ, a line for each run; empty if they do not differ."""
     members = [
         (table, run, mean)
         for table, comparison in enumerate(comparisons, 1)
@@ -82,16 +84,16 @@ def _settings(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         for run, mean in zip(row.group.runs, row.group.scores.mean(1), strict=True)
     ]
     runs = [run for _, run, _ in members]
-    keys = varied(runs, ())
+    keys = find_varied(runs, ())
     if not keys:
         return {}
     base = os.path.commonpath([run.folder.resolve().parent for run in runs])
     metric = comparisons[0].metric
-    heads = [title_of(metric), *keys, "run"]
+    heads = [name_axis(metric), *keys, "run"]
     lines = [
         [
             format_value(metric, mean),
-            *(word(run.value(key)) for key in keys),
+            *(format_setting(run.value(key)) for key in keys),
             os.path.relpath(run.folder.resolve(), base),
         ]
         for _, run, mean in members

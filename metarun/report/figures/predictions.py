@@ -1,4 +1,4 @@
-"""A picture of what a learner predicts of a few functions, from the points that it was given."""
+"""A picture of a learner's predictions for a few functions, with the given points."""
 
 from __future__ import annotations
 
@@ -6,41 +6,43 @@ import altair as alt
 from torch import Tensor
 
 from metarun.core.tasks import Batch, Prediction
-from metarun.report.figures.charts import GREY, PALETTE, png
-from metarun.report.figures.completions import completion_picture
+from metarun.report.figures.charts import GREY, PALETTE, render_png
+from metarun.report.figures.completions import draw_completions
 
-COLUMNS = 2
+PANEL_COLUMNS = 2
 
-BAND = "mean and 95 % band"
-"""Of observations: 1.96 standard deviations to each side."""
+BAND_LABEL = "mean and 95 % band"
+"""Label of the band of observations: 1.96 standard deviations to each side of the mean."""
 
 
-def prediction_picture(batch: Batch, predicted: Prediction) -> bytes | None:
-    """For each task its support points, its query points and what is predicted of these, as a PNG.
+def draw_predictions(batch: Batch, predicted: Prediction) -> bytes | None:
+    """Draw each task's support points, query points and predictions for these, as a PNG.
 
-    Images, whose inputs are places, are drawn as images. None where inputs or outputs have other dimensions.
+    Functions from places to pixels are drawn as images. None if inputs or outputs have other dimensions.
     """
     if batch.query.x.shape[-1] == 2 and batch.query.y.shape[-1] in (1, 3):
-        return completion_picture(batch, predicted)
+        return draw_completions(batch, predicted)
     if batch.query.x.shape[-1] != 1 or batch.query.y.shape[-1] != 1:
         return None
-    panels = [_panel(batch, predicted, task) for task in range(batch.n_tasks)]
-    rows = [alt.hconcat(*panels[first : first + COLUMNS]) for first in range(0, len(panels), COLUMNS)]
-    return png(alt.vconcat(*rows))
+    panels = [_draw_panel(batch, predicted, task) for task in range(batch.n_tasks)]
+    rows = [alt.hconcat(*panels[first : first + PANEL_COLUMNS]) for first in range(0, len(panels), PANEL_COLUMNS)]
+    return render_png(alt.vconcat(*rows))
 
 
-def _panel(batch: Batch, predicted: Prediction, task: int) -> alt.LayerChart:
+def _draw_panel(batch: Batch, predicted: Prediction, task: int) -> alt.LayerChart:
     seen, asked = batch.support, batch.query
     spread = None if predicted.std is None else 1.96 * predicted.std
-    said = "mean" if spread is None else BAND
+    said = "mean" if spread is None else BAND_LABEL
     points = [
         {"x": x, "y": y, "what": what}
         for what, side in (("query points", asked), ("support points", seen))
-        for x, y in zip(_numbers(side.x, task), _numbers(side.y, task), strict=True)
+        for x, y in zip(_list_numbers(side.x, task), _list_numbers(side.y, task), strict=True)
     ]
-    line = [{"x": x, "y": y} for x, y in zip(_numbers(asked.x, task), _numbers(predicted.mean, task), strict=True)]
+    line = [
+        {"x": x, "y": y} for x, y in zip(_list_numbers(asked.x, task), _list_numbers(predicted.mean, task), strict=True)
+    ]
     if spread is not None:
-        for point, half in zip(line, _numbers(spread, task), strict=True):
+        for point, half in zip(line, _list_numbers(spread, task), strict=True):
             point |= {"low": point["y"] - half, "high": point["y"] + half}
     kinds = alt.Color(
         "what:N", scale=alt.Scale(domain=["support points", "query points", said], range=[PALETTE[1], GREY, PALETTE[0]])
@@ -57,6 +59,6 @@ def _panel(batch: Batch, predicted: Prediction, task: int) -> alt.LayerChart:
     return alt.LayerChart(layer=layers, title=f"test task {task}", width=330, height=220)
 
 
-def _numbers(values: Tensor, task: int) -> list[float]:
+def _list_numbers(values: Tensor, task: int) -> list[float]:
     flat: list[float] = values[task, :, 0].tolist()
     return flat

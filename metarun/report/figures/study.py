@@ -1,4 +1,4 @@
-"""A study of Optuna's in pictures and in a few lines."""
+"""An Optuna study as pictures and as a few lines of text."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 BLUE, RED, GREY = "#2f6db3", "#c8443c", "#8a8a8a"
-LIGHT, DARK = "#bdd7ee", "#0b2f5c"
+FIRST_TRIAL_BLUE, LAST_TRIAL_BLUE = "#bdd7ee", "#0b2f5c"
 
 
-def summary(
+def make_summary(
     study: optuna.Study, overrides: Sequence[str], results: Mapping[str, Any], folder: Path, files: Sequence[Path]
 ) -> Table:
-    """The best trial: its scores, how to run it again, and every file.
+    """Make a table of the best trial: its scores, the command that runs it again, and the files.
 
     Args:
         overrides, results, folder: of the best trial's job.
@@ -37,30 +37,29 @@ def summary(
     score = choose_score(results["val"], read_directions(results))
     test = results["test"][score]
     ended = [trial for trial in study.trials if trial.state.is_finished()]
-    failed = len(ended) - len(_complete(study))
+    failed = len(ended) - len(_list_complete(study))
     table.add_row(
         "search", f"{len(ended)} trials, {failed} of them failed; the best is number {study.best_trial.number}"
     )
-    table.add_row("validation", f"{score} {_number(score, study.best_value)}, which the search is by")
-    table.add_row(
-        "test", f"{score} {_number(score, test['mean'])} ± {_number(score, test['ci95'])}  (95 % interval over tasks)"
-    )
-    table.add_row("run it again", Text(" ".join(["metarun", *map(_quoted, overrides)])))
+    table.add_row("validation", f"{score} {_format_value(score, study.best_value)}, which the search is by")
+    mean, half = (_format_value(score, test[part]) for part in ("mean", "ci95"))
+    table.add_row("test", f"{score} {mean} ± {half}  (95 % interval over tasks)")
+    table.add_row("run it again", Text(" ".join(["metarun", *map(_quote, overrides)])))
     table.add_row("its folder", Text(str(folder)))
     table.add_row("pictures", Text("  ".join(map(str, files))))
     return table
 
 
-def draw(study: optuna.Study, folder: Path) -> list[Path]:
-    """Draw the study into `folder`: every picture in study.html, which needs no network, and each as PNG.
+def draw_study(study: optuna.Study, folder: Path) -> list[Path]:
+    """Draw the study into `folder`: all pictures in study.html, which needs no network, and each picture as PNG.
 
     Returns: the files.
     """
     import altair as alt
 
-    pictures: dict[str, altair.ChartType] = {"history": history(study), "slices": slices(study)}
-    if len(_complete(study)) > 1:
-        pictures["importance"] = importance(study)
+    pictures: dict[str, altair.ChartType] = {"history": draw_history(study), "slices": draw_slices(study)}
+    if len(_list_complete(study)) > 1:
+        pictures["importance"] = draw_importance(study)
     page = folder / "study.html"
     alt.vconcat(*pictures.values()).resolve_scale(color="independent").save(page, inline=True)
     files = [page]
@@ -70,13 +69,13 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
     return files
 
 
-def history(study: optuna.Study) -> altair.ChartType:
-    """The value of every trial, the best so far, and crosses at the foot for failed trials."""
+def draw_history(study: optuna.Study) -> altair.ChartType:
+    """Draw the value of every trial, the best value so far, and crosses at the bottom for failed trials."""
     import altair as alt
 
-    trials = _complete(study)
+    trials = _list_complete(study)
     best = max if study.direction.name == "MAXIMIZE" else min
-    values = [_value(trial) for trial in trials]
+    values = [_read_value(trial) for trial in trials]
     rows = [
         {"trial": trial.number, "value": value, "best": best(values[: i + 1])}
         for i, (trial, value) in enumerate(zip(trials, values, strict=True))
@@ -98,8 +97,8 @@ def history(study: optuna.Study) -> altair.ChartType:
     )
 
 
-def importance(study: optuna.Study) -> altair.ChartType:
-    """How much each parameter decides whether a trial is among the best tenth (PED-ANOVA); needs two trials."""
+def draw_importance(study: optuna.Study) -> altair.ChartType:
+    """Draw how much each parameter decides whether a trial is among the best tenth (PED-ANOVA); needs two trials."""
     import altair as alt
     import optuna
 
@@ -122,16 +121,16 @@ def importance(study: optuna.Study) -> altair.ChartType:
     )
 
 
-def slices(study: optuna.Study) -> altair.ChartType:
-    """Value against each parameter, later trials darker."""
+def draw_slices(study: optuna.Study) -> altair.ChartType:
+    """Draw the value against each parameter, later trials darker."""
     import altair as alt
 
-    trials = _complete(study)
+    trials = _list_complete(study)
     spaces = {name: space for trial in trials for name, space in trial.distributions.items()}
     charts: list[altair.Chart] = []
     for name, space in spaces.items():
         rows = [
-            {"setting": trial.params[name], "value": _value(trial), "trial": trial.number}
+            {"setting": trial.params[name], "value": _read_value(trial), "trial": trial.number}
             for trial in trials
             if name in trial.params
         ]
@@ -139,9 +138,12 @@ def slices(study: optuna.Study) -> altair.ChartType:
             alt.Chart({"values": rows})
             .mark_point(filled=True, opacity=0.9)
             .encode(
-                _axis(name, space),
+                _encode_parameter(name, space),
                 alt.Y("value:Q", title=None if charts else "validation score", scale=alt.Scale(zero=False)),
-                alt.Color("trial:Q", scale=alt.Scale(range=[LIGHT, DARK], domain=[0, len(study.trials) - 1])),
+                alt.Color(
+                    "trial:Q",
+                    scale=alt.Scale(range=[FIRST_TRIAL_BLUE, LAST_TRIAL_BLUE], domain=[0, len(study.trials) - 1]),
+                ),
                 tooltip=["trial:Q", "setting:N", "value:Q"],
             )
             .properties(width=150, height=180)
@@ -150,8 +152,8 @@ def slices(study: optuna.Study) -> altair.ChartType:
     return alt.concat(*charts, columns=5, title=title)
 
 
-def _axis(name: str, space: BaseDistribution) -> altair.X:
-    """The whole range of parameter `name`."""
+def _encode_parameter(name: str, space: BaseDistribution) -> altair.X:
+    """Encode parameter `name` on an axis over its whole range."""
     import altair as alt
     from optuna.distributions import FloatDistribution, IntDistribution
 
@@ -164,18 +166,18 @@ def _axis(name: str, space: BaseDistribution) -> altair.X:
     return alt.X("setting:Q", title=name, scale=scale, axis=axis)
 
 
-def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def _list_complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in study.trials if trial.state.name == "COMPLETE"]
 
 
-def _value(trial: optuna.trial.FrozenTrial) -> float:
+def _read_value(trial: optuna.trial.FrozenTrial) -> float:
     assert trial.value is not None
     return trial.value
 
 
-def _number(score: str, value: float) -> str:
+def _format_value(score: str, value: float) -> str:
     return f"{100 * value:.2f} %" if score == "accuracy" else f"{value:.4f}"
 
 
-def _quoted(override: str) -> str:
+def _quote(override: str) -> str:
     return shlex.quote(override) if any(c in override for c in " $*?[]{}()") else override
