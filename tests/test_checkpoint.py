@@ -37,14 +37,14 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_would_run_code_is_refused_and_the_code_does_not_run(tmp_path: Path) -> None:
     made, path = tmp_path / "made by the checkpoint", tmp_path / "last.pt"
-    torch.save({"version": checkpoint.VERSION, "learner": Command(os.mkdir, str(made))}, path)
+    torch.save({"version": checkpoint.CHECKPOINT_VERSION, "learner": Command(os.mkdir, str(made))}, path)
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         checkpoint.load(path)
     assert not made.exists()
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
-    torch.save({"version": checkpoint.VERSION + 1}, tmp_path / "last.pt")
+    torch.save({"version": checkpoint.CHECKPOINT_VERSION + 1}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match=r"last\.pt has checkpoint version 2; this program reads 1"):
         checkpoint.load(tmp_path / "last.pt")
 

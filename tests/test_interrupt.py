@@ -11,9 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from metarun.app.sweeps.launch import Launch
-from metarun.run.interrupt import REQUEUE, STOP_FILE, Interrupted, StopRequest, hand_on, stop_requests
+from metarun.run.interrupt import REQUEUE_SIGNAL, STOP_FILE, Interrupted, StopRequest, hand_on, stop_requests
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, REQUEUE]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, REQUEUE_SIGNAL]
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def heard() -> Iterator[list[int]]:
     """The signals that came to whoever had them before: somebody else than Python, which would end the tests."""
     found: list[int] = []
     before = [signal.signal(signum, lambda signum, frame: found.append(signum)) for signum in SIGNALS[:2]]
-    before.append(signal.signal(REQUEUE, signal.SIG_DFL))
+    before.append(signal.signal(REQUEUE_SIGNAL, signal.SIG_DFL))
     yield found
     for signum, handler in zip(SIGNALS, before, strict=True):
         signal.signal(signum, handler)
@@ -30,7 +30,7 @@ def heard() -> Iterator[list[int]]:
 @pytest.fixture
 def requeued(heard: list[int]) -> list[int]:
     """The same under a launcher that requeues."""
-    signal.signal(REQUEUE, lambda signum, frame: heard.append(signum))
+    signal.signal(REQUEUE_SIGNAL, lambda signum, frame: heard.append(signum))
     return heard
 
 
@@ -79,19 +79,19 @@ def test_afterwards_signals_go_where_they_went_before_however_the_run_ended(
 
 def test_the_signal_to_requeue_is_left_alone_where_nobody_requeues() -> None:
     with stop_requests():
-        assert signal.getsignal(REQUEUE) == signal.SIG_DFL
+        assert signal.getsignal(REQUEUE_SIGNAL) == signal.SIG_DFL
 
 
 def test_where_a_launcher_requeues_its_signal_stops_the_run_and_a_second_one_goes_to_the_launcher(
     requeued: list[int],
 ) -> None:
-    before = signal.getsignal(REQUEUE)
+    before = signal.getsignal(REQUEUE_SIGNAL)
     with stop_requests() as stop:
-        signal.raise_signal(REQUEUE)
-        assert (stop.signum, requeued) == (REQUEUE, [])
-        signal.raise_signal(REQUEUE)
-        assert requeued == [REQUEUE]
-    assert signal.getsignal(REQUEUE) == before
+        signal.raise_signal(REQUEUE_SIGNAL)
+        assert (stop.signum, requeued) == (REQUEUE_SIGNAL, [])
+        signal.raise_signal(REQUEUE_SIGNAL)
+        assert requeued == [REQUEUE_SIGNAL]
+    assert signal.getsignal(REQUEUE_SIGNAL) == before
 
 
 def test_where_a_launcher_requeues_each_sigterm_asks_for_a_checkpoint_and_stops_nothing(requeued: list[int]) -> None:
@@ -132,7 +132,7 @@ def test_a_signal_that_came_before_the_file_is_the_one_that_is_told(tmp_path: Pa
         stop.raise_if_made()
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (REQUEUE, 140)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (REQUEUE_SIGNAL, 140)])
 def test_an_interruption_says_its_signal_and_code_also_in_another_process(signum: signal.Signals, code: int) -> None:
     """As a launcher brings it back."""
     for error in (Interrupted(signum), pickle.loads(pickle.dumps(Interrupted(signum)))):
@@ -151,7 +151,7 @@ def test_a_signal_to_a_job_in_the_sweeps_own_process_ends_the_sweep(
 def test_a_signal_to_a_job_in_a_process_of_its_own_goes_on_only_to_a_launcher_that_requeues(
     requeued: list[int],
 ) -> None:
-    for signum, told in ((signal.SIGINT, []), (signal.SIGTERM, []), (REQUEUE, [REQUEUE])):
+    for signum, told in ((signal.SIGINT, []), (signal.SIGTERM, []), (REQUEUE_SIGNAL, [REQUEUE_SIGNAL])):
         hand_on(signum, launched=True)
         assert requeued == told
 

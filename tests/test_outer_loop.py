@@ -724,6 +724,6 @@ def test_each_process_and_each_step_has_noise_of_its_own_which_a_resumed_run_dra
 
 def test_a_process_that_ends_before_all_are_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes.time, "sleep", lambda _: pytest.fail("goes on waiting"))
-    dead = SimpleNamespace(death=lambda: "process 1 ended with exit code 1")
+    dead = SimpleNamespace(describe_death=lambda: "process 1 ended with exit code 1")
     with pytest.raises(Lost, match="another process of this run has ended"):
         processes._connect(torch.distributed.HashStore(), 0, 2, [dead])

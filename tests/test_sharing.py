@@ -191,7 +191,7 @@ class Second:
         """Its exit code."""
         told = json.dumps({"settings": resolve(config).as_dict(), "folder": str(folder)})
         group = Group(1, 2, 0, lambda: self.done.append("connected"))
-        self.patch.setattr(workers, "following", lambda: (told, group))
+        self.patch.setattr(workers, "join_group", lambda: (told, group))
         self.patch.setattr(workers, "build_run", self._build)
         return workers.work()
 
@@ -280,7 +280,7 @@ def test_processes_share_the_threads_where_nothing_is_said_of_them_and_give_them
         torch.set_num_threads(5)
         yield Group()
 
-    monkeypatch.setattr(workers, "leading", leading)
+    monkeypatch.setattr(workers, "leading_group", leading)
     before = torch.get_num_threads()
     torch.set_num_threads(7)
     try:
@@ -332,7 +332,7 @@ def test_processes_of_a_run_take_a_gpu_each_by_their_place_on_the_machine(
 
 @pytest.mark.parametrize("name", ["cuda:0", "mps"])
 def test_a_single_device_is_refused_for_several_processes(name: str) -> None:
-    said = rf"device={name} is for one process; 2 take device=cuda, a GPU each, or device=cpu"
+    said = rf"device={name} is for one process; with 2 processes set device=cuda, which gives each its own GPU, or"
     with pytest.raises(ConfigError, match=said), device.held_device(name, Group(0, 2)):
         pass
 

@@ -1,4 +1,4 @@
-"""Everything that a bit-exact resume needs, in one file that is either old or new, never half of either."""
+"""Checkpoints: all that a bit-exact resume needs, in one file that is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from torch.utils import _pytree as pytree
 
 from metarun.core.whole import written_whole
 
-VERSION = 1
+CHECKPOINT_VERSION = 1
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` and the global random states to `path`, whole or not at all, even through a power cut."""
+    """Write `state` and the global random states to `path`, whole or not at all, even if the power fails."""
     path.parent.mkdir(exist_ok=True)
     with written_whole(path) as file:
-        torch.save({"version": VERSION, "random": _random_states(), **state}, file)
+        torch.save({"version": CHECKPOINT_VERSION, "random": _get_random_states(), **state}, file)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, on the CPU; nothing but tensors and plain values is unpickled.
+    """Load onto the CPU what `save` wrote. Only tensors and plain values are unpickled.
 
-    `load_state_dict` moves what belongs on another device. It leaves Adam's count of steps, which is read each step.
+    `load_state_dict` then moves tensors to their device, but leaves Adam's step count, which the CPU reads each step.
 
-    Raises: ValueError if the file is of another version of this program.
+    Raises: ValueError if another version of this program wrote the file.
     """
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if state["version"] != VERSION:
-        raise ValueError(f"{path} has checkpoint version {state['version']}; this program reads {VERSION}")
+    if state["version"] != CHECKPOINT_VERSION:
+        raise ValueError(f"{path} has checkpoint version {state['version']}; this program reads {CHECKPOINT_VERSION}")
     return state
 
 
-def moved(state: Any, device: torch.device) -> Any:
-    """A tree with its tensors on the device."""
+def move_tensors(state: Any, device: torch.device) -> Any:
+    """Move the tensors of a tree to the device."""
     return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), state)
 
 
 def restore_random(states: dict[str, Any]) -> None:
-    """Put the global generators back to where they were at `save`."""
+    """Set the global generators to their states at `save`."""
     torch.set_rng_state(states["torch"].cpu())
     if torch.cuda.is_available() and states["cuda"]:
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
@@ -51,7 +51,7 @@ def restore_random(states: dict[str, Any]) -> None:
     np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))
 
 
-def _random_states() -> dict[str, Any]:
+def _get_random_states() -> dict[str, Any]:
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {

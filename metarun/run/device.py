@@ -1,4 +1,4 @@
-"""The torch device of a run, and its GPU among those of other runs."""
+"""The torch device of a run; runs on the same machine spread over its GPUs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 from metarun.core import machine
 from metarun.core.errors import ConfigError
-from metarun.run.processes import place
+from metarun.run.processes import read_local_rank
 from metarun.run.team import Group
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device of `device=name`; `auto` takes a GPU if there is one.
+    """Return the torch device for `device=name`; `auto` takes a GPU if there is one.
 
-    Raises: ConfigError if it is not there.
+    Raises: ConfigError if the device does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def name_device(device: torch.device) -> str:
-    """What the card, or the processor, is called; the device's type where nobody says."""
+    """Return the name of the GPU or the processor, or else the device's type."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -45,16 +45,19 @@ def name_device(device: torch.device) -> str:
 
 @contextmanager
 def held_device(name: str, group: Group | None = None) -> Iterator[torch.device]:
-    """The device of `device=name` while a run is on it; `auto` takes the GPU that the fewest other runs are on.
+    """Yield the device for `device=name` and hold it for a run; `auto` takes the GPU with the fewest other runs.
 
-    The processes of a `group` take a GPU each. Inside, a GPU is torch's current one: pinned memory, and whatever else
-    names no device, makes no context on another.
-    Raises: ConfigError if it is not there.
+    Each process of a `group` takes its own GPU. Inside the context this GPU is torch's current one, so that pinned
+    memory, and other calls that name no device, touch no other GPU.
+    Raises: ConfigError if the device does not exist.
     """
     if group and group.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        name = f"cuda:{place()}"
+        name = f"cuda:{read_local_rank()}"
     elif group and group.size > 1 and name not in ("auto", "cpu"):
-        raise ConfigError(f"device={name} is for one process; {group.size} take device=cuda, a GPU each, or device=cpu")
+        raise ConfigError(
+            f"device={name} is for one process; with {group.size} processes set device=cuda, which gives each its own "
+            "GPU, or device=cpu"
+        )
     with ExitStack() as held:
         if name != "auto" or torch.cuda.device_count() < 2:
             device = choose_device(name)

@@ -31,9 +31,10 @@ def evaluate(
     stop: StopRequest,
     group: Group | None = None,
 ) -> Scores:
-    """Each score of tasks 0..n_tasks-1 of `split` [n_tasks]; the learner is left as it was, in training mode or not.
+    """Score the learner on the tasks 0..n_tasks-1 of `split`: each score by name, [n_tasks].
 
-    The processes of `group` share the tasks, and each gets all scores. A warning counts scores that are not finite.
+    The learner, with its training mode, is unchanged afterwards. The processes of `group` share the tasks, and each
+    gets all scores. A warning counts the scores that are not finite.
     """
     group = group or Group()
     start, end = group.share(n_tasks)
@@ -41,7 +42,7 @@ def evaluate(
     learner.eval()
     parts: list[dict[str, torch.Tensor]] = []
     try:
-        with _encoded(learner, source, split, end - start) as tasks:
+        with _encoded_source(learner, source, split, end - start) as tasks:
             stream = learner.eval_stream(tasks, split, start, batch_size)
             for first in range(start, end, batch_size):
                 stop.raise_if_made()
@@ -50,7 +51,7 @@ def evaluate(
     finally:
         learner.train(was_training)
     scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    found = {name: group.gathered(score, n_tasks).numpy() for name, score in scores.items()}
+    found = {name: group.gather(score, n_tasks).numpy() for name, score in scores.items()}
     for name, values in found.items():
         if lost := int((~np.isfinite(values)).sum()):
             log.warning("%s is not a finite number in %d of %d %s tasks", name, lost, n_tasks, split)
@@ -58,8 +59,8 @@ def evaluate(
 
 
 @contextmanager
-def _encoded(learner: Learner, source: TaskSource, split: str, n_tasks: int) -> Iterator[TaskSource]:
-    """The source of what `learner` is to be tested on: images, or the embedding of each, where that is made once."""
+def _encoded_source(learner: Learner, source: TaskSource, split: str, n_tasks: int) -> Iterator[TaskSource]:
+    """Yield the source, or, if that pays, a source of the same tasks with each input embedded once for `learner`."""
     encode = learner.input_encoder() if isinstance(learner, EncodesInputs) else None
     tasks = source.embedded(split, encode, n_tasks) if encode and isinstance(source, EmbeddableSource) else None
     if tasks is None:

@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: its metrics, checkpoints, and the scores of its test tasks."""
+"""The files that a run writes while it goes on: metrics, checkpoints and the scores of its test tasks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Files:
     """The files in a run's folder, and the sinks.
 
     Args:
-        folder: the run's.
-        sinks: are told all metrics too.
-        metrics_bytes: how much of metrics.jsonl is to be kept, where a run goes on.
+        folder: the run's folder.
+        sinks: get all metrics too.
+        metrics_bytes: length to which metrics.jsonl is cut, for a resumed run.
     """
 
     def __init__(self, folder: Path, sinks: Sequence[Sink], metrics_bytes: int) -> None:
@@ -30,21 +30,21 @@ class Files:
         self.lines = JsonLines(self.folder.metrics, metrics_bytes)
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """A line of metrics."""
+        """Write a line of metrics."""
         self.lines.log(step, split, metrics)
         for sink in self.sinks:
             sink.log(step, split, metrics)
 
     def flush(self) -> int:
-        """Bring the metrics to disk; returns the bytes of metrics.jsonl."""
+        """Flush the metrics to the disk. Returns: the bytes of metrics.jsonl."""
         return self.lines.flush()
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """The checkpoint `last` or `best`."""
+        """Write the checkpoint `last` or `best`."""
         checkpoint.save({"last": self.folder.last, "best": self.folder.best}[name], state)
 
     def keep(self, scores: Scores) -> None:
-        """Each test task's scores."""
+        """Write the scores of each test task."""
         write_task_scores(self.folder.test_tasks, scores)
 
     def close(self) -> None:
@@ -52,14 +52,14 @@ class Files:
 
 
 def write_task_scores(path: Path, scores: Scores) -> None:
-    """Write each test task's index and scores, whole or not at all."""
+    """Write index and scores of each test task, whole or not at all."""
     n_tasks = len(next(iter(scores.values())))
     with written_whole(path) as file:
         np.savez_compressed(file, index=np.arange(n_tasks), **scores)  # type: ignore[arg-type]
 
 
 class NoFiles:
-    """What a process has whose work another one writes."""
+    """Writes nothing: for the processes of a run other than the first."""
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         pass

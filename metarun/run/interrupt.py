@@ -1,4 +1,4 @@
-"""Signals, and a file, as a request to stop at the next safe moment."""
+"""Requests to stop at the next safe moment, by a signal or by a file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-REQUEUE: signal.Signals | None = getattr(signal, "SIGUSR2", None)  # Windows has none
-"""What submitit takes as: your time is up, make room and come back."""
+REQUEUE_SIGNAL: signal.Signals | None = getattr(signal, "SIGUSR2", None)  # Windows has none
+"""The signal by which submitit tells a job that its time is up and that it will be requeued."""
 
 STOP_FILE = ".stop"
-"""In a sweep's folder: its jobs stop, and none starts. A file reaches jobs in other containers and machines."""
+"""A file in a sweep's folder that stops its jobs and keeps others from starting.
+
+It also reaches jobs in other containers and on other machines.
+"""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,11 +26,11 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + signum
 
     def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
-        return Interrupted, (self.exit_code - 128,)  # as it comes back from a launcher's process
+        return Interrupted, (self.exit_code - 128,)  # a launcher's process pickles it
 
 
 class StopRequest:
-    """What asked to stop, if anything: a signal, or that `file` is there, which counts as SIGINT."""
+    """Knows whether a signal asked to stop, or `file` exists, which counts as SIGINT."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.signum: int | None = None
@@ -46,23 +49,23 @@ class StopRequest:
             raise Interrupted(self.signum)
 
     def take_save(self) -> bool:
-        """Whether a checkpoint was asked for since the last call."""
+        """Return whether a checkpoint was asked for since the last call."""
         asked, self.save = self.save, False
         return asked
 
 
 @contextmanager
 def stop_requests(file: Path | None = None) -> Iterator[StopRequest]:
-    """Inside, the first SIGINT or SIGTERM is only noted, and so is that `file` appears; a second acts as usual.
+    """Inside, the first SIGINT or SIGTERM, or the appearance of `file`, is only noted; a second signal acts as usual.
 
-    Where a launcher requeues on SIGUSR2, that signal asks to stop as well, and the caller hands it on. SIGTERM is
-    there a warning that may precede it or a kill: a checkpoint is asked for, and the run goes on.
+    If a launcher requeues on SIGUSR2, that signal asks to stop as well, and the caller hands it on. SIGTERM is then
+    only a warning before that signal or a kill: it asks for a checkpoint, and the run goes on.
     """
     request = StopRequest(file)
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     requeues = False
-    if REQUEUE is not None and (requeues := callable(handler := signal.getsignal(REQUEUE))):
-        before[REQUEUE] = handler
+    if REQUEUE_SIGNAL is not None and (requeues := callable(handler := signal.getsignal(REQUEUE_SIGNAL))):
+        before[REQUEUE_SIGNAL] = handler
 
     def note(signum: int, frame: FrameType | None) -> None:
         if requeues and signum == signal.SIGTERM:
@@ -81,13 +84,13 @@ def stop_requests(file: Path | None = None) -> Iterator[StopRequest]:
 
 
 def hand_on(signum: int, launched: bool) -> None:
-    """What follows the end of a job of a sweep by a signal.
+    """Hand on a signal that ended a job of a sweep.
 
-    In the process that runs the whole sweep, the sweep ends too. In one that a launcher made for the job, the others
-    go on, and a launcher that requeues takes over.
+    In the process of the whole sweep, the sweep ends too. In a process that a launcher made for the job, the other jobs
+    go on, and a launcher that requeues gets the signal.
     """
     if not launched:
         print("the sweep stopped; the same command goes on with it")
         raise Interrupted(signum)
-    if signum == REQUEUE:
+    if signum == REQUEUE_SIGNAL:
         signal.raise_signal(signum)

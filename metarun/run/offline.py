@@ -1,4 +1,4 @@
-"""Meta-train, validate, keep the best by validation, test it once."""
+"""Meta-train, validate, keep the best checkpoint by validation, and test it once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OfflineRun:
     """The outer loop over a fixed training distribution.
 
     Args:
-        parts: learner, source, optimizers, and what the run is called.
+        parts: learner, source and optimizers.
         steps: outer steps, >= 1.
         meta_batch_size: tasks of an outer step.
         val_every: outer steps between validations; None validates ten times a run.
@@ -40,7 +40,7 @@ class OfflineRun:
         checkpoint_every: outer steps between checkpoints.
         log_every: outer steps that one training line averages over.
     Attributes:
-        tracking_id: what the sink that keeps the run knows it by; goes into checkpoints.
+        tracking_id: the sink's id of the run, which goes into checkpoints.
     """
 
     def __init__(
@@ -88,9 +88,10 @@ class OfflineRun:
         return -(-self.meta_batch_size // self.parts.group.size)
 
     def execute(self, sinks: Sequence[Sink], stop: StopRequest) -> dict[str, Any]:
-        """Train from where the run stands, and test; returns the outcome for results.json.
+        """Train on from the present step, and test.
 
-        Raises: Interrupted, Diverged; the last checkpoint is then there to go on from.
+        Returns: the outcome for results.json.
+        Raises: Interrupted, Diverged. The run can then be resumed from the last checkpoint.
         """
         folder, kept = self.parts.folder, self.progress.metrics_bytes
         self.files: Files | NoFiles = NoFiles() if self.parts.group.rank else Files(folder, sinks, kept)
@@ -101,13 +102,13 @@ class OfflineRun:
             self.files.close()
 
     def resumable(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Return whether there is a checkpoint to resume from."""
         return self.folder.last.exists()
 
     def restore(self) -> None:
-        """Take everything from the last checkpoint, the id that a sink knows the run by among it.
+        """Restore everything from the last checkpoint, with the sink's id of the run.
 
-        Raises: ValueError if the data is split in another way than it was then.
+        Raises: ValueError if the data is split in another way than at that time.
         """
         parts, path = self.parts, self.folder.last
         state = checkpoint.load(path)
@@ -121,12 +122,12 @@ class OfflineRun:
             schedule.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
         self.saved_step = self.progress.step
-        self.state = checkpoint.moved(state.get("state"), parts.device)  # an older checkpoint has none
+        self.state = checkpoint.move_tensors(state.get("state"), parts.device)  # an older checkpoint has none
         checkpoint.restore_random(state["random"])
         self.tracking_id = state["wandb_id"]
 
     def facts(self) -> dict[str, Any]:
-        """How far the run came, for results.json."""
+        """Return how far the run came, for results.json."""
         p = self.progress
         seconds = {"train": p.train_seconds, "val": p.val_seconds, "test": self.test_seconds}
         return {
@@ -153,12 +154,12 @@ class OfflineRun:
             self.state, metrics = parts.group.outer_step(learner, self.state, next(stream), parts.optims, p.step)
             self.pending.append(metrics)
             for schedule in parts.schedules:
-                if schedule.optimizer in stepped:  # optimizers of other stages rest, and so do their rates
+                if schedule.optimizer in stepped:  # optimizers of other stages pause, with their schedules
                     schedule.step()
             stepped.clear()
             p.step += 1
             logged, val, save = (self._due(every) for every in (self.log_every, self.val_every, self.checkpoint_every))
-            if parts.device.type == "cpu" or logged or val or save:  # reading numbers waits for a GPU, which is timed
+            if parts.device.type == "cpu" or logged or val or save:  # reading waits for a GPU; it belongs to the time
                 self._read()
             p.train_seconds += time.perf_counter() - started
             if logged:
@@ -182,7 +183,7 @@ class OfflineRun:
     def _log_training(self) -> None:
         self._read()
         p = self.progress
-        names = dict.fromkeys(name for line in p.window for name in line)  # a stage may have metrics of its own
+        names = dict.fromkeys(name for line in p.window for name in line)  # a stage may have its own metrics
         means = {name: float(np.mean([line[name] for line in p.window if name in line])) for name in names}
         rates = {f"lr_{name}": optim.param_groups[0]["lr"] for name, optim in self.parts.optims.items()}
         p.window.clear()
@@ -195,7 +196,7 @@ class OfflineRun:
 
     def _validate(self) -> None:
         started, p = time.perf_counter(), self.progress
-        scores = self._evaluate("val", self.val_tasks, StopRequest())  # never left half done: the best depends on it
+        scores = self._evaluate("val", self.val_tasks, StopRequest())  # never stopped: the best depends on it
         means = {name: float(values.mean()) for name, values in scores.items()}
         own = self.parts.learner.directions
         score = choose_score(means, own)
@@ -207,7 +208,7 @@ class OfflineRun:
 
     def _test(self, stop: StopRequest) -> dict[str, Any]:
         started = time.perf_counter()
-        self.parts.group.wait()  # for the best checkpoint to be written
+        self.parts.group.wait()  # until the best checkpoint is written
         best = checkpoint.load(self.folder.best)
         self.parts.learner.load_state_dict(best["learner"])
         log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)

@@ -1,4 +1,4 @@
-"""What a run is made of."""
+"""The parts of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metarun.run.team import Group
 
 @dataclass
 class Parts:
-    """What a run is made of."""
+    """The learner, source, optimizers and schedules of a run, with its device, folder and processes."""
 
     learner: Learner
     source: TaskSource

@@ -1,4 +1,4 @@
-"""How the processes of a run come together, by the run's first one or by torchrun, and how they end together."""
+"""Start, connect and end the processes of a run; the first process or torchrun starts them."""
 
 from __future__ import annotations
 
@@ -22,56 +22,56 @@ from torch.distributed.rendezvous import rendezvous
 
 from metarun.run.team import Group, Lost
 
-LED = "METARUN_LED"
-"""Environment variable of a process that another one of the run started."""
+STARTED_BY_RUN = "METARUN_LED"
+"""Environment variable that marks a process started by the first process of the run."""
 
-SETTINGS, SEED, READY = "metarun/settings", "metarun/seed", "metarun/ready"
+SETTINGS_KEY, SEED_KEY, READY_KEY = "metarun/settings", "metarun/seed", "metarun/ready"
 
-PATIENCE = 10.0
-"""Seconds that a process has to end."""
+SECONDS_TO_END = 10.0
+"""Seconds that a process gets to end before it is killed."""
 
-ROOT = Path(__file__).resolve().parents[2]
+SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
-def launched() -> int:
-    """The processes of which torchrun, or a run, made this one; 1 where it was started alone."""
+def count_launched() -> int:
+    """Count the processes that torchrun, or the first process of a run, started with this one; 1 for a single one."""
     return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
 
 
-def place() -> int:
-    """Which of the processes on this machine this one is, from 0."""
+def read_local_rank() -> int:
+    """Return the number of this process among the run's processes on this machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 @contextmanager
-def leading(size: int, settings: str, seed: int, threads: int | str) -> Iterator[Group]:
-    """The group of `size` processes whose first is this one; it starts the others where torchrun has not.
+def leading_group(size: int, settings: str, seed: int, threads: int | str) -> Iterator[Group]:
+    """Yield the group of `size` processes whose first is this one; start the others unless torchrun has.
 
     Args:
         size: 1 for this process alone.
-        settings: what the others are told.
+        settings: the settings for the other processes.
         seed: see Group.
-        threads: of torch in each that is started.
-    Raises: Lost, inside, where another process ends before its time; with its last words.
+        threads: threads of torch in each process that is started.
+    Raises: Lost, inside, if another process ends too early; the message has its last line.
     """
     if size == 1:
         yield Group()
         return
     others: list[Other] = []
-    if launched() > 1:
+    if count_launched() > 1:
         store, _, _ = next(rendezvous("env://"))
     else:
         store = TCPStore("127.0.0.1", 0, size, is_master=True, wait_for_workers=False)
         others += [Other(rank, size, store.port, threads) for rank in range(1, size)]
     try:
-        store.set(SEED, str(seed))
-        store.set(SETTINGS, settings)
+        store.set(SEED_KEY, str(seed))
+        store.set(SETTINGS_KEY, settings)
         yield Group(0, size, seed, partial(_connect, store, 0, size, others))
     except Lost:
-        deaths = [death for other in others if (death := other.death(1.0))]
+        deaths = [death for other in others if (death := other.describe_death(1.0))]
         if not deaths:
             raise
-        raise Lost("; ".join(deaths)) from Lost("\n".join(other.words() for other in others))
+        raise Lost("; ".join(deaths)) from Lost("\n".join(other.read_output() for other in others))
     finally:
         for other in others:
             other.end()
@@ -79,24 +79,24 @@ def leading(size: int, settings: str, seed: int, threads: int | str) -> Iterator
             dist.destroy_process_group()
 
 
-def following() -> tuple[str, Group]:
-    """What the first process told, and the group; for the other processes."""
-    if os.environ.get(LED):
+def join_group() -> tuple[str, Group]:
+    """Return the settings from the first process, and the group. For the other processes."""
+    if os.environ.get(STARTED_BY_RUN):
         threading.Thread(target=_end_with_the_first, daemon=True).start()
     store, rank, size = next(rendezvous("env://"))
-    settings = store.get(SETTINGS).decode()
-    return settings, Group(rank, size, int(store.get(SEED)), partial(_connect, store, rank, size, ()))
+    settings = store.get(SETTINGS_KEY).decode()
+    return settings, Group(rank, size, int(store.get(SEED_KEY)), partial(_connect, store, rank, size, ()))
 
 
 class Other:
-    """Another process of the run, started by this one; it ends when this one does, however that ends."""
+    """Another process of the run, started by this one. It ends when this one ends, for any reason."""
 
     def __init__(self, rank: int, size: int, port: int, threads: int | str) -> None:
         self.rank = rank
         self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        told |= {"OMP_NUM_THREADS": threads, LED: 1}
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        told |= {"OMP_NUM_THREADS": threads, STARTED_BY_RUN: 1}
+        path = os.pathsep.join([str(SOURCE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "metarun"],
             env={**os.environ, **{key: str(value) for key, value in told.items()}, "PYTHONPATH": path},
@@ -105,44 +105,44 @@ class Other:
         )  # fmt: skip
 
     def end(self) -> None:
-        """Whatever it is doing."""
+        """End the process, and kill it if it does not end by itself."""
         assert self.process.stdin
         self.process.stdin.close()
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self.said.close()
 
-    def death(self, patience: float = 0.0) -> str | None:
-        """How it ended and its last line, where it ended before its time."""
+    def describe_death(self, patience: float = 0.0) -> str | None:
+        """Describe how it ended, with its last line; None if it runs or ended well."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(patience)
         code = self.process.returncode
         if not code:
             return None
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        last = self.words().rpartition("\n")[2]
+        last = self.read_output().rpartition("\n")[2]
         return f"process {self.rank} {how}" + (f": {last}" if last else "")
 
-    def words(self) -> str:
-        """All that it said."""
+    def read_output(self) -> str:
+        """Read all its output."""
         self.said.seek(0)
         return self.said.read().decode(errors="replace").strip()
 
 
 def _end_with_the_first() -> None:
-    """The first process holds the other end of this one's input."""
+    """End this process when the first one ends, which closes this one's standard input."""
     sys.stdin.read()
     os._exit(1)
 
 
 def _connect(store: Store, rank: int, size: int, others: Sequence[Other]) -> None:
-    """Wait for all to be there, and to have built what they run."""
-    store.set(f"{READY}/{rank}", "")
-    while not store.check([f"{READY}/{number}" for number in range(size)]):
-        if any(other.death() for other in others):
+    """Wait until all processes have built their parts, then connect them."""
+    store.set(f"{READY_KEY}/{rank}", "")
+    while not store.check([f"{READY_KEY}/{number}" for number in range(size)]):
+        if any(other.describe_death() for other in others):
             raise Lost("another process of this run has ended")
         time.sleep(0.02)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

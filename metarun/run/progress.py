@@ -1,4 +1,4 @@
-"""How far a run is, the numbers of its last outer steps among it, and what is no number."""
+"""The progress of a run, with the numbers of its last outer steps, which must be finite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Diverged(RuntimeError):
 
 @dataclass
 class Progress:
-    """Where a run stands; all of it goes into a checkpoint."""
+    """How far a run is. All of it goes into checkpoints."""
 
     step: int = 0
     best_step: int | None = None
@@ -28,12 +28,12 @@ class Progress:
 
 
 def read_numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:
-    """The metrics of the last outer steps up to `step` as plain numbers, read from the device at once.
+    """Read the metrics of the last outer steps up to `step` as plain numbers.
 
     Raises: Diverged if one of them is not finite.
     """
     every = [value.float() for line in pending for value in line.values()]
-    numbers = iter(torch.stack(every).tolist())  # read at once
+    numbers = iter(torch.stack(every).tolist())  # a single transfer from the device
     rows = [{name: next(numbers) for name in line} for line in pending]
     for back, row in enumerate(reversed(rows)):
         for name, value in row.items():

@@ -1,4 +1,4 @@
-"""What a job knows of a run, whatever its protocol: offline meta-training is one, see offline.py."""
+"""The interface between a job and a run of any protocol, such as offline meta-training (offline.py)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from metarun.run.tracking.sink import Sink
 
 
 class Run(Protocol):
-    """A protocol over the parts of a run; its constructor takes `parts` and the settings of `conf/run/NAME.yaml`.
+    """A run of some protocol. Its constructor takes `parts` and the settings of `conf/run/NAME.yaml`.
 
     Attributes:
         parts: learner, source, optimizers.
-        steps: outer steps of the whole run, for people to see how far it is.
-        step: the one that it stands at.
+        steps: outer steps of the whole run, to display its progress.
+        step: outer steps made so far.
         best: the scores of its best validation so far, empty before the first.
-        tracking_id: what the sink that keeps the run knows it by; the run keeps it through a resume.
+        tracking_id: the sink's id of the run; a resumed run keeps it.
     """
 
     parts: Parts
@@ -33,32 +33,33 @@ class Run(Protocol):
 
     @staticmethod
     def shareable_tasks(settings: Mapping[str, Any]) -> int:
-        """How many tasks it ever has to do together, by its settings: more processes would have none to do."""
+        """Return how many processes the settings can occupy: the fewest tasks that it ever does together."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Facts for results.json that are known before it starts; `episode_sha256` is of the tasks that it tests."""
+        """Return facts for results.json that are known before the start; `episode_sha256` hashes the test tasks."""
         ...
 
     def tasks_at_once(self) -> int:
-        """How many tasks this process does together in an outer step."""
+        """Return how many tasks this process does together in an outer step."""
         ...
 
     def resumable(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Return whether there is a checkpoint to resume from."""
         ...
 
     def restore(self) -> None:
-        """Take everything from the last checkpoint. Raises: ValueError if it was of another run."""
+        """Restore everything from the last checkpoint. Raises: ValueError if it belongs to another run."""
         ...
 
     def execute(self, sinks: Sequence[Sink], stop: StopRequest) -> dict[str, Any]:
-        """Go on from where the run stands to its end; returns the outcome for results.json.
+        """Run on from the present step to the end.
 
-        Raises: Interrupted, Diverged; the last checkpoint is then there to go on from.
+        Returns: the outcome for results.json.
+        Raises: Interrupted, Diverged. The run can then be resumed from the last checkpoint.
         """
         ...
 
     def facts(self) -> dict[str, Any]:
-        """How far the run came, for results.json, however it ended."""
+        """Return how far the run came, for results.json, however it ended."""
         ...

@@ -1,4 +1,4 @@
-"""Facts around a run: which code, and which versions of what its numbers depend on."""
+"""The code of a run: its commit, and the versions of the packages that its numbers depend on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "learn2learn", "hydra-core", "numpy", "wandb")
+VERSIONED_PACKAGES = ("torch", "torchvision", "learn2learn", "hydra-core", "numpy", "wandb")
 
 
 def read_versions() -> dict[str, str]:
-    """Versions of Python, metarun and what its numbers depend on; metarun's is unknown where it is not installed."""
+    """Read the versions of Python, metarun and the packages that its numbers depend on.
+
+    The version of metarun is `unknown` if it is not installed.
+    """
     found = {"python": platform.python_version(), "metarun": "unknown"}
-    for package in ("metarun", *PACKAGES):
+    for package in ("metarun", *VERSIONED_PACKAGES):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -23,7 +26,7 @@ def read_versions() -> dict[str, str]:
 
 
 def read_git_state() -> dict[str, Any] | None:
-    """Commit and cleanness of the checkout the program runs from; None for an installed copy."""
+    """Read commit and cleanness of the checkout that the program runs from; None for an installed copy."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -32,7 +35,7 @@ def read_git_state() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", __file__)  # not some other repository around an installed copy
+        git("ls-files", "--error-unmatch", __file__)  # fails for a repository around an installed copy
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,4 +1,4 @@
-"""The processes that share the tasks of a run: each does some, and all stay in step."""
+"""The processes that share the tasks of a run and stay in step."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Lost(RuntimeError):
 
 
 class Group:
-    """This process and those that it shares the tasks with; of size 1, it alone.
+    """The processes that share the tasks, this one among them; a group of size 1 is this process alone.
 
-    All have the same weights, bit for bit: each takes the gradient of its part of a meta-batch, all take their mean
-    over the tasks, and then each does the same step of the optimizer. The first process alone writes.
+    All have the same weights, bit for bit. Each computes the gradient of its part of a meta-batch, they average the
+    gradients over the tasks, and then each makes the same step of the optimizer. Only the first process writes.
 
     Args:
-        rank: this process, from 0.
-        size: all of them; from 2 on, torch.distributed connects them.
-        seed: of the noise that methods draw in training, each process its own.
-        connect: waits for the others to be there.
+        rank: number of this process, from 0.
+        size: number of processes; from 2 on, torch.distributed connects them.
+        seed: seed of the noise that methods draw in training; each process draws its own.
+        connect: waits until all processes are there.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, seed: int = 0, connect: Callable[[], None] = lambda: None) -> None:
@@ -37,20 +37,20 @@ class Group:
         self.weight = 1.0
 
     def share(self, n: int) -> tuple[int, int]:
-        """This process's of n tasks, in order: the first, and the one after the last."""
+        """Return this process's part of n tasks: the first task, and the one after the last."""
         return n * self.rank // self.size, n * (self.rank + 1) // self.size
 
     def tie(self, optim: Optimizer) -> None:
-        """Make `optim` step by the mean gradient; before other hooks that look at gradients."""
+        """Make `optim` step by the mean gradient. Call this before adding hooks that read gradients."""
         if self.size > 1:
             optim.register_step_pre_hook(self._average)
 
     def outer_step(
         self, learner: Learner, state: Any, batch: Any, optims: dict[str, Optimizer], step: int
     ) -> tuple[Any, Metrics]:
-        """Outer step number `step` on a meta-batch, of which this process does its share; metrics are of the whole.
+        """Make outer step number `step` on this process's part of a meta-batch; return metrics of the whole.
 
-        Buffers, as the running averages of BatchNorm, move by the mean of how they move in each process.
+        Buffers, such as the running averages of BatchNorm, change by the mean of their changes in all processes.
         """
         if self.size == 1:
             return learner.outer_step(state, batch, optims)
@@ -70,8 +70,8 @@ class Group:
             buffer.copy_(start + move)
         return None, dict(zip(metrics, means[: len(metrics)], strict=True))
 
-    def gathered(self, scores: Tensor, n: int) -> Tensor:
-        """The scores of n tasks [n] on the CPU, of which `scores` are those of this process's share."""
+    def gather(self, scores: Tensor, n: int) -> Tensor:
+        """Gather the scores of n tasks [n] on the CPU; `scores` are those of this process's part."""
         if self.size == 1:
             return scores.cpu()
         first, last = self.share(n)
@@ -81,14 +81,14 @@ class Group:
         return whole
 
     def wait(self) -> None:
-        """Until every process has come here."""
+        """Wait until every process has called this."""
         if self.size > 1:
             self.sum(torch.zeros(1))
 
     def sum(self, flat: Tensor) -> None:
-        """Add up what the processes have, in place. Raises: Lost if one of them has ended."""
+        """Add up the tensors of all processes, in place. Raises: Lost if a process has ended."""
         try:
-            if flat.is_cuda:  # by gloo, which notices that a process has ended; nccl would wait for it
+            if flat.is_cuda:  # gloo notices that a process has ended; nccl would wait for it
                 dist.all_reduce(torch.zeros(1))
             dist.all_reduce(flat)
         except RuntimeError as error:
@@ -100,7 +100,7 @@ class Group:
             weight.grad = grad
 
     def _mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The mean of each over the tasks of the meta-batch, by one exchange."""
+        """Return the mean of each tensor over the tasks of the meta-batch, by one exchange."""
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]) * self.weight
         self.sum(flat)
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])

@@ -59,7 +59,7 @@ class Metarun:
         if self.setting.use == "train":
             return self.group.outer_step(self.learner, None, batch, self.optims, 0)[1]
         scores = self.learner.evaluate(batch.tasks(*self.group.share(self.n)))
-        return {name: self.group.gathered(score, self.n).mean() for name, score in scores.items()}
+        return {name: self.group.gather(score, self.n).mean() for name, score in scores.items()}
 
     def error(self) -> float:
         """How far the meta-gradient is from that of float32, relative to its length; nothing is changed."""

@@ -123,11 +123,11 @@ def _prepare(settings: Settings, name: str, screen: Console) -> None:
 def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: Path, screen: Console) -> None:
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
-    from metarun.run.tracking.pictures import episode_picture
+    from metarun.run.tracking.pictures import draw_tasks
 
     source = _open(settings)
     split = split or ("test" if source.info.facts.get("classes", {}).get("train") == 0 else "train")
-    picture = episode_picture(next(source.episodes(split, 0, n_tasks)), n_tasks)
+    picture = draw_tasks(next(source.episodes(split, 0, n_tasks)), n_tasks)
     if picture is None:
         raise ConfigError(f"the inputs of {name} are no images: {source.info.input_shape}")
     file = io.BytesIO()

@@ -8,7 +8,7 @@ from pathlib import Path
 from metarun.algos.base.abilities import Drawing, Predicting
 from metarun.core.tasks import Batch
 from metarun.run.parts import Parts
-from metarun.run.tracking.pictures import episode_picture
+from metarun.run.tracking.pictures import draw_tasks
 from metarun.run.tracking.sink import Sink
 
 TASKS_DRAWN = 3
@@ -17,7 +17,7 @@ TASKS_PREDICTED = 4
 
 def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
     """Draw the first training tasks into episodes.png, where they can be drawn."""
-    picture = episode_picture(first, TASKS_DRAWN)
+    picture = draw_tasks(first, TASKS_DRAWN)
     if picture:
         path = parts.folder / "episodes.png"
         picture.save(path)

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live line in a terminal, plain lines elsewhere."""
+"""The progress of a run on the screen: a live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.text import Text
 from metarun.core import words
 from metarun.core.scores import PRIMARY_SCORES
 
-PLAIN_EVERY = 5.0
-"""Seconds between lines where there is no terminal."""
+SECONDS_BETWEEN_LINES = 5.0
+"""Least seconds between lines without a terminal."""
 
 
 class ConsoleSink:
-    """A live line in a terminal, plain lines elsewhere, with loss, score, tasks per second and time to go.
+    """Shows loss, score, tasks per second and remaining time, in a live line in a terminal, else in plain lines.
 
     Args:
         screen: where to print.
@@ -47,7 +47,7 @@ class ConsoleSink:
             self.screen.print(Text(f"step {step:>6}  val {words.join_scores(metrics)}"))
         if self.live:
             self.live.update(Text(line))
-        elif split == "train" and (time.monotonic() - self.printed > PLAIN_EVERY or step == self.steps):
+        elif split == "train" and (time.monotonic() - self.printed > SECONDS_BETWEEN_LINES or step == self.steps):
             self.printed = time.monotonic()
             self.screen.print(Text(line))
 

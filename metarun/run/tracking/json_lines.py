@@ -1,4 +1,4 @@
-"""metrics.jsonl: the numbers of a run, a line each."""
+"""metrics.jsonl: the numbers of a run, a line for each log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class JsonLines:
-    """metrics.jsonl: one object a line, cut back to `keep_bytes` where a resumed run goes on."""
+    """Writes metrics.jsonl, an object in each line. A resumed run first cuts the file to `keep_bytes`."""
 
     def __init__(self, path: Path, keep_bytes: int) -> None:
         self.file = open(path, "ab")  # noqa: SIM115
@@ -19,7 +19,7 @@ class JsonLines:
         self.file.flush()
 
     def flush(self) -> int:
-        """Bring everything to disk; returns the file's length in bytes."""
+        """Flush everything to the disk. Returns: the file's length in bytes."""
         os.fsync(self.file.fileno())
         return self.file.seek(0, os.SEEK_END)
 

@@ -1,4 +1,4 @@
-"""What numbers and pictures of a run are sent to, and what it is told of the run."""
+"""Sinks: receivers of a run's numbers and pictures, and the facts of the run that they get."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from metarun.core.scores import Directions
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a sink is told of a run.
+    """Facts of a run for its sink.
 
     Attributes:
-        name: what it is, in one word.
-        group: a name that runs which belong together share.
+        name: the run's name, in one word.
+        group: the name of its group; runs of a sweep share it.
         kind: `train`, or `comparison` of a sweep's runs.
         tags: words to find it by.
         config: the resolved settings by dotted key.
         folder: the run's folder.
-        id: under which the sink knows it already, None for a new one.
-        best: the scores of its best validation so far, where it goes on.
-        directions: which way scores of the method's own are better.
+        id: the sink's id of the run, None for a new run.
+        best: the scores of its best validation so far, if the run is resumed.
+        directions: directions of the method's own scores.
     """
 
     name: str
@@ -38,14 +38,14 @@ class RunInfo:
 
 
 class Sink(Protocol):
-    """Something that numbers are sent to; `finish` is called however the run ends.
+    """A receiver of numbers. The run calls `finish` however it ends.
 
-    `show` is handed a file for people, a picture (.png), a page (.html) or a table (.csv); it takes those that it has
-    a place for, none where `shows` is false.
+    `show` gets a file for people: a picture (.png), a page (.html) or a table (.csv). The sink ignores kinds of files
+    that it has no place for; it gets none if `shows` is false.
 
     Attributes:
-        id: under which it knows the run; the run goes on under it when it is resumed.
-        notes: lines for the person to read at the end.
+        id: the sink's id of the run; a resumed run keeps it.
+        notes: lines for the user at the end.
     """
 
     shows: bool

@@ -10,7 +10,7 @@ from metarun.run.tracking.sink import RunInfo
 
 
 class TensorBoardSink:
-    """`logger=tensorboard`: event files in the run's folder `tensorboard`, one tag `split/metric` each."""
+    """`logger=tensorboard`: event files in the run's folder `tensorboard`, with tags `split/metric`."""
 
     shows = True
     id: str | None = None

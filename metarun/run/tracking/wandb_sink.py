@@ -15,24 +15,24 @@ from metarun.run.tracking.sink import RunInfo
 
 log = logging.getLogger(__name__)
 
-AGENT = "WANDB_SWEEP_ID"
-"""Set by `wandb agent`, which gives each command a run of its own."""
+AGENT_VARIABLE = "WANDB_SWEEP_ID"
+"""Environment variable that `wandb agent` sets; the agent makes a W&B run for each command."""
 
-OFFLINE_TIMEOUT = 90.0
-"""Seconds for W&B's own service to start, which no server keeps waiting."""
+OFFLINE_START_SECONDS = 90.0
+"""Seconds for W&B's local service to start; it waits for no server."""
 
 
 class WandbSink:
-    """`logger=wandb`: one W&B run, online where a key is configured, else offline in the run's folder.
+    """`logger=wandb`: one W&B run, online if a key is configured, else offline in the run's folder.
 
-    Metrics are named `split/metric` and drawn over the outer step, `step`; `val/best_metric` is the best so far, and
-    at the end what the tested checkpoint had. Under `wandb agent` the run is the agent's.
+    Metrics are named `split/metric` and drawn over the outer step, `step`. `val/best_metric` is the best value so far,
+    and at the end the value of the tested checkpoint. Under `wandb agent`, it uses the run that the agent made.
 
     Args:
-        info: of the run.
-        project, entity: as W&B uses the words.
+        info: facts of the run.
+        project, entity: as in W&B.
         mode: `auto`, `online`, `offline`, `disabled`; `auto` obeys WANDB_MODE.
-        group, tags: None takes the run's own.
+        group, tags: None takes those of the run.
         init_timeout: seconds to wait for W&B before going offline.
     """
 
@@ -50,7 +50,7 @@ class WandbSink:
     ) -> None:
         import wandb
 
-        connection = _mode(mode)
+        connection = _choose_mode(mode)
         # A killed process loses what was not flushed, by default 15 s of it.
         settings = wandb.Settings(
             silent=True, console="off", init_timeout=init_timeout, x_transaction_log_flush_interval=1.0
@@ -63,12 +63,12 @@ class WandbSink:
             "job_type": info.kind,
             "tags": [*info.tags, *(tags or [])],
             "config": dict(info.config),
-            "dir": str(info.folder.resolve()),  # W&B's service may have another working folder
-            "id": info.id or _new_id(),
+            "dir": str(info.folder.resolve()),  # W&B's service may run in another folder
+            "id": info.id or _make_id(),
             "resume": "allow",
-            "reinit": "finish_previous",  # else a second run in one process silently is the first
+            "reinit": "finish_previous",  # else a second run in a process is silently joined to the first
         }
-        if os.environ.get(AGENT):  # the run is there already, and the environment names it
+        if os.environ.get(AGENT_VARIABLE):  # the agent made the run, and the environment names it
             options |= {"project": None, "entity": None, "id": None}
         try:
             self.run = wandb.init(mode=connection, settings=settings, **options)  # type: ignore[arg-type]
@@ -76,8 +76,8 @@ class WandbSink:
             log.warning("W&B cannot be reached (%s): logging offline", str(error).splitlines()[0])
             connection = "offline"
             wandb.teardown()
-            options["id"] = options["id"] and _new_id()  # the failed attempt may still hold the other one
-            settings.init_timeout = OFFLINE_TIMEOUT
+            options["id"] = options["id"] and _make_id()  # the failed attempt may still hold the old id
+            settings.init_timeout = OFFLINE_START_SECONDS
             self.run = wandb.init(mode="offline", settings=settings, **options)
         self.id = self.run.id
         self.best, self.directions = dict(info.best), info.directions
@@ -92,7 +92,7 @@ class WandbSink:
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         shown = {f"{split}/{name}": value for name, value in metrics.items()}
-        if split == "val":  # what a W&B sweep is by, at every validation for it to end a trial early
+        if split == "val":  # a W&B sweep optimises this, and may end a trial early by it
             score = choose_score(metrics, self.directions)
             if is_better(score, metrics[score], self.best.get(score), self.directions):
                 self.best[score] = metrics[score]
@@ -104,9 +104,9 @@ class WandbSink:
 
         if file.suffix == ".csv":
             heads, *rows = csv.reader(file.read_text().splitlines())
-            self.run.log({name: wandb.Table([*heads], [[_number(word) for word in row] for row in rows])})
+            self.run.log({name: wandb.Table([*heads], [[_parse_number(word) for word in row] for row in rows])})
         elif file.suffix == ".html":
-            self.run.log({name: wandb.Html(str(file), inject=False)})  # W&B's own style would be loaded from its site
+            self.run.log({name: wandb.Html(str(file), inject=False)})  # W&B's own style would come from its site
         else:
             self.run.log({name: wandb.Image(str(file))})
 
@@ -122,19 +122,19 @@ class WandbSink:
         self.run.finish(exit_code=exit_code)
 
 
-def _number(word: str) -> float | str | None:
+def _parse_number(word: str) -> float | str | None:
     try:
         return float(word)
     except ValueError:
         return word or None
 
 
-def _new_id() -> str:
+def _make_id() -> str:
     return secrets.token_hex(8)
 
 
-def _mode(mode: str) -> str:
-    """online or offline for `auto`: are credentials configured, in the environment or by `wandb login`?"""
+def _choose_mode(mode: str) -> str:
+    """Choose online or offline for `auto`: online if the environment or `wandb login` provides credentials."""
     import wandb
 
     if mode != "auto":
