@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from metarun.report.stats import holm, paired
+from metarun.report.stats import compare_paired, correct_by_holm
 from metarun.report.two_levels import LEVEL, mark_groups
 
 TASKS = 600
@@ -39,7 +39,7 @@ def is_marked_by_tasks(table: Sequence[NDArray[np.float64]]) -> bool:
     """Whether tasks alone would have marked the best of a table, as metarun did before."""
     means = [scores.mean(0) for scores in table]
     first = max(range(len(means)), key=lambda i: means[i].mean())
-    p = holm([paired(mean, means[first]).p for i, mean in enumerate(means) if i != first])
+    p = correct_by_holm([compare_paired(mean, means[first]).p for i, mean in enumerate(means) if i != first])
     return all(value < LEVEL for value in p)
 
 

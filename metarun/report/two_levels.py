@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from metarun.report.stats import Difference, holm
+from metarun.report.stats import Difference, correct_by_holm
 
 FEWEST_SEEDS = 3
 """Seeds of a group from which a difference may be called one: of fewer nobody knows how far seeds spread."""
@@ -52,7 +52,7 @@ def find_differences(groups: Sequence[Scores], first: int) -> dict[int, tuple[Di
     """
     others = [i for i in range(len(groups)) if i != first]
     found = {i: difference(groups[i], groups[first]) for i in others}
-    corrected = holm([1.0 if (one := found[i]) is None else one.p for i in others])
+    corrected = correct_by_holm([1.0 if (one := found[i]) is None else one.p for i in others])
     return {i: (one, p) for i, p in zip(others, corrected, strict=True) if (one := found[i]) is not None}
 
 
