@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarun.report.stats import compare_paired, correct_by_holm
-from metarun.report.two_levels import LEVEL, mark_groups
+from metarun.report.two_levels import SIGNIFICANCE_LEVEL, mark_groups
 
 TASKS = 600
 HARDNESS, LIKING, CHANCE = 8.0, 3.0, 5.0
@@ -40,7 +40,7 @@ def is_marked_by_tasks(table: Sequence[NDArray[np.float64]]) -> bool:
     means = [scores.mean(0) for scores in table]
     first = max(range(len(means)), key=lambda i: means[i].mean())
     p = correct_by_holm([compare_paired(mean, means[first]).p for i, mean in enumerate(means) if i != first])
-    return all(value < LEVEL for value in p)
+    return all(value < SIGNIFICANCE_LEVEL for value in p)
 
 
 def false_marks(tables: int, groups: int, seeds: int, spread: float, seed: int) -> tuple[float, float, float]:

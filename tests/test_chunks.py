@@ -11,7 +11,7 @@ from conftest import maml_settings
 from omegaconf import DictConfig
 from test_contract import ALGOS, FEWER_STEPS, choices, parts_of
 
-from metarun.algos.base.chunks import tasks_at_once
+from metarun.algos.base.chunks import choose_tasks_at_once
 from metarun.algos.gradient.maml import MAML
 from metarun.backbones.conv4 import Conv4
 from metarun.core.objectives import classification
@@ -77,7 +77,7 @@ def test_as_many_tasks_run_at_once_as_the_memory_has_room_for(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return type(short.learner)._run(short.learner, use, function, chunk)
 
-    monkeypatch.setattr("metarun.algos.base.episodic.tasks_at_once", on_a_gpu)
+    monkeypatch.setattr("metarun.algos.base.episodic.choose_tasks_at_once", on_a_gpu)
     plain.learner.train().meta_gradient(batch)
     expected = plain.learner.eval().evaluate(tests)
     with monkeypatch.context() as patch:
@@ -94,7 +94,7 @@ def test_as_many_tasks_run_at_once_as_the_memory_has_room_for(
 
 
 def on_a_gpu(batch: Batch, n_tasks: int, room: int | None) -> int:
-    return tasks_at_once(tasks(1, 10, device="meta"), n_tasks, room)
+    return choose_tasks_at_once(tasks(1, 10, device="meta"), n_tasks, room)
 
 
 def test_a_single_task_that_the_memory_cannot_hold_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_a_single_task_that_the_memory_cannot_hold_ends_the_run(monkeypatch: pyt
 
     made = learner()
     monkeypatch.setattr(made, "_run", run)
-    monkeypatch.setattr("metarun.algos.base.episodic.tasks_at_once", on_a_gpu)
+    monkeypatch.setattr("metarun.algos.base.episodic.choose_tasks_at_once", on_a_gpu)
     with pytest.raises(torch.OutOfMemoryError):
         made.evaluate(tasks(5, 10))
     assert made.room == {True: 1}

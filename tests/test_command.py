@@ -171,7 +171,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
         (["run.steps=0", "optim.lr=-1"], "optim.lr=-1 must be a number above 0"),
         (["data.n_way=60", "data.train.n_way=60"], "n_way=60 needs 60 classes; split 'val' has 24. Set data.n_way=24"),
         (["algo.report_steps=7"], "algo.report_steps=7 must be a list, each a whole number of at least 0"),
-        (["algo.engine=learn2learn", "algo.report_steps=[1]"], "set the one, or algo.report_steps=[]"),
+        (["algo.engine=learn2learn", "algo.report_steps=[1]"], "set it, or set algo.report_steps=[]"),
         (["algo._target_=torch.nn.Linear"], "algo._target_=torch.nn.Linear is no Learner"),
         (["data.train.n_way=7"], "data.train.n_way=7 must be data.n_way=5"),
         (["data=omniglot", "paths.data=nowhere/at/all"], "set paths.data or METARUN_DATA"),

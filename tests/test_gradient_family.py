@@ -14,17 +14,17 @@ from test_contract import FEWER_STEPS, choices
 from test_gradients import ENGINES, INNER_LR, batch, conv4, furthest, meta_gradient, plain_conv4, waves
 from torch import Tensor
 
-from metarun.algos.base.inner_optimizer import InnerOptimizer, clipped
+from metarun.algos.base.inner_optimizer import InnerOptimizer, clip_gradient
 from metarun.algos.gradient.anil import ANIL
 from metarun.algos.gradient.boil import BOIL
 from metarun.algos.gradient.cavia import CAVIA, ContextNetwork
-from metarun.algos.gradient.imaml import IMAML, conjugate_gradient
+from metarun.algos.gradient.imaml import IMAML, solve_by_conjugate_gradient
 from metarun.algos.gradient.maml import MAML
 from metarun.algos.gradient.maml_pp import MAMLPlusPlus
 from metarun.algos.gradient.meta_curvature import MetaCurvature
 from metarun.algos.gradient.meta_sgd import MetaSGD
 from metarun.algos.gradient.minibatch_prox import MinibatchProx
-from metarun.algos.gradient.proto_maml import ProtoMAML, prototype_head
+from metarun.algos.gradient.proto_maml import ProtoMAML, make_prototype_head
 from metarun.backbones.mlp import MLP
 from metarun.core.objectives import classification, regression
 from metarun.core.tasks import Batch, Examples
@@ -265,7 +265,7 @@ def proto_maml(engine: str, steps: int) -> ProtoMAML:
 def test_proto_maml_starts_as_a_classifier_by_the_nearest_prototype() -> None:
     """Softmax over minus squared distances is that over the head's logits: |f|^2, the difference, all classes share."""
     features, y = torch.randn(6, 4), torch.tensor([0, 1, 2, 2, 1, 0])
-    head = prototype_head(features, y, 3)
+    head = make_prototype_head(features, y, 3)
     means = torch.stack([features[y == n].mean(0) for n in range(3)])
     x = torch.randn(5, 4)
     logits = F.linear(x, head["head.weight"], head["head.bias"])
@@ -386,9 +386,9 @@ def test_a_curvature_that_is_not_known_is_refused() -> None:
 def test_conjugate_gradient_solves_a_system_in_as_many_steps_as_it_has_unknowns() -> None:
     root, b = torch.randn(4, 4), torch.randn(4)
     matrix = root @ root.T + torch.eye(4)
-    found = conjugate_gradient(lambda v: {"a": matrix @ v["a"]}, {"a": b}, 4)
+    found = solve_by_conjugate_gradient(lambda v: {"a": matrix @ v["a"]}, {"a": b}, 4)
     assert torch.allclose(found["a"], torch.linalg.solve(matrix, b))
-    again = conjugate_gradient(lambda v: {"a": matrix @ v["a"]}, {"a": b}, 9)
+    again = solve_by_conjugate_gradient(lambda v: {"a": matrix @ v["a"]}, {"a": b}, 9)
     assert torch.allclose(again["a"], found["a"])
 
 
@@ -445,9 +445,9 @@ def test_inner_optimizers_step_as_torch_does() -> None:
 def test_a_long_gradient_is_shortened_and_a_short_one_is_not() -> None:
     """(3, 4) is 5 long: shortened to 1 it is (0.6, 0.8)."""
     grads = {"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}
-    short = clipped(grads, 1.0)
+    short = clip_gradient(grads, 1.0)
     assert [short["a"].item(), short["b"].item()] == pytest.approx([0.6, 0.8])
-    assert clipped(grads, 6.0) == grads
+    assert clip_gradient(grads, 6.0) == grads
 
 
 @pytest.mark.parametrize("rule", ["momentum", "adam"])
@@ -489,13 +489,13 @@ def test_fomaml_is_maml_of_first_order(settings: Callable[..., DictConfig]) -> N
 def test_conjugate_gradient_does_not_follow_a_direction_that_bends_downwards(bends: list[float]) -> None:
     """b = (1, 2) has b'Ab = -5 or 1 - 4 = -3 in it, so nothing is done: to solve A x = b would go to a saddle."""
     bend, b = torch.tensor(bends), {"a": torch.tensor([1.0, 2.0])}
-    assert conjugate_gradient(lambda v: {"a": bend * v["a"]}, b, 3)["a"].tolist() == [0.0, 0.0]
+    assert solve_by_conjugate_gradient(lambda v: {"a": bend * v["a"]}, b, 3)["a"].tolist() == [0.0, 0.0]
 
 
 def test_conjugate_gradient_solves_a_positive_system_of_two_in_two_steps() -> None:
     """diag(2, 4) x = (1, 2)."""
     bend, b = torch.tensor([2.0, 4.0]), {"a": torch.tensor([1.0, 2.0])}
-    found = conjugate_gradient(lambda v: {"a": bend * v["a"]}, b, 2)["a"]
+    found = solve_by_conjugate_gradient(lambda v: {"a": bend * v["a"]}, b, 2)["a"]
     assert torch.allclose(found, torch.tensor([0.5, 0.5]))
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.metric.matchingnet import FullContext, LSTMCell, MatchingNet
-from metarun.algos.metric.metaoptnet import MetaOptNet, crammer_singer
+from metarun.algos.metric.metaoptnet import MetaOptNet, solve_crammer_singer
 from metarun.algos.metric.protonet import ProtoNet
-from metarun.algos.metric.r2d2 import R2D2, ridge_regression
+from metarun.algos.metric.r2d2 import R2D2, solve_ridge_regression
 from metarun.algos.metric.relationnet import RelationNet
 from metarun.backbones.conv4 import Conv4
 from metarun.core.tasks import Examples
@@ -186,15 +186,15 @@ def test_ridge_regression_is_the_minimum(rows: int, features: int) -> None:
     """The gradient of |xW - y|^2 + r |W|^2, written out as 2 x^T (xW - y) + 2 r W, is zero there."""
     torch.manual_seed(0)
     x, y, ridge = torch.randn(rows, features), torch.randn(rows, 3), torch.tensor(0.3)
-    weights = ridge_regression(x, y, ridge)
+    weights = solve_ridge_regression(x, y, ridge)
     assert torch.allclose(x.T @ (x @ weights - y) + ridge * weights, torch.zeros(features, 3), atol=1e-12)
 
 
 def test_a_ridge_regression_without_an_answer_has_none() -> None:
     """Of two images that are the same, without a penalty: neither weights nor what follows from them are numbers."""
     x, y = torch.ones(2, 3), torch.eye(2)
-    assert not ridge_regression(x, y, torch.tensor(0.0)).isfinite().any()
-    assert not ridge_regression(torch.zeros(3, 2), torch.ones(3, 2), torch.tensor(0.0)).isfinite().any()
+    assert not solve_ridge_regression(x, y, torch.tensor(0.0)).isfinite().any()
+    assert not solve_ridge_regression(torch.zeros(3, 2), torch.ones(3, 2), torch.tensor(0.0)).isfinite().any()
 
 
 def test_r2d2_on_two_orthogonal_images() -> None:
@@ -208,7 +208,7 @@ def test_r2d2_on_two_orthogonal_images() -> None:
 def test_the_support_vector_machine_of_two_orthogonal_images(penalty: float, expected: float) -> None:
     """With gram 5 I and one image a class, alpha = [[a, -a], [-a, a]] by symmetry, and the dual is
     5 * 4 a^2 / 2 - 2 a, least at a = 1/10, or at the penalty if that is less."""
-    alpha = crammer_singer(5 * torch.eye(2), torch.eye(2), penalty, 20)
+    alpha = solve_crammer_singer(5 * torch.eye(2), torch.eye(2), penalty, 20)
     assert torch.allclose(alpha, torch.tensor([[expected, -expected], [-expected, expected]]), atol=1e-8)
 
 
@@ -228,7 +228,7 @@ def test_the_support_vector_machine_is_scipys_optimum(rows: int, features: int, 
     torch.manual_seed(0)
     x, classes = torch.randn(rows, features), F.one_hot(torch.arange(rows) % 3).double()
     gram = x @ x.T + damping * torch.eye(rows)
-    alpha = crammer_singer(gram, classes, penalty, 20)
+    alpha = solve_crammer_singer(gram, classes, penalty, 20)
 
     def dual(flat: np.ndarray) -> tuple[float, np.ndarray]:
         a = flat.reshape(rows, 3)

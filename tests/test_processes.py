@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from metarun.algos.processes.anp import ANP
-from metarun.algos.processes.cnp import CNP, gaussian, mlp
+from metarun.algos.processes.cnp import CNP, make_gaussian, make_mlp
 from metarun.algos.processes.gp_oracle import GPOracle
 from metarun.algos.processes.neural_process import NP
 from metarun.core import objectives
@@ -88,7 +88,7 @@ def test_the_density_is_summed_over_dimensions_and_averaged_over_points() -> Non
 
     Log-densities: -log 2 pi - 1/2 and -log 2 pi - 2 log 2; squared errors 0, 1, 0, 0.
     """
-    predicted = gaussian(torch.zeros(2, 2), torch.tensor([[1.0, 1.0], [2.0, 2.0]]))
+    predicted = make_gaussian(torch.zeros(2, 2), torch.tensor([[1.0, 1.0], [2.0, 2.0]]))
     scores = objectives.gaussian_nll(predicted, torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
     expected = -math.log(2 * math.pi) - (0.5 + 2 * math.log(2)) / 2
     assert scores["log_likelihood"].item() == pytest.approx(expected, abs=1e-12)
@@ -150,7 +150,7 @@ def test_attention_is_a_mean_of_values_weighted_by_the_softmax_of_scaled_product
 
 def test_weights_start_at_the_width_of_glorot_and_biases_at_zero() -> None:
     """Uniform in +-sqrt(6 / (n + m)): 6 / 512 = 0.108 squared at width 256, where torch's own reach 1 / 16."""
-    first, _, second, _, _ = mlp(2, 256, 2, 2)
+    first, _, second, _, _ = make_mlp(2, 256, 2, 2)
     assert 0.107 < second.weight.abs().max() <= (6 / 512) ** 0.5
     assert not first.bias.any()
 

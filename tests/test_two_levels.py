@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from false_marks import false_marks
 
-from metarun.report.two_levels import difference, find_differences, mark_groups
+from metarun.report.two_levels import estimate_difference, find_differences, mark_groups
 
 
 def group(seeds: list[float], tasks: np.ndarray) -> np.ndarray:
@@ -26,7 +26,10 @@ TASKS = np.linspace(-3, 3, 40)
 
 def test_where_tasks_do_not_matter_it_is_welchs_test_over_the_means_of_seeds() -> None:
     one, other = [70.0, 71.0, 73.0, 70.5], [68.0, 69.0, 68.5]
-    found, welch = difference(group(one, TASKS), group(other, TASKS)), stats.ttest_ind(one, other, equal_var=False)
+    found, welch = (
+        estimate_difference(group(one, TASKS), group(other, TASKS)),
+        stats.ttest_ind(one, other, equal_var=False),
+    )
     assert found is not None
     assert found.p == pytest.approx(welch.pvalue, rel=1e-9)
     assert found.mean == pytest.approx(np.mean(one) - np.mean(other))
@@ -36,7 +39,7 @@ def test_where_tasks_do_not_matter_it_is_welchs_test_over_the_means_of_seeds() -
 
 def test_where_seeds_do_not_matter_it_is_the_paired_test_over_tasks() -> None:
     likes = np.random.default_rng(0).normal(0.3, 1, 40)
-    found = difference(np.stack([TASKS + likes] * 3), np.stack([TASKS] * 3))
+    found = estimate_difference(np.stack([TASKS + likes] * 3), np.stack([TASKS] * 3))
     assert found is not None
     assert found.p == pytest.approx(stats.ttest_1samp(likes, 0).pvalue, rel=1e-9)
 
@@ -44,7 +47,7 @@ def test_where_seeds_do_not_matter_it_is_the_paired_test_over_tasks() -> None:
 def test_variances_of_seeds_and_of_tasks_add_up() -> None:
     draw = np.random.default_rng(1)
     likes, seeds = draw.normal(0.3, 1, 40), [0.0, 0.5, 1.5]
-    found = difference(group(seeds, TASKS + likes), group([0, 0, 0], TASKS))
+    found = estimate_difference(group(seeds, TASKS + likes), group([0, 0, 0], TASKS))
     assert found is not None
     of_seeds, of_tasks = np.var(seeds, ddof=1) / 3, np.var(likes, ddof=1) / 40
     freedom = (of_seeds + of_tasks) ** 2 / (of_seeds**2 / 2 + of_tasks**2 / 39)
@@ -56,7 +59,7 @@ def test_variances_of_seeds_and_of_tasks_add_up() -> None:
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_with_fewer_than_three_seeds_no_difference_is_marked_however_large(seeds: int) -> None:
     good, bad = group([90.0] * seeds, TASKS), group([10.0, 10.1, 9.9], TASKS)
-    assert difference(good, bad) is None
+    assert estimate_difference(good, bad) is None
     assert mark_groups([good, bad], None, 1) == ["", ""]
     assert mark_groups([good, bad], 1, 1) == ["", "baseline"]
 

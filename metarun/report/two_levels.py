@@ -1,4 +1,4 @@
-"""Whether groups of runs differ, beyond what other seeds and other test tasks would change."""
+"""Test whether groups of runs differ by more than other seeds and other test tasks would change."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from numpy.typing import NDArray
 
 from metarun.report.stats import Difference, correct_by_holm
 
-FEWEST_SEEDS = 3
-"""Seeds of a group from which a difference may be called one: of fewer nobody knows how far seeds spread."""
+MIN_SEEDS = 3
+"""Least seeds of a group for a test of a difference; fewer do not show how far seeds spread."""
 
-LEVEL = 0.05
-"""A corrected p-value below it is a finding."""
+SIGNIFICANCE_LEVEL = 0.05
+"""A difference with a corrected p-value below this is a finding."""
 
 Scores = NDArray[np.float64]
 
 
-def difference(scores: Scores, reference: Scores) -> Difference | None:
-    """The difference of two groups' means, `scores` [S, T] less `reference` [R, T], on the same T test tasks.
+def estimate_difference(scores: Scores, reference: Scores) -> Difference | None:
+    """Estimate the difference of two groups' means, `scores` [S, T] less `reference` [R, T], on the same T test tasks.
 
-    Its variance is the sum of two: of means of seeds, which are independent in the groups (Welch), and of tasks, on
-    which the groups are paired. Degrees of freedom are Satterthwaite's. What seeds and tasks do together counts in
-    both, so the interval is rather too wide than too narrow. None where a group has fewer seeds than FEWEST_SEEDS.
+    Its variance is a sum: the variance of the means of seeds, which are independent in the groups (Welch), and that of
+    the tasks, on which the groups are paired. Degrees of freedom are Satterthwaite's. Interactions of seeds and tasks
+    count in both, so the interval is too wide rather than too narrow. None if a group has fewer seeds than MIN_SEEDS.
 
     Reference: Satterthwaite. An Approximate Distribution of Estimates of Variance Components. Biometrics Bulletin 2,
         1946.
     """
-    if min(len(scores), len(reference)) < FEWEST_SEEDS:
+    if min(len(scores), len(reference)) < MIN_SEEDS:
         return None
     from scipy import special  # takes half a second to import
 
@@ -41,36 +41,36 @@ def difference(scores: Scores, reference: Scores) -> Difference | None:
         return Difference(mean, 0.0, float(mean == 0))
     freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
     error = float(np.sqrt(variance))
-    half = float(special.stdtrit(freedom, 1 - LEVEL / 2)) * error
+    half = float(special.stdtrit(freedom, 1 - SIGNIFICANCE_LEVEL / 2)) * error
     return Difference(mean, half, float(2 * special.stdtr(freedom, -abs(mean) / error)))
 
 
 def find_differences(groups: Sequence[Scores], first: int) -> dict[int, tuple[Difference, float]]:
-    """The difference of every other group to group `first`, and its p-value, Holm-corrected over all of them.
+    """Find the difference of every other group to group `first`, and its p-value, Holm-corrected over all of them.
 
-    A group that has too few seeds is left out, and no other one's p-value is the smaller for it.
+    A group that has too few seeds is left out, but still counts in the correction of the others.
     """
     others = [i for i in range(len(groups)) if i != first]
-    found = {i: difference(groups[i], groups[first]) for i in others}
+    found = {i: estimate_difference(groups[i], groups[first]) for i in others}
     corrected = correct_by_holm([1.0 if (one := found[i]) is None else one.p for i in others])
     return {i: (one, p) for i, p in zip(others, corrected, strict=True) if (one := found[i]) is not None}
 
 
 def mark_groups(groups: Sequence[Scores], baseline: int | None, sign: int) -> list[str]:
-    """A mark for each group: `best`, `better`, `worse`, `baseline` or nothing.
+    """Return a mark for each group: `best`, `better`, `worse`, `baseline` or an empty string.
 
-    Against a given baseline each finding is marked. Without one the best was picked by the very scores that are tested,
-    so a single claim is made, that it beats all the others, and every comparison must support it.
+    With a baseline, each finding is marked. Without one, the same scores pick the best group and test it. So there is a
+    single claim, that the best group beats all others, and every comparison must support it.
 
     Args:
-        groups: scores [seeds, tasks] of each on the same tasks.
-        baseline: the number of the group that the others are held against; None for none.
-        sign: 1 where higher is better, or -1.
+        groups: scores [seeds, tasks] of each group on the same tasks.
+        baseline: the number of the group that the others are compared with; None for none.
+        sign: 1 if higher is better, else -1.
     """
     marks = ["" for _ in groups]
     first = baseline if baseline is not None else max(range(len(groups)), key=lambda i: sign * groups[i].mean())
     found = find_differences(groups, first)
-    findings = {i for i, (_, p) in found.items() if p < LEVEL}
+    findings = {i for i, (_, p) in found.items() if p < SIGNIFICANCE_LEVEL}
     if baseline is not None:
         marks[first] = "baseline"
         for i in findings:

@@ -1,4 +1,4 @@
-"""What some learners can do besides learning. Each is known by its methods; a learner has those that fit it."""
+"""Abilities of some learners besides learning. A learner has an ability if it has its methods."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from metarun.core.tasks import Batch, Prediction
 
 @runtime_checkable
 class RunsOnEngines(Protocol):
-    """A learner whose tasks are computed in one of several ways."""
+    """A learner that can compute tasks in several ways."""
 
     engine: str
-    """The way's name, kept in the results."""
+    """The name of the way, for the results."""
 
     def describe_engine(self, batch: Batch, n_tasks: int) -> str:
-        """How so many tasks like those of the batch are computed, in words."""
+        """Describe how so many tasks like those of the batch are computed."""
         ...
 
 
@@ -28,32 +28,32 @@ class Recordable(Protocol):
     """A learner whose outer steps and tests can be recorded, see metarun/ops/replay.py."""
 
     recordable: bool
-    """Whether this one can be: what it does in a task depends on tensors alone, and on these only by their shapes."""
+    """Whether this learner can be recorded: its decisions in a task depend on nothing but the shapes of tensors."""
 
     def record(self, backend: str, after: int = 0) -> None:
-        """From now on replay what was recorded, once it has been called `after` times."""
+        """Record each computation after `after` calls, and replay it from then on."""
         ...
 
 
 @runtime_checkable
 class EncodesInputs(Protocol):
-    """A learner whose tests first encode each input by itself, which can then be done once for all tasks."""
+    """A learner whose tests first encode each input by itself, so that it can be encoded once for all tasks."""
 
     def input_encoder(self) -> Callable[[Tensor], Tensor] | None:
-        """The function of inputs [R, ...] that tests begin with; None if more than one input decides its value."""
+        """Return the encoder of inputs [R, ...]; None if an input's encoding depends on other inputs."""
         ...
 
     def encoded(self) -> AbstractContextManager[None]:
-        """Inside, `evaluate` takes what `input_encoder` has made of the inputs."""
+        """Inside, `evaluate` expects inputs that are already encoded by `input_encoder`."""
         ...
 
 
 @runtime_checkable
 class Predicting(Protocol):
-    """A learner whose predictions of functions can be drawn."""
+    """A learner that predicts functions, so that the predictions can be drawn."""
 
     def predictions(self, batch: Batch) -> Prediction | None:
-        """The query points of the batch's functions as it predicts them; None where there is nothing to draw."""
+        """Return predictions for the query points of the batch's functions; None if there is nothing to draw."""
         ...
 
 
@@ -62,5 +62,5 @@ class Drawing(Protocol):
     """A learner that draws its own pictures."""
 
     def draw(self, batch: Any) -> Mapping[str, Any]:
-        """Pictures (of Pillow's) by name, of a batch that it is tested on: of samples that it makes, for instance."""
+        """Return Pillow images by name for a test batch, for instance of generated samples."""
         ...

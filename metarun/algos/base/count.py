@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Count(nn.Module):
-    """A whole number of a learner's state that steers what it does, known without asking the device for it."""
+    """A whole number in a learner's state that controls its computation. It is read without waiting for the device."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from metarun.algos.base.chunks import tasks_at_once
+from metarun.algos.base.chunks import choose_tasks_at_once
 from metarun.algos.base.learn2learn import choose_engine
 from metarun.algos.base.learner import Learner
 from metarun.algos.base.wrappers import Wrapper
@@ -23,27 +23,27 @@ log = logging.getLogger(__name__)
 
 
 class EpisodicLearner(Learner):
-    """A method written as what happens in ONE task: adapt to the support set, predict the query set.
+    """A method that is written for ONE task: adapt to the support set, then predict the query set.
 
     This class runs the whole meta-batch, the same way in training and in evaluation. The engine `vectorized`
     runs tasks together under torch.func.vmap; `learn2learn` loops over tasks through learn2learn's wrappers.
 
     Args:
         engine: `vectorized`, `learn2learn`, or `auto` for the faster one.
-        task_chunk: tasks that `vectorized` runs at once; 0 to choose by size and device; 1 for a plain loop, but on a
-            GPU, where it is as 0.
-        objective: what a task's outputs are scored by.
+        task_chunk: tasks that `vectorized` runs at once; 0 chooses by size and device; 1 is a plain loop on a CPU, and
+            the same as 0 on a GPU.
+        objective: scores the outputs of a task.
     """
 
     recordable = False
-    """Whether what is done in a task depends on nothing but its tensors, and on these only by their shapes; declared
-    by the method's own class, for a subclass may do otherwise."""
+    """Whether the decisions in a task depend on nothing but the shapes of its tensors. Each class declares it anew,
+    because a subclass may differ."""
 
     goal: ClassVar[str] = "loss"
     """The score that training descends."""
 
     learn2learn: ClassVar[Wrapper | None] = None
-    """What adapts to a task on the engine learn2learn, see wrappers.py; declared by the method's own class."""
+    """Adapts to a task on the engine learn2learn, see wrappers.py. Each class declares it anew."""
 
     def __init__(self, engine: str, task_chunk: int, objective: Objective = objectives.classification) -> None:
         super().__init__()
@@ -59,26 +59,26 @@ class EpisodicLearner(Learner):
 
     @abstractmethod
     def adapt(self, params: Params, support: Examples, n_way: int) -> Any:
-        """The inner loop: what the task's support set makes of theta (`params`), as a tree of tensors."""
+        """Run the inner loop: adapt theta (`params`) to the task's support set, and return a tree of tensors."""
 
     @abstractmethod
     def predict(self, params: Params, state: Any, x: Tensor) -> Tensor:
-        """Outputs [M, ...] for the query inputs x [M, ...] under what `adapt` returned."""
+        """Predict outputs [M, ...] for the query inputs x [M, ...] with the state that `adapt` returned."""
 
     def score(self, params: Params, state: Any, output: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """The objective of one task as scalars by name; `loss` is what training descends."""
+        """Score one task: scalars by name, of which training descends `loss`."""
         return self.objective(output, y)
 
     def extra_scores(self, params: Params, state: Any, query: Examples) -> dict[str, Tensor]:
-        """Further scores of one task: in validation and test named as `accuracy@0`."""
+        """Return further scores of one task; in validation and test their names have suffixes, as accuracy@0."""
         return {}
 
     def theta(self) -> Params:
-        """What a task is given as `params`: the parameters by name, and other tensors that change from step to step."""
+        """Return the `params` of a task: the parameters by name, and other tensors that change from step to step."""
         return dict(self.named_parameters())
 
     def phase(self) -> Hashable:
-        """What else decides how a task is done, and changes seldom; a recording is of one phase."""
+        """Return other values that the computation of a task depends on; a recording holds for one value."""
         return None
 
     def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
@@ -123,7 +123,7 @@ class EpisodicLearner(Learner):
         return Prediction(torch.stack(means), None)
 
     def chunk(self, batch: Batch, n_tasks: int) -> int:
-        """How many of `n_tasks` tasks like those of the batch to run at once.
+        """Choose how many of `n_tasks` tasks like those of the batch to run at once.
 
         Small tasks gain from company; on a CPU, large ones run faster one by one. A GPU takes as many as it has
         memory for.
@@ -132,7 +132,7 @@ class EpisodicLearner(Learner):
             return 1
         if self.task_chunk > 1 or (self.task_chunk == 1 and batch.query.x.device.type == "cpu"):
             return self.task_chunk
-        return tasks_at_once(batch, n_tasks, self.room.get(self.training))
+        return choose_tasks_at_once(batch, n_tasks, self.room.get(self.training))
 
     def describe_engine(self, batch: Batch, n_tasks: int) -> str:
         if self.engine == "learn2learn":
@@ -143,7 +143,7 @@ class EpisodicLearner(Learner):
         return f"{self.engine}, {'task by task' if at_once == 1 else some}{replayed}"
 
     def _scores(self, batch: Batch, tasks: Callable[[Batch], Scored]) -> dict[str, Tensor]:
-        """Each score of each task [B], of as many at once as `tasks` is to be given."""
+        """Return each score of each task [B]; `tasks` scores a chunk of tasks."""
         done: list[Scored] = []
         first = 0
         while first < batch.n_tasks:
@@ -166,7 +166,7 @@ class EpisodicLearner(Learner):
         return {name: score.detach().mean() for name, score in scores.items() if name not in hidden}
 
     def _run(self, use: str, function: Callable[[Params, Batch], Any], chunk: Batch) -> Any:
-        """`function` of theta and a chunk, or what was recorded of it."""
+        """Return `function` of theta and a chunk, by its recording if there is one."""
         if self.recorder is None or not self._records(chunk, chunk.n_tasks):
             return function(self.theta(), chunk)
 
@@ -178,15 +178,15 @@ class EpisodicLearner(Learner):
         return self.recorder(use, of_tensors, theta, chunk.support, chunk.query, key=key)
 
     def _records(self, batch: Batch, at_once: int) -> bool:
-        """Whether what is done with so many tasks at once is recorded when it repeats.
+        """Return whether the computation of so many tasks at once is recorded when it repeats.
 
-        On a CPU tasks that run one by one are large, and Python is little of them.
+        Tasks that run one by one on a CPU are large, so Python takes little of their time.
         """
         alone = at_once == 1 and batch.query.x.device.type == "cpu"
         return self.recorder is not None and not (alone and self.recorder.after)
 
     def _differentiated(self, params: Params, chunk: Batch) -> tuple[Scored, Params]:
-        """Scores and statistics, and the gradient of the goal's sum over the tasks; its graph goes with it."""
+        """Return scores and statistics, and the gradient of the goal's sum over the tasks, without its graph."""
         learned = [name for name, value in self.named_parameters() if value.requires_grad]
         with torch.enable_grad():
             params = params | {name: params[name].requires_grad_() for name in learned}
@@ -197,7 +197,7 @@ class EpisodicLearner(Learner):
         return Scored({name: score.detach() for name, score in scored.scores.items()}, scored.statistics), found
 
     def _tasks(self, params: Params, chunk: Batch) -> Scored:
-        """The one path of training and evaluation."""
+        """Score a chunk of tasks, in training and in evaluation alike."""
         return self._one(params, chunk) if chunk.n_tasks == 1 else self._together(params, chunk)
 
     def _together(self, params: Params, batch: Batch) -> Scored:
@@ -229,7 +229,7 @@ class EpisodicLearner(Learner):
 
 
 class Scored(NamedTuple):
-    """Scores by name, and the batch statistics that `bn=running` layers saw while predicting."""
+    """Scores by name, and the batch statistics of the `bn=running` layers in the prediction of the queries."""
 
     scores: dict[str, Tensor]
     statistics: list[tuple[Tensor, Tensor]]

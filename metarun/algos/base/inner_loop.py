@@ -17,7 +17,7 @@ class InnerSettings(TypedDict):
         inner_steps: steps on a task in meta-training, >= 1.
         test_inner_steps: the same in validation and test, >= 0.
         inner_optimizer: `sgd`, `momentum` or `adam` (without first moment), see InnerOptimizer.
-        inner_clip_norm: longest gradient of an inner step, > 0, or None for any.
+        inner_clip_norm: largest norm of an inner step's gradient, > 0; None for no limit.
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
     """
 
@@ -32,12 +32,12 @@ class InnerSettings(TypedDict):
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """How far, and by which rule, weights move on a task.
+    """The inner loop of a method: its step size, its numbers of steps and its optimizer.
 
     Args:
         lr: step size.
-        steps, test_steps: in meta-training, and in validation and test.
-        optimizer: what makes a step of a gradient.
+        steps, test_steps: steps in meta-training, and in validation and test.
+        optimizer: turns a gradient into a step.
         report_steps: numbers of steps after which validation and test tasks are scored too.
         first_order: leave the second derivatives out of the meta-gradient.
     """
@@ -53,7 +53,7 @@ class InnerLoop:
     def of(
         cls, settings: InnerSettings, report_steps: Sequence[int] = (), first_order: bool = True, beta2: float = 0.999
     ) -> InnerLoop:
-        """The inner loop of a method's settings; without an `inner_optimizer` among them it goes by `sgd`."""
+        """Make the inner loop from a method's settings; without `inner_optimizer` among them it uses `sgd`."""
         rule, clip_norm = settings.get("inner_optimizer", "sgd"), settings.get("inner_clip_norm")
         return cls(
             lr=settings["inner_lr"],
@@ -65,10 +65,10 @@ class InnerLoop:
         )
 
     def steps_in(self, training: bool) -> int:
-        """Steps in meta-training, or in validation and test."""
+        """Return the steps in meta-training, or else in validation and test."""
         return self.steps if training else self.test_steps
 
     def describe(self) -> dict[str, Any]:
-        """Facts that belong beside a method's numbers."""
+        """Return facts to report beside a method's scores."""
         steps = {"train": self.steps, "test": self.test_steps}
         return {"inner_steps": steps, "inner_lr": self.lr, "inner_optimizer": self.optimizer.rule}

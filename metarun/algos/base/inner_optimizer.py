@@ -1,4 +1,4 @@
-"""The optimizer of an inner loop: steps on named parameters as pure functions, right under vmap and second order."""
+"""The optimizer of an inner loop: pure functions of named parameters, exact under vmap and in second order."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Rule = Literal["sgd", "momentum", "adam"]
 
 @dataclass(frozen=True)
 class InnerOptimizer:
-    """How a gradient becomes a step of an inner loop.
+    """Turns a gradient into a step of an inner loop.
 
-    `sgd` goes against the gradient; `momentum` against a decaying sum of the gradients so far; `adam` is Adam
-    without first moment, the gradient over the root of its squares' decaying mean, which forgets the task last
-    seen soonest (Nichol 2018). Every task starts with an empty memory.
+    `sgd` goes against the gradient, and `momentum` against a decaying sum of the gradients so far. `adam` is Adam
+    without first moment: the gradient over the root of the decaying mean of its squares. Without first moment it
+    forgets the last task soonest (Nichol 2018). Every task starts with an empty memory.
 
     Args:
         rule: `sgd`, `momentum` or `adam`.
-        clip_norm: longest gradient over all parameters together, > 0; longer ones are shortened to it. None: any.
-        momentum: what is kept of the sum of gradients from step to step, in [0, 1).
-        beta2: what is kept of the mean of squares, in [0, 1).
+        clip_norm: largest norm of the gradient over all parameters, > 0; longer ones are shortened. None: no limit.
+        momentum: decay of the sum of gradients from step to step, in [0, 1).
+        beta2: decay of the mean of squares, in [0, 1).
     """
 
     rule: str = "sgd"
@@ -40,19 +40,19 @@ class InnerOptimizer:
 
     @property
     def plain(self) -> bool:
-        """Whether a step is the gradient times a rate, and nothing else."""
+        """Whether a step is just the gradient times a rate."""
         return self.rule == "sgd" and self.clip_norm is None
 
     def start(self, phi: Params) -> Params:
-        """The memory before the first step."""
+        """Return the memory before the first step."""
         return {} if self.rule == "sgd" else {name: torch.zeros_like(value) for name, value in phi.items()}
 
     def step(
         self, phi: Params, grads: Params, memory: Params, index: int, rate: Callable[[str], Tensor | float]
     ) -> tuple[Params, Params]:
-        """phi and memory after step `index`, counted from 0, each parameter going by its own `rate`."""
+        """Return phi and memory after step `index`, counted from 0; `rate` returns the step size of a parameter."""
         if self.clip_norm is not None:
-            grads = clipped(grads, self.clip_norm)
+            grads = clip_gradient(grads, self.clip_norm)
         if self.rule == "sgd":
             return {name: value - rate(name) * grads[name] for name, value in phi.items()}, memory
         if self.rule == "momentum":
@@ -63,12 +63,12 @@ class InnerOptimizer:
         return {n: v - rate(n) * grads[n] / (_root(memory[n] / correction) + 1e-8) for n, v in phi.items()}, memory
 
 
-def clipped(grads: Params, norm: float) -> Params:
-    """`grads`, shortened to `norm` where they are longer."""
+def clip_gradient(grads: Params, norm: float) -> Params:
+    """Shorten the gradient to `norm` if it is longer."""
     longest = dot(grads, grads).clamp(min=norm**2).sqrt()
     return {name: grad * (norm / longest) for name, grad in grads.items()}
 
 
 def _root(squares: Tensor) -> Tensor:
-    """The square root, and 1 for 0: there the gradient is 0 as well, and the root's derivative infinite."""
+    """Return the square root, and 1 for 0: there the gradient is 0 too, but the root's derivative is infinite."""
     return torch.where(squares > 0, squares, 1.0).sqrt()

@@ -1,4 +1,4 @@
-"""learn2learn, imported when first needed: it is optional and loads slowly."""
+"""Import learn2learn when it is first needed: it is optional and loads slowly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Engine = Literal["auto", "vectorized", "learn2learn"]
 
 
 def choose_engine(engine: str) -> str:
-    """The engine to run for an `Engine`: `auto` is `vectorized`, at least as fast wherever measured.
+    """Return the engine to run. `auto` is `vectorized`, which was at least as fast in all measurements.
 
     Raises: ValueError if learn2learn is asked for and not installed, or the choice is unknown.
     """
@@ -26,7 +26,7 @@ def choose_engine(engine: str) -> str:
 
 
 def learn2learn() -> ModuleType:
-    """The package, with gymnasium in the place of gym, which it imports and which is no longer kept."""
+    """Return the package learn2learn. It imports gym, which is no longer maintained; gymnasium takes its place."""
     if "learn2learn" not in sys.modules and "gym" not in sys.modules:
         import gymnasium  # noqa: F401
 

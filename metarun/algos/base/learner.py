@@ -1,4 +1,4 @@
-"""What every method is: a thing that improves theta from a batch of tasks, and scores theta on tasks."""
+"""The base class of all methods: it improves theta by batches of tasks, and scores theta on tasks."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ class Learner(nn.Module, ABC):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("classification",)
-    """What the method can learn: classification, of tasks with classes, regression, of tasks that are functions, or
-    gaussian process, where their prior must be known too."""
+    """The kinds of tasks that the method can learn.
+
+    They are classification for tasks with classes, regression for functions, and gaussian process for functions with a
+    known prior.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ("episodes",)
-    """The streams that it asks of a source, by the names of the source's methods: `episodes` of tasks, `examples` with
-    labels, or others. What a source lacks is told before anything runs."""
+    """The streams that it needs from a source, by the names of the source's methods: `episodes` of tasks, `examples`
+    with labels, or others. They are checked before anything runs."""
 
     splits: ClassVar[bool] = True
-    """Whether processes may share a meta-batch: its loss is a mean over tasks, none of which sees the others."""
+    """Whether processes may share a meta-batch: if its loss is a mean over tasks that do not depend on each other."""
 
     directions: ClassVar[Directions] = {}
-    """Whether `higher` or `lower` is better, of scores that are this method's own; of accuracy, return, log_likelihood,
-    mse and loss it is known. Checkpoints, searches and comparisons go by it."""
+    """Whether `higher` or `lower` is better, for the method's own scores; it is known for accuracy, return,
+    log_likelihood, mse and loss. Checkpoints, searches and comparisons use it."""
 
     def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
-        """The outer optimizers by name.
+        """Build the outer optimizers, by name.
 
         Raises: ValueError if there is nothing to learn.
         """
@@ -49,24 +52,26 @@ class Learner(nn.Module, ABC):
         return {"outer": optim(parameters)}
 
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
-        """What outer steps step, step + 1, ... train on: meta-batches, unless a method asks for something else."""
+        """Yield the batches of the outer steps step, step + 1, ...: meta-batches, unless a method needs others."""
         return source.episodes("train", step * meta_batch_size, meta_batch_size)
 
     def eval_stream(self, source: TaskSource, split: str, first: int, batch_size: int) -> Iterator[TaskBatch]:
-        """The tasks first, first + 1, ... of val or test that it is scored on, `batch_size` at a time."""
+        """Yield the tasks first, first + 1, ... of val or test for its scores, `batch_size` at a time."""
         return source.episodes(split, first, batch_size)
 
     def initial_state(self) -> Any:
-        """What an outer step hands to the next one beside theta: a tree of tensors, as of optimizers that are unrolled
-        over several outer steps; None for nothing. The run keeps it, also in its checkpoints."""
+        """Return the first state that outer steps pass on beside theta: a tree of tensors, or None for none.
+
+        Optimizers that are unrolled over several outer steps need one. The run saves it in its checkpoints.
+        """
         return None
 
     def outer_step(self, state: Any, batch: Any, optims: dict[str, Optimizer]) -> tuple[Any, Metrics]:
-        """One outer update, from `state` to the next; a learner without one overrides `meta_step` alone."""
+        """Make one outer update, from `state` to the next state; a learner without state overrides only `meta_step`."""
         return state, self.meta_step(batch, optims)
 
     def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
-        """One outer update: descend `meta_loss`."""
+        """Make one outer update: descend `meta_loss`."""
         for optim in optims.values():
             optim.zero_grad(set_to_none=True)
         metrics = self.meta_gradient(batch)
@@ -75,19 +80,19 @@ class Learner(nn.Module, ABC):
         return metrics
 
     def meta_gradient(self, batch: Any) -> Metrics:
-        """Add the gradient of `meta_loss` to the parameters' own."""
+        """Add the gradient of `meta_loss` to the gradients of the parameters."""
         loss, metrics = self.meta_loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return metrics
 
     @abstractmethod
     def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
-        """The outer objective for what `train_stream` yields, averaged over it, and detached scalars to report."""
+        """Return the mean outer objective of a batch from `train_stream`, and detached scalars to report."""
 
     @abstractmethod
     def evaluate(self, batch: Any) -> dict[str, Tensor]:
-        """One number per task [B] of each score, `loss` among them; changes nothing."""
+        """Return each score by name, `loss` among them, with a number for each task [B]. Changes nothing."""
 
     def describe(self) -> dict[str, Any]:
-        """Facts of the method that belong beside its numbers, such as inner steps in training and test."""
+        """Return facts to report beside the method's scores, such as inner steps in training and test."""
         return {}

@@ -42,7 +42,7 @@ class MetricLearner(EpisodicLearner):
     @contextmanager
     def encoded(self) -> Iterator[None]:
         before = self.backbone, self.task_chunk, self.recorder
-        self.backbone, self.task_chunk, self.recorder = nn.Identity(), 0, None  # what is left to do is small
+        self.backbone, self.task_chunk, self.recorder = nn.Identity(), 0, None  # the rest is small
         try:
             yield
         finally:
@@ -55,7 +55,7 @@ class MetricLearner(EpisodicLearner):
 
     @abstractmethod
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
-        """Logits [M, N] for embedded queries [M, D], from an embedded support set [S, D] and its one-hot [S, N]."""
+        """Return logits [M, N] for embedded queries [M, D], by the embedded support set [S, D] and one-hot [S, N]."""
 
     def adapt(self, params: Params, support: Examples, n_way: int) -> Support:
         return Support(support.x, one_hot(support.y, n_way, support.x.dtype))
@@ -67,11 +67,11 @@ class MetricLearner(EpisodicLearner):
         return self.compare(params, embedded[:rows], state.classes, embedded[rows:])
 
 
-def class_means(support: Tensor, classes: Tensor) -> Tensor:
-    """The mean embedding of each class [N, D]."""
+def average_classes(support: Tensor, classes: Tensor) -> Tensor:
+    """Return the mean embedding of each class [N, D]."""
     return classes.T @ support / classes.sum(0)[:, None]
 
 
-def nearness(query: Tensor, points: Tensor) -> Tensor:
-    """Minus the squared distance of each query [M, D] to each point [N, D], multiplied out: [M, N]."""
+def compute_nearness(query: Tensor, points: Tensor) -> Tensor:
+    """Return minus the squared distance [M, N] of each query [M, D] to each point [N, D], multiplied out."""
     return 2 * query @ points.T - query.square().sum(-1, keepdim=True) - points.square().sum(-1)

@@ -9,7 +9,7 @@ from metarun.ops import context, norm
 
 
 class Network(nn.Module):
-    """A backbone and a linear head with so many `outputs`: logits of classes, or values of a function."""
+    """A backbone and a linear head. The `outputs` are logits of classes, or values of a function."""
 
     def __init__(self, backbone: nn.Module, outputs: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Network(nn.Module):
 
 
 def with_support(module: nn.Module, forward: Callable[[Tensor], Tensor], support_x: Tensor, x: Tensor) -> Tensor:
-    """`forward(x)` through `module`, normalised by the support set's statistics where `bn=support` asks for it."""
+    """Return `forward(x)`; layers of `module` with `bn=support` normalise it by the support set's statistics."""
     if not norm.uses_support_statistics(module):
         return forward(x)
     rows = support_x.shape[0]

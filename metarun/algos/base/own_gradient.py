@@ -7,15 +7,15 @@ from metarun.ops.functional import Params, dot
 
 
 class PulledLearner(EpisodicLearner):
-    """A method that says itself where theta is to go on a task, instead of descending the query loss.
+    """A method that computes its own meta-gradient for a task, instead of differentiating the query loss.
 
-    In training its scores hold `pull(theta, direction)`; the outer optimizer then gets the mean direction as
-    its gradient.
+    In training, its scores contain `pull(theta, direction)`. The outer optimizer then gets the mean direction as its
+    gradient.
     """
 
     goal = "pull"
 
 
 def pull(theta: Params, direction: Params) -> Tensor:
-    """A scalar whose gradient by `theta` is `direction`."""
+    """Return a scalar whose gradient by `theta` is `direction`."""
     return dot(theta, {name: value.detach() for name, value in direction.items()})

@@ -17,9 +17,9 @@ from metarun.ops.functional import Params, gradient
 
 
 class Pretraining(EpisodicLearner):
-    """A method that trains on single images, to tell all training classes apart; it meets tasks in validation and test.
+    """A method that trains a classifier of all training classes on single images; tasks come in validation and test.
 
-    One of the bases of a learner that has a `backbone`, and a `classifier` from its embeddings to logits of all
+    It is one of the bases of a learner with a `backbone` and a `classifier` from its embeddings to logits of all
     training classes. An outer step takes `meta_batch_size` images.
     """
 
@@ -40,7 +40,7 @@ class Pretraining(EpisodicLearner):
         return scores["loss"], {name: score.detach() for name, score in scores.items()}
 
     def embed(self, x: Tensor) -> Tensor:
-        """Embeddings [R, D] of a training batch."""
+        """Embed a training batch: [R, D]."""
         with context.recording() as statistics:
             features: Tensor = self.backbone(x)
         norm.update_running(self.backbone, statistics)
@@ -48,7 +48,7 @@ class Pretraining(EpisodicLearner):
 
 
 class FitSettings(TypedDict):
-    """Settings of methods that fit weights to a task's support set, in tests alone.
+    """Settings of methods that fit weights to a task's support set, only in validation and test.
 
     Keys:
         inner_lr: step size of the fit, > 0.
@@ -66,7 +66,7 @@ class FitSettings(TypedDict):
 
 @dataclass(frozen=True)
 class Fit:
-    """How weights are fit to a task: gradient descent with weight decay."""
+    """Fits weights to a task by gradient descent with weight decay."""
 
     lr: float
     steps: int
@@ -77,16 +77,16 @@ class Fit:
         return cls(settings["inner_lr"], settings["test_inner_steps"], settings["inner_weight_decay"])
 
     def __call__(self, loss: Callable[[Params], Tensor], start: Params) -> Params:
-        """The weights that the fit of `loss` comes to; nothing differentiates through it."""
-        return fitted(loss, start, self.steps, self.lr, self.weight_decay)
+        """Return the weights after the fit of `loss` from `start`; they are constants for outer derivatives."""
+        return fit_weights(loss, start, self.steps, self.lr, self.weight_decay)
 
     def describe(self) -> dict[str, Any]:
-        """Facts that belong beside a method's numbers."""
+        """Return facts to report beside a method's scores."""
         return {"inner_steps": {"train": 0, "test": self.steps}, "inner_lr": self.lr}
 
 
-def fitted(loss: Callable[[Params], Tensor], params: Params, steps: int, lr: float, weight_decay: float) -> Params:
-    """`params` after so many steps of gradient descent with weight decay; nothing differentiates through them."""
+def fit_weights(loss: Callable[[Params], Tensor], params: Params, steps: int, lr: float, weight_decay: float) -> Params:
+    """Return `params` after gradient descent with weight decay; they are constants for outer derivatives."""
     for _ in range(steps):
         grads = gradient(loss, params, first_order=True)
         params = {name: value - lr * (grads[name] + weight_decay * value) for name, value in params.items()}

@@ -1,4 +1,4 @@
-"""An inner loss that holds phi near theta."""
+"""An inner loss that keeps phi near theta."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from metarun.algos.base.inner_loop import InnerLoop
 from metarun.ops.functional import Params
 
 
-def proximal(loss: Callable[[Params], Tensor], theta: Params, lam: float) -> Callable[[Params], Tensor]:
-    """`loss` plus lam / 2 times the squared distance to theta, which counts as a constant."""
+def hold_near(loss: Callable[[Params], Tensor], theta: Params, lam: float) -> Callable[[Params], Tensor]:
+    """Return `loss` plus lam / 2 times the squared distance to theta, with theta as a constant."""
     centre = {name: value.detach() for name, value in theta.items()}
 
     def held(phi: Params) -> Tensor:
@@ -23,7 +23,7 @@ def proximal(loss: Callable[[Params], Tensor], theta: Params, lam: float) -> Cal
 
 
 def check_rate(inner: InnerLoop, lam: float) -> None:
-    """Raises: ValueError if the pull towards theta alone makes gradient descent overshoot ever further."""
+    """Raise ValueError if the pull towards theta alone makes gradient descent diverge."""
     if inner.optimizer.rule == "sgd" and inner.lr * lam >= 2:
         raise ValueError(
             f"algo.inner_lr={inner.lr} with algo.lam={lam} runs away from theta: "

@@ -1,4 +1,4 @@
-"""Stages of a run, one after the other, each with its own stream, objective and optimizers."""
+"""Successive stages of a run, each with its own stream, objective and optimizers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from metarun.core.tasks import Metrics, TaskSource
 
 @dataclass(frozen=True)
 class Stage:
-    """What some outer steps of a run do.
+    """The outer steps of one part of a run.
 
     Args:
-        steps: outer steps of the stage; the last one takes all that are left.
+        steps: outer steps of the stage; the last stage takes all remaining ones.
         stream: as `Learner.train_stream`, its steps counted from the first of the stage.
         loss: as `Learner.meta_loss`.
         gradient: as `Learner.meta_gradient`; None for the gradient of `loss`.
@@ -37,7 +37,7 @@ class Stage:
 
 
 class StageBatch(NamedTuple):
-    """What a stage has drawn for an outer step, the number of the stage, and whether this is its first step."""
+    """The batch of an outer step, the number of its stage, and whether this is the stage's first step."""
 
     drawn: Any
     stage: int
@@ -45,11 +45,11 @@ class StageBatch(NamedTuple):
 
 
 class Staged(Learner):
-    """A method that trains in stages; the first of a learner's bases, before those that its stages train by."""
+    """A method that trains in stages. It must be the first base of a learner, before those that its stages use."""
 
     @abstractmethod
     def stages(self) -> Sequence[Stage]:
-        """The stages in order, at least one."""
+        """Return the stages in order, at least one."""
 
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[StageBatch]:
         stages, begin = self.stages(), 0

@@ -9,9 +9,9 @@ from metarun.ops.functional import Params, call, within
 
 
 class ANIL(MAML):
-    """MAML whose inner loop adapts the head alone; the backbone is meta-learned and reused as it is.
+    """MAML whose inner loop adapts only the head; the backbone is meta-learned and the same for all tasks.
 
-    The support set is encoded once per task, so inner steps cost next to nothing.
+    The support set is encoded once for each task, so inner steps cost next to nothing.
 
     Args: as for MAML.
     Reference: Raghu, Raghu, Bengio, Vinyals. Rapid Learning or Feature Reuse? ICLR 2020. arXiv:1909.09157.

@@ -6,9 +6,9 @@ from metarun.ops.functional import Params
 
 
 class BOIL(MAML):
-    """MAML whose inner loop adapts the backbone alone and leaves the head: the opposite of ANIL.
+    """MAML whose inner loop adapts only the backbone, not the head: the opposite of ANIL.
 
-    With the head fixed, a task has to move its features, which is what the paper finds transfers across domains.
+    With a fixed head, the inner loop must change the features. The paper finds that this transfers across domains.
 
     Args: as for MAML.
     Reference: Oh, Yoo, Kim, Yun. BOIL: Towards Representation Change for Few-shot Learning. ICLR 2021.
@@ -18,5 +18,5 @@ class BOIL(MAML):
     recordable = True
     learn2learn = wrappers.boil
 
-    def adapted(self, net: Params) -> Params:
+    def select_adapted(self, net: Params) -> Params:
         return {name: value for name, value in net.items() if name.startswith("backbone.")}

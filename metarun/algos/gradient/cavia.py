@@ -13,16 +13,16 @@ from metarun.ops.functional import Params
 
 
 class CAVIA(MAML):
-    """MAML whose inner loop adapts a short context vector alone, an input of a network that all tasks share.
+    """MAML whose inner loop adapts only a short context vector, an input of a network that all tasks share.
 
-    The context starts at 0 on every task; a learned linear map makes of it a shift, and with `film_scale` a factor
-    too, of each channel that enters one ReLU of the backbone (FiLM). Before the first ReLU a shift is what the
-    paper does on functions: the context joins the inputs. The factor is 1 plus the map, so that context 0 is
-    the bare network; the paper's code learns it from a start near 0.
+    The context starts at 0 on every task. A learned linear map turns it into a shift, and with `film_scale` also a
+    factor, of each channel that enters one ReLU of the backbone (FiLM). A shift before the first ReLU equals the
+    paper's network for functions, where the context joins the inputs. The factor is 1 plus the map, so that context 0
+    gives the bare network; the paper's code learns the factor from a start near 0.
 
     Args: as for MAML, but
         inner_lr: step size of the context, > 0. On images the paper's 1.0 learns very slowly at first: the maps start
-            small, so that a step changes next to nothing of which a meta-gradient could come.
+            small, so a step changes the network very little, and the meta-gradient is small.
         n_context: length of the context vector, >= 0.
         layer: which of the backbone's ReLUs, counted from 1; the last where there are fewer.
         film_scale: whether the context scales as well as shifts.
@@ -50,7 +50,7 @@ class CAVIA(MAML):
     def network(self, backbone: nn.Module, outputs: int) -> Network:
         return ContextNetwork(backbone, outputs, *self.context)
 
-    def adapted(self, net: Params) -> Params:
+    def select_adapted(self, net: Params) -> Params:
         return {"context": torch.zeros_like(net["film.weight"][0])}
 
 
@@ -61,7 +61,7 @@ class ContextNetwork(Network):
 
     def __init__(self, backbone: nn.Module, outputs: int, n_context: int, layer: int, scale: bool) -> None:
         super().__init__(backbone, outputs)
-        channels, self.scale = _channels_before_relus(backbone), scale
+        channels, self.scale = _count_channels_before_relus(backbone), scale
         self.site = list(channels)[min(layer, len(channels)) - 1]
         self.register_buffer("context", torch.zeros(n_context), persistent=False)
         self.film = nn.Linear(n_context, channels[self.site] * (2 if scale else 1), bias=False)
@@ -79,8 +79,8 @@ class ContextNetwork(Network):
         return (1 + film[1]) * h + film[0] if self.scale else h + film[0]
 
 
-def _channels_before_relus(backbone: nn.Module) -> dict[str, int]:
-    """Each ReLU of a backbone whose modules run in the order they were built, and the channels that enter it."""
+def _count_channels_before_relus(backbone: nn.Module) -> dict[str, int]:
+    """Count the channels that enter each ReLU of a backbone whose modules run in the order in which they were built."""
     found, channels = {}, 0
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

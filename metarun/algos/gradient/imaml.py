@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from metarun.algos.base.curvature import CURVATURES
 from metarun.algos.base.inner_loop import InnerSettings
 from metarun.algos.base.own_gradient import PulledLearner, pull
-from metarun.algos.base.proximal import check_rate, proximal
+from metarun.algos.base.proximal import check_rate, hold_near
 from metarun.algos.gradient.maml import MAML, Adapted
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Objective
@@ -17,23 +17,23 @@ from metarun.ops.functional import Params, call, dot, gradient, within
 
 
 class IMAML(PulledLearner, MAML):
-    """MAML with an inner loop that is held near theta, and a meta-gradient that needs its end alone, not its path.
+    """MAML with an inner loop that stays near theta, and a meta-gradient that depends only on its end, not on its path.
 
-    phi minimises the support loss plus lam / 2 times the squared distance to theta. How that minimum moves with
-    theta follows from the loss's curvature H at phi, so that memory does not grow with inner steps: the
-    meta-gradient solves a linear system in it, I + H / lam, by conjugate gradient. With the Hessian that system is
-    positive definite where lam is above the loss's steepest downward bend; below it phi is no minimum, and the
-    solution is far from the path's gradient. `gauss_newton` bends nowhere downwards, so that any lam will do, and is
-    the Hessian where the network is linear in its weights near phi. The authors' code damps instead: it solves
-    2 I + H / (lam + 10); that is close to first-order MAML. It pulls towards theta once, after the inner loop, and
-    tests without a pull; here every step of both is held.
+    phi minimises the support loss plus lam / 2 times the squared distance to theta. The derivative of this minimum by
+    theta follows from the curvature H of the loss at phi. So memory does not grow with inner steps: the meta-gradient
+    solves a linear system with the matrix I + H / lam by conjugate gradient. With the Hessian, this matrix is positive
+    definite only if lam exceeds the loss's largest negative curvature; otherwise phi is no minimum, and the solution
+    is far from the gradient along the path. `gauss_newton` has no negative curvature, so that every lam works; it
+    equals the Hessian if the network is linear in its weights near phi. The authors' code uses damping instead: it
+    solves 2 I + H / (lam + 10), which is close to first-order MAML. It pulls towards theta once, after the inner loop,
+    and not at all in tests; here every inner step pulls, in training and in tests.
 
     Args: as for MAML, but
-        inner_lr: below 2 / lam, or gradient descent runs away.
+        inner_lr: below 2 / lam, or else gradient descent diverges.
         lam: strength of the pull towards theta (lambda in the paper), > 0.
-        cg_steps: iterations of conjugate gradient, >= 1; no more than there are weights are of use.
+        cg_steps: iterations of conjugate gradient, >= 1; more than the number of weights are useless.
         curvature: H of the support loss, `hessian` (the paper's) or `gauss_newton`.
-        cg_damping: added to lam in the system alone, >= 0; much of it is first-order MAML.
+        cg_damping: added to lam only in the linear system, >= 0; large values approach first-order MAML.
         engine: `vectorized`; learn2learn has no iMAML.
     Reference: Rajeswaran, Finn, Kakade, Levine. Meta-Learning with Implicit Gradients. NeurIPS 2019.
         arXiv:1909.04630.
@@ -60,11 +60,11 @@ class IMAML(PulledLearner, MAML):
             raise ValueError(f"algo.curvature={curvature} is not one of {', '.join(CURVATURES)}")
         self.lam, self.cg_steps, self.curvature, self.cg_damping = lam, cg_steps, curvature, cg_damping
 
-    def adapted(self, net: Params) -> Params:
+    def select_adapted(self, net: Params) -> Params:
         return {name: value.detach() for name, value in net.items()}
 
     def support_loss(self, net: Params, support: Examples) -> Callable[[Params], Tensor]:
-        return proximal(super().support_loss(net, support), net, self.lam)
+        return hold_near(super().support_loss(net, support), net, self.lam)
 
     def extra_scores(self, params: Params, state: Adapted, query: Examples) -> dict[str, Tensor]:
         if not self.training:
@@ -84,14 +84,16 @@ class IMAML(PulledLearner, MAML):
             bend = curvature(v)
             return {name: value + bend[name] / strength for name, value in v.items()}
 
-        direction = conjugate_gradient(system, gradient(query_loss, state.phi, first_order=True), self.cg_steps)
+        direction = solve_by_conjugate_gradient(
+            system, gradient(query_loss, state.phi, first_order=True), self.cg_steps
+        )
         return {"pull": pull(net, direction)}
 
 
-def conjugate_gradient(matrix: Callable[[Params], Params], b: Params, steps: int) -> Params:
-    """x with `matrix(x)` = b after so many iterations from 0, for a symmetric positive definite matrix.
+def solve_by_conjugate_gradient(matrix: Callable[[Params], Params], b: Params, steps: int) -> Params:
+    """Solve `matrix(x)` = b for x by so many iterations from 0, for a symmetric positive definite matrix.
 
-    A direction in which the matrix is not positive, as a network's Hessian may have it, is not followed.
+    Directions of negative curvature, which a network's Hessian may have, are not followed.
     """
     x = {name: torch.zeros_like(value) for name, value in b.items()}
     residual, direction, size = b, b, dot(b, b)
@@ -99,12 +101,12 @@ def conjugate_gradient(matrix: Callable[[Params], Params], b: Params, steps: int
         image = matrix(direction)
         bend = dot(direction, image)
         step = torch.where(bend > 0, size / bend, 0.0)
-        x = _plus(x, step, direction)
-        residual = _plus(residual, -step, image)
+        x = _add(x, step, direction)
+        residual = _add(residual, -step, image)
         before, size = size, dot(residual, residual)
-        direction = _plus(residual, torch.where(before > 0, size / before, 0.0), direction)
+        direction = _add(residual, torch.where(before > 0, size / before, 0.0), direction)
     return x
 
 
-def _plus(one: Params, factor: Tensor, other: Params) -> Params:
+def _add(one: Params, factor: Tensor, other: Params) -> Params:
     return {name: value + factor * other[name] for name, value in one.items()}

@@ -16,7 +16,7 @@ from metarun.ops.functional import Params, call, gradient, within
 
 
 class Adapted(NamedTuple):
-    """A task's state: phi, its support set, whose inputs `bn=support` normalises by, phi after some inner steps."""
+    """A task's state: phi, the support set (for the statistics of `bn=support`), and phi after some inner steps."""
 
     phi: Params
     support: Examples
@@ -38,9 +38,8 @@ class MAMLSettings(InnerSettings):
 class MAML(EpisodicLearner):
     """Learns initial weights from which a few gradient steps on a new task's support set do well.
 
-    The meta-gradient goes through the inner steps (second order) unless `first_order` cuts it there. Losses
-    are means over examples; the paper's code sums over the classes, so its step size 0.4 on 5-way tasks is
-    2.0 here.
+    The meta-gradient goes through the inner steps (second order) unless `first_order` is set. Losses are means over
+    examples. The paper's code sums over the classes, so its step size 0.4 on 5-way tasks corresponds to 2.0 here.
 
     Shapes: support.x [S, ...], support.y [S] int64 in 0..N-1 or [S, D_out]; predicts [M, outputs].
     Args:
@@ -67,34 +66,34 @@ class MAML(EpisodicLearner):
 
     @property
     def steps(self) -> int:
-        """Inner steps of the present use."""
+        """Inner steps in the present mode, training or test."""
         return self.inner.steps_in(self.training)
 
     def network(self, backbone: nn.Module, outputs: int) -> Network:
-        """What the inner loop trains."""
+        """Build the network that the inner loop trains."""
         return Network(backbone, outputs)
 
     def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
         return self.adapt_from(within(params, "net"), support, params)
 
     def adapt_from(self, net: Params, support: Examples, params: Params) -> Adapted:
-        """The inner loop on a network that starts as `net`."""
-        phi, after = self.descend(self.support_loss(net, support), self.adapted(net), params)
+        """Run the inner loop on a network that starts as `net`."""
+        phi, after = self.descend(self.support_loss(net, support), self.select_adapted(net), params)
         return Adapted(net | phi, support, {steps: net | moved for steps, moved in after.items()})
 
-    def adapted(self, net: Params) -> Params:
-        """Those of the network's parameters that the inner loop changes, as it finds them."""
+    def select_adapted(self, net: Params) -> Params:
+        """Select the parameters of the network that the inner loop changes."""
         return net
 
     def support_loss(self, net: Params, support: Examples) -> Callable[[Params], Tensor]:
-        """What the inner loop descends, as a function of `adapted`."""
+        """Return the loss of the inner loop, as a function of the parameters that `select_adapted` returns."""
         return lambda phi: self.objective(call(self.net, net | phi, support.x), support.y)["loss"]
 
     def descend(
         self, loss: Callable[[Params], Tensor], phi: Params, params: Params
     ) -> tuple[Params, dict[int, Params]]:
-        """phi after `steps` inner steps on `loss`, and, after each of `reported()`."""
-        reported = self.reported()
+        """Return phi after `steps` inner steps on `loss`, and phi after each number in `list_reported_steps()`."""
+        reported = self.list_reported_steps()
         path, memory = [phi], self.inner.optimizer.start(phi)
         for step in range(max(self.steps, *reported, 0)):
             grads = self.inner_gradient(loss, phi, params, step)
@@ -102,16 +101,16 @@ class MAML(EpisodicLearner):
             path.append(phi)
         return path[self.steps], {steps: path[steps] for steps in reported}
 
-    def reported(self) -> Sequence[int]:
-        """Numbers of inner steps after which phi is kept for scores along the way."""
+    def list_reported_steps(self) -> Sequence[int]:
+        """List the numbers of inner steps after which phi is kept for further scores."""
         return () if self.training else self.inner.report_steps
 
     def inner_gradient(self, loss: Callable[[Params], Tensor], phi: Params, params: Params, step: int) -> Params:
-        """What an inner step goes against; `params` is theta with all that is meta-learned beside the network."""
+        """Return the gradient of an inner step. `params` is theta, with all that is meta-learned beside the network."""
         return gradient(loss, phi, self.inner.first_order)
 
     def rate(self, params: Params, step: int, name: str) -> Tensor | float:
-        """The step size of the network's parameter `name` in inner step `step`, counted from 0."""
+        """Return the step size of the network's parameter `name` in inner step `step`, counted from 0."""
         return self.inner.lr
 
     def predict(self, params: Params, state: Adapted, x: Tensor) -> Tensor:

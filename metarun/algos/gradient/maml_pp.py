@@ -14,25 +14,25 @@ from metarun.core.tasks import Batch, Examples, Metrics, Objective
 from metarun.ops.functional import Params, flatten_name, gradient
 from metarun.ops.norm import BatchNorm
 
-EACH, LAST = "weight of each loss", "weight of the last loss"
+EACH_LOSS_WEIGHT, LAST_LOSS_WEIGHT = "weight of each loss", "weight of the last loss"
 
 
 class MAMLPlusPlus(MAML):
-    """MAML with what made it train steadily, each part a switch of its own; without all of them it is MAML.
+    """MAML with changes that make its training stable, each with a switch of its own; without all of them it is MAML.
 
-    Learned rates: one for each weight tensor and inner step. Multi-step loss: early in training the query loss
-    after every inner step counts, in the end the last alone. Derivative order: first-order updates first.
-    Per-step normalisation: each inner step has BatchNorm weights and biases of its own, which the inner loop
-    leaves. The paper's annealed outer rate is optim/schedule=cosine. It also keeps running statistics for each
-    step; its code never uses them, and here an inner step always normalises by its own batch. Test steps
-    beyond the trained ones go by the last step's rates and BatchNorm.
+    Learned rates: one for each weight tensor and inner step. Multi-step loss: early in training, the query losses
+    after all inner steps count, later only the last one. Derivative order: the first updates are first-order. Per-step
+    normalisation: each inner step has its own BatchNorm weights and biases, which the inner loop does not change. The
+    paper's annealed outer rate is optim/schedule=cosine. The paper also keeps running statistics for each step, but its
+    code never uses them; here an inner step always normalises by its own batch. Test steps beyond the trained ones use
+    the last step's rates and BatchNorm.
 
     Args: as for MAML, but
         inner_lr: where learned rates start, or the rate.
-        learn_rates: whether rates are learned for each weight tensor and inner step.
-        multi_step: outer steps over which the weight of all inner steps' losses moves to the last; 0: the last alone.
-        first_order_steps: outer steps, from the first, without second derivatives.
-        per_step_norm: whether each inner step has BatchNorm weights and biases of its own.
+        learn_rates: whether a rate is learned for each weight tensor and inner step.
+        multi_step: outer steps over which the weight moves from all inner steps' losses to the last; 0: only the last.
+        first_order_steps: number of first outer steps without second derivatives.
+        per_step_norm: whether each inner step has its own BatchNorm weights and biases.
         engine: `vectorized`; learn2learn has no MAML++.
     Reference: Antoniou, Edwards, Storkey. How to Train Your MAML. ICLR 2019. arXiv:1810.09502.
     """
@@ -55,7 +55,7 @@ class MAMLPlusPlus(MAML):
         self.multi_step, self.first_order_steps = multi_step, first_order_steps
         self.outer_steps = Count()
         weights = dict(self.net.named_parameters())
-        self.normed = _norm_parameters(self.net) if per_step_norm else []
+        self.normed = _find_norm_parameters(self.net) if per_step_norm else []
         rated = [name for name in weights if learn_rates and name not in self.normed]
         self.rates = nn.ParameterDict(
             {flatten_name(name): torch.full((self.inner.steps,), self.inner.lr) for name in rated}
@@ -66,7 +66,7 @@ class MAMLPlusPlus(MAML):
                 for name in self.normed
             }
         )
-        for name in self.normed:  # its place is taken by a row of the stack at each call
+        for name in self.normed:  # each call puts a row of the stack in its place
             layer, _, parameter = name.rpartition(".")
             delattr(self.net.get_submodule(layer), parameter)
             self.net.get_submodule(layer).register_buffer(parameter, torch.empty(0), persistent=False)
@@ -82,7 +82,10 @@ class MAMLPlusPlus(MAML):
             return theta
         others = [self.spread / self.inner.steps] * (self.inner.steps - 1)
         some = next(iter(theta.values()))
-        return theta | {EACH: some.new_full((), others[0] if others else 0), LAST: some.new_full((), 1 - sum(others))}
+        return theta | {
+            EACH_LOSS_WEIGHT: some.new_full((), others[0] if others else 0),
+            LAST_LOSS_WEIGHT: some.new_full((), 1 - sum(others)),
+        }
 
     def phase(self) -> Hashable:
         return (self.first_order, self.spread > 0) if self.training else None
@@ -92,8 +95,8 @@ class MAMLPlusPlus(MAML):
         after = {steps: phi | self.norms_of(params, steps) for steps, phi in state.after.items()}
         return Adapted(state.phi | self.norms_of(params, self.steps), support, after)
 
-    def reported(self) -> Sequence[int]:
-        return range(1, self.inner.steps) if self.training and self.spread else super().reported()
+    def list_reported_steps(self) -> Sequence[int]:
+        return range(1, self.inner.steps) if self.training and self.spread else super().list_reported_steps()
 
     def inner_gradient(self, loss: Callable[[Params], Tensor], phi: Params, params: Params, step: int) -> Params:
         norms = self.norms_of(params, step)
@@ -108,31 +111,31 @@ class MAMLPlusPlus(MAML):
             return super().extra_scores(params, state, query)
         if not state.after:
             return {}
-        losses = [params[EACH] * self.query_loss(params, state, phi, query) for phi in state.after.values()]
-        last = params[LAST] * self.query_loss(params, state, state.phi, query)
+        losses = [params[EACH_LOSS_WEIGHT] * self.query_loss(params, state, phi, query) for phi in state.after.values()]
+        last = params[LAST_LOSS_WEIGHT] * self.query_loss(params, state, state.phi, query)
         return {"loss": torch.stack([*losses, last]).sum()}
 
     def query_loss(self, params: Params, state: Adapted, phi: Params, query: Examples) -> Tensor:
-        """The query loss at phi."""
+        """Return the query loss at phi."""
         return self.objective(self.predict(params, state._replace(phi=phi), query.x), query.y)["loss"]
 
     @property
     def first_order(self) -> bool:
-        """Whether second derivatives are left out in the present outer step."""
+        """Whether the present outer step is without second derivatives."""
         return self.inner.first_order or self.outer_steps.number < self.first_order_steps
 
     @property
     def spread(self) -> float:
-        """How evenly the steps' losses count: from 1, all the same, to 0, the last alone."""
+        """How evenly the losses of the inner steps count: from 1, all equally, to 0, only the last."""
         return max(0.0, 1 - self.outer_steps.number / self.multi_step) if self.multi_step else 0.0
 
     def norms_of(self, params: Params, step: int) -> Params:
-        """The BatchNorm weights and biases of an inner step, 0 before the first."""
+        """Return the BatchNorm weights and biases after so many inner steps."""
         row = min(step, self.inner.steps)
         return {name: params[f"norms.{flatten_name(name)}"][row] for name in self.normed}
 
 
-def _norm_parameters(net: nn.Module) -> list[str]:
-    """Names of BatchNorm's weights and biases."""
+def _find_norm_parameters(net: nn.Module) -> list[str]:
+    """Find the names of BatchNorm's weights and biases."""
     layers = [name for name, module in net.named_modules() if isinstance(module, BatchNorm)]
     return [f"{name}.{parameter}" for name in layers for parameter in ("weight", "bias")]

@@ -14,11 +14,11 @@ from metarun.ops.functional import Params, flatten_name
 
 
 class MetaCurvature(MAML):
-    """MAML that learns, beside the initial weights, how to bend each gradient: a matrix for each axis of a weight.
+    """MAML that also learns matrices that transform each gradient, one for each axis of a weight.
 
-    A convolution's gradient is multiplied by a matrix over filters, one over input channels and one over
-    positions, a linear layer's by one over outputs and one over inputs, a vector's by a factor for each entry.
-    All start as the identity, where this is MAML.
+    A convolution's gradient is multiplied by a matrix over filters, one over input channels and one over positions; a
+    linear layer's by one over outputs and one over inputs; a vector's by a factor for each entry. All start as the
+    identity, so training starts as MAML.
 
     Args: as for MAML, but
         engine: `learn2learn` wraps the network in learn2learn's GBML with its MetaCurvatureTransform.
@@ -34,17 +34,17 @@ class MetaCurvature(MAML):
             {
                 f"{flatten_name(name)}/{axis}": start
                 for name, value in self.net.named_parameters()
-                for axis, start in identity(value).items()
+                for axis, start in make_identity(value).items()
             }
         )
 
     def inner_gradient(self, loss: Callable[[Params], Tensor], phi: Params, params: Params, step: int) -> Params:
         grads = super().inner_gradient(loss, phi, params, step)
-        return {name: bent(grad, partial(_matrix, params, name)) for name, grad in grads.items()}
+        return {name: bend_gradient(grad, partial(_get_matrix, params, name)) for name, grad in grads.items()}
 
 
-def identity(value: Tensor) -> dict[str, Tensor]:
-    """What leaves the gradient of a parameter as it is, by learn2learn's names: mc, or mc_in, mc_out and mc_f."""
+def make_identity(value: Tensor) -> dict[str, Tensor]:
+    """Make the identity for each axis of a parameter, by learn2learn's names: mc, or mc_in, mc_out and mc_f."""
     if value.dim() == 1:
         return {"mc": torch.ones_like(value)}
     axes = {"mc_in": value.shape[0], "mc_out": value.shape[1]}
@@ -53,8 +53,8 @@ def identity(value: Tensor) -> dict[str, Tensor]:
     }
 
 
-def bent(grad: Tensor, matrix: Callable[[str], Tensor]) -> Tensor:
-    """The gradient of one parameter, times the `matrix` of each axis; `mc_in` is of the first, as in learn2learn."""
+def bend_gradient(grad: Tensor, matrix: Callable[[str], Tensor]) -> Tensor:
+    """Multiply the gradient of a parameter by the `matrix` of each axis; mc_in is for the first, as in learn2learn."""
     if grad.dim() == 1:
         return matrix("mc") * grad
     if grad.dim() == 2:
@@ -63,5 +63,5 @@ def bent(grad: Tensor, matrix: Callable[[str], Tensor]) -> Tensor:
     return axes.reshape(grad.shape)
 
 
-def _matrix(params: Params, name: str, axis: str) -> Tensor:
+def _get_matrix(params: Params, name: str, axis: str) -> Tensor:
     return params[f"curvature.{flatten_name(name)}/{axis}"]

@@ -12,10 +12,10 @@ from metarun.ops.functional import Params, flatten_name
 
 
 class MetaSGD(MAML):
-    """MAML that learns, beside the initial weights, a step size for every single weight: also which way to go.
+    """MAML that also learns a step size for every single weight, which may reverse the direction of its step.
 
-    Rates may become negative. The paper draws their start from a small range; here all start at `inner_lr`, as
-    in learn2learn.
+    Rates may become negative. The paper draws their initial values from a small range; here all start at `inner_lr`,
+    as in learn2learn.
 
     Args: as for MAML, but
         inner_lr: where every learned rate starts.

@@ -5,7 +5,7 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from metarun.algos.base.proximal import check_rate, proximal
+from metarun.algos.base.proximal import check_rate, hold_near
 from metarun.algos.gradient.maml import Adapted
 from metarun.algos.gradient.reptile import Reptile, ReptileSettings
 from metarun.core.ranges import PositiveFloat
@@ -14,13 +14,13 @@ from metarun.ops.functional import Params
 
 
 class MinibatchProx(Reptile):
-    """Learns initial weights near which every task has good ones: Reptile with an inner loop held near theta.
+    """Learns initial weights near good weights of every task: Reptile with an inner loop that stays near theta.
 
-    phi minimises the support loss plus lam / 2 times the squared distance to theta, in test too; lam times
-    theta - phi is then the exact gradient of that minimum, which is what theta descends.
+    phi minimises the support loss plus lam / 2 times the squared distance to theta, also in tests. The gradient of this
+    minimum by theta is exactly lam (theta - phi), and theta descends it.
 
     Args: as for Reptile, but
-        inner_lr: below 2 / lam, or gradient descent runs away.
+        inner_lr: below 2 / lam, or else gradient descent diverges.
         lam: strength of the pull towards theta (lambda in the paper), > 0.
     Reference: Zhou, Yuan, Xu, Yan, Feng. Efficient Meta Learning via Minibatch Proximal Update. NeurIPS 2019.
     """
@@ -42,7 +42,7 @@ class MinibatchProx(Reptile):
         self.lam = lam
 
     def inner_loss(self, theta: Params, minibatch: Examples) -> Callable[[Params], Tensor]:
-        return proximal(super().inner_loss(theta, minibatch), theta, self.lam)
+        return hold_near(super().inner_loss(theta, minibatch), theta, self.lam)
 
     def score(self, params: Params, state: Adapted, output: Tensor, y: Tensor) -> dict[str, Tensor]:
         scores = super().score(params, state, output, y)

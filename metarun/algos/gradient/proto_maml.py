@@ -14,10 +14,10 @@ from metarun.ops.functional import Params, call, one_hot, within
 
 
 class ProtoMAML(MAML):
-    """MAML whose head starts, on every task, as the classifier of the nearest prototype: no head is meta-learned.
+    """MAML whose head starts, on every task, as the nearest-prototype classifier; no head is meta-learned.
 
-    The inner loop then trains backbone and head. The meta-gradient goes through the prototypes too. There being
-    no head of a fixed size, training tasks may have more classes than test tasks.
+    The inner loop then trains backbone and head. The meta-gradient goes through the prototypes too. The head has no
+    fixed size, so training tasks may have more classes than test tasks.
 
     Args: as for MAML, but
         engine: `vectorized`; learn2learn has no Proto-MAML.
@@ -37,12 +37,12 @@ class ProtoMAML(MAML):
     def adapt(self, params: Params, support: Examples, n_way: int) -> Adapted:
         net = within(params, "net")
         features = call(self.net.backbone, within(net, "backbone"), support.x)
-        apart = {name: value.view_as(value) for name, value in net.items()}  # variables that the head is no function of
-        return self.adapt_from(apart | prototype_head(features, support.y, n_way), support, params)
+        apart = {name: value.view_as(value) for name, value in net.items()}  # copies that the head does not depend on
+        return self.adapt_from(apart | make_prototype_head(features, support.y, n_way), support, params)
 
 
 class PrototypeNetwork(Network):
-    """A backbone and a linear head that is no parameter: its weight and bias come with each call."""
+    """A backbone and a linear head without parameters: its weight and bias come with each call."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone, 1)
@@ -64,8 +64,8 @@ class GivenHead(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
-def prototype_head(features: Tensor, y: Tensor, n_way: int) -> Params:
-    """The linear head whose logits are, up to what all classes share, minus squared distances to class means."""
+def make_prototype_head(features: Tensor, y: Tensor, n_way: int) -> Params:
+    """Make the linear head whose logits are minus squared distances to class means, up to a common term."""
     classes = one_hot(y, n_way, features.dtype)
     prototypes = classes.T @ features / classes.sum(0)[:, None]  # [N, D]
     return {"head.weight": 2 * prototypes, "head.bias": -prototypes.square().sum(-1)}

@@ -30,12 +30,12 @@ class ReptileSettings(InnerSettings):
 
 
 class Reptile(PulledLearner):
-    """Learns initial weights by moving them towards the weights that ordinary training on each task ends with.
+    """Learns initial weights by moving them towards the final weights of ordinary training on each task.
 
-    The outer step hands theta - phi, averaged over tasks, to the outer optimizer as the gradient: SGD with a
-    learning rate falling linearly from 1 to 0 is the paper's update. The inner loop is by default Adam without
-    first moment, on minibatches of the support set. The paper's code carries Adam's second moment from task to task;
-    here each task starts afresh, so that a task's result does not depend on the ones before it.
+    The outer optimizer gets theta - phi, averaged over tasks, as its gradient. SGD with a learning rate that falls
+    linearly from 1 to 0 is the paper's update. By default the inner loop is Adam without first moment, on minibatches
+    of the support set. The paper's code carries Adam's second moment from task to task; here each task starts anew, so
+    that its result does not depend on earlier tasks.
 
     Shapes: support.x [S, ...], support.y [S] int64 in 0..N-1 or [S, D_out]; predicts [M, outputs].
     Args:
@@ -70,7 +70,7 @@ class Reptile(PulledLearner):
         size = self.batch_size if self.training else self.test_batch_size
         theta = {name: value.detach() for name, value in within(params, "net").items()}
         phi, memory = theta, self.inner.optimizer.start(theta)
-        rows = _minibatches(support.y, n_way, size, steps)
+        rows = _make_minibatches(support.y, n_way, size, steps)
         for step in range(steps):
             minibatch = Examples(support.x[rows[step]], support.y[rows[step]])
             grads = gradient(self.inner_loss(theta, minibatch), phi, first_order=True)
@@ -78,7 +78,7 @@ class Reptile(PulledLearner):
         return Adapted(phi, support, {})
 
     def inner_loss(self, theta: Params, minibatch: Examples) -> Callable[[Params], Tensor]:
-        """What an inner step descends, as a function of phi."""
+        """Return the loss of an inner step, as a function of phi."""
         return lambda phi: self.objective(call(self.net, phi, minibatch.x), minibatch.y)["loss"]
 
     def predict(self, params: Params, state: Adapted, x: Tensor) -> Tensor:
@@ -88,10 +88,10 @@ class Reptile(PulledLearner):
         return self.inner.describe()
 
 
-def _minibatches(y: Tensor, n_way: int, size: int, steps: int) -> Tensor:
-    """Rows of each step's minibatch [steps, size]: the support set over and over, taken so that classes alternate.
+def _make_minibatches(y: Tensor, n_way: int, size: int, steps: int) -> Tensor:
+    """Make the rows of each step's minibatch [steps, size]: the support set again and again, with classes in turn.
 
-    They are made on the device: a copy from the host would have a GPU wait.
+    They are made on the device, because a GPU would wait for a copy from the host.
     """
     n_rows = y.shape[0]
     order = torch.arange(n_rows, device=y.device).view(max(n_way, 1), -1).T.flatten()  # rows lie class by class

@@ -13,9 +13,9 @@ from metarun.ops.functional import Params, call, within
 class MatchingNet(MetricLearner):
     """Learns an embedding in which a query takes its class from the support images, weighted by cosine similarity.
 
-    With full context embeddings (`fce`) each support image is embedded in the light of the others and each query
-    in the light of the support set. The support set is read in the order the task lists it, class by class, the
-    classes in random order; the paper leaves the order open, and scores depend on it.
+    With full context embeddings (`fce`), the embedding of a support image depends on the other support images, and that
+    of a query on the support set. The support set is read in the task's order, class by class, with the classes in
+    random order. The paper does not say which order it uses, and scores depend on it.
 
     Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts log-probabilities [M, N].
     Args:
@@ -53,7 +53,7 @@ class MatchingNet(MetricLearner):
 
 
 class FullContext(nn.Module):
-    """Full context embeddings: of the support set by a bidirectional LSTM, of queries by attention over it.
+    """Full context embeddings: a bidirectional LSTM embeds the support set, and attention over it embeds the queries.
 
     Shapes: support [S, D], query [M, D] -> the same.
     Args:
@@ -95,7 +95,7 @@ class LSTMCell(nn.Module):
 
 
 def _read(lstm: LSTMCell, rows: Tensor) -> Tensor:
-    """What the cell outputs at each of the rows [S, D], read one after the other."""
+    """Return the cell's outputs for the rows [S, D], which it reads one after the other."""
     hidden = cell = torch.zeros_like(rows[:1])
     outputs = []
     for row in rows:

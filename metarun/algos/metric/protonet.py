@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base import wrappers
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import MetricLearner, class_means, nearness
+from metarun.algos.base.metric import MetricLearner, average_classes, compute_nearness
 from metarun.core.ranges import NonNegativeInt, PositiveFloat
 from metarun.ops.functional import Params
 
@@ -44,8 +44,8 @@ class ProtoNet(MetricLearner):
         self.distance, self.temperature = distance, temperature
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
-        prototypes = class_means(support, classes)  # equation 1
+        prototypes = average_classes(support, classes)  # equation 1
         if self.distance == "cosine":
             return F.normalize(query, dim=-1) @ F.normalize(prototypes, dim=-1).T / self.temperature
-        logits = nearness(query, prototypes)  # equation 2
+        logits = compute_nearness(query, prototypes)  # equation 2
         return logits / query.shape[-1] if self.distance == "mean_squared" else logits

@@ -14,9 +14,9 @@ from metarun.ops.functional import Params
 class R2D2(MetricLearner):
     """Learns an embedding in which ridge regression from a task's support set onto its classes classifies well.
 
-    The regression has a closed form, through which the gradient goes. Its penalty and the scale of its outputs
-    are learned, as logarithms, so that they stay positive. The paper's shared shift of the outputs is left out:
-    the softmax behind it cancels it.
+    The regression has a closed form, and the gradient goes through it. Its penalty and the scale of its outputs are
+    learned, as logarithms, so that they stay positive. The paper's common shift of the outputs is left out, because the
+    softmax cancels it.
 
     Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N].
     Args:
@@ -43,15 +43,15 @@ class R2D2(MetricLearner):
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
-        weights = ridge_regression(support, classes, params["log_ridge"].exp())
+        weights = solve_ridge_regression(support, classes, params["log_ridge"].exp())
         return params["log_scale"].exp() * query @ weights
 
 
-def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
-    """The W [D, N] that minimises |xW - y|^2 + ridge |W|^2, for x [S, D] and y [S, N].
+def solve_ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
+    """Find the W [D, N] that minimises |xW - y|^2 + ridge |W|^2, for x [S, D] and y [S, N].
 
-    Solves the smaller of two systems: D x D, or S x S by Woodbury's identity. Where that system is
-    singular, W is infinite or NaN; to raise an error, the host would have to wait for a GPU.
+    This solves the smaller of two systems: D x D, or S x S by Woodbury's identity. W is infinite or NaN if the system
+    is singular. Raising an error would make the host wait for a GPU.
     """
     rows, features = x.shape
     if rows < features:

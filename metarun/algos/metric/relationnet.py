@@ -20,14 +20,14 @@ from metarun.ops.pooling import MaxPool2d
 class RelationNet(MetricLearner):
     """Learns an embedding and the comparison itself: a small network scores a query's map beside a class's map.
 
-    A class's map is the sum of its support images'. The paper regresses the sigmoid of the scores onto 1 for the
-    query's class and 0 for the others; `loss=cross_entropy` takes the scores for logits instead, as later work
+    A class's map is the sum of the maps of its support images. The paper regresses the sigmoid of the scores onto 1 for
+    the query's class and 0 for the others; `loss=cross_entropy` treats the scores as logits instead, as later work
     does. `bn=support` normalises the relation module by the support images, each paired with each class.
 
     Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts scores [M, N] before the sigmoid.
     Args:
-        backbone: with a `feature_map` from inputs to maps [R, c, h, w] of `map_shape` c, h, w; without one, its
-            embedding is taken for a map of one pixel. The paper's halves a 28x28 image twice.
+        backbone: has a `feature_map` from inputs to maps [R, c, h, w] of `map_shape` c, h, w; without one, its
+            embedding counts as a map of one pixel. The paper's backbone halves a 28x28 image twice.
         bn: which statistics normalise the relation module, see metarun/ops/norm.py.
         hidden: filters of the relation module's two convolutions.
         units: hidden units of its fully connected layer.
@@ -54,11 +54,11 @@ class RelationNet(MetricLearner):
         if loss not in ("mse", "cross_entropy"):
             raise ValueError(f"algo.loss={loss} is not one of mse, cross_entropy")
         self.loss = loss
-        self.relation = relation_module(maps.shape, bn, hidden, units)
+        self.relation = make_relation_module(maps.shape, bn, hidden, units)
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         class_maps = torch.einsum("sn,schw->nchw", classes, support)
-        pairs, seen = (_pairs(class_maps, maps) for maps in (query, support))
+        pairs, seen = (_pair_maps(class_maps, maps) for maps in (query, support))
         relation = partial(call, self.relation, within(params, "relation"))
         return with_support(self.relation, relation, seen, pairs).reshape(query.shape[0], -1)  # [M, N], equation 1
 
@@ -83,8 +83,8 @@ class FeatureMap(nn.Module):
         return out.reshape(-1, *self.shape)
 
 
-def relation_module(map_shape: tuple[int, int, int], bn: str, hidden: int, units: int) -> nn.Module:
-    """From two maps on top of each other [R, 2c, h, w] to a score [R, 1]; pools only what is larger than a pixel."""
+def make_relation_module(map_shape: tuple[int, int, int], bn: str, hidden: int, units: int) -> nn.Module:
+    """Make the module from two stacked maps [R, 2c, h, w] to a score [R, 1]; it pools maps larger than a pixel."""
     channels, height, width = map_shape
     layers: list[nn.Module] = []
     for inputs in (2 * channels, hidden):
@@ -96,8 +96,8 @@ def relation_module(map_shape: tuple[int, int, int], bn: str, hidden: int, units
     return nn.Sequential(*layers)
 
 
-def _pairs(class_maps: Tensor, maps: Tensor) -> Tensor:
-    """Each of R maps under each of N class maps: [R * N, 2c, h, w]."""
+def _pair_maps(class_maps: Tensor, maps: Tensor) -> Tensor:
+    """Stack each of R maps under each of N class maps: [R * N, 2c, h, w]."""
     rows, ways = maps.shape[0], class_maps.shape[0]
     both = [class_maps.expand(rows, -1, -1, -1, -1), maps[:, None].expand(-1, ways, -1, -1, -1)]
     return torch.cat(both, 2).flatten(0, 1)

@@ -6,17 +6,17 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from metarun.algos.processes.cnp import mlp
+from metarun.algos.processes.cnp import make_mlp
 from metarun.algos.processes.neural_process import NP, LatentSettings
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Examples
 
 
 class ANP(NP):
-    """A neural process in which every query point also attends to the support points whose inputs are near its own.
+    """A neural process in which every query point also attends to the support points with similar inputs.
 
-    A support point's value is the encoding of its x and y; key and query are encodings of x alone. As in the paper's
-    1-D experiments support points do not attend to each other.
+    The value of a support point is the encoding of its x and y; keys and queries are encodings of x alone. As in the
+    paper's 1-D experiments, support points do not attend to each other.
 
     Shapes: as CNP.
     Args:
@@ -34,7 +34,7 @@ class ANP(NP):
         if width % heads:
             raise ValueError(f"algo.width={width} must be a multiple of algo.heads={heads}")
         super().__init__(input_shape, outputs, deterministic=True, **settings)
-        self.key = mlp(math.prod(input_shape), width, 1, width)
+        self.key = make_mlp(math.prod(input_shape), width, 1, width)
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
 
     def features(self, support: Examples, x: Tensor) -> list[Tensor]:

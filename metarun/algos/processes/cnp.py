@@ -17,8 +17,8 @@ from metarun.core.tasks import Batch, Examples, Metrics, Prediction
 class CNP(Learner):
     """Learns to predict a function's values, with their uncertainty, from the mean of its support points' encodings.
 
-    Training tasks should have support sets of many sizes. Loss and scores are of the query points alone, where the
-    paper's also count the support points. Networks of its own take the place of a backbone.
+    Training tasks should have support sets of many sizes. Loss and scores count only the query points; the paper counts
+    the support points too. The method has its own networks and uses no backbone.
 
     Shapes: support.x [B, S, D_in], support.y [B, S, D_out]; predicts a Gaussian of [B, M, D_out].
     Args:
@@ -41,11 +41,11 @@ class CNP(Learner):
     ) -> None:
         super().__init__()
         inputs = math.prod(input_shape)
-        self.encoder = mlp(inputs + outputs, width, layers, width)
+        self.encoder = make_mlp(inputs + outputs, width, layers, width)
         self.decoder = Decoder(inputs + width, width, layers, outputs, min_std)
 
     def predict(self, support: Examples, x: Tensor) -> Distribution:
-        """The values at x [B, M, D_in], independent of each other given the support set."""
+        """Predict the values at x [B, M, D_in], independent of each other given the support set."""
         encoded = self.encoder(torch.cat(support, -1)).mean(1, keepdim=True)  # [B, 1, D]
         predicted: Distribution = self.decoder(x, encoded.expand(-1, x.shape[1], -1))
         return predicted
@@ -69,35 +69,35 @@ class CNP(Learner):
 
 
 class Decoder(nn.Module):
-    """A Gaussian at each query point, from its input and what is known of its function there."""
+    """Predicts a Gaussian at each query point, from its input and features of its function there."""
 
     def __init__(self, inputs: int, width: int, layers: int, outputs: int, min_std: float) -> None:
         super().__init__()
-        self.network = mlp(inputs, width, layers, 2 * outputs)
+        self.network = make_mlp(inputs, width, layers, 2 * outputs)
         self.min_std = min_std
 
     def forward(self, *inputs: Tensor) -> Distribution:
         mean, raw = self.network(torch.cat(inputs, -1)).chunk(2, -1)
-        return gaussian(mean, self.min_std + (1 - self.min_std) * F.softplus(raw))
+        return make_gaussian(mean, self.min_std + (1 - self.min_std) * F.softplus(raw))
 
 
-def gaussian(mean: Tensor, std: Tensor) -> Distribution:
-    """Independent in the last dimension, over which log-densities are summed."""
+def make_gaussian(mean: Tensor, std: Tensor) -> Distribution:
+    """Make a Gaussian that is independent in the last dimension and sums log-densities over it."""
     return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
 
 
-def mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
-    """`layers` hidden layers with ReLU, and a linear one, each acting on the last dimension.
+def make_mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
+    """Make a network of `layers` hidden layers with ReLU and a linear layer, which act on the last dimension.
 
-    Weights start as in the authors' code (Glorot 2010, biases of 0): with torch's own, smaller ones the encoding of a
-    support set is all but lost on its way, and little is learned in the first thousand steps.
+    Weights start as in the authors' code (Glorot 2010, biases of 0). With torch's smaller initial weights, the encoding
+    of a support set nearly vanishes, and little is learned in the first thousand steps.
     """
     sizes = [inputs, *[width] * layers]
-    hidden = [module for n, m in pairwise(sizes) for module in (_linear(n, m), nn.ReLU())]
-    return nn.Sequential(*hidden, _linear(sizes[-1], outputs))
+    hidden = [module for n, m in pairwise(sizes) for module in (_make_linear(n, m), nn.ReLU())]
+    return nn.Sequential(*hidden, _make_linear(sizes[-1], outputs))
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
+def _make_linear(inputs: int, outputs: int) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)

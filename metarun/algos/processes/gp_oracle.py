@@ -12,18 +12,18 @@ from metarun.ops.gaussian_process import Prior, posterior
 
 
 class GPOracle(Learner):
-    """Learns nothing: the exact posterior of the Gaussian process that the functions were drawn from.
+    """Learns nothing: predicts by the exact posterior of the Gaussian process that the functions were drawn from.
 
-    No learner has a higher expected log-likelihood, so the difference is what a learner still has to gain. A
-    hyper-parameter that is drawn for each task is not told: the posterior is the mixture over the middles of `nodes`
-    equal parts of its range, each weighted by its evidence.
+    No learner has a higher expected log-likelihood, so the difference shows how much a learner can still gain. If a
+    hyper-parameter is drawn for each task, its value is unknown here: the posterior is a mixture over the middles of
+    `nodes` equal parts of its range, each weighted by its evidence.
 
-    `log_likelihood` is of all query points together, which tell of each other; `log_likelihood@pointwise` is of each
-    given the support set alone, the best that a method can have which predicts points independently, as CNP does.
+    `log_likelihood` is the joint one of all query points. `log_likelihood@pointwise` is that of each point given only
+    the support set: the best value for a method that predicts points independently, such as CNP.
 
     Args:
         prior: from the source.
-        nodes: of each hyper-parameter that is drawn from a range, >= 1.
+        nodes: number of grid points for each hyper-parameter that is drawn from a range, >= 1.
     Reference: Rasmussen, Williams. Gaussian Processes for Machine Learning. MIT Press 2006. Section 2.2.
     """
 
@@ -50,7 +50,7 @@ class GPOracle(Learner):
         return self._solve(batch)[1]
 
     def _solve(self, batch: Batch) -> tuple[dict[str, Tensor], Prediction]:
-        """In float64: at few points and little noise the matrices are close to singular."""
+        """Compute scores and predictions in float64, as the matrices may be close to singular."""
         support, query = ([part.double() for part in side] for side in (batch.support, batch.query))
         x = torch.cat([support[0], query[0]], 1)
         y = query[1][..., 0]

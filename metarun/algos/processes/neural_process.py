@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from metarun.algos.base.learner import Learner
-from metarun.algos.processes.cnp import Decoder, gaussian, mlp
+from metarun.algos.processes.cnp import Decoder, make_gaussian, make_mlp
 from metarun.core import objectives
 from metarun.core.ranges import PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Prediction
@@ -19,7 +19,7 @@ class LatentSettings(TypedDict):
 
     Keys:
         width, layers, min_std: see CNP.
-        latent: size of z; large ones start as so much noise that little is learned from them for long.
+        latent: size of z; a large z is mostly noise at first, and slows learning down.
         test_samples: draws of z in validation and test, the same for every task, >= 1.
     """
 
@@ -31,18 +31,19 @@ class LatentSettings(TypedDict):
 
 
 class NP(Learner):
-    """Learns a distribution over functions: one latent vector z, inferred from points, decides all values together.
+    """Learns a distribution over functions: a latent vector z, inferred from points, determines all values together.
 
-    Training maximises a lower bound of the query points' log-likelihood, with one z drawn from what support and query
-    points say of it, q(z | C, T), held against what the support points say, q(z | C). In tests `log_likelihood` is of
-    all query points together, estimated with importance-weighted draws from q(z | C, T), which is a lower bound that
-    tightens with their number; `log_likelihood@pointwise` and `mse` are of single points, with z from q(z | C).
+    Training maximises a lower bound of the query points' log-likelihood: z is drawn from its posterior given support
+    and query points, q(z | C, T), with a penalty for the distance to that given only the support points, q(z | C). In
+    tests, `log_likelihood` is the joint one of all query points, estimated with importance-weighted draws from
+    q(z | C, T): a lower bound that tightens with their number. `log_likelihood@pointwise` and `mse` are those of single
+    points, with z from q(z | C).
 
     Shapes: as CNP.
     Args:
         input_shape, outputs: D_in and D_out, from the source.
         deterministic: whether the decoder also gets the mean of the support points' encodings, as in CNP and in the
-            authors' code (Kim 2019); else z is all that it has of them.
+            authors' code (Kim 2019); else it knows the support points only through z.
         settings: see LatentSettings.
     Reference: Garnelo et al. Neural Processes. 2018. arXiv:1807.01622. The path beside z: Kim et al. Attentive Neural
         Processes. ICLR 2019. arXiv:1901.05761. The weights: Burda, Grosse, Salakhutdinov. Importance Weighted
@@ -65,28 +66,28 @@ class NP(Learner):
             settings["layers"],
             settings["latent"],
         )
-        self.latent_encoder = mlp(inputs + outputs, width, layers, width)
-        self.latent_head = mlp(width, width, 1, 2 * latent)
-        self.encoder = mlp(inputs + outputs, width, layers, width) if deterministic else None
+        self.latent_encoder = make_mlp(inputs + outputs, width, layers, width)
+        self.latent_head = make_mlp(width, width, 1, 2 * latent)
+        self.encoder = make_mlp(inputs + outputs, width, layers, width) if deterministic else None
         self.decoder = Decoder(inputs + latent + width * deterministic, width, layers, outputs, settings["min_std"])
         noise = torch.randn(settings["test_samples"], 1, latent, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", noise, persistent=False)
         self.noise: Tensor
 
     def infer(self, *sides: Examples) -> Distribution:
-        """q(z | points) of each task [B, Z], whatever the order of the points."""
+        """Infer q(z | points) for each task [B, Z]; the order of the points does not matter."""
         encoded = torch.cat([self.latent_encoder(torch.cat(side, -1)) for side in sides], 1).mean(1)
         mean, raw = self.latent_head(encoded).chunk(2, -1)
-        return gaussian(mean, 0.1 + 0.9 * torch.sigmoid(raw))  # bounds as in the authors' code
+        return make_gaussian(mean, 0.1 + 0.9 * torch.sigmoid(raw))  # bounds as in the authors' code
 
     def features(self, support: Examples, x: Tensor) -> list[Tensor]:
-        """What is known of the function at x beside z, [B, M, ...] each."""
+        """Return features of the function at x beside z, [B, M, ...] each."""
         if self.encoder is None:
             return []
         return [self.encoder(torch.cat(support, -1)).mean(1, keepdim=True).expand(-1, x.shape[1], -1)]
 
     def decode(self, support: Examples, x: Tensor, z: Tensor) -> Distribution:
-        """The values at x [B, M, D_in] for each draw of z [L, B, Z], as [L, B, M, D_out]."""
+        """Predict the values [L, B, M, D_out] at x [B, M, D_in] for each draw of z [L, B, Z]."""
         known = [x, *self.features(support, x)]
         known = [part.expand(len(z), *part.shape) for part in known]
         predicted: Distribution = self.decoder(*known, z[:, :, None].expand(-1, -1, x.shape[1], -1))
@@ -128,5 +129,5 @@ class NP(Learner):
 
 
 def _log_mean_exp(values: Tensor) -> Tensor:
-    """Over the first dimension."""
+    """Compute log(mean(exp(values))) over the first dimension."""
     return values.logsumexp(0) - math.log(len(values))

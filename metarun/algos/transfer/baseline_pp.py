@@ -5,7 +5,7 @@ from typing import Unpack
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from metarun.algos.base.metric import class_means
+from metarun.algos.base.metric import average_classes
 from metarun.algos.base.pretraining import FitSettings
 from metarun.algos.transfer.baseline import Baseline
 from metarun.core.ranges import PositiveFloat
@@ -31,7 +31,7 @@ class BaselinePP(Baseline):
         self.classifier = CosineHead(int(backbone.out_features), train_classes, scale)  # type: ignore[arg-type]
 
     def start(self, support: Tensor, classes: Tensor) -> Params:
-        return {"weight": class_means(normalize(support, dim=-1), classes)}
+        return {"weight": average_classes(normalize(support, dim=-1), classes)}
 
     def logits(self, head: Params, embedded: Tensor) -> Tensor:
         return cosine_logits(embedded, head["weight"], self.scale)

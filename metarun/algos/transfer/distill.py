@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from metarun.algos.base.count import Count
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
-from metarun.algos.base.pretraining import Pretraining, fitted
+from metarun.algos.base.pretraining import Pretraining, fit_weights
 from metarun.algos.base.stages import Stage, Staged
 from metarun.core import objectives
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
@@ -25,14 +25,14 @@ TEACHER, START = "teacher", "start"
 
 
 class Distill(Staged, Pretraining, MetricLearner):
-    """A classifier of all training classes teaches a fresh copy of itself, and that one the next; logistic regression
-    on the last one's embeddings does a task.
+    """Distils a classifier of all training classes through generations of equal networks.
 
-    The generations share the run's outer steps evenly. Each but the first descends
-    alpha * cross-entropy + (1 - alpha) * temperature^2 * KL(teacher || student), both softened by `temperature`; it
-    starts from the weights that the first one started from, and the optimizer anew. Embeddings of a task are scaled to
-    length 1; its head minimises the support set's mean cross-entropy plus squared length / (2 C S), scikit-learn's
-    problem, by gradient descent from zero (and, unlike there, for the bias too).
+    Each generation teaches the next. On a task, logistic regression on the last network's embeddings classifies. The
+    generations share the run's outer steps evenly. Each but the first descends
+    alpha * cross-entropy + (1 - alpha) * temperature^2 * KL(teacher || student), both softened by `temperature`. It
+    starts from the initial weights of the first one, with a new optimizer state. Embeddings of a task are scaled to
+    length 1. The head minimises the support set's mean cross-entropy plus squared length / (2 C S), as in scikit-learn,
+    by gradient descent from zero (unlike there, the bias is penalised too).
 
     Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N].
     Args:
@@ -101,21 +101,21 @@ class Distill(Staged, Pretraining, MetricLearner):
 
         zero = support.new_zeros(classes.shape[1], support.shape[1])
         decay = 1 / (self.inverse_decay * len(support))
-        head = fitted(loss, {"weight": zero, "bias": zero[:, 0]}, self.test_inner_steps, self.inner_lr, decay)
+        head = fit_weights(loss, {"weight": zero, "bias": zero[:, 0]}, self.test_inner_steps, self.inner_lr, decay)
         return linear(query, head["weight"], head["bias"])
 
     def describe(self) -> dict[str, Any]:
         return {"inner_steps": {"train": 0, "test": self.test_inner_steps}, "inner_lr": self.inner_lr}
 
     def _images(self, first: int, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
-        """All generations read one stream, the next where the last one stopped."""
+        """Return the stream of a generation: it goes on where the generation before it stopped."""
         return Pretraining.train_stream(self, source, first + step, meta_batch_size)
 
     def _taught_loss(self, batch: Examples) -> tuple[Tensor, Metrics]:
         x, y = batch
         logits = self.classifier(self.embed(x))
         scores = objectives.classification(logits, y)
-        with torch.no_grad(), context.recording():  # what passes through the teacher is not for the averages
+        with torch.no_grad(), context.recording():  # the teacher does not change the averages
             taught = call(self, self._kept(TEACHER), x)
         distance = self.temperature**2 * kl_div(
             log_softmax(logits / self.temperature, -1),
@@ -128,7 +128,7 @@ class Distill(Staged, Pretraining, MetricLearner):
         return scores["loss"], {name: score.detach() for name, score in scores.items()}
 
     def _graduate(self, optims: Mapping[str, Optimizer]) -> None:
-        """The network becomes the teacher; one that starts anew takes its place, with optimizers that do, too."""
+        """Make the network the teacher, and start a new network in its place, with new optimizer states."""
         self._keep(TEACHER, self._network())
         self.load_state_dict(self._kept(START), strict=False)
         self.generation.number += 1
@@ -136,7 +136,7 @@ class Distill(Staged, Pretraining, MetricLearner):
             optim.state.clear()
 
     def _network(self) -> Params:
-        """Weights and averages of backbone and classifier, by name."""
+        """Return the weights and averages of backbone and classifier, by name."""
         return {n: v for n, v in self.state_dict().items() if n.startswith(("backbone.", "classifier."))}
 
     def _keep(self, what: str, network: Params) -> None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Unpack
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 
-from metarun.algos.base.metric import class_means
+from metarun.algos.base.metric import average_classes
 from metarun.algos.base.network import with_support
 from metarun.algos.base.pretraining import Fit, FitSettings, Pretraining
 from metarun.core.tasks import Examples
@@ -46,7 +46,7 @@ class FineTune(Pretraining):
 
         phi = {name: value.detach() for name, value in params.items() if name.startswith("backbone.")}
         embedded = normalize(call(self.backbone, within(phi, "backbone"), support.x), dim=-1)
-        weight = class_means(embedded, one_hot(support.y, n_way, embedded.dtype))
+        weight = average_classes(embedded, one_hot(support.y, n_way, embedded.dtype))
         phi |= {"head.weight": weight, "head.bias": weight.new_zeros(n_way)}
         return Tuned(self.fit(loss, phi), support.x)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import MetricLearner, class_means
+from metarun.algos.base.metric import MetricLearner, average_classes
 from metarun.algos.base.pretraining import Pretraining
 from metarun.algos.base.stages import Stage, Staged
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
@@ -21,8 +21,8 @@ from metarun.ops.functional import Params
 class MetaBaseline(Staged, Pretraining, MetricLearner):
     """Learns to tell all training classes apart, then from tasks, by cosine similarity to class means.
 
-    The first outer steps of a run take single images, the others meta-batches of tasks, with one optimizer and one
-    schedule. The similarities' scale is learned, as a logarithm, in the second stage.
+    The first outer steps of a run take single images, the others take meta-batches of tasks, with the same optimizer
+    and schedule. The second stage also learns the scale of the similarities, as a logarithm.
 
     Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N].
     Args:
@@ -67,7 +67,7 @@ class MetaBaseline(Staged, Pretraining, MetricLearner):
         ]
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
-        means = class_means(support, classes)
+        means = average_classes(support, classes)
         return params["log_scale"].exp() * normalize(query, dim=-1) @ normalize(means, dim=-1).T
 
     def _images(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:

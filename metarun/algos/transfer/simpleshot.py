@@ -7,21 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import MetricLearner, class_means, nearness
+from metarun.algos.base.metric import MetricLearner, average_classes, compute_nearness
 from metarun.algos.base.pretraining import Pretraining
 from metarun.core.ranges import NonNegativeInt
 from metarun.ops.functional import Params
 
 FEATURES = ("un", "l2n", "cl2n")
-MOMENTUM = 0.1
+MEAN_MOMENTUM = 0.1
 
 
 class SimpleShot(Pretraining, MetricLearner):
     """Learns to tell all training classes apart; a query then goes to the nearest class mean of its embedding.
 
-    What matters is what is done to the embeddings first: nothing (`un`), scaling to length 1 (`l2n`), or taking
-    off the mean embedding of the training images and then scaling (`cl2n`). The paper's mean is over all training
-    images and the final network; ours is a running average over the training batches, weight 0.1 for the newest.
+    The embeddings are first left as they are (`un`), scaled to length 1 (`l2n`), or centred by the mean embedding of
+    the training images and then scaled (`cl2n`). The paper takes this mean over all training images with the final
+    network; here it is a running average over the training batches, with weight 0.1 for the newest.
 
     Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N], minus squared distances.
     Args:
@@ -53,7 +53,7 @@ class SimpleShot(Pretraining, MetricLearner):
 
     def embed(self, x: Tensor) -> Tensor:
         embedded = super().embed(x)
-        self.mean.lerp_(embedded.detach().mean(0), MOMENTUM)
+        self.mean.lerp_(embedded.detach().mean(0), MEAN_MOMENTUM)
         return embedded
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
@@ -61,4 +61,4 @@ class SimpleShot(Pretraining, MetricLearner):
             support, query = support - self.mean, query - self.mean
         if self.features != "un":
             support, query = F.normalize(support, dim=-1), F.normalize(query, dim=-1)
-        return nearness(query, class_means(support, classes))
+        return compute_nearness(query, average_classes(support, classes))
