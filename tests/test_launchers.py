@@ -285,8 +285,8 @@ def test_runs_spread_over_the_gpus_and_take_the_place_that_was_left(tmp_path: Pa
 def test_the_settings_of_launchers_follow_the_machine_and_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     launch.register(CONF)
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
-    monkeypatch.setattr("metarun.core.machine.cores", lambda: 16)
-    monkeypatch.setattr("metarun.core.machine.gpus", list)
+    monkeypatch.setattr("metarun.core.machine.count_cores", lambda: 16)
+    monkeypatch.setattr("metarun.core.machine.list_gpus", list)
     monkeypatch.setenv(launch.JOBS, "4")
 
     def of(name: str, *overrides: str) -> DictConfig:
@@ -298,7 +298,7 @@ def test_the_settings_of_launchers_follow_the_machine_and_the_sweep(monkeypatch:
     assert of("ray").ray.remote == {"num_cpus": 4, "num_gpus": 0, "max_retries": 3}
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert of("submitit_local").setup == ["export OMP_NUM_THREADS=4"]
-    monkeypatch.setattr("metarun.core.machine.gpus", lambda: ["0", "1"])
+    monkeypatch.setattr("metarun.core.machine.list_gpus", lambda: ["0", "1"])
     assert of("joblib").n_jobs == 2
     assert of("ray").ray.remote.num_gpus == 1
     assert of("submitit_local").gpus_per_node == 2

@@ -128,7 +128,7 @@ def test_a_cpu_calls_torchs_convolutions_and_nothing_else() -> None:
 
 
 class OnCuda:
-    """What `way` reads of a tensor on a GPU."""
+    """What `choose_way` reads of a tensor on a GPU."""
 
     device = torch.device("cuda")
     itemsize = 4
