@@ -103,7 +103,7 @@ def test_scores_are_averaged_over_seeds_before_they_are_paired(tmp_path: Path) -
     best, other = found.rows
     assert (found.keys, best.group.values, other.group.values) == (("algo",), ("protonet",), ("maml",))
     assert len(found.notes) == 1  # on too few seeds; maml alone has an algo.inner_lr: that follows from the algorithm
-    assert found.notes[0].startswith("a difference is marked from 3 runs a group on")
+    assert found.notes[0].startswith("a difference is marked only if both groups have 3 runs or more")
     assert [(row.p_with_seeds, row.mark) for row in found.rows] == [(None, "")] * 2
     assert other.difference is not None
     assert other.difference.mean == pytest.approx(-0.2)

@@ -22,7 +22,7 @@ from metarun.report.groups import (
 )
 from metarun.report.runs import Run
 from metarun.report.stats import Difference, compare_paired, correct_by_holm, estimate_seed_interval
-from metarun.report.two_levels import FEWEST_SEEDS, LEVEL, find_differences, mark_groups
+from metarun.report.two_levels import MIN_SEEDS, SIGNIFICANCE_LEVEL, find_differences, mark_groups
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,10 @@ def compare(
             raise ConfigError(f"it is not known whether a higher {score} is better: add --higher or --lower")
         groups, notes = form_groups(members, own, over, score)
         notes += note_differences(members, own, over)
-        if len(groups) > 1 and any(len(group.runs) < FEWEST_SEEDS for group in groups):
+        if len(groups) > 1 and any(len(group.runs) < MIN_SEEDS for group in groups):
             notes.append(
-                f"a difference is marked from {FEWEST_SEEDS} runs a group on, which tell how far seeds spread, and "
-                f"with a corrected p below {LEVEL} of seeds and tasks"
+                f"a difference is marked only if both groups have {MIN_SEEDS} runs or more, which show how far seeds "
+                f"spread, and if its corrected p over seeds and tasks is below {SIGNIFICANCE_LEVEL}"
             )
         names += [name_group(own, group.values) for group in groups]
         chosen = find_group(groups, own, baseline) if baseline else None

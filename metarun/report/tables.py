@@ -14,7 +14,7 @@ from rich.text import Text
 from metarun.core.words import format_duration, format_value, is_percent, name_task
 from metarun.report.compare import Comparison, Row
 from metarun.report.groups import COMPARABLE_FIELDS
-from metarun.report.two_levels import LEVEL
+from metarun.report.two_levels import SIGNIFICANCE_LEVEL
 
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -154,10 +154,10 @@ def make_caption(comparison: Comparison) -> list[str]:
         if any(row.p_with_seeds is not None for row in comparison.rows):
             said.append(
                 "p, seeds too: variances of seeds and of tasks added up (Welch, Satterthwaite), Holm-corrected; "
-                f"{'better, worse' if comparison.given else 'best'}: below {LEVEL}"
+                f"{'better, worse' if comparison.given else 'best'}: below {SIGNIFICANCE_LEVEL}"
             )
             if not (comparison.given or any(row.mark for row in comparison.rows)):
-                said.append("no winner: not every other group differs so from the best")
+                said.append("no winner: the best does not differ in this way from every other group")
     sources = {paper["source"] for row in comparison.rows if (paper := row.group.find_paper())}
     if sources:
         said.append(f"paper: {'; '.join(sorted(sources))}; inside: within the wider of our two intervals")

@@ -39,8 +39,8 @@ def register(conf: Path) -> None:
     stored = ConfigStore.instance().repo["hydra"]["launcher"]
     for file in (conf / "hydra" / "launcher").glob("*.yaml"):
         stored.pop(file.name, None)  # else Hydra takes it for a schema
-    for share in (machine.count_jobs_at_once, machine.share_cores):
-        OmegaConf.register_new_resolver(f"metarun.{share.__name__}", _of_this_machine(share), replace=True)
+    for name, share in (("jobs_at_once", machine.count_jobs_at_once), ("cores_per_job", machine.share_cores)):
+        OmegaConf.register_new_resolver(f"metarun.{name}", _of_this_machine(share), replace=True)
     OmegaConf.register_new_resolver("metarun.gpus", lambda: len(machine.list_gpus()), replace=True)
     OmegaConf.register_new_resolver("metarun.gpus_per_job", lambda: min(1, len(machine.list_gpus())), replace=True)
 
