@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from metarun.core.dotted import leaves
-from metarun.core.errors import ConfigError, nearest
+from metarun.core.errors import ConfigError, suggest
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
 

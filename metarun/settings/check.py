@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from metarun.core.errors import ConfigError, nearest
+from metarun.core.errors import ConfigError, suggest
 from metarun.settings.conf import GROUPS
 from metarun.settings.ranges import annotations_of, parameters_of, problem
 from metarun.settings.schema import ANNOTATIONS, BUILD_KEYS, Config

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metarun.core.dotted import nodes
-from metarun.core.errors import ConfigError, nearest
+from metarun.core.errors import ConfigError, suggest
 from metarun.settings import names, schema
 from metarun.settings.conf import CONF
 
@@ -56,11 +56,11 @@ def _explain(error: Exception, words: Sequence[str]) -> str:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = [str(option) for option in error.options or []]
         listed = f"; choices are {', '.join(options)}" if options else ""
-        return f"there is no {group}={choice}{nearest(choice, options)}{listed}"
+        return f"there is no {group}={choice}{suggest(choice, options)}{listed}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key and ("not in" in text or "No match" in text):
         name = key[1].removeprefix("+")
-        return f"there is no setting {name}{nearest(name, _known(words))}"
+        return f"there is no setting {name}{suggest(name, _known(words))}"
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read: {text.splitlines()[0]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]

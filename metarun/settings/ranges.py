@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired, Union, Unpack, get_args
 from annotated_types import Ge, Gt, Le, Lt
 from hydra.utils import get_object
 
-from metarun.core.errors import nearest
+from metarun.core.errors import suggest
 from metarun.core.ranges import Ascending
 
 
@@ -59,7 +59,7 @@ def problem(key: str, value: Any, annotation: Any) -> str | None:
     numbers = [words for option in options if (words := _wanted(option))]
     if not numbers:
         named += ["null"] * nullable
-        return f"{key}={_shown(value)} is not one of {', '.join(named)}{nearest(_shown(value), named)}"
+        return f"{key}={_shown(value)} is not one of {', '.join(named)}{suggest(_shown(value), named)}"
     return f"{key}={_shown(value)} must be {' or '.join([*numbers, *named, *['null'] * nullable])}"
 
 

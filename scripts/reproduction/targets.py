@@ -13,7 +13,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.dotted import leaves
-from metarun.core.errors import ConfigError, nearest
+from metarun.core.errors import ConfigError, suggest
 from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
 from metarun.settings.names import LONGEST

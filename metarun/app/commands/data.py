@@ -21,7 +21,7 @@ from metarun.app.commands.files import write
 from metarun.app.commands.help import meaning
 from metarun.app.messages import messages
 from metarun.core.errors import ConfigError
-from metarun.report.listing import size
+from metarun.report.listing import format_size
 from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
 from metarun.settings.resolve import resolve, target_of

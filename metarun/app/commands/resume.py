@@ -14,7 +14,7 @@ from metarun.app.messages import console
 from metarun.core import tuning
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
-from metarun.report.one_run import end_table
+from metarun.report.one_run import make_end_table
 from metarun.settings.reopen import reopen
 from metarun.settings.typed import read_override
 
@@ -50,7 +50,7 @@ def resume(folder: Path, typed: Sequence[str]) -> int:
         return 0
     saved = saved.change(_machine(typed))
     sweep = folder.resolve().parent.name if saved.swept else None
-    with tuning.lasting():
+    with tuning.frozen_imports():
         from metarun.app.jobs.job import run_job
 
     return run_job(partial(saved.resolve, warn=True), folder, list(saved.overrides), sweep)

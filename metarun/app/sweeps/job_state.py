@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from metarun.core.run_folder import RunFolder
-from metarun.core.scores import Directions, directions_in, selection_score
-from metarun.core.words import alone
+from metarun.core.scores import Directions, choose_score, read_directions
+from metarun.core.words import format_with_name
 from metarun.settings.reopen import saved_value
 
 
