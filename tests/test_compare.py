@@ -176,6 +176,18 @@ def test_against_a_baseline_each_finding_is_marked_and_a_loss_is_better_when_low
     assert marks(three, None, "loss") == {"low": "best", "base": "", "high": ""}
 
 
+def test_a_direction_that_is_typed_comes_before_the_known_one(tmp_path: Path) -> None:
+    for name, scores in (("low", BASE - 0.1), ("high", BASE + 0.1)):
+        finished(tmp_path / name, scores, algo=name)
+    found = {
+        better: [
+            row.group.values for row in compare(find_runs([tmp_path]), None, ["seed"], None, None, better)[0][0].rows
+        ]
+        for better in (None, "higher", "lower")
+    }
+    assert found[None] == found["higher"] == found["lower"][::-1] != found["lower"]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("split_sha256", "f" * 64), ("episode_sha256", "f" * 64), ("n_way", 20), ("k_shot", 5), ("n_query", 5),

@@ -62,7 +62,8 @@ def test_few_tasks_and_large_embeddings_are_left_as_images(settings: Settings, m
 
 def test_the_learner_is_as_before_when_a_test_ends_early(settings: Settings) -> None:
     learner = parts_of(settings("algo=protonet", "bn=running")).learner
-    backbone, chunk = learner.backbone, learner.task_chunk
+    learner.record("replay")
+    before = learner.backbone, learner.task_chunk, learner.recorder
 
     def ends_early() -> None:
         with learner.encoded():
@@ -71,4 +72,5 @@ def test_the_learner_is_as_before_when_a_test_ends_early(settings: Settings) -> 
 
     with pytest.raises(KeyboardInterrupt):
         ends_early()
-    assert (learner.backbone, learner.task_chunk) == (backbone, chunk)
+    assert before[2] is not None
+    assert (learner.backbone, learner.task_chunk, learner.recorder) == before

@@ -24,6 +24,7 @@ from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.augment import Look
 from metarun.data.files.splits import check_split
 from metarun.data.resize import Resized, resize
+from metarun.data.union import Union
 
 TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
 FUNCTIONS = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
@@ -126,9 +127,10 @@ def test_images_of_another_source_are_made_what_the_network_takes(runs: Path, sa
     ]
     kept = {(str(one["n_query"]), one["bn"]): one["test"]["loss"]["mean"] for one in made_of(run)}
     assert [float(row["loss_mean"]) for row in rows] == [kept[row["n_query"], row["bn"]] for row in rows]
-    typed = ["data=folder", *words[1:3], "bn=support", "data.mean=[0.9,0.9,0.9]"]
-    assert "28x28, colours become gray\n" in say("eval", run, *typed)[1]
-    assert len({one["test"]["loss"]["mean"] for one in made_of(run)}) == 5
+    for number, own_look in enumerate(("data.mean=[0.9,0.9,0.9]", "data.std=[0.3,0.3,0.3]"), 5):
+        typed = ["data=folder", *words[1:3], "bn=support", own_look]
+        assert "28x28, colours become gray\n" in say("eval", run, *typed)[1]
+        assert len({one["test"]["loss"]["mean"] for one in made_of(run)}) == number
     assert all(0 < float(row["loss_mean"]) < 10 and row["seen_classes"] == "0" for row in rows)
 
 
@@ -146,6 +148,21 @@ def test_fitted_images_are_scaled_made_gray_and_normalised_in_this_order() -> No
     assert torch.equal(kept.query.x, before.query.x)
     colours = torch.tensor([0.0, 0.3, 0.9]).reshape(1, 1, 3, 1, 1).expand(1, 1, 3, 4, 4)
     assert torch.allclose(resize(colours, (1, 4, 4)), torch.tensor(0.4))
+
+
+def test_every_member_of_a_union_is_normalised_once() -> None:
+    """Two sources of the same pixels, each with a normalisation of its own, which being fitted takes from both."""
+    plan = EpisodePlan(EpisodeShape(5, 1, 2), EpisodeShape(5, 1, 3), 0, 0)
+    sources = {name: noise_tasks() for name in ("one", "other")}
+    for source, std in zip(sources.values(), (3.0, 4.0), strict=True):
+        source.look = Look((0.9,), (std,))
+    union, look = Union(plan, lambda name: sources[name], list(sources), 28, 1), Look((0.1,), (0.5,))
+    batch, plain = (
+        next(Resized(union, (1, 28, 28), look).episodes("test", 0, 2)),
+        noise_tasks().batch("test", np.arange(1)),
+    )
+    for task in range(2):
+        assert torch.allclose(batch.query.x[task], (plain.query.x[0] - 0.1) / 0.5)
 
 
 def test_shots_make_a_curve_and_ways_may_differ_where_heads_are_made_for_each_task(

@@ -116,9 +116,10 @@ def test_folders_train_val_and_test_are_the_split_if_they_share_no_class(photos:
     assert not list(photos.glob("*.txt"))
 
 
-def test_folders_train_and_test_with_the_same_classes_are_merged(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("second", ["train", "val"])
+def test_folders_with_the_same_classes_are_merged(photos: Path, tmp_path: Path, second: str) -> None:
     for c in range(10):
-        for i, part in enumerate(("train", "train", "train", "test")):
+        for i, part in enumerate(("train", second, "train", "test")):
             (photos / part / f"c{c}").mkdir(parents=True, exist_ok=True)
             (photos / f"c{c}" / f"{i}.png").rename(photos / part / f"c{c}" / f"{i}.png")
         (photos / f"c{c}").rmdir()

@@ -168,6 +168,19 @@ def test_beside_the_latent_vector_the_decoder_may_see_the_mean_of_encodings() ->
     assert torch.allclose(found, expected.expand(3, -1, -1, -1), atol=1e-12)
 
 
+def test_a_band_holds_what_each_draw_of_z_leaves_open_and_how_far_the_draws_lie_apart() -> None:
+    """The variance of a mixture is the mean of its squares, less its mean's square."""
+    learner, batch = learners()[1].double(), points()
+    found = learner.predictions(batch)
+    with torch.no_grad():
+        prior = learner.infer(batch.support)
+        drawn = learner.decode(batch.support, batch.query.x, prior.mean + prior.stddev * learner.noise)
+    assert drawn.mean.std(0).min() > 1e-3
+    squares = (drawn.variance + drawn.mean.square()).mean(0)
+    assert torch.allclose(found.mean, drawn.mean.mean(0), atol=1e-12)
+    assert torch.allclose(found.std.square(), squares - drawn.mean.mean(0).square(), rtol=1e-9)
+
+
 def test_width_is_shared_among_the_heads() -> None:
     with pytest.raises(ValueError, match=r"algo.width=8 must be a multiple of algo.heads=3"):
         ANP((1,), 1, width=8, layers=1, latent=2, min_std=0.1, test_samples=2, heads=3)

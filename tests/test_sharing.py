@@ -33,6 +33,7 @@ from metarun.run import device
 from metarun.run.interrupt import Interrupted, StopRequest
 from metarun.run.offline import Diverged, OfflineRun
 from metarun.run.parts import Parts
+from metarun.run.processes import Other
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
 from metarun.settings.resolve import resolve
@@ -363,6 +364,20 @@ def children(process: Process) -> list[int]:
 def alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_another_process_ends_when_the_first_one_is_gone_before_it_said_what_to_do() -> None:
+    """The first one's end of the pipe is closed, as it is when it is killed."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
+    other = Other(1, 2, store.port, 1)
+    assert other.process.stdin
+    other.process.stdin.close()
+    try:
+        assert other.process.wait(30) == 1
+    finally:
+        other.process.kill()
+        other.process.wait()
+    assert other.words() == ""
 
 
 @pytest.mark.slow

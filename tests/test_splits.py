@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from metarun.data.files.splits import draw_split
+from metarun.data.files.splits import draw_split, read_split_file
 
 NAMES = [f"c{i}" for i in range(10)]
 
@@ -25,3 +27,12 @@ def test_a_drawn_split_depends_on_the_names_and_the_seed_alone() -> None:
 def test_fractions_that_are_no_shares_of_three_splits_are_refused(fractions: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=r"data.fractions=\[.*\] must be three numbers above 0 that sum to 1"):
         draw_split(NAMES, fractions, 0)
+
+
+def test_the_order_of_lines_in_a_file_of_a_split_does_not_matter(tmp_path: Path) -> None:
+    lines = [f"{part} {name}" for part, names in (("train", "bac"), ("val", "ed"), ("test", "gf")) for name in names]
+    read = []
+    for order in (lines, lines[::-1]):
+        (tmp_path / "split.txt").write_text("\n".join(order))
+        read.append(read_split_file(tmp_path / "split.txt"))
+    assert read == 2 * [{"train": ["a", "b", "c"], "val": ["d", "e"], "test": ["f", "g"]}]
