@@ -25,7 +25,7 @@ from metarun.backbones.conv4 import Conv4
 from metarun.backbones.resnet import ResNet
 from metarun.backbones.resnet12 import ResNet12
 from metarun.backbones.torchvision_nets import Torchvision, replace_layers
-from metarun.backbones.vit import ViT
+from metarun.backbones.vit import Block, ViT
 from metarun.backbones.wrn import WideBlock, WideResNet
 from metarun.core.objectives import classification
 from metarun.core.tasks import Batch, EpisodeShape
@@ -231,6 +231,37 @@ def test_learners_by_gradient_run_on_deep_networks(settings: Settings, algo: str
 @pytest.mark.parametrize("backbone", ["resnet12", "vit", "torchvision"])
 def test_relation_networks_compare_maps_of_any_network(settings: Settings, backbone: str) -> None:
     assert torch.isfinite(meta_step(parts_of(settings("algo=relationnet", f"backbone={backbone}")), 0)["loss"])
+
+
+@pytest.mark.parametrize(("side", "block_size", "square"), [(84, None, 5), (32, None, 2), (32, 3, 3)])
+def test_resnet12_drops_squares_behind_its_last_two_blocks_and_numbers_behind_the_others(
+    side: int, block_size: int | None, square: int
+) -> None:
+    net = ResNet12((3, side, side), "running", (4, 4, 4, 4), block_size=block_size)
+    sizes = [module.size for module in net.modules() if isinstance(module, DropBlock)]
+    assert sizes == [1, 1, square, square]
+
+
+def test_the_first_blocks_of_conv4_halve_the_maps() -> None:
+    net, sides = Conv4((1, 16, 16), "transductive", 4, layers=3, halvings=2), []
+    for layer in net.blocks:
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(lambda layer, given, out: sides.append(out.shape[-1]))
+    net(torch.zeros(2, 1, 16, 16))
+    assert sides == [8, 4, 4]
+
+
+@pytest.mark.usefixtures("doubles")
+def test_attention_of_a_vit_is_torchs() -> None:
+    torch.manual_seed(0)
+    block, tokens = Block(8, 2, 2), torch.randn(3, 5, 8)
+    theirs = nn.MultiheadAttention(8, 2, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(block.query_key_value.weight)
+        theirs.in_proj_bias.copy_(block.query_key_value.bias)
+        theirs.out_proj.load_state_dict(block.out.state_dict())
+    expected, _ = theirs(tokens, tokens, tokens, need_weights=False)
+    assert torch.allclose(block.attention(tokens), expected, atol=1e-12)
 
 
 def test_dropblock_zeroes_whole_squares_and_keeps_the_mean() -> None:

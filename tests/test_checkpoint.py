@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from metarun.core.run_folder import RunFolder
+from metarun.core.whole import written_whole
 from metarun.run import checkpoint
 
 
@@ -121,6 +122,21 @@ def test_a_write_that_fails_half_way_leaves_the_results_before_it_whole(
     RunFolder(tmp_path).write_results({"status": "finished", "steps": 8})
     assert RunFolder(tmp_path).read_results() == {"status": "finished", "steps": 8}
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_two_processes_that_write_one_file_at_once_leave_the_whole_of_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "shared.txt"
+    with written_whole(path) as first:
+        first.write(b"of the first")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            with written_whole(path) as second:
+                second.write(b"of the other process")
+        assert path.read_bytes() == b"of the other process"
+    assert path.read_bytes() == b"of the first"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_run_without_results_has_none(tmp_path: Path) -> None:

@@ -109,6 +109,23 @@ def test_a_single_task_that_the_memory_cannot_hold_ends_the_run(monkeypatch: pyt
     assert made.room == {True: 1}
 
 
+def test_tasks_that_the_memory_cannot_hold_end_the_run_where_their_number_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+
+    def run(use: str, function: Callable[..., Any], chunk: Batch) -> Any:
+        assert not sizes, "it is tried again"
+        sizes.append(chunk.n_tasks)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    made = learner(task_chunk=3)
+    monkeypatch.setattr(made, "_run", run)
+    with pytest.raises(torch.OutOfMemoryError):
+        made.evaluate(tasks(6, 10))
+    assert sizes == [3]
+
+
 @pytest.mark.usefixtures("doubles")
 @pytest.mark.parametrize("first_order", [True, False])
 @pytest.mark.parametrize("algo", [algo for algo in ALGOS if "first_order" in choices("algo")[algo]])

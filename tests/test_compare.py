@@ -231,7 +231,15 @@ def test_the_default_groups_are_by_what_differs_and_do_not_repeat_what_follows(t
 
 
 @pytest.mark.parametrize(
-    "other", [{"device": "cuda"}, {"deterministic": True}, {"threads": 2}, {"precision": "tf32"}], ids=str
+    "other",
+    [
+        {"device": "cuda"},
+        {"deterministic": True},
+        {"threads": 2},
+        {"run": {**settings()["run"], "processes": 2}},
+        {"precision": "tf32"},
+    ],
+    ids=str,
 )
 def test_where_and_how_a_run_is_computed_makes_no_group_but_for_its_precision(
     tmp_path: Path, other: dict[str, Any]

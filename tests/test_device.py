@@ -21,6 +21,7 @@ from test_contract import ALGOS, PAIRS, parts_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metarun.app.jobs.reopened import trained
+from metarun.core import machine
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.core.tuning import set_precision
@@ -134,6 +135,21 @@ def test_a_gpu_repeats_itself_where_it_is_asked_to_and_in_no_later_run(
         said.append((torch.backends.cudnn.deterministic, *algorithms))
     assert said == [(True, True, True), (False, False, False)]
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (workspace or ":4096:8")
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "names"),
+    [("3, 1", 2, ["3", "1"]), ("GPU-4f,GPU-a0", 2, ["GPU-4f", "GPU-a0"]), (None, 2, ["0", "1"]), ("3,9", 1, ["0"])],
+)
+def test_a_gpu_is_called_what_all_processes_of_the_machine_call_it(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int, names: list[str]
+) -> None:
+    """Of those that are visible torch may find fewer; then which is which is not known."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert machine.gpus() == names
 
 
 def test_a_device_is_named_by_the_model_of_its_card_or_processor(monkeypatch: pytest.MonkeyPatch) -> None:

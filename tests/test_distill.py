@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -61,6 +62,13 @@ def test_generations_share_the_steps_and_a_run_goes_on_in_its_own() -> None:
     assert stages(0, 5, 5) == [0, 0, 0, 1, 1]
     assert stages(3, 5, 2) == [1, 1]
     assert stages(0, 1, 1) == [0]
+
+
+def test_generations_read_one_stream_of_images() -> None:
+    source = noise_tasks()
+    drawn = islice(learner(steps=4).train_stream(source, 0, 8), 4)
+    for batch, images in zip(drawn, islice(source.examples("train", 0, 8), 4), strict=True):
+        assert torch.equal(batch.drawn.x, images.x)
 
 
 def test_a_student_learns_nothing_from_a_teacher_that_is_as_it_is() -> None:

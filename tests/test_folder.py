@@ -116,6 +116,16 @@ def test_folders_train_val_and_test_are_the_split_if_they_share_no_class(photos:
     assert not list(photos.glob("*.txt"))
 
 
+def test_a_file_that_is_asked_for_is_the_split_though_folders_are_laid_out(photos: Path, tmp_path: Path) -> None:
+    """It is not there yet, so that it is written by the fractions."""
+    for c, part in enumerate(["train"] * 4 + ["val"] * 3 + ["test"] * 3):
+        (photos / part).mkdir(exist_ok=True)
+        (photos / f"c{c}").rename(photos / part / f"c{c}")
+    source = make(photos, tmp_path, split=str(tmp_path / "mine.txt"))
+    assert source.info.facts["classes"] == {"train": 6, "val": 2, "test": 2}
+    assert read_split_file(tmp_path / "mine.txt") == draw_split([f"c{c}" for c in range(10)], (0.5, 0.25, 0.25), 0)
+
+
 @pytest.mark.parametrize("second", ["train", "val"])
 def test_folders_with_the_same_classes_are_merged(photos: Path, tmp_path: Path, second: str) -> None:
     for c in range(10):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from run_folders import finished, write_metrics, write_settings
 from run_folders import settings as plain_settings
 
+from metarun.app.commands.resume import resume
 from metarun.app.jobs import composed, describe, job
 from metarun.app.jobs.reopened import Trained
 from metarun.app.sweeps import search
@@ -43,6 +45,8 @@ from metarun.settings.reopen import SavedSettings
 from metarun.settings.resolve import resolve
 
 Settings = Callable[..., DictConfig]
+
+RUNS = Path(__file__).parent / "data" / "runs"
 
 STATES = ("finished", "failed", "interrupted")
 RUN_AGAIN = {"interrupted": {"interrupted"}, "failed": {"interrupted", "failed"}, "all": set(STATES)}
@@ -585,6 +589,17 @@ def test_a_run_that_is_resumed_has_no_results_before_its_end_and_its_sweep_shows
     assert {look[3] for look in seen} == {3, 4}
     assert (read_job(folder, 0.0).state, read_job(folder, 1e12).state) == ("finished", "skipped")
     assert wandb.ended == [130, 0]
+
+
+def test_a_job_that_is_resumed_by_hand_stays_in_its_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str | None] = []
+    monkeypatch.setattr(job, "run_job", lambda resolve, folder, overrides, sweep: told.append(sweep) or 0)
+    for mode in ("RUN", "MULTIRUN"):
+        folder = Path(shutil.copytree(RUNS / "interrupted", tmp_path / f"of {mode}" / "job"))
+        hydra = folder / ".hydra" / "hydra.yaml"
+        hydra.write_text(hydra.read_text().replace("\n  mode: RUN\n", f"\n  mode: {mode}\n"))
+        assert resume(folder, []) == 0
+    assert told == [None, "of MULTIRUN"]
 
 
 def test_the_logger_of_a_resumed_run_is_told_its_id_and_its_best_validation(

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig
+from test_contract import ALGOS, parts_of
 from torch import Tensor, nn
 
 from metarun.ops import context, norm
@@ -33,6 +37,12 @@ def test_running_averages_are_those_of_torch() -> None:
     assert torch.allclose(ours.running_var, theirs.running_var)
     x = torch.randn(2, 3, 4, 4)
     assert torch.allclose(ours.eval()(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_every_layer_of_a_learner_normalises_as_bn_says(settings: Callable[..., DictConfig], algo: str) -> None:
+    made = parts_of(settings(f"algo={algo}", "bn=support")).learner
+    assert {layer.mode for layer in made.modules() if isinstance(layer, BatchNorm)} == {"support"}
 
 
 def test_an_inner_loop_normalises_by_its_own_batch_at_test_time_too() -> None:

@@ -539,6 +539,15 @@ def test_the_seed_decides_training_tasks_and_data_eval_seed_all_others(settings:
         assert torch.equal(tasks(split), tasks(split, does_not)), split
 
 
+def test_the_noise_of_a_run_is_of_its_seed_and_not_of_how_many_weights_were_drawn(settings: Settings) -> None:
+    def noise(*words: str) -> Tensor:
+        fresh(settings(*words))
+        return torch.rand(3)
+
+    assert torch.equal(noise("backbone.hidden=4"), noise("backbone.hidden=5"))
+    assert not torch.equal(noise("seed=4"), noise("seed=5"))
+
+
 class NotingRecorder:
     """Records nothing, and notes under what each call would have been recorded, shapes aside."""
 
@@ -594,6 +603,30 @@ def test_processes_descend_the_mean_over_all_tasks_whatever_their_shares() -> No
         return learner.theta.item(), metrics["loss"].item()
 
     assert in_two(work) == [(-2.0, 2.0), (-2.0, 2.0)]
+
+
+class Averaging(Counting):
+    """It adds the mean number of its tasks to a buffer, as running averages are added to."""
+
+    def __init__(self) -> None:
+        super().__init__(noise=False)
+        self.register_buffer("average", torch.ones(()))
+
+    def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        self.average += batch.query.x.mean()
+        return super().meta_loss(batch)
+
+
+def test_buffers_move_by_the_mean_of_how_they_move_in_each_process() -> None:
+    """Tasks 0 to 4 as above: from 1 by 0.5 in the one and by 3 in the other, by tasks by 2."""
+    batch = next(Numbered().episodes("train", 0, 5))
+
+    def work(group: Group) -> tuple[float, int]:
+        learner = Averaging()
+        group.outer_step(learner.train(), None, batch, {}, 0)
+        return learner.average.item(), int(learner.steps)
+
+    assert in_two(work) == [(3.0, 1), (3.0, 1)]
 
 
 def trained() -> Counting:

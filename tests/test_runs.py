@@ -15,7 +15,7 @@ from run_folders import finished, settings, write_metrics, write_settings
 
 from metarun.app.jobs.job import _alone_in
 from metarun.cli import command
-from metarun.report.listing import format_age
+from metarun.report.listing import describe_progress, format_age
 from metarun.report.runs import Run, find_runs, read_run
 
 SCORES = [0.4, 0.5, 0.6]
@@ -132,6 +132,20 @@ def test_each_run_is_found_once_and_none_within_a_run_or_elsewhere(five: Path) -
     (five / "cut" / "results.json").write_text('{"status": "fini')
     found = [run.folder.name for run in find_runs([five, five / "day", five / "day" / "done"])]
     assert found == ["dead", "done", "failed", "refused", "stopped"]
+
+
+def test_a_run_that_is_named_by_two_paths_is_found_once(five: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(five)
+    (five / "link").symlink_to(five / "day")
+    found = [run.folder.name for run in find_runs([five / "day", Path("day"), Path("link")])]
+    assert found == ["dead", "done", "failed", "refused", "stopped"]
+
+
+def test_a_run_that_goes_on_is_as_far_as_its_last_line_says(five: Path) -> None:
+    stopped = five / "day" / "stopped"
+    assert describe_progress(read(stopped)) == "20/40"
+    with _alone_in(stopped):
+        assert describe_progress(read(stopped)) == "40/40"
 
 
 def test_a_line_cut_off_by_a_kill_is_passed_over(five: Path) -> None:

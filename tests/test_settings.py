@@ -264,6 +264,16 @@ def test_a_normalisation_that_nothing_uses_warns(
     assert [line.split(":")[0] for line in caplog.messages] == ["bn=support has no effect"]
 
 
+def test_settings_that_are_resolved_for_a_run_warn_and_those_for_a_test_of_it_do_not(
+    full: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = full("backbone=vit", "bn=support")
+    resolve(config, warn=False)
+    assert not caplog.messages
+    resolve(config)
+    assert [line.split(":")[0] for line in caplog.messages] == ["bn=support has no effect"]
+
+
 def test_training_on_train_and_val_warns_and_is_in_the_name(full: Compose, caplog: pytest.LogCaptureFixture) -> None:
     config = full("data=cifar_fs", "data.trainval=true")
     check(config)

@@ -25,6 +25,7 @@ from test_contract import ALGOS, parts_of
 from test_outer_loop import StopsAfter
 
 from metarun.app.jobs import workers
+from metarun.app.sweeps.launch import JOBS
 from metarun.core import machine
 from metarun.core.errors import ConfigError
 from metarun.core.machine import count_processes
@@ -33,7 +34,7 @@ from metarun.run import device
 from metarun.run.interrupt import Interrupted, StopRequest
 from metarun.run.offline import Diverged, OfflineRun
 from metarun.run.parts import Parts
-from metarun.run.processes import Other
+from metarun.run.processes import LED, SEED, SETTINGS, Other, following
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
 from metarun.settings.resolve import resolve
@@ -175,6 +176,26 @@ def test_processes_are_as_many_as_there_is_work_for(settings: Settings, monkeypa
     assert workers.choose_processes(resolve(settings())) == 3
     with pytest.raises(ConfigError, match=r"torchrun started 3 processes, and run.processes=2 others"):
         workers.choose_processes(resolve(settings("run.processes=2")))
+
+
+def test_jobs_of_a_sweep_take_one_gpu_each_and_a_run_alone_takes_all(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config = settings("run.processes=auto", "run.meta_batch_size=8", "run.val_tasks=8", "device=auto", "threads=1")
+    assert workers.choose_processes(resolve(config)) == 2
+    monkeypatch.setenv(JOBS, "4")
+    assert workers.choose_processes(resolve(config)) == 1
+
+
+def test_another_process_is_told_the_settings_and_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = torch.distributed.HashStore()
+    store.set(SETTINGS, "{}")
+    store.set(SEED, "7")
+    monkeypatch.delenv(LED, raising=False)
+    monkeypatch.setattr("metarun.run.processes.rendezvous", lambda url: iter([(store, 1, 3)]))
+    settings, group = following()
+    assert (settings, group.rank, group.size, group.seed) == ("{}", 1, 3, 7)
 
 
 class Second:

@@ -80,6 +80,7 @@ def test_a_source_alone_gives_its_own_tasks() -> None:
 def test_fingerprint_and_split_hash_depend_on_every_source() -> None:
     one, two = union(a=grey, b=coloured), union(a=grey, b=lambda: coloured(firsts=OTHERS))
     assert one.fingerprint("test", 10) == union(a=grey, b=coloured).fingerprint("test", 10)
+    assert len({one.fingerprint("test", n) for n in range(2, 6)}) == 4
     assert one.info.split_sha256 != two.info.split_sha256
     assert one.info.facts["classes"] == {"train": 24, "val": 24, "test": 24}
 
