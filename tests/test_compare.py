@@ -239,7 +239,7 @@ def test_the_default_groups_are_by_what_differs_and_do_not_repeat_what_follows(t
         {"run": {**settings()["run"], "processes": 2}},
         {"precision": "tf32"},
     ],
-    ids=str,
+    ids=lambda other: next(iter(other)),
 )
 def test_where_and_how_a_run_is_computed_makes_no_group_but_for_its_precision(
     tmp_path: Path, other: dict[str, Any]
