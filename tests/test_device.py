@@ -149,7 +149,7 @@ def test_a_gpu_is_called_what_all_processes_of_the_machine_call_it(
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    assert machine.gpus() == names
+    assert machine.list_gpus() == names
 
 
 def test_a_device_is_named_by_the_model_of_its_card_or_processor(monkeypatch: pytest.MonkeyPatch) -> None:

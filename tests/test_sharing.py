@@ -34,7 +34,7 @@ from metarun.run import device
 from metarun.run.interrupt import Interrupted, StopRequest
 from metarun.run.offline import Diverged, OfflineRun
 from metarun.run.parts import Parts
-from metarun.run.processes import LED, SEED, SETTINGS, Other, following
+from metarun.run.processes import SEED_KEY, SETTINGS_KEY, STARTED_BY_RUN, Other, join_group
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
 from metarun.settings.resolve import resolve
@@ -190,11 +190,11 @@ def test_jobs_of_a_sweep_take_one_gpu_each_and_a_run_alone_takes_all(
 
 def test_another_process_is_told_the_settings_and_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     store = torch.distributed.HashStore()
-    store.set(SETTINGS, "{}")
-    store.set(SEED, "7")
-    monkeypatch.delenv(LED, raising=False)
+    store.set(SETTINGS_KEY, "{}")
+    store.set(SEED_KEY, "7")
+    monkeypatch.delenv(STARTED_BY_RUN, raising=False)
     monkeypatch.setattr("metarun.run.processes.rendezvous", lambda url: iter([(store, 1, 3)]))
-    settings, group = following()
+    settings, group = join_group()
     assert (settings, group.rank, group.size, group.seed) == ("{}", 1, 3, 7)
 
 
@@ -398,7 +398,7 @@ def test_another_process_ends_when_the_first_one_is_gone_before_it_said_what_to_
     finally:
         other.process.kill()
         other.process.wait()
-    assert other.words() == ""
+    assert other.read_output() == ""
 
 
 @pytest.mark.slow
