@@ -33,13 +33,13 @@ def test_imports_are_never_looked_through_for_garbage_and_what_comes_after_is() 
     told = """if True:
         import gc
         from metarun.core import tuning
-        with tuning.lasting():
+        with tuning.frozen_imports():
             assert not gc.isenabled()
             made = [[] for _ in range(10_000)]
         assert gc.isenabled()
         assert gc.get_freeze_count() > 10_000
         frozen = gc.get_freeze_count()
-        with tuning.lasting():
+        with tuning.frozen_imports():
             more = [[] for _ in range(10_000)]
         assert gc.get_freeze_count() == frozen
     """
