@@ -14,6 +14,7 @@ from rich.text import Text
 from metarun.core.words import format_duration, format_value, is_percent, name_task
 from metarun.report.compare import Comparison, Row
 from metarun.report.groups import COMPARABLE_FIELDS
+from metarun.report.narrow import choose_columns
 from metarun.report.two_levels import SIGNIFICANCE_LEVEL
 
 LATEX_ESCAPES = {
@@ -22,24 +23,31 @@ LATEX_ESCAPES = {
 }  # fmt: skip
 
 
-def make_tables(comparisons: Sequence[Comparison]) -> list[Table]:
-    """Make a table for each comparison, with the winner, if there is one, in bold."""
+def make_tables(comparisons: Sequence[Comparison], width: int) -> list[Table]:
+    """Make a table for each comparison, with the winner, if there is one, in bold.
+
+    On a screen whose `width` in letters is too small some columns are left out, which the caption says.
+    """
     tables = []
     for nth, comparison in enumerate(comparisons):
         heads, lines = make_cells(comparison)
+        kept = choose_columns(heads, lines, width)
+        missing = [head for place, head in enumerate(heads) if place not in kept]
+        caption = make_caption(comparison) + ([f"too narrow for: {', '.join(missing)}"] if missing else [])
         table = Table(
             title=Text(make_heading(comparisons, nth), style="bold"),
-            caption=Text("\n".join(make_caption(comparison)), style="dim"),
+            caption=Text("\n".join(caption), style="dim"),
             box=box.SIMPLE_HEAD,
             title_justify="left",
             caption_justify="left",
             pad_edge=False,
             padding=(0, 1, 0, 0),
         )
-        for place, head in enumerate(heads):
-            table.add_column(head, justify="left" if place < len(comparison.keys) else "right", overflow="fold")
+        for place in kept:
+            table.add_column(heads[place], justify="left" if place < len(comparison.keys) else "right", overflow="fold")
         for row, line in zip(comparison.rows, lines, strict=True):
-            table.add_row(*map(Text, line), style="bold" if row.mark in ("best", "better") else "")
+            shown = [Text(line[place]) for place in kept]
+            table.add_row(*shown, style="bold" if row.mark in ("best", "better") else "")
         tables.append(table)
     return tables
 

@@ -46,7 +46,7 @@ def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], s
     comparisons, notes = compare(finished, by, _words(asked.over), asked.metric, baseline, asked.better)
     if others:
         notes.append(f"runs that have not finished are left out: {others}")
-    for table in tables.make_tables(comparisons):
+    for table in tables.make_tables(comparisons, screen.width):
         screen.print(table)
     for note in notes:
         screen.print(note, markup=False)

@@ -22,7 +22,7 @@ def conclude(folder: Path, config: DictConfig, screen: Console) -> None:
     if len(finished) > 1:
         comparisons, notes = compare(finished, None, ["seed"], None, None)
         screen.print()
-        for part in [*make_tables(comparisons), *notes]:
+        for part in [*make_tables(comparisons, screen.width), *notes]:
             screen.print(part)
         files = _write(folder, comparisons, notes)
         screen.print(Text(f"with figures, as a page: {files[-1]}"))
