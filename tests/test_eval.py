@@ -238,7 +238,7 @@ def test_what_cannot_be_tested_is_said_in_a_line(runs: Path, say: Say, words: li
 def test_only_finished_runs_with_their_weights_are_tested(runs: Path, say: Say, tmp_path: Path) -> None:
     run = own(runs, "proto", tmp_path)
     (run / "checkpoints" / "best.pt").unlink()
-    assert f"{run / 'checkpoints' / 'best.pt'} is not there, and eval tests those weights" in say("eval", run)[2]
+    assert f"{run / 'checkpoints' / 'best.pt'} is missing, and it is what is tested" in say("eval", run)[2]
     (run / "results.json").unlink()
     code, _, error = say("eval", run)
     assert (code, error) == (2, f"metarun: {run} is died, and eval tests finished runs: metarun resume {run}\n")

@@ -65,6 +65,11 @@ class RunFolder:
         return self.checkpoints / "last.pt"
 
     @property
+    def previous(self) -> Path:
+        """The last checkpoint but one, for a resumed run whose last one is damaged."""
+        return self.checkpoints / "previous.pt"
+
+    @property
     def best(self) -> Path:
         """The best checkpoint by validation, which is the one tested."""
         return self.checkpoints / "best.pt"
@@ -76,7 +81,7 @@ class RunFolder:
 
     def list_traces(self) -> list[Path]:
         """List the existing files of those that a run writes after it has begun."""
-        return [path for path in (self.metrics, self.last, self.best, self.results) if path.exists()]
+        return [path for path in (self.metrics, self.last, self.previous, self.best, self.results) if path.exists()]
 
     def has_settings(self) -> bool:
         return self.settings.is_file()

@@ -27,6 +27,7 @@ FILE_MEANINGS = {
     "test_tasks.npz": "index and score of every test task",
     "checkpoints/best.pt": "the best by validation, the one tested",
     "checkpoints/last.pt": "a resumed run starts from it",
+    "checkpoints/previous.pt": "the one before it, should the last be damaged",
     "episodes.png": "the first training tasks",
     "curves.png": "learning curves",
     "predictions.png": "predictions for the first test functions",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +25,35 @@ def save(path: Path, state: dict[str, Any]) -> None:
         torch.save({"version": CHECKPOINT_VERSION, "random": _get_random_states(), **state}, file)
 
 
+class Damaged(ValueError):
+    """A checkpoint is not what was written."""
+
+
 def load(path: Path) -> dict[str, Any]:
     """Load onto the CPU what `save` wrote. Only tensors and plain values are unpickled.
 
     `load_state_dict` then moves tensors to their device, but leaves Adam's step count, which the CPU reads each step.
 
-    Raises: ValueError if another version of this program wrote the file.
+    Raises: Damaged if the file is missing, cut or changed; ValueError if another version of this program wrote it.
     """
+    _check_sums(path)
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if state["version"] != CHECKPOINT_VERSION:
         raise ValueError(f"{path} has checkpoint version {state['version']}; this program reads {CHECKPOINT_VERSION}")
     return state
+
+
+def _check_sums(path: Path) -> None:
+    """Compare each part of the file with its checksum, which torch writes and does not read."""
+    if not path.is_file():
+        raise Damaged(f"{path} is missing")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError) as error:
+        raise Damaged(f"{path} is damaged: {error}") from error
+    if changed:
+        raise Damaged(f"{path} is damaged: {changed} does not match its checksum")
 
 
 def move_tensors(state: Any, device: torch.device) -> Any:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
 from metarun.core.whole import written_whole
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores
 from metarun.run.tracking.json_lines import JsonLines
 from metarun.run.tracking.sink import Sink
+
+log = logging.getLogger(__name__)
 
 
 class Files:
@@ -40,7 +45,9 @@ class Files:
         return self.lines.flush()
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Write the checkpoint `last` or `best`."""
+        """Write the checkpoint `last` or `best`; what was the last one before is kept as the previous one."""
+        if name == "last" and self.folder.last.exists():
+            _keep_as(self.folder.last, self.folder.previous)
         checkpoint.save({"last": self.folder.last, "best": self.folder.best}[name], state)
 
     def keep(self, scores: Scores) -> None:
@@ -49,6 +56,39 @@ class Files:
 
     def close(self) -> None:
         self.lines.close()
+
+
+def _keep_as(path: Path, other: Path) -> None:
+    """Give a file a second name, or a new one where the file system has no second names."""
+    other.unlink(missing_ok=True)
+    try:
+        os.link(path, other)
+    except OSError:
+        os.replace(path, other)
+
+
+def load_last(folder: RunFolder) -> dict[str, Any]:
+    """Load the last checkpoint, or the one before it where the last is damaged. Raises: ConfigError if both are."""
+    problems: list[str] = []
+    for path in (folder.last, folder.previous):
+        try:
+            state = checkpoint.load(path)
+        except checkpoint.Damaged as damage:
+            problems.append(str(damage))
+            continue
+        if problems:
+            step = state["progress"]["step"]
+            log.warning("%s; resuming from the checkpoint before it, of step %d", problems[0], step)
+        return state
+    raise ConfigError(f"{'; '.join(problems)}: to train again, metarun rerun {folder.path}")
+
+
+def load_best(folder: RunFolder) -> dict[str, Any]:
+    """Load the best checkpoint. Raises: ConfigError if it is damaged."""
+    try:
+        return checkpoint.load(folder.best)
+    except checkpoint.Damaged as damage:
+        raise ConfigError(f"{damage}, and it is what is tested: metarun rerun {folder.path}") from damage
 
 
 def write_task_scores(path: Path, scores: Scores) -> None:

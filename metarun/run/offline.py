@@ -18,7 +18,7 @@ from metarun.core.scores import choose_score, estimate, is_better, list_directio
 from metarun.core.tasks import Metrics
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate
-from metarun.run.folder import Files, NoFiles
+from metarun.run.folder import Files, NoFiles, load_best, load_last
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
 from metarun.run.progress import Diverged, Progress, read_numbers
@@ -103,18 +103,19 @@ class OfflineRun:
 
     def resumable(self) -> bool:
         """Return whether there is a checkpoint to resume from."""
-        return self.folder.last.exists()
+        return self.folder.last.exists() or self.folder.previous.exists()
 
     def restore(self) -> None:
-        """Restore everything from the last checkpoint, with the sink's id of the run.
+        """Restore everything from the last checkpoint, or the one before it, with the sink's id of the run.
 
-        Raises: ValueError if the data is split in another way than at that time.
+        Raises: ValueError if neither can be read, or the data is split in another way than at that time.
         """
-        parts, path = self.parts, self.folder.last
-        state = checkpoint.load(path)
+        parts, state = self.parts, load_last(self.folder)
         now, then = parts.source.info.split_sha256, state["split_sha256"]
         if now != then:
-            raise ValueError(f"{path} was trained on another split of the data: {then[:12]}, not {now[:12]}")
+            raise ValueError(
+                f"{self.folder.last} was trained on another split of the data: {then[:12]}, not {now[:12]}"
+            )
         parts.learner.load_state_dict(state["learner"])
         for name, optim in parts.optims.items():
             optim.load_state_dict(state["optims"][name])
@@ -209,7 +210,7 @@ class OfflineRun:
     def _test(self, stop: StopRequest) -> dict[str, Any]:
         started = time.perf_counter()
         self.parts.group.wait()  # until the best checkpoint is written
-        best = checkpoint.load(self.folder.best)
+        best = load_best(self.folder)
         self.parts.learner.load_state_dict(best["learner"])
         log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)
         scores = self._evaluate("test", self.test_tasks, stop)

@@ -22,10 +22,9 @@ from metarun.core.whole import write_json
 from metarun.data.resize import Resized, members
 from metarun.ops import norm
 from metarun.report.runs import open_run, read_evaluation
-from metarun.run import checkpoint
 from metarun.run.device import held_device, name_device
 from metarun.run.evaluation import evaluate
-from metarun.run.folder import write_task_scores
+from metarun.run.folder import load_best, write_task_scores
 from metarun.run.interrupt import StopRequest
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.build import build_learner, build_source, set_numerics
@@ -150,9 +149,7 @@ def trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any])
     run, files = open_run(folder), RunFolder(folder)
     if run.state != "finished":
         raise ConfigError(f"{folder} is {run.state}, and eval tests finished runs: metarun resume {folder}")
-    best = files.best
-    if not best.is_file():
-        raise ConfigError(f"{best} is not there, and eval tests those weights: metarun rerun {folder}")
+    best = load_best(files)
     # What a test changes of the data is to change nothing else, as run.steps.
     saved = reopen(folder).settle("data", "paths")
     saved = saved.change({key: value for key, value in values.items() if key.startswith("paths.")})
@@ -163,7 +160,7 @@ def trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any])
         set_numerics(settings, device)
         with wrong_input():
             source = build_source(settings, device)
-            state = checkpoint.load(best)["learner"]
+            state = best["learner"]
         now, then = source.info.split_sha256, run.results["split_sha256"]
         if now != then:
             raise ConfigError(f"{folder} was trained on another split of the data: {then[:12]}, not {now[:12]}")
