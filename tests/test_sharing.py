@@ -261,7 +261,8 @@ def test_a_new_run_begins_with_its_first_step_in_each_process_and_signals_are_th
 ) -> None:
     """While it is not there yet, a signal ends it, as it would the first."""
     build_run(config := resolve(settings(*SHORT)), build_parts(config, tmp_path)).execute([], StopRequest())
-    (tmp_path / "checkpoints" / "last.pt").unlink()
+    for name in ("last.pt", "previous.pt"):
+        (tmp_path / "checkpoints" / name).unlink()
     assert second.work(settings(*SHORT), tmp_path) == 0
     ignored = [(signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_IGN)]
     assert second.done[:3] == ["connected", *ignored]
