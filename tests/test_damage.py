@@ -72,7 +72,7 @@ def test_it_costs_the_steps_since_the_checkpoint_before_it(
     with caplog.at_level(logging.WARNING):
         run.restore()
     assert run.step == 4
-    (told,) = [record.message for record in caplog.records]
+    (told,) = [record.message for record in caplog.records if record.name == "metarun.run.folder"]
     assert "last.pt is" in told
     assert told.endswith("resuming from the checkpoint before it, of step 4")
     run.execute([], StopRequest())
