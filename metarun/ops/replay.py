@@ -72,7 +72,10 @@ class Recorder:
                 return function(*inputs)
             started = time.perf_counter()
             before = _get_random_states()
-            record = self.records[use] = self._record(function, inputs)
+            record = record_operations(function, inputs)
+            if self.backend == "graph":
+                record = merge_equal_operations(record)
+            self.records[use] = record
             replay = self.replays[use] = self._prepare(record, inputs)
             _set_random_states(before)  # recording has drawn random numbers
             outputs = replay(*inputs)
@@ -100,14 +103,6 @@ class Recorder:
             del self.replays[use]
         return outputs
 
-    def _record(self, function: Callable[..., Any], inputs: Any) -> GraphModule:
-        record: GraphModule = make_fx(function)(*inputs)
-        record.graph.eliminate_dead_code()  # values of derivatives that nothing reads
-        if self.backend == "graph":
-            return _merge(record)
-        record.recompile()
-        return record
-
     def _prepare(self, record: GraphModule, inputs: Any) -> Callable[..., Any]:
         if self.backend == "graph":
             return self._capture(record, inputs)
@@ -128,6 +123,14 @@ class Recorder:
             return graph
 
 
+def record_operations(function: Callable[..., Any], inputs: Any) -> GraphModule:
+    """Record the operations of `function(*inputs)`, without those whose values nothing reads, as of derivatives."""
+    record: GraphModule = make_fx(function)(*inputs)
+    record.graph.eliminate_dead_code()
+    record.recompile()
+    return record
+
+
 def _check_constants(graph: GraphModule, devices: set[torch.device]) -> None:
     """Raise RuntimeError if a tensor of another device takes part: a graph would read its memory after it is freed."""
     for node in graph.graph.nodes:
@@ -136,22 +139,23 @@ def _check_constants(graph: GraphModule, devices: set[torch.device]) -> None:
             raise RuntimeError(f"a tensor of the {constant.device} takes part in it")
 
 
-def _merge(graph: GraphModule) -> GraphModule:
+def merge_equal_operations(graph: GraphModule) -> GraphModule:
     """Merge equal operations on the same tensors, such as making the patches of an image for an output and a gradient.
 
     This saves 30 to 80 of 500 launches on a GPU; a CPU gains nothing. If the graph writes to a tensor in place, nothing
     is merged, because tensors that are equal at first may differ later.
     """
     calls = [node.target for node in graph.graph.nodes if isinstance(node.target, OpOverload)]
-    if not any(call._schema.is_mutable for call in calls):
-        drawn = {call.overloadpacket for call in calls if torch.Tag.nondeterministic_seeded in call.tags}
-        codegen = graph.graph._codegen  # it knows the trees of the inputs, and the pass drops it
-        merged = CSEPass(banned_ops=drawn)(graph)
-        assert merged is not None
-        graph = merged.graph_module
-        graph.graph.set_codegen(codegen)
-    graph.recompile()
-    return graph
+    if any(call._schema.is_mutable for call in calls):
+        return graph
+    drawn = {call.overloadpacket for call in calls if torch.Tag.nondeterministic_seeded in call.tags}
+    codegen = graph.graph._codegen  # it knows the trees of the inputs, and the pass drops it
+    merged = CSEPass(banned_ops=drawn)(graph)
+    assert merged is not None
+    found: GraphModule = merged.graph_module
+    found.graph.set_codegen(codegen)
+    found.recompile()
+    return found
 
 
 def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from contestants import settings
 from contestants.ours import batch, learner
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from convolving.clock import Clock
 from metarun.core import tuning
 from metarun.ops import context
+from metarun.ops.replay import merge_equal_operations, record_operations
 
 WAYS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "by rule": nullcontext,
@@ -31,19 +30,12 @@ class Keeper:
 
     def __call__(self, name: str, function: Callable[..., Any], *inputs: Any, key: Hashable = None) -> Any:
         with torch.no_grad():
-            self.graph, self.inputs = make_fx(function)(*inputs), inputs
-        self.graph.graph.eliminate_dead_code()
-        self.graph.recompile()
+            self.graph, self.inputs = record_operations(function, inputs), inputs
         return self.again()
 
     def merge(self) -> None:
         """Have operations that do the same with the same tensors, as the tables of one x for y and gw, done once."""
-        codegen = self.graph.graph._codegen  # which knows the trees of the inputs, and is lost by the pass
-        merged = CSEPass()(self.graph)
-        assert merged is not None
-        self.graph = merged.graph_module
-        self.graph.graph.set_codegen(codegen)
-        self.graph.recompile()
+        self.graph = merge_equal_operations(self.graph)
 
     @torch.no_grad()
     def again(self) -> Any:
