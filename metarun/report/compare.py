@@ -22,7 +22,7 @@ from metarun.report.groups import (
 )
 from metarun.report.runs import Run
 from metarun.report.stats import Difference, compare_paired, correct_by_holm, estimate_seed_interval
-from metarun.report.two_levels import MIN_SEEDS, SIGNIFICANCE_LEVEL, find_differences, mark_groups
+from metarun.report.two_levels import MIN_SEEDS, SIGNIFICANCE_LEVEL, find_differences, mark_found
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,13 @@ def rank_groups(groups: Sequence[Group], metric: str, baseline: int | None, give
     differences = {i: compare_paired(means[i], means[first]) for i in others if first is not None}
     corrected = dict(zip(others, correct_by_holm([differences[i].p for i in others]), strict=True))
     scores = [group.scores for group in groups]
-    marks = [""] * len(groups) if first is None else mark_groups(scores, first if given else None, sign)
-    with_seeds = {} if first is None else {i: p for i, (_, p) in find_differences(scores, first).items()}
+    found = {} if first is None else find_differences(scores, first)
+    marks = [""] * len(groups) if first is None else mark_found(scores, first, given, sign, found)
     rows = []
     for i in order:
         over_tasks, over_seeds = estimate(means[i]), estimate_seed_interval(groups[i].scores.mean(1))
         paper = _check_paper(groups[i], metric, over_tasks, over_seeds)
-        difference, p, p_with_seeds = differences.get(i), corrected.get(i), with_seeds.get(i)
+        difference, p, p_with_seeds = differences.get(i), corrected.get(i), found[i][1] if i in found else None
         rows.append(Row(groups[i], over_tasks, over_seeds, difference, p, p_with_seeds, marks[i], paper))
     return rows
 

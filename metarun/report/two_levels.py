@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,11 +67,17 @@ def mark_groups(groups: Sequence[Scores], baseline: int | None, sign: int) -> li
         baseline: the number of the group that the others are compared with; None for none.
         sign: 1 if higher is better, else -1.
     """
-    marks = ["" for _ in groups]
     first = baseline if baseline is not None else max(range(len(groups)), key=lambda i: sign * groups[i].mean())
-    found = find_differences(groups, first)
+    return mark_found(groups, first, baseline is not None, sign, find_differences(groups, first))
+
+
+def mark_found(
+    groups: Sequence[Scores], first: int, given: bool, sign: int, found: Mapping[int, tuple[Difference, float]]
+) -> list[str]:
+    """Return the marks of `mark_groups` by the differences `found` to group `first`: a `given` baseline, or the best."""
+    marks = ["" for _ in groups]
     findings = {i for i, (_, p) in found.items() if p < SIGNIFICANCE_LEVEL}
-    if baseline is not None:
+    if given:
         marks[first] = "baseline"
         for i in findings:
             marks[i] = "better" if sign * found[i][0].mean > 0 else "worse"
