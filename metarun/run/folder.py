@@ -44,11 +44,15 @@ class Files:
         """Flush the metrics to the disk. Returns: the bytes of metrics.jsonl."""
         return self.lines.flush()
 
-    def save(self, name: str, state: dict[str, Any]) -> None:
-        """Write the checkpoint `last` or `best`; what was the last one before is kept as the previous one."""
-        if name == "last" and self.folder.last.exists():
+    def save_last(self, state: dict[str, Any]) -> None:
+        """Write the last checkpoint; the one before it is kept as the previous one."""
+        if self.folder.last.exists():
             _keep_as(self.folder.last, self.folder.previous)
-        checkpoint.save({"last": self.folder.last, "best": self.folder.best}[name], state)
+        checkpoint.save(self.folder.last, state)
+
+    def save_best(self, state: dict[str, Any]) -> None:
+        """Write the best checkpoint."""
+        checkpoint.save(self.folder.best, state)
 
     def keep(self, scores: Scores) -> None:
         """Write the scores of each test task."""
@@ -107,7 +111,10 @@ class NoFiles:
     def flush(self) -> int:
         return 0
 
-    def save(self, name: str, state: dict[str, Any]) -> None:
+    def save_last(self, state: dict[str, Any]) -> None:
+        pass
+
+    def save_best(self, state: dict[str, Any]) -> None:
         pass
 
     def keep(self, scores: Scores) -> None:

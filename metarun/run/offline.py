@@ -203,7 +203,7 @@ class OfflineRun:
         score = choose_score(means, own)
         if is_better(score, means[score], p.best.get(score), own):
             p.best, p.best_step = means, p.step
-            self.files.save("best", {"learner": self.parts.learner.state_dict(), "step": p.step})
+            self.files.save_best({"learner": self.parts.learner.state_dict(), "step": p.step})
         p.val_seconds += time.perf_counter() - started
         self.files.log(p.step, "val", means)
 
@@ -239,5 +239,5 @@ class OfflineRun:
             "wandb_id": self.tracking_id,
             "state": self.state,
         }
-        self.files.save("last", state)
+        self.files.save_last(state)
         self.saved_step = p.step
