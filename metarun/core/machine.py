@@ -46,8 +46,12 @@ def count_processes(tasks: int, places: int) -> int:
 
     It is the smallest number of processes for which the busiest one has as few tasks as possible.
     """
-    most = -(-tasks // max(1, min(tasks, places)))
-    return -(-tasks // most)
+    return split_evenly(tasks, max(1, min(tasks, places)))
+
+
+def split_evenly(n: int, most: int) -> int:
+    """Split n into the fewest parts of at most `most`, and return their size."""
+    return -(-n // -(-n // most))
 
 
 @contextmanager

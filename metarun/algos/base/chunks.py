@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metarun.core.machine import split_evenly
 from metarun.core.tasks import Batch
 
 SMALL_TASK_NUMBERS, MAX_CPU_NUMBERS, MIN_TASKS_TOGETHER = 16 * 28 * 28, 400 * 28 * 28, 4
@@ -17,6 +18,8 @@ queries; at 84x84, one.
 def choose_tasks_at_once(batch: Batch, n_tasks: int, room: int | None) -> int:
     """Choose how many of `n_tasks` tasks like those of the batch to run at once, for speed.
 
+    Chunks are of equal size, so that one recording serves them all.
+
     Args:
         room: tasks that fit into a GPU's memory, as found when it ran out; None if it never did.
     """
@@ -27,8 +30,3 @@ def choose_tasks_at_once(batch: Batch, n_tasks: int, room: int | None) -> int:
     if min(most, n_tasks) < MIN_TASKS_TOGETHER and inputs_per_task > SMALL_TASK_NUMBERS:
         return 1
     return split_evenly(n_tasks, most)
-
-
-def split_evenly(n: int, most: int) -> int:
-    """Split n into the fewest parts of at most `most`, and return their size. One recording serves equal parts."""
-    return -(-n // -(-n // most))
