@@ -9,7 +9,6 @@ runs.tar.gz, everything but the checkpoints of finished runs, and large ones.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -18,6 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from metarun.report import runs as report
 
 LARGEST = 4 << 20
 """Bytes of a checkpoint that is kept."""
@@ -71,10 +72,8 @@ def is_alive(process: int) -> bool:
 
 def read_run(runs: Path, name: str) -> dict[str, Any]:
     """Return what is known of a run: its state, steps, seconds of training, and accuracies in test and validation."""
-    folder = runs / name
-    results = json.loads((folder / "results.json").read_text()) if (folder / "results.json").exists() else {}
-    lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
-    metrics = [json.loads(line) for line in lines if line.endswith("}")]
+    run = report.read_run(runs / name)
+    results, metrics = (run.results, list(run.lines())) if run else ({}, [])
     last = {line["split"]: line for line in metrics}
     training, validation = last.get("train", {}), last.get("val", {})
     return {
