@@ -74,7 +74,7 @@ def mark_groups(groups: Sequence[Scores], baseline: int | None, sign: int) -> li
 def mark_found(
     groups: Sequence[Scores], first: int, given: bool, sign: int, found: Mapping[int, tuple[Difference, float]]
 ) -> list[str]:
-    """Return the marks of `mark_groups` by the differences `found` to group `first`: a `given` baseline, or the best."""
+    """Return the marks of `mark_groups` by the differences `found` to group `first`, a `given` baseline or the best."""
     marks = ["" for _ in groups]
     findings = {i for i, (_, p) in found.items() if p < SIGNIFICANCE_LEVEL}
     if given:
