@@ -75,13 +75,13 @@ def test_as_many_tasks_run_at_once_as_the_memory_has_room_for(
         sizes.append(chunk.n_tasks)
         if chunk.n_tasks > (3 if use == "outer step" else 6):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return type(short.learner)._run(short.learner, use, function, chunk)
+        return type(short.learner)._call(short.learner, use, function, chunk)
 
     monkeypatch.setattr("metarun.algos.base.episodic.choose_tasks_at_once", on_a_gpu)
     plain.learner.train().meta_gradient(batch)
     expected = plain.learner.eval().evaluate(tests)
     with monkeypatch.context() as patch:
-        patch.setattr(short.learner, "_run", run)
+        patch.setattr(short.learner, "_call", run)
         short.learner.train()
         for _ in range(2):
             short.learner.zero_grad()
@@ -102,7 +102,7 @@ def test_a_single_task_that_the_memory_cannot_hold_ends_the_run(monkeypatch: pyt
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     made = learner()
-    monkeypatch.setattr(made, "_run", run)
+    monkeypatch.setattr(made, "_call", run)
     monkeypatch.setattr("metarun.algos.base.episodic.choose_tasks_at_once", on_a_gpu)
     with pytest.raises(torch.OutOfMemoryError):
         made.evaluate(tasks(5, 10))
@@ -120,7 +120,7 @@ def test_tasks_that_the_memory_cannot_hold_end_the_run_where_their_number_was_as
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     made = learner(task_chunk=3)
-    monkeypatch.setattr(made, "_run", run)
+    monkeypatch.setattr(made, "_call", run)
     with pytest.raises(torch.OutOfMemoryError):
         made.evaluate(tasks(6, 10))
     assert sizes == [3]

@@ -18,12 +18,14 @@ from PIL import Image
 CODE = '''
 import hashlib
 import itertools
+import signal
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import nn
 
-from metarun import Batch, Examples, Learner, TaskBatch
+from metarun import Batch, Examples, Learner, Stage, Staged, TaskBatch
 from metarun.core.tasks import SourceInfo
 
 
@@ -154,6 +156,38 @@ class Duel(FromFacts):
         return {"made": Image.new("L", (batch.n_tasks, 3), 7)}
 
 
+class Pipeline(Staged, FromFacts):
+    """Three stages: finds the weight, then an offset by an optimizer of its own, then improves on both."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.ones(()))
+
+    def build_optims(self, optim):
+        return {"outer": optim([self.weight]), "offset": optim([self.offset], "offset")}
+
+    def stages(self):
+        def stream(source, step, n):
+            return source.episodes("train", step * n, n)
+
+        def loss(stage):
+            def score(batch):
+                if self.offset == 0.5 and Path("stop").exists():
+                    Path("stop").unlink()
+                    signal.raise_signal(signal.SIGTERM)
+                loss = self.squares(batch).mean() + self.offset.square()
+                found = {"loss": loss, "stage": torch.tensor(float(stage)), "offset": self.offset.clone()}
+                return loss, {name: value.detach() for name, value in found.items()}
+
+            return score
+
+        return [
+            Stage(2, stream, loss(0), optims=("outer",)),
+            Stage(3, stream, loss(1), optims=("offset",)),
+            Stage(1, stream, loss(2)),
+        ]
+
+
 class Unrolled(FromFacts):
     """Hands a counter and a sum of losses from step to step; the metric shows them."""
 
@@ -212,6 +246,7 @@ YAMLS = {
     "algo/prefers": "# Prefers an arm\n_target_: families.Prefers\n",
     "algo/from_facts": "# From facts\n_target_: families.FromFacts\n",
     "algo/duel": "# Two optimizers\n_target_: families.Duel\n",
+    "algo/pipeline": "# Three stages\n_target_: families.Pipeline\n",
     "algo/unrolled": "# A state is handed on\n_target_: families.Unrolled\n",
     "data/two_arms": "# Two arms\n_target_: families.Bandits\nsteps: 30\n",
     "data/lines": "# Lines\n_target_: families.Lines\nk_shot: 5\nn_query: 5\ntrain: {k_shot: 5, n_query: 5}\n"
@@ -277,6 +312,23 @@ def test_an_optimizer_beside_the_outer_one_has_its_own_rate_and_pictures_are_kep
     ):
         code, said = run(families, cache, "algo=duel", "data=lines", *QUICK, *words, folder=words[0][8:16])
         assert (code, message in said) == (2, True), said
+
+
+def test_a_pipeline_of_three_stages_is_taken_up_in_the_middle_of_one(families: Path, cache: Path) -> None:
+    """An outer step of the second and third stage halves the offset. The run is stopped in the fourth outer step."""
+    words = ["algo=pipeline", "data=lines", *QUICK, "+optims.offset.lr=0.25", "optim/schedule=constant"]
+    words += ["run.log_every=1", "run.steps=8"]
+    code, said = run(families, cache, *words, folder="whole")
+    assert code == 0, said
+    whole = lines_of(families / "whole")
+    assert [line["stage"] for line in whole] == [0, 0, 1, 1, 1, 2, 2, 2]
+    assert [line["offset"] for line in whole] == [1, 1, 1, 0.5, 0.25, 0.125, 0.0625, 0.03125]
+    (families / "stop").touch()
+    assert run(families, cache, *words, folder="parted")[0] == 143
+    assert results_of(families / "parted")["steps"] == 4
+    assert metarun("resume", "parted", cwd=families, cache=cache)[0] == 0
+    assert [line["loss"] for line in lines_of(families / "parted")] == [line["loss"] for line in whole]
+    assert results_of(families / "parted")["test"] == results_of(families / "whole")["test"]
 
 
 def test_what_an_outer_step_hands_to_the_next_outlives_a_stop(families: Path, cache: Path) -> None:

@@ -29,9 +29,6 @@ class Difference:
     ci95: float
     p: float
 
-    def excludes_zero(self) -> bool:
-        return abs(self.mean) > self.ci95
-
 
 def compare_paired(scores: NDArray[np.floating[Any]], reference: NDArray[np.floating[Any]]) -> Difference:
     """Compare `scores` with `reference`, [n] each, task by task, by the paired t-test."""

@@ -82,14 +82,14 @@ class EpisodicLearner(Learner):
         return None
 
     def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
-        scores = self._scores(batch, partial(self._tasks, self.theta()))
-        return scores[self.goal].mean(), self._metrics(scores)
+        scores = self._score_in_chunks(batch, partial(self._score_tasks, self.theta()))
+        return scores[self.goal].mean(), self._average(scores)
 
     def meta_gradient(self, batch: Any) -> Metrics:
         theta = dict(self.named_parameters())
 
         def tasks(chunk: Batch) -> Scored:
-            scored, gradients = self._run("outer step", self._differentiated, chunk)
+            scored, gradients = self._call("outer step", self._find_gradient, chunk)
             means = torch._foreach_div(list(gradients.values()), float(batch.n_tasks))
             for name, gradient in zip(gradients, means, strict=True):
                 if (before := theta[name].grad) is None:
@@ -99,7 +99,7 @@ class EpisodicLearner(Learner):
             found: Scored = scored
             return found
 
-        return self._metrics(self._scores(batch, tasks))
+        return self._average(self._score_in_chunks(batch, tasks))
 
     def record(self, backend: str, after: int = 0) -> None:
         assert self.recordable
@@ -107,7 +107,7 @@ class EpisodicLearner(Learner):
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            scores = self._scores(batch, partial(self._run, "test", self._tasks))
+            scores = self._score_in_chunks(batch, partial(self._call, "test", self._score_tasks))
             return {name: score.detach() for name, score in scores.items()}
 
     def predictions(self, batch: Batch) -> Prediction | None:
@@ -139,10 +139,10 @@ class EpisodicLearner(Learner):
             return self.engine
         at_once = self.chunk(batch, n_tasks)
         some = f"{at_once} tasks at a time" if at_once < n_tasks else "all tasks at once"
-        replayed = ", replayed once they repeat" if self._records(batch, at_once) else ""
+        replayed = ", replayed once they repeat" if self._is_recorded(batch, at_once) else ""
         return f"{self.engine}, {'task by task' if at_once == 1 else some}{replayed}"
 
-    def _scores(self, batch: Batch, tasks: Callable[[Batch], Scored]) -> dict[str, Tensor]:
+    def _score_in_chunks(self, batch: Batch, tasks: Callable[[Batch], Scored]) -> dict[str, Tensor]:
         """Return each score of each task [B]; `tasks` scores a chunk of tasks."""
         done: list[Scored] = []
         first = 0
@@ -161,13 +161,13 @@ class EpisodicLearner(Learner):
             norm.update_running(self, [_join(layer) for layer in zip(*(d.statistics for d in done), strict=True)])
         return {name: torch.cat([d.scores[name] for d in done]) for name in done[0].scores}
 
-    def _metrics(self, scores: dict[str, Tensor]) -> Metrics:
+    def _average(self, scores: dict[str, Tensor]) -> Metrics:
         hidden = {self.goal} - {"loss"}
         return {name: score.detach().mean() for name, score in scores.items() if name not in hidden}
 
-    def _run(self, use: str, function: Callable[[Params, Batch], Any], chunk: Batch) -> Any:
+    def _call(self, use: str, function: Callable[[Params, Batch], Any], chunk: Batch) -> Any:
         """Return `function` of theta and a chunk, by its recording if there is one."""
-        if self.recorder is None or not self._records(chunk, chunk.n_tasks):
+        if self.recorder is None or not self._is_recorded(chunk, chunk.n_tasks):
             return function(self.theta(), chunk)
 
         def of_tensors(theta: Params, support: Examples, query: Examples) -> Any:
@@ -177,7 +177,7 @@ class EpisodicLearner(Learner):
         key = (chunk.n_way, self.training, self.phase())
         return self.recorder(use, of_tensors, theta, chunk.support, chunk.query, key=key)
 
-    def _records(self, batch: Batch, at_once: int) -> bool:
+    def _is_recorded(self, batch: Batch, at_once: int) -> bool:
         """Return whether the computation of so many tasks at once is recorded when it repeats.
 
         Tasks that run one by one on a CPU are large, so Python takes little of their time.
@@ -185,34 +185,34 @@ class EpisodicLearner(Learner):
         alone = at_once == 1 and batch.query.x.device.type == "cpu"
         return self.recorder is not None and not (alone and self.recorder.after)
 
-    def _differentiated(self, params: Params, chunk: Batch) -> tuple[Scored, Params]:
+    def _find_gradient(self, params: Params, chunk: Batch) -> tuple[Scored, Params]:
         """Return scores and statistics, and the gradient of the goal's sum over the tasks, without its graph."""
         learned = [name for name, value in self.named_parameters() if value.requires_grad]
         with torch.enable_grad():
             params = params | {name: params[name].requires_grad_() for name in learned}
-            scored = self._tasks(params, chunk)
+            scored = self._score_tasks(params, chunk)
             goal = scored.scores[self.goal].sum()
             gradients = torch.autograd.grad(goal, [params[name] for name in learned], allow_unused=True)
         found = {name: value for name, value in zip(learned, gradients, strict=True) if value is not None}
         return Scored({name: score.detach() for name, score in scored.scores.items()}, scored.statistics), found
 
-    def _tasks(self, params: Params, chunk: Batch) -> Scored:
+    def _score_tasks(self, params: Params, chunk: Batch) -> Scored:
         """Score a chunk of tasks, in training and in evaluation alike."""
-        return self._one(params, chunk) if chunk.n_tasks == 1 else self._together(params, chunk)
+        return self._score_alone(params, chunk) if chunk.n_tasks == 1 else self._score_together(params, chunk)
 
-    def _together(self, params: Params, batch: Batch) -> Scored:
+    def _score_together(self, params: Params, batch: Batch) -> Scored:
         def task(support: Examples, query: Examples) -> Scored:
-            return self._task(params, support, query, batch.n_way)
+            return self._score_task(params, support, query, batch.n_way)
 
         scored: Scored = torch.func.vmap(task, randomness="different")(batch.support, batch.query)
         return scored
 
-    def _one(self, params: Params, batch: Batch) -> Scored:
+    def _score_alone(self, params: Params, batch: Batch) -> Scored:
         support, query = (Examples(side.x[0], side.y[0]) for side in (batch.support, batch.query))
-        scored = self._task(params, support, query, batch.n_way)
+        scored = self._score_task(params, support, query, batch.n_way)
         return Scored({name: score[None] for name, score in scored.scores.items()}, scored.statistics)
 
-    def _task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
+    def _score_task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
         state = None
         with context.adapting():
             if self.wrapper:
