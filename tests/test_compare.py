@@ -20,10 +20,10 @@ from scipy import stats
 from metarun.cli import command
 from metarun.core.scores import find_sign
 from metarun.report.compare import Comparison, compare, rank_groups
+from metarun.report.formats import format_csv, format_latex, format_markdown
 from metarun.report.groups import Group
 from metarun.report.runs import Run, find_runs
 from metarun.report.stats import compare_paired, correct_by_holm, estimate_seed_interval
-from metarun.report.tables import format_csv, format_latex, format_markdown
 
 NOISE = np.random.default_rng(0).normal(0, 0.05, 40)
 CENTRED = NOISE - NOISE.mean()
@@ -85,9 +85,9 @@ def test_holm_multiplies_the_smallest_most() -> None:
 
 
 def test_the_seed_interval_is_student_t_over_means_of_seeds() -> None:
-    """Means 0.5, 0.6: mean 0.55, standard deviation 0.1/sqrt(2), over sqrt(2) is 0.05, times t(0.975, 1) = 12.7062."""
-    assert estimate_seed_interval(np.array([0.5, 0.6])) == pytest.approx(0.05 * 12.7062047, rel=1e-6)
-    assert estimate_seed_interval(np.array([0.5])) is None
+    """Means 0.5, 0.6, 0.7: standard deviation 0.1, over sqrt(3), times t(0.975, 2) = 4.302653. Two say nothing."""
+    assert estimate_seed_interval(np.array([0.5, 0.6, 0.7])) == pytest.approx(0.1 / 3**0.5 * 4.302653, rel=1e-6)
+    assert estimate_seed_interval(np.array([0.5, 0.6])) is None
 
 
 def test_scores_are_averaged_over_seeds_before_they_are_paired(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_scores_are_averaged_over_seeds_before_they_are_paired(tmp_path: Path) -
     assert (other.over_tasks.n_tasks, best.over_tasks.n_tasks) == (3, 3)
     assert other.over_tasks.ci95 == pytest.approx(4.302653 * 0.2 / np.sqrt(3), rel=1e-6)
     assert best.over_tasks.ci95 == pytest.approx(4.302653 * 0.3 / np.sqrt(3), rel=1e-6)
-    assert other.over_seeds == pytest.approx(12.7062047 * 0.1, rel=1e-6)
+    assert other.over_seeds is None
 
 
 def group(name: str, scores: Any, seeds: int = 3) -> Group:
@@ -226,7 +226,7 @@ def test_the_default_groups_are_by_what_differs_and_do_not_repeat_what_follows(t
     assert found.keys == ("algo", "algo.inner_lr")
     assert [row.group.values for row in found.rows] == [("protonet", None), ("maml", 0.1), ("maml", 0.4)]
     assert [len(row.group.runs) for row in found.rows] == [2, 2, 2]
-    assert any("differ along with them: optim.lr" in note for note in found.notes)
+    assert "optim.lr differs too: 0.001 (maml 0.4, maml 0.1), 0.002 (protonet)" in found.notes
 
 
 @pytest.mark.parametrize(
@@ -273,11 +273,12 @@ def test_a_group_that_mixes_settings_and_groups_of_other_seeds_are_said(tmp_path
 
 
 def test_the_papers_number_is_held_against_the_wider_interval(tmp_path: Path) -> None:
-    """Over tasks ± 0.03; over the seeds' means 0.45 and 0.55, ± 0.6: 0.6 is inside that and outside the first."""
+    """Over tasks ± 0.03; over the means of seeds at 0.4, 0.5 and 0.6 ± 0.25: 0.6 is inside that, not in the first."""
     paper = {"value": 0.6, "ci95": None, "source": "Somebody 2020, Table 1"}
     finished(tmp_path / "a", BASE, paper=paper)
     (alone,) = compared(tmp_path)
     finished(tmp_path / "b", BASE + 0.1, seed=1, paper=paper)
+    finished(tmp_path / "c", BASE - 0.1, seed=2, paper=paper)
     (both,) = compared(tmp_path)
     assert (alone.rows[0].in_interval, both.rows[0].in_interval) == (False, True)
     assert "| 60.00 | yes |" in format_markdown([both])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.scores import Estimate, choose_score, estimate, find_direction
+from metarun.report.confounds import note_confounds
 from metarun.report.groups import (
     COMPARABLE_FIELDS,
     Group,
@@ -16,13 +17,13 @@ from metarun.report.groups import (
     find_group,
     form_groups,
     name_group,
-    note_differences,
     select_scored,
     split_comparable,
 )
+from metarun.report.planned import Pair, Plan, check_plan, compare_pairs
 from metarun.report.runs import Run
-from metarun.report.stats import Difference, compare_paired, correct_by_holm, estimate_seed_interval
-from metarun.report.two_levels import MIN_SEEDS, SIGNIFICANCE_LEVEL, find_differences, mark_found
+from metarun.report.stats import MIN_SEEDS, Difference, compare_paired, correct_by_holm, estimate_seed_interval
+from metarun.report.two_levels import SIGNIFICANCE_LEVEL, find_differences, mark_found
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Row:
 
     Attributes:
         over_tasks: mean and interval of the scores [tasks], each averaged over seeds.
-        over_seeds: half-width of the interval over per-seed means; None with one seed.
+        over_seeds: half-width of the interval over per-seed means; None with fewer seeds than MIN_SEEDS.
         difference: difference to the reference, paired over tasks; None for the reference itself.
         p: the difference's p-value over tasks at these seeds, after Holm's correction over the table.
         p_with_seeds: the same over seeds and tasks, see two_levels.py; None with too few seeds.
@@ -63,6 +64,8 @@ class Comparison:
         baseline: the name of the group that the others are compared with; None if there is none.
         given: whether the user chose the baseline; else it is the best group.
         notes: remarks for the reader.
+        plan: what was asked of pairs of groups; None if nothing was.
+        pairs: the answers.
     """
 
     metric: str
@@ -74,6 +77,8 @@ class Comparison:
     baseline: str | None
     given: bool
     notes: tuple[str, ...]
+    plan: Plan | None = None
+    pairs: tuple[Pair, ...] = ()
 
 
 def compare(
@@ -83,6 +88,7 @@ def compare(
     metric: str | None,
     baseline: Mapping[str, str] | None,
     better: Literal["higher", "lower"] | None = None,
+    plan: Plan | None = None,
 ) -> tuple[list[Comparison], list[str]]:
     """Compare the runs of each set that was tested in the same way.
 
@@ -94,8 +100,9 @@ def compare(
         baseline: settings of the group that the others are compared with; None takes the best group.
         better: whether a higher or a lower metric is better; None takes the direction that the learner declares or
             that is well known.
+        plan: what is asked of pairs of groups besides, in units in which people read the score.
     Returns: a comparison for each set, and notes on runs left out.
-    Raises: ConfigError for a metric, key or baseline that the runs do not have, or a metric without a direction.
+    Raises: ConfigError for a metric, key, baseline or pair that the runs do not have, or a metric without a direction.
     """
     for flag, keys in (("--by", by or ()), ("--over", over), ("--baseline", baseline or {})):
         check_keys(runs, keys, flag)
@@ -104,36 +111,78 @@ def compare(
     scored, left_out = select_scored(runs, metric)
     sets = split_comparable(scored)
     apart = tuple(field for field, *values in zip(COMPARABLE_FIELDS, *sets, strict=True) if len(set(values)) > 1)
-    found: list[Comparison] = []
-    names: list[str] = []
-    for values, members in sets.items():
-        own = tuple(by) if by is not None else find_distinguishing(members, over)
-        directions = dict(pair for run in members for pair in run.directions.items())
-        score = metric or choose_score(set.intersection(*(set(run.results["test"]) for run in members)), directions)
-        upwards = better or find_direction(score, directions)
-        if upwards is None:
-            raise ConfigError(f"it is not known whether a higher {score} is better: add --higher or --lower")
-        groups, notes = form_groups(members, own, over, score)
-        notes += note_differences(members, own, over)
-        if len(groups) > 1 and any(len(group.runs) < MIN_SEEDS for group in groups):
-            notes.append(
-                f"a difference is marked only if both groups have {MIN_SEEDS} runs or more, which show how far seeds "
-                f"spread, and if its corrected p over seeds and tasks is below {SIGNIFICANCE_LEVEL}"
-            )
-        names += [name_group(own, group.values) for group in groups]
-        chosen = find_group(groups, own, baseline) if baseline else None
-        rows = rank_groups(groups, score, chosen, baseline is not None, 1 if upwards == "higher" else -1)
-        against = next((name_group(own, row.group.values) for row in rows if row.difference is None), None)
-        if baseline and chosen is None:
-            against, notes = None, [*notes, "the baseline was not run here: nothing is compared"]
+    tables = []
+    for members in sets.values():
+        keys = tuple(by) if by is not None else find_distinguishing(members, over)
+        score, sign = _choose_score(members, metric, better)
+        groups, notes = form_groups(members, keys, over, score)
+        tables.append(Table(score, sign, keys, groups, [*notes, *note_confounds(groups, keys, over)]))
+    if plan:
+        check_plan(plan, [(table.groups, table.keys) for table in tables])
+    if baseline:
+        check_baseline(baseline, tables)
+    found = []
+    for values, table in zip(sets, tables, strict=True):
         shared = dict(zip(COMPARABLE_FIELDS, values, strict=True))
-        found.append(
-            Comparison(score, shared, apart, own, tuple(over), tuple(rows), against, baseline is not None, tuple(notes))
-        )
-    if baseline and all(comparison.baseline is None for comparison in found):
+        found.append(_compare_groups(table, shared, apart, tuple(over), baseline, plan))
+    return found, left_out
+
+
+@dataclass(frozen=True)
+class Table:
+    """The groups of one comparison, before they are compared; `sign` is 1 if a higher score is better, else -1."""
+
+    score: str
+    sign: int
+    keys: tuple[str, ...]
+    groups: list[Group]
+    notes: list[str]
+
+
+def check_baseline(baseline: Mapping[str, str], tables: Sequence[Table]) -> None:
+    """Raise ConfigError if no table has the group `baseline`, or one has several."""
+    if all(find_group(table.groups, table.keys, baseline) is None for table in tables):
+        names = [name_group(table.keys, group.values) for table in tables for group in table.groups]
         asked = name_group(list(baseline), list(baseline.values()))
         raise ConfigError(f"--baseline {asked} is no group{suggest(asked, names)}; there is {'; '.join(names)}")
-    return found, left_out
+
+
+def _choose_score(runs: Sequence[Run], metric: str | None, better: str | None) -> tuple[str, int]:
+    """Return the score of a table, and 1 if a higher one is better, else -1."""
+    directions = dict(pair for run in runs for pair in run.directions.items())
+    score = metric or choose_score(set.intersection(*(set(run.results["test"]) for run in runs)), directions)
+    upwards = better or find_direction(score, directions)
+    if upwards is None:
+        raise ConfigError(f"it is not known whether a higher {score} is better: add --higher or --lower")
+    return score, 1 if upwards == "higher" else -1
+
+
+def _compare_groups(
+    table: Table,
+    shared: Mapping[str, Any],
+    apart: tuple[str, ...],
+    over: tuple[str, ...],
+    baseline: Mapping[str, str] | None,
+    plan: Plan | None,
+) -> Comparison:
+    groups, keys, notes = table.groups, table.keys, list(table.notes)
+    if len(groups) > 1 and any(len(group.runs) < MIN_SEEDS for group in groups):
+        notes.append(
+            f"a difference is marked only if both groups have {MIN_SEEDS} runs or more, which show how far seeds "
+            f"spread, and if its corrected p over seeds and tasks is below {SIGNIFICANCE_LEVEL}"
+        )
+    chosen = find_group(groups, keys, baseline) if baseline else None
+    rows = rank_groups(groups, table.score, chosen, baseline is not None, table.sign)
+    reference = next((row.group for row in rows if row.difference is None), None)
+    if baseline and chosen is None:
+        reference, notes = None, [*notes, "the baseline was not run here: nothing is compared"]
+    against = name_group(keys, reference.values) if reference else None
+    number = next((i for i, group in enumerate(groups) if group is reference), None)
+    plan = plan and plan.scale(table.score)
+    pairs = compare_pairs(groups, keys, plan, number, table.sign) if plan else ()
+    return Comparison(
+        table.score, shared, apart, keys, over, tuple(rows), against, baseline is not None, tuple(notes), plan, pairs
+    )
 
 
 def rank_groups(groups: Sequence[Group], metric: str, baseline: int | None, given: bool, sign: int) -> list[Row]:

@@ -38,6 +38,11 @@ class Group:
     runs: tuple[Run, ...]
     scores: NDArray[np.float64]
 
+    @property
+    def short_name(self) -> str:
+        """The values without their keys, as `maml 0.4`."""
+        return " ".join(str(value) for value in self.values if value is not None) or "all runs"
+
     def average(self, *path: str) -> float | None:
         """Return the mean over the runs of a number in results.json; None if a run lacks it."""
         found: list[Any] = [run.results for run in self.runs]
@@ -133,14 +138,6 @@ def find_varied(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
     return [key for key in known if key not in over and len({run.value(key) for run in runs}) > 1]
 
 
-def note_differences(runs: Sequence[Run], keys: Sequence[str], over: Sequence[str]) -> list[str]:
-    """Note the differences between `runs` that the `keys` of the table do not show."""
-    besides = [key for key in find_varied(runs, over) if key not in keys and all(key in run.settings for run in runs)]
-    notes = [f"these settings differ along with them: {_join_some(besides)}"] if besides and keys else []
-    commits = {(run.results.get("git") or {}).get("commit") for run in runs}
-    return notes + ([f"the runs are of {len(commits)} versions of the code"] if len(commits) > 1 else [])
-
-
 def check_keys(runs: Sequence[Run], keys: Iterable[str], flag: str) -> None:
     """Raise ConfigError for a key that no run has."""
     known = set().union(*(run.keys() for run in runs))
@@ -149,17 +146,17 @@ def check_keys(runs: Sequence[Run], keys: Iterable[str], flag: str) -> None:
             raise ConfigError(f"{flag} {key}: no run has this setting{suggest(key, sorted(known))}")
 
 
-def find_group(groups: Sequence[Group], keys: Sequence[str], wanted: Mapping[str, str]) -> int | None:
-    """Return the number of the one group whose runs all have the `wanted` settings, or None.
+def find_group(
+    groups: Sequence[Group], keys: Sequence[str], wanted: Mapping[str, str], flag: str = "--baseline"
+) -> int | None:
+    """Return the number of the one group whose runs all have the `wanted` settings, which `flag` named, or None.
 
     Raises: ConfigError if several groups do.
     """
     found = [i for i, group in enumerate(groups) if all(_has(run, wanted) for run in group.runs)]
     if len(found) > 1:
         names = "; ".join(name_group(keys, groups[i].values) for i in found)
-        raise ConfigError(
-            f"--baseline {name_group(list(wanted), list(wanted.values()))} is {len(found)} groups: {names}"
-        )
+        raise ConfigError(f"{flag} {name_group(list(wanted), list(wanted.values()))} is {len(found)} groups: {names}")
     return found[0] if found else None
 
 

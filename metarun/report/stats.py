@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 
 from metarun.core.scores import estimate
 
+MIN_SEEDS = 3
+"""Least seeds for an interval over seeds, or a test of a difference; fewer do not show how far seeds spread."""
+
 
 def estimate_seed_interval(means: NDArray[np.floating[Any]]) -> float | None:
-    """Return the half-width of the 95 % interval of the mean over seeds; None for one seed.
+    """Return the half-width of the 95 % interval of the mean over seeds; None for fewer seeds than MIN_SEEDS.
 
     Args:
         means: the means of the seeds [n]; the interval is Student's t over them.
     """
-    return estimate(means).ci95 if len(means) > 1 else None
+    return estimate(means).ci95 if len(means) >= MIN_SEEDS else None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Row:
     @property
     def over_seeds(self) -> float | None:
         """Half-width of the interval over seeds; None for one or two, of which it would say nothing."""
-        return estimate_seed_interval(np.array(self.means)) if len(self.means) > 2 else None
+        return estimate_seed_interval(np.array(self.means))
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,11 @@ from rich.console import Console
 
 from metarun.app.commands.files import write
 from metarun.core.errors import ConfigError
-from metarun.report import tables
+from metarun.report import formats
 from metarun.report.compare import Comparison, compare
+from metarun.report.planned import Plan
 from metarun.report.runs import find_runs
+from metarun.report.tables import make_tables
 
 
 def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
@@ -29,12 +32,21 @@ def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], s
             f"--{word}", dest="better", action="store_const", const=word, help=f"{word} values of the metric are better"
         )
     parser.add_argument("--baseline", metavar="KEY=VALUE,...", help="hold the others against it; default: the best")
+    parser.add_argument(
+        "--pair", nargs=2, action="append", default=[], metavar=("A", "B"),
+        help="a planned comparison of two groups, as KEY=VALUE,...; corrected over the pairs alone; may be repeated",
+    )  # fmt: skip
+    for flag, what in (
+        ("--equal-within", "ask whether the groups of a pair are equal within D"),
+        ("--seeds-for", "count the seeds that would show a difference of D"),
+    ):
+        parser.add_argument(flag, type=float, metavar="D", help=f"{what}, in the units of the table")
     for form in ("csv", "markdown", "latex"):
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write the tables as {form} too")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write tables and figures as one page")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw all figures; into a folder: a file each")
     asked = parser.parse_args(arguments)
-    baseline = _pairs(asked.baseline) if asked.baseline is not None else None
+    baseline = _pairs(asked.baseline, "--baseline") if asked.baseline is not None else None
     runs = find_runs(asked.paths)
     finished = [run for run in runs if run.state == "finished"]
     states = Counter(run.state for run in runs if run.state != "finished")
@@ -42,19 +54,25 @@ def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], s
     if not finished:
         where = " ".join(map(str, asked.paths))
         raise ConfigError(f"no finished run is under {where}" + (f", only {others}" if others else ""))
+    plan = None
+    if asked.pair or asked.equal_within is not None or asked.seeds_for is not None:
+        pairs = [(_pairs(one, "--pair"), _pairs(other, "--pair")) for one, other in asked.pair]
+        plan = Plan(pairs, _positive("--equal-within", asked.equal_within), _positive("--seeds-for", asked.seeds_for))
     by = _words(asked.by) if asked.by is not None else None
-    comparisons, notes = compare(finished, by, _words(asked.over), asked.metric, baseline, asked.better)
+    comparisons, notes = compare(finished, by, _words(asked.over), asked.metric, baseline, asked.better, plan)
     if others:
         notes.append(f"runs that have not finished are left out: {others}")
-    for table in tables.make_tables(comparisons, screen.width):
+    for table in make_tables(comparisons, screen.width):
         screen.print(table)
     for note in notes:
         screen.print(note, markup=False)
     for path, written in (
-        (asked.csv, tables.format_csv), (asked.markdown, tables.format_markdown), (asked.latex, tables.format_latex)
+        (asked.csv, formats.format_csv), (asked.markdown, formats.format_markdown), (asked.latex, formats.format_latex)
     ):  # fmt: skip
         if path:
             write(path, written(comparisons).encode())
+    if asked.csv and plan:
+        write(asked.csv.with_stem(f"{asked.csv.stem}-pairs"), formats.format_pair_csv(comparisons).encode())
     if asked.html or asked.png:
         _draw(asked.html, asked.png, comparisons, notes, ["compare", *arguments])
     return 0
@@ -86,8 +104,14 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _pairs(text: str) -> dict[str, str]:
+def _pairs(text: str, flag: str) -> dict[str, str]:
     pairs = dict(word.split("=", 1) for word in _words(text) if "=" in word)
     if not pairs or len(pairs) < len(_words(text)):
-        raise ConfigError(f"--baseline {text} is not KEY=VALUE; for example --baseline algo=protonet")
+        raise ConfigError(f"{flag} {text} is not KEY=VALUE; for example {flag} algo=protonet")
     return pairs
+
+
+def _positive(flag: str, value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise ConfigError(f"{flag} {value:g} is not a number above 0")
+    return value

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from metarun.core.whole import written_whole
 from metarun.report.compare import Comparison, compare
+from metarun.report.formats import format_csv
 from metarun.report.runs import Run, find_runs
-from metarun.report.tables import format_csv, make_tables
+from metarun.report.tables import make_tables
 from metarun.run.tracking.sink import RunInfo
 
 

@@ -16,6 +16,7 @@ from metarun.report.compare import Comparison
 from metarun.report.figures.charts import VEGA_LITE_VERSION, make_spec, name_axis
 from metarun.report.figures.gallery import Figure, Gallery
 from metarun.report.groups import find_varied
+from metarun.report.pair_table import make_pair_caption, make_pair_cells
 from metarun.report.tables import format_setting, make_caption, make_cells, make_heading
 
 
@@ -64,6 +65,8 @@ def _describe_table(
             for row, line, name in zip(comparison.rows, lines, colors, strict=True)
         ],
         "caption": make_caption(comparison),
+        "pairs": dict(zip(("heads", "lines"), make_pair_cells(comparison), strict=True)),
+        "pair_caption": make_pair_caption(comparison),
         "figures": [_describe_figure(figure, datasets) for figure in found.own[place]],
     }
 
