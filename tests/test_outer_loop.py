@@ -309,7 +309,7 @@ def test_a_restored_run_has_all_that_the_checkpoint_has_of_the_run_that_stopped(
     The facts are those of the checkpoint, before another is written."""
     stop = StopRequest()
     stopped = run_in(tmp_path)
-    stopped.tracking_id = "abc"
+    stopped.tracking_id, stopped.progress.skipped = "abc", 3
     with pytest.raises(Interrupted):
         stopped.execute([StopsAfter(4, stop)], stop)
     expected = state_of(stopped)
@@ -487,11 +487,29 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_last_checkpoint_whole(t
     assert not (tmp_path / "test_tasks.npz").exists()
 
 
+class Leaps(Counting):
+    """An infinite weight, with finite gradients: after the second step."""
+
+    def meta_step(self, batch: Any, optims: dict[str, Any]) -> Metrics:
+        metrics = super().meta_step(batch, optims)
+        if self.steps == 2:
+            self.theta.data.fill_(float("inf"))
+        return metrics
+
+
 def test_a_weight_that_is_no_number_is_not_saved(tmp_path: Path) -> None:
-    """It is so from step 4 on; the first checkpoint would be that of step 5."""
+    """It is so from step 2 on; the first checkpoint would be that of step 5."""
     with pytest.raises(Diverged, match="a weight is not a finite number after outer step 5"):
-        run_in(tmp_path, LosesItsWeights()).execute([], StopRequest())
+        run_in(tmp_path, Leaps()).execute([], StopRequest())
     assert not (tmp_path / "checkpoints" / "last.pt").exists()
+
+
+def test_an_infinite_gradient_stops_the_run_before_the_weights_move(tmp_path: Path) -> None:
+    run = run_in(tmp_path, LosesItsWeights())
+    with pytest.raises(Diverged, match="the gradient of theta is not finite at outer step 4"):
+        run.execute([], StopRequest())
+    assert np.isfinite(run.parts.learner.theta.item())
+    assert run.facts()["diverged"] == {"step": 4, "task": None}  # by themselves, its tasks are harmless
 
 
 def test_of_steps_that_are_read_together_the_one_that_diverged_is_named() -> None:

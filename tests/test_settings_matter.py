@@ -54,6 +54,7 @@ TRAINING = ("data.train.n_way", "data.train.k_shot", "data.train.n_query", "data
 NO_EFFECT: dict[str | tuple[str, str], str] = {
     "algo.engine": SPEED,
     "algo.task_chunk": SPEED,
+    "run.on_nan": UNTRIED + "is about gradients that are not finite: see test_finite.py",
     "run.compile": UNTRIED + "records what repeats itself: see test_recorder.py",
     "run.processes": UNTRIED + "starts processes: see test_sharing.py",
     "threads": UNTRIED + "is about speed: see the last test of this file",

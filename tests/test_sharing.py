@@ -269,7 +269,7 @@ def test_a_new_run_begins_with_its_first_step_in_each_process_and_signals_are_th
     assert [done[0] for done in second.done[3:]] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("error", [Lost("the first has ended"), Diverged("loss is nan")])
+@pytest.mark.parametrize("error", [Lost("the first has ended"), Diverged("loss is nan", 3)])
 def test_a_process_that_has_lost_the_others_or_diverged_with_them_ends_with_1_and_leaves_the_words_to_the_first(
     settings: Settings, tmp_path: Path, second: Second, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

@@ -79,6 +79,11 @@ class RunFolder:
         """A folder with the results of later tests."""
         return self.path / "evals"
 
+    @property
+    def replays(self) -> Path:
+        """A folder with tasks that `metarun replay` wrote."""
+        return self.path / "replays"
+
     def list_traces(self) -> list[Path]:
         """List the existing files of those that a run writes after it has begun."""
         return [path for path in (self.metrics, self.last, self.previous, self.best, self.results) if path.exists()]

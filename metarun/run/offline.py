@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge
-from torch.optim import Optimizer
 
 from metarun.core.ranges import PositiveInt
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import choose_score, estimate, is_better, list_directions
-from metarun.core.tasks import Metrics
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate
 from metarun.run.folder import Files, NoFiles, load_best, load_last
 from metarun.run.interrupt import StopRequest
+from metarun.run.outer_steps import OuterSteps
 from metarun.run.parts import Parts
 from metarun.run.progress import Diverged, Progress, read_numbers
 from metarun.run.tracking.sink import Sink
@@ -39,6 +38,8 @@ class OfflineRun:
         eval_batch_size: tasks scored at once in validation and test.
         checkpoint_every: outer steps between checkpoints.
         log_every: outer steps that one training line averages over.
+        on_nan: `stop` ends the run at a loss or a gradient that is not finite; `skip` leaves out the outer steps whose
+            gradients are not finite, and counts them.
     Attributes:
         tracking_id: the sink's id of the run, which goes into checkpoints.
     """
@@ -54,6 +55,7 @@ class OfflineRun:
         eval_batch_size: PositiveInt,
         checkpoint_every: PositiveInt,
         log_every: PositiveInt,
+        on_nan: Literal["stop", "skip"] = "stop",
     ) -> None:
         self.parts = parts
         self.steps, self.meta_batch_size = steps, meta_batch_size
@@ -61,10 +63,10 @@ class OfflineRun:
         self.val_tasks, self.test_tasks, self.eval_batch_size = val_tasks, test_tasks, eval_batch_size
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.progress = Progress()
-        self.state: Any = None
-        self.pending: list[Metrics] = []
+        self.outer = OuterSteps(parts, meta_batch_size, on_nan == "skip")
         self.test_seconds = 0.0
         self.saved_step: int | None = None
+        self.diverged: Diverged | None = None
         self.tracking_id: str | None = None
         self.folder = RunFolder(parts.folder)
 
@@ -98,6 +100,9 @@ class OfflineRun:
         try:
             self._train(stop)
             return self._test(stop)
+        except Diverged as error:
+            self.diverged = error
+            raise
         finally:
             self.files.close()
 
@@ -123,7 +128,7 @@ class OfflineRun:
             schedule.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
         self.saved_step = self.progress.step
-        self.state = checkpoint.move_tensors(state.get("state"), parts.device)  # an older checkpoint has none
+        self.outer.state = checkpoint.move_tensors(state.get("state"), parts.device)  # an older checkpoint has none
         checkpoint.restore_random(state["random"])
         self.tracking_id = state["wandb_id"]
 
@@ -131,7 +136,10 @@ class OfflineRun:
         """Return how far the run came, for results.json."""
         p = self.progress
         seconds = {"train": p.train_seconds, "val": p.val_seconds, "test": self.test_seconds}
+        where = self.diverged and {"step": self.diverged.step, "task": self.diverged.task}
         return {
+            **({"diverged": where} if where else {}),
+            **({"skipped_steps": p.skipped} if p.skipped else {}),
             "val": dict(p.best),
             "directions": list_directions(p.best, self.parts.learner.directions),
             "best_step": p.best_step,
@@ -141,24 +149,22 @@ class OfflineRun:
             "tasks_per_second": self._speed(),
         }
 
+    def advance(self, step: int) -> Any:
+        """Train on from the present step to outer step number `step`, and return the batch of that step.
+
+        Nothing is validated or written. Raises: Diverged.
+        """
+        self.outer.start(self.progress.step)
+        while self.progress.step < step - 1:
+            self.outer.make(self.progress)
+        return self.outer.draw()
+
     def _train(self, stop: StopRequest) -> None:
         parts, p = self.parts, self.progress
-        learner = parts.learner.train()
-        if p.step == 0:
-            self.state = learner.initial_state()
-        stream = learner.train_stream(parts.source, p.step, self.meta_batch_size)
-        stepped: set[Optimizer] = set()
-        for optim in parts.optims.values():
-            optim.register_step_post_hook(lambda optim, *_: stepped.add(optim))
+        self.outer.start(p.step)
         while p.step < self.steps:
             started = time.perf_counter()
-            self.state, metrics = parts.group.outer_step(learner, self.state, next(stream), parts.optims, p.step)
-            self.pending.append(metrics)
-            for schedule in parts.schedules:
-                if schedule.optimizer in stepped:  # optimizers of other stages pause, with their schedules
-                    schedule.step()
-            stepped.clear()
-            p.step += 1
+            self.outer.make(p)
             logged, val, save = (self._due(every) for every in (self.log_every, self.val_every, self.checkpoint_every))
             if parts.device.type == "cpu" or logged or val or save:  # reading waits for a GPU; it belongs to the time
                 self._read()
@@ -177,9 +183,9 @@ class OfflineRun:
         return self.progress.step % every == 0 or self.progress.step == self.steps
 
     def _read(self) -> None:
-        if self.pending:
-            self.progress.window += read_numbers(self.pending, self.progress.step)
-            self.pending.clear()
+        if self.outer.pending:
+            self.progress.window += read_numbers(self.outer.pending, self.progress.step)
+            self.outer.pending.clear()
 
     def _log_training(self) -> None:
         self._read()
@@ -228,7 +234,7 @@ class OfflineRun:
         self._read()
         p, parts = self.progress, self.parts
         if not all(bool(torch.isfinite(value).all()) for value in parts.learner.parameters()):
-            raise Diverged(f"a weight is not a finite number after outer step {p.step}")
+            raise Diverged(f"a weight is not a finite number after outer step {p.step}", p.step)
         p.metrics_bytes = self.files.flush()
         state = {
             "learner": parts.learner.state_dict(),
@@ -237,7 +243,7 @@ class OfflineRun:
             "progress": vars(p).copy(),
             "split_sha256": parts.source.info.split_sha256,
             "wandb_id": self.tracking_id,
-            "state": self.state,
+            "state": self.outer.state,
         }
         self.files.save_last(state)
         self.saved_step = p.step

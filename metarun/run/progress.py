@@ -11,7 +11,16 @@ from metarun.core.tasks import Metrics
 
 
 class Diverged(RuntimeError):
-    """A loss or a weight is not a finite number."""
+    """A loss, a gradient or a weight is not a finite number.
+
+    Attributes:
+        step: the outer step, from 1.
+        task: the number of the task in its meta-batch; None if it is not known.
+    """
+
+    def __init__(self, message: str, step: int, task: int | None = None) -> None:
+        super().__init__(message)
+        self.step, self.task = step, task
 
 
 @dataclass
@@ -25,6 +34,7 @@ class Progress:
     val_seconds: float = 0.0
     window: list[dict[str, float]] = field(default_factory=list)
     metrics_bytes: int = 0
+    skipped: int = 0
 
 
 def read_numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:
@@ -38,5 +48,5 @@ def read_numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:
     for back, row in enumerate(reversed(rows)):
         for name, value in row.items():
             if not np.isfinite(value):
-                raise Diverged(f"{name} is {value} at outer step {step - back}")
+                raise Diverged(f"{name} is {value} at outer step {step - back}", step - back)
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
@@ -62,4 +62,13 @@ class Run(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """Return how far the run came, for results.json, however it ended."""
+        ...
+
+
+@runtime_checkable
+class Replayable(Run, Protocol):
+    """A run of which any outer step can be made again."""
+
+    def advance(self, step: int) -> Any:
+        """Train on from the present step to outer step number `step`, and return the batch of that step."""
         ...

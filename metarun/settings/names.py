@@ -41,6 +41,8 @@ def settings_key(config: DictConfig) -> str:
     aside = ("hydra", "logger", "sweep", "threads")
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
     kept.run.pop("processes", None)  # an older run has none
+    if kept.run.get("on_nan") == "stop":
+        kept.run.pop("on_nan")
     for name in ("optims", "deterministic"):
         if not kept.get(name):
             kept.pop(name, None)  # nor these

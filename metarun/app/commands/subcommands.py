@@ -12,7 +12,7 @@ from metarun.app.commands.screen import Parser, wide_screen
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, suggest
 
-SUBCOMMANDS = ("compare", "data", "eval", "list", "rerun", "resume", "show")
+SUBCOMMANDS = ("compare", "data", "eval", "list", "replay", "rerun", "resume", "show")
 
 Subcommand = Callable[[argparse.ArgumentParser, Sequence[str], Console], int]
 
@@ -46,6 +46,8 @@ def _find(name: str, command: Callable[[Sequence[str]], int]) -> Subcommand:
             from metarun.app.commands import listing
 
             return listing.list_command if name == "list" else listing.show_command
+        elif name == "replay":
+            from metarun.app.commands.replay import replay_command as found
         elif name == "rerun":
             from metarun.app.commands.rerun import rerun_command
 

@@ -140,6 +140,9 @@ def _say_how_to_go_on(screen: Console, folder: Path, results: dict[str, Any]) ->
         screen.print(f"the traceback is in {_shown(folder)}/run.log")
         if results["error"].startswith("Diverged"):
             screen.print("the numbers blew up: try a smaller optim.lr or algo.inner_lr, or optim.clip_norm=10")
+        if where := results.get("diverged"):
+            task = "" if where["task"] is None else f" --task {where['task']}"
+            screen.print(f"look at its tasks with: metarun replay {_shown(folder)} --step {where['step']}{task}")
     step = results.get("saved_step")
     start = f"from the checkpoint of step {step}" if step else "from the start"
     screen.print(f"go on {start} with: metarun resume {_shown(folder)}")

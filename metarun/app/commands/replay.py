@@ -1,0 +1,42 @@
+"""`metarun replay`: an outer step of a run again, task by task."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from metarun.app.messages import messages
+from metarun.core import tuning
+
+
+def replay_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+    """`metarun replay RUN --step S`; returns the exit code. Raises: ConfigError for wrong input."""
+    parser.description = (
+        "Make an outer step of a run again, from its last checkpoint before it, and show the loss and the gradient of "
+        "each of its tasks."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    parser.add_argument("--step", type=int, required=True, metavar="S", help="the outer step, from 1")
+    parser.add_argument("--task", type=int, metavar="I", help="this task alone, from 0; its tensors are written")
+    asked = parser.parse_args(arguments)
+    with tuning.frozen_imports():
+        from metarun.app.jobs.replayed import replay
+
+    with messages(screen):
+        found = replay(asked.run, asked.step, asked.task, lambda text: screen.print(Text(text)))
+    names = list(dict.fromkeys(name for _, one in found for name in one.metrics))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("task", *names, "gradient"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for number, one in found:
+        numbers = [f"{one.metrics[name]:.4g}" if name in one.metrics else "" for name in names]
+        table.add_row(str(number), *numbers, f"{one.gradient:.4g}", one.problem, style="bold" if one.problem else "")
+    screen.print(table)
+    return 0
