@@ -54,3 +54,9 @@ def test_a_run_is_known_by_the_first_of_its_scores_in_order_of_what_they_tell(pl
     known = list(DIRECTIONS)[place:]
     for names in (known, known[::-1], ["kl", *known, "accuracy@0", "mse@0", "log_likelihood@pointwise"]):
         assert choose_score(names) == known[0]
+
+
+def test_a_score_of_the_learners_own_comes_before_the_loss_though_it_gives_the_loss_a_direction_too() -> None:
+    assert choose_score(["loss", "regret"], {"loss": "lower", "regret": "lower"}) == "regret"
+    assert choose_score(["loss", "accuracy"], {"loss": "lower"}) == "accuracy"
+    assert choose_score(["loss", "other"], {"loss": "lower"}) == "loss"
