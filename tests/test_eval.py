@@ -256,6 +256,21 @@ def test_only_splits_that_tasks_are_drawn_of_have_to_be_large_enough() -> None:
     assert check_split(split, sizes, replace(plan, splits=("test",))) == split
 
 
+def test_a_test_needs_no_more_classes_than_its_own_split_has(runs: Path, say: Say, tmp_path: Path) -> None:
+    """Of 12 classes, 6 are for tests and 2 for validation: a run is tested 5-way, and cannot be trained so."""
+    run = own(runs, "proto", tmp_path)
+    for nth in range(12):
+        split = "train" if nth < 4 else "val" if nth < 6 else "test"
+        (tmp_path / "mine" / split / f"c{nth:02d}").mkdir(parents=True)
+        for place in range(6):
+            pixels = np.random.default_rng([nth, place]).integers(0, 256, (28, 28), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / split / f"c{nth:02d}" / f"{place}.png")
+    words = ["data=folder", f"data.path={tmp_path / 'mine'}", "data.n_way=5", "data.n_query=2"]
+    code, out, error = say("eval", run, *words)
+    assert (code, error) == (0, ""), out
+    assert {one["classes"] for one in made_of(run) if one["data"] == "folder"} == {6}
+
+
 def test_a_run_older_than_a_setting_is_tested_with_the_settings_default(runs: Path, say: Say, tmp_path: Path) -> None:
     folder = own(runs, "proto", tmp_path)
     file = folder / ".hydra" / "config.yaml"

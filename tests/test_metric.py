@@ -14,13 +14,14 @@ from test_gradients import batch, conv4, furthest, meta_gradient
 from torch import Tensor, nn
 
 from metarun.algos.base.metric import MetricLearner
-from metarun.algos.metric.matchingnet import FullContext, LSTMCell, MatchingNet
+from metarun.algos.metric.matchingnet import FullContext, MatchingNet
 from metarun.algos.metric.metaoptnet import MetaOptNet, solve_crammer_singer
 from metarun.algos.metric.protonet import ProtoNet
 from metarun.algos.metric.r2d2 import R2D2, solve_ridge_regression
 from metarun.algos.metric.relationnet import RelationNet
 from metarun.backbones.conv4 import Conv4
 from metarun.core.tasks import Examples
+from metarun.ops.lstm import LSTMCell
 
 pytestmark = pytest.mark.usefixtures("doubles")
 

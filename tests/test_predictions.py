@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from metarun.core.tasks import Batch, Examples, Prediction
+from metarun.report.figures import predictions
 from metarun.report.figures.charts import PALETTE
 from metarun.report.figures.predictions import draw_predictions
 
@@ -35,6 +36,15 @@ def test_support_points_mean_and_band_are_drawn() -> None:
         assert seen(pixels, PALETTE[1]) > 100
     pale = (with_band == [204, 227, 240]).all(1).sum(), (without == [204, 227, 240]).all(1).sum()
     assert pale[0] > 0.1 * len(with_band) > 100 * pale[1]
+
+
+def test_the_band_holds_95_of_100_observations() -> None:
+    """From 1.96 standard deviations below the mean to as many above it."""
+    predicted = Prediction(torch.full((3, 20, 1), 2.0), torch.full((3, 20, 1), 0.5))
+    datasets = predictions._draw_panel(batch(), predicted, 0).to_dict()["datasets"].values()
+    points = [point for dataset in datasets for point in dataset if "low" in point]
+    assert len(points) >= 20
+    assert {(round(point["low"], 6), round(point["high"], 6)) for point in points} == {(1.02, 2.98)}
 
 
 def test_functions_of_more_than_a_number_are_not_drawn() -> None:

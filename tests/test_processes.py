@@ -10,8 +10,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from metarun.algos.base.gaussian import make_gaussian
 from metarun.algos.processes.anp import ANP
-from metarun.algos.processes.cnp import CNP, make_gaussian, make_mlp
+from metarun.algos.processes.cnp import CNP, make_mlp
 from metarun.algos.processes.gp_oracle import GPOracle
 from metarun.algos.processes.neural_process import NP
 from metarun.core import objectives

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from conftest import noise_tasks
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from metarun.app.commands.help import meaning
 from metarun.core.errors import ConfigError
@@ -91,6 +92,22 @@ def test_all_problems_come_in_one_report(full: Compose) -> None:
     with pytest.raises(ConfigError) as error:
         check(config)
     assert len(str(error.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize("group", [*GROUPS, "optim.schedule"])
+def test_every_group_is_checked_the_schedule_too(full: Compose, group: str) -> None:
+    config = full("backbone=conv4", "optim/schedule=cosine")
+    with open_dict(config):
+        OmegaConf.update(config, f"{group}.hinge", 1, force_add=True)
+    with pytest.raises(ConfigError, match=f"there is no setting {group}.hinge"):
+        check(config)
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "data").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_benchmark_that_is_chosen_by_its_name_is_that_one(file: Path) -> None:
+    data = yaml.safe_load(file.read_text())
+    name = data.get("data", data).get("name", file.stem)
+    assert name == file.stem
 
 
 @pytest.mark.parametrize(("word", "said"), [

@@ -8,6 +8,7 @@ from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params, call, within
+from metarun.ops.lstm import LSTMCell
 
 
 class MatchingNet(MetricLearner):
@@ -64,8 +65,8 @@ class FullContext(nn.Module):
     def __init__(self, features: int, steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self.forwards, self.backwards = LSTMCell(features, features), LSTMCell(features, features)
-        self.attending = LSTMCell(features, 2 * features)
+        self.forwards, self.backwards = LSTMCell(features, features, features), LSTMCell(features, features, features)
+        self.attending = LSTMCell(features, 2 * features, features)
 
     def forward(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         before, after = _read(self.forwards, support), _read(self.backwards, support.flip(0)).flip(0)
@@ -76,22 +77,6 @@ class FullContext(nn.Module):
             output, cell = self.attending(query, torch.cat([hidden, seen], dim=-1), cell)
             hidden = output + query
         return support, hidden
-
-
-class LSTMCell(nn.Module):
-    """A long short-term memory cell with its gates written out, since torch's has no vmap rule.
-
-    Shapes: x [R, D], hidden [R, recurrent], cell [R, D] -> output and cell [R, D].
-    """
-
-    def __init__(self, features: int, recurrent: int) -> None:
-        super().__init__()
-        self.gates = nn.Linear(features + recurrent, 4 * features)
-
-    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        put, keep, new, show = self.gates(torch.cat([x, hidden], dim=-1)).chunk(4, dim=-1)
-        cell = keep.sigmoid() * cell + put.sigmoid() * new.tanh()
-        return show.sigmoid() * cell.tanh(), cell
 
 
 def _read(lstm: LSTMCell, rows: Tensor) -> Tensor:

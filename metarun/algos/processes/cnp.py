@@ -4,10 +4,10 @@ import math
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution
 
+from metarun.algos.base.gaussian import bound_gaussian
 from metarun.algos.base.learner import Learner
 from metarun.core import objectives
 from metarun.core.ranges import PositiveFloat, PositiveInt
@@ -77,13 +77,7 @@ class Decoder(nn.Module):
         self.min_std = min_std
 
     def forward(self, *inputs: Tensor) -> Distribution:
-        mean, raw = self.network(torch.cat(inputs, -1)).chunk(2, -1)
-        return make_gaussian(mean, self.min_std + (1 - self.min_std) * F.softplus(raw))
-
-
-def make_gaussian(mean: Tensor, std: Tensor) -> Distribution:
-    """Make a Gaussian that is independent in the last dimension and sums log-densities over it."""
-    return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
+        return bound_gaussian(self.network(torch.cat(inputs, -1)), self.min_std)
 
 
 def make_mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:

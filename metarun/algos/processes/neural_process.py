@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from metarun.algos.base.gaussian import make_gaussian
 from metarun.algos.base.learner import Learner
-from metarun.algos.processes.cnp import Decoder, make_gaussian, make_mlp
+from metarun.algos.processes.cnp import Decoder, make_mlp
 from metarun.core import objectives
 from metarun.core.ranges import PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Prediction
