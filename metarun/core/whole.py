@@ -1,9 +1,10 @@
-"""Write files whole or not at all, even if the power fails."""
+"""Write files and folders whole or not at all, even if the power fails."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,24 @@ def whole_file(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a new, empty folder that becomes `path`, which must not exist, when the context ends.
+
+    After an error, or if the process is killed, there is no `path`. Two processes must not do so at once.
+    Raises: OSError if it cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.part")  # hidden, so that nobody takes it for the folder
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        os.replace(aside, path)
+        _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

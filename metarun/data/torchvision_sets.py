@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import torchvision.datasets
 
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
+from metarun.core.whole import whole_folder
 from metarun.data.augment import Look
 from metarun.data.files.decode import Interpolation, Scale, encode_bitmap, load_images
 from metarun.data.files.download import fetch_once
@@ -58,13 +58,12 @@ class Torchvision(ImageTasks):
         if dataset_class is None:
             raise ValueError(f"data.dataset={dataset} is not in torchvision.datasets")
         folder = _folder(root, dataset, options)
-        there, aside = folder / "data", folder / "data.part"
+        there = folder / "data"
 
         def fetch() -> None:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
-            dataset_class(str(aside), download=True, **options)
-            os.replace(aside, there)
+            shutil.rmtree(there, ignore_errors=True)  # of a download that was not completed
+            with whole_folder(there) as aside:
+                dataset_class(str(aside), download=True, **options)
 
         fetch_once(folder, dataset, fetch, "Set paths.data=FOLDER (or METARUN_DATA) to where it was downloaded before")
         scale, look = Scale(image_size, interpolation, channels), Look(mean, std)

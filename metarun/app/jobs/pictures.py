@@ -7,6 +7,7 @@ from pathlib import Path
 
 from metarun.algos.base.abilities import Drawing, Predicting
 from metarun.core.tasks import Batch
+from metarun.core.whole import written_whole
 from metarun.run.parts import Parts
 from metarun.run.tracking.pictures import draw_tasks
 from metarun.run.tracking.sink import Sink
@@ -20,7 +21,8 @@ def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
     picture = draw_tasks(first, TASKS_DRAWN)
     if picture:
         path = parts.folder / "episodes.png"
-        picture.save(path)
+        with written_whole(path) as file:
+            picture.save(file, "PNG")
         for sink in sinks:
             sink.show("episodes", path)
 
@@ -38,7 +40,8 @@ def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
 
     if picture := draw_predictions(batch, predicted):
         path = parts.folder / "predictions.png"
-        path.write_bytes(picture)
+        with written_whole(path) as file:
+            file.write(picture)
         for sink in sinks:
             sink.show("predictions", path)
 
@@ -50,7 +53,8 @@ def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
     batch = next(parts.learner.eval().eval_stream(parts.source, "test", 0, TASKS_PREDICTED))
     for name, picture in parts.learner.draw(batch).items():
         path = parts.folder / f"{name}.png"
-        picture.save(path)
+        with written_whole(path) as file:
+            picture.save(file, "PNG")
         for sink in sinks:
             sink.show(name, path)
 
@@ -63,6 +67,7 @@ def show_curves(folder: Path, sinks: Sequence[Sink]) -> None:
 
     if picture := draw_run_curves(folder):
         path = folder / "curves.png"
-        path.write_bytes(picture)
+        with written_whole(path) as file:
+            file.write(picture)
         for sink in sinks:
             sink.show("curves", path)
