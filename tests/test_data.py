@@ -4,6 +4,7 @@ import hashlib
 import io
 import threading
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ from torchvision.datasets import Omniglot as Download
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data import omniglot
+from metarun.data.files import cache as cache_files
 from metarun.data.files.cache import create_cache_file, open_or_make
 from metarun.data.files.splits import SPLITS, read_split
 from metarun.data.glyphs import Glyphs, draw_all
@@ -221,7 +223,7 @@ def test_a_half_made_cache_is_never_used(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_images_that_need_more_memory_than_there_is_are_mapped(tmp_path: Path) -> None:
+def test_images_that_need_more_memory_than_there_is_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file has holes in place of its images, 1.1 TB of them."""
     names, starts = [f"c{i:02d}" for i in range(15)], np.arange(16) * 1_000_000
     create_cache_file(tmp_path / "small", names, starts, (1, 1, 1, 1))
@@ -231,18 +233,56 @@ def test_images_that_need_more_memory_than_there_is_are_mapped(tmp_path: Path) -
     with open(tmp_path / f"big-{'k' * 16}.safetensors", "wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)
+    monkeypatch.setattr(cache_files, "find_damage", lambda path: "")  # there are no pixels to be hashed
     data = open_or_make(tmp_path, "big", "k" * 16, lambda: pytest.fail("made again"))
     source = ImageTasks(data, dict(zip(SPLITS, (names[:5], names[5:10], names[10:]), strict=True)), PLAN, "none", CPU)
     assert source.batch("test", np.arange(2)).query.x.shape == (2, 10, 3, 160, 160)
 
 
-def test_a_cache_that_was_cut_off_is_named(tmp_path: Path) -> None:
-    whole = ImageClasses(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), np.array([0, 2]), ["a"])
+def cut(data: bytes) -> bytes:
+    return data[:-1]
+
+
+def flip(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def rename_class(data: bytes) -> bytes:
+    return data.replace(b'"a\\"', b'"b\\"', 1)
+
+
+def blank_header(data: bytes) -> bytes:
+    return data[:8] + b" " * (len(data) - 8)
+
+
+def forget_hash(data: bytes) -> bytes:
+    return data.replace(b'"sha256"', b'"sha255"')
+
+
+@pytest.mark.parametrize("damage", [cut, flip, rename_class, blank_header, forget_hash])
+@pytest.mark.parametrize("hashed", [2**28, 4])
+def test_a_damaged_cache_is_told_and_made_again(
+    damage: Callable[[bytes], bytes],
+    hashed: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Small files are compared with their hash at each start, larger ones whenever they were written to."""
+    monkeypatch.setattr(cache_files, "MAX_HASHED", hashed)
+    whole = ImageClasses(torch.arange(8, dtype=torch.uint8).view(2, 1, 2, 2), np.array([0, 2]), ["a"])
     open_or_make(tmp_path, "x", "k" * 16, lambda: whole)
+    open_or_make(tmp_path, "x", "k" * 16, lambda: pytest.fail("made again"))
+    assert not caplog.text
     (file,) = tmp_path.glob("*.safetensors")
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"is damaged .*; delete it and start again"):
-        open_or_make(tmp_path, "x", "k" * 16, lambda: whole)
+    before = file.read_bytes()
+    assert damage(before) != before
+    file.write_bytes(damage(before))
+    again = open_or_make(tmp_path, "x", "k" * 16, lambda: whole)
+    assert torch.equal(again.pixels, whole.pixels)
+    assert again.names == ["a"]
+    assert f"{file} are damaged" in caplog.text
+    assert file.read_bytes() == before
 
 
 def test_rotation_class_makes_four_classes_of_one_and_turns_their_images() -> None:

@@ -40,6 +40,17 @@ def test_every_source_is_listed_with_what_is_at_hand(tmp_path: Path) -> None:
     assert "no" in lines["cub"].split()
 
 
+def test_links_that_lead_nowhere_and_damaged_files_do_not_end_the_list(tmp_path: Path) -> None:
+    (tmp_path / "data" / "fc100").mkdir(parents=True)
+    (tmp_path / "data" / "fc100" / "0.png").symlink_to("/nowhere")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cut.safetensors").write_bytes(b"cut")
+    code, out, error = metarun("data", cwd=tmp_path, cache=tmp_path / "cache", METARUN_DATA=str(tmp_path / "data"))
+    assert (code, error) == (0, "")
+    assert "0 MB" in next(line for line in out.splitlines() if line.split()[:1] == ["fc100"])
+    assert "damaged" in next(line for line in out.splitlines() if "cut.safetensors" in line)
+
+
 def test_preparing_says_what_there_is_and_a_second_time_finds_it(photos: Path, tmp_path: Path) -> None:
     words = ["data", "prepare", "folder", f"data.path={photos}", "data.n_way=3"]
     for first in (True, False):

@@ -87,16 +87,20 @@ def _at_hand(node: Mapping[str, Any], root: Path) -> tuple[str, list[Path]]:
 
 
 def _cache_table(files: Sequence[Path]) -> Table:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("decoded images")
     for head in ("classes", "images", "shape", "size", "sha256"):
         table.add_column(head, justify="right", no_wrap=True)
     for path in files:
-        with safe_open(path, framework="numpy") as file:
-            count, *shape = file.get_slice("pixels").get_shape()
-            tables = file.metadata()
+        try:
+            with safe_open(path, framework="numpy") as file:
+                count, *shape = file.get_slice("pixels").get_shape()
+                tables = file.metadata()
+        except (SafetensorError, OSError):
+            table.add_row(path.name, "damaged: made again when it is opened")
+            continue
         classes, digest = len(json.loads(tables["names"])), tables.get("sha256", "")  # of files written before: none
         table.add_row(path.name, str(classes), str(count), "x".join(map(str, shape)), format_size(path), digest[:12])
     return table
@@ -149,5 +153,6 @@ def _open(settings: Settings) -> Any:
 
 
 def _size(found: Sequence[Path]) -> str:
-    total = sum(file.stat().st_size for path in found for file in (path.rglob("*") if path.is_dir() else [path]))
+    files = (file for path in found for file in (path.rglob("*") if path.is_dir() else [path]))
+    total = sum(file.stat().st_size for file in files if file.is_file())  # not of links that lead nowhere
     return f"{total / 1e6:.0f} MB" if found else ""
