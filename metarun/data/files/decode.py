@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import lzma
+import math
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from metarun.data.files.cache import create_cache_file, open_or_write
+from metarun.data.files.deep import Limits, find_limits, guess_range, is_deep, is_deep_colour, scale_to_eight_bits
 from metarun.data.files.find import ImageFile
 from metarun.data.images import ImageClasses
 
@@ -40,9 +44,16 @@ DECODING_ERRORS = (
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
-    NotImplementedError,
+    lzma.LZMAError,
+    RuntimeError,
 )
-"""Errors that reading a damaged image or archive member can raise."""
+"""Errors that reading a damaged image, or a damaged or encrypted member of an archive, can raise."""
+
+POINTERS = {
+    b"version https://git-lfs": "in Git LFS: git lfs pull",
+    b"/annex/objects/": "in git-annex: git annex get",
+}
+"""How small files begin that stand for an image which is elsewhere, and how to get it."""
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger(__name__)
@@ -58,7 +69,8 @@ class Scale:
         channels: 3 or 1.
         fit: what happens to an image that is not square: `crop` cuts out the middle square, `stretch` deforms it.
         invert: replace each pixel by 255 - pixel.
-    Raises: ValueError for an unknown filter or fit.
+        range: values of black and white in gray images of more than 8 bits; None guesses them from all images.
+    Raises: ValueError for an unknown filter or fit, or a range that is none.
     """
 
     size: int
@@ -66,6 +78,7 @@ class Scale:
     channels: int = 3
     fit: str = "stretch"
     invert: bool = False
+    range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("interpolation", get_args(Interpolation)), ("fit", get_args(Fit))):
@@ -73,6 +86,8 @@ class Scale:
                 raise ValueError(f"data.{name}={getattr(self, name)} is not one of {', '.join(known)}")
         if self.channels not in (1, 3):
             raise ValueError(f"data.channels={self.channels} is not one of 1, 3")
+        if self.range is not None and not (all(map(math.isfinite, self.range)) and self.range[0] < self.range[1]):
+            raise ValueError(f"data.range={list(self.range)} must be the values of black and white, as [0,4095]")
 
 
 def load_images(
@@ -88,15 +103,25 @@ def load_images(
         scale: how a file becomes pixels.
     Raises: ValueError that names the files that cannot be read.
     """
-    key = hashlib.sha256(repr((1, stamp, scale)).encode()).hexdigest()
+    key = hashlib.sha256(repr((2, stamp, scale)).encode()).hexdigest()
     return open_or_write(cache.expanduser(), name, key, lambda path: _decode(path, name, files(), scale))
 
 
 def decode_image(data: bytes, scale: Scale) -> Pixels:
     """Decode an image to pixels [C, size, size]: upright, transparent parts white, only the first frame of several."""
+    return _make_pixels(_open(data, scale), scale)
+
+
+def _open(data: bytes, scale: Scale) -> Image.Image:
     opened = Image.open(io.BytesIO(data))
     opened.draft(None, (2 * scale.size, 2 * scale.size))  # a JPEG far larger than needed decodes faster when reduced
-    image = ImageOps.exif_transpose(_to_eight_bits(opened))
+    return opened
+
+
+def _make_pixels(opened: Image.Image, scale: Scale) -> Pixels:
+    if is_deep(opened):
+        opened = scale_to_eight_bits(opened, *(scale.range or guess_range([find_limits(opened)])))
+    image = ImageOps.exif_transpose(opened)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -117,19 +142,6 @@ def encode_bitmap(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16- or 32-bit gray values to 8 bits; Pillow's own conversion would cut them off at 255."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image, np.float64)
-    most = values.max(initial=0)
-    # The value of white, which the files do not tell.
-    full = 1.0 if image.mode == "F" and most <= 1 else 255.0 if most <= 255 and image.mode != "I;16" else 65535.0
-    gray = Image.fromarray((values * (255 / full)).clip(0, 255).round().astype(np.uint8))
-    gray.info["exif"] = image.getexif().tobytes()
-    return gray
-
-
 def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], scale: Scale) -> None:
     names = sorted(files)
     ordered = [file for label in names for file in files[label]]
@@ -137,19 +149,36 @@ def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], sca
     starts = np.cumsum([0, *(len(files[label]) for label in names)], dtype=np.int64)
     pixels = create_cache_file(path, names, starts, (len(ordered), scale.channels, scale.size, scale.size))
 
-    def fill(row: int) -> str | None:
+    deep: dict[int, Limits] = {}
+    deep_colours: list[int] = []
+    has_deep: list[bool] = []
+
+    def fill(row: int, scale: Scale) -> str | None:
+        data = b""
         try:
-            pixels[row] = decode_image(ordered[row].read(), scale)
+            image = _open(data := ordered[row].read(), scale)
+            if is_deep_colour(image):
+                deep_colours.append(row)
+            has_deep.append(is_deep(image))
+            if is_deep(image) and scale.range is None:
+                deep[row] = find_limits(image)  # pixels when the limits of all are known
+            else:
+                pixels[row] = _make_pixels(image, scale)
         except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
-            reason = "no image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
-            return f"{ordered[row].path} ({reason})"
+            return f"{ordered[row].path} ({_explain(error, data)})"
         return None
 
-    screen = Console(stderr=True)
-    with ThreadPoolExecutor() as pool:
-        done = track(pool.map(fill, range(len(ordered))), name, len(ordered), console=screen, transient=True,
-                     disable=not screen.is_terminal)  # fmt: skip
-        broken = [problem for problem in done if problem]
+    broken = _fill_all(partial(fill, scale=scale), range(len(ordered)), name)
+    if deep and not broken:
+        low, high = min(one.low for one in deep.values()), max(one.high for one in deep.values())
+        black, white = guess_range(deep.values())
+        log.warning(
+            "%d of the %d images of %s are gray of more than 8 bits, from %g to %g; black is taken to be %g, white %g. "
+            "If they are others, set data.range=[BLACK,WHITE] (of data=folder)",
+            *(len(deep), len(ordered), name, low, high, black, white),
+        )
+        known = replace(scale, range=(black, white))
+        broken = _fill_all(partial(fill, scale=known), sorted(deep), name)
     if broken:
         more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
         raise ValueError(
@@ -157,4 +186,26 @@ def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], sca
             f"{'; '.join(broken[:MAX_NAMED])}{more}. "
             "Replace or remove them"
         )
+    if scale.range is not None and not any(has_deep):
+        log.warning("data.range has no effect: none of the images of %s is gray of more than 8 bits", name)
+    if deep_colours:
+        log.warning(
+            "%d of the images of %s have colours of 16 bits, of which the upper 8 are used", len(deep_colours), name
+        )
     pixels.flush()
+
+
+def _fill_all(fill: Callable[[int], str | None], rows: Sequence[int], name: str) -> list[str]:
+    """Fill rows of pixels, several at a time, and return what keeps images from being read."""
+    screen = Console(stderr=True)
+    with ThreadPoolExecutor() as pool:
+        done = track(pool.map(fill, rows), name, len(rows), console=screen, transient=True,
+                     disable=not screen.is_terminal)  # fmt: skip
+        return [problem for problem in done if problem]
+
+
+def _explain(error: Exception, data: bytes) -> str:
+    """Say why `data` is not the content of an image."""
+    if not isinstance(error, UnidentifiedImageError):
+        return str(error) or type(error).__name__
+    return next((f"is {where}" for start, where in POINTERS.items() if data.startswith(start)), "no image")
