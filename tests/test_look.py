@@ -29,6 +29,18 @@ def test_each_image_is_cropped_mirrored_and_recoloured_as_torchvision_does_with_
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_gray_images_take_the_mean_over_colours_of_mean_and_std() -> None:
+    look = Look((0.5, 0.4, 0.3), (0.1, 0.2, 0.6), "standard")
+    assert look.fit_channels(3) == look
+    gray = look.fit_channels(1)
+    assert gray.mean == pytest.approx((0.4,))
+    assert gray.std == pytest.approx((0.3,))
+    assert gray.augment == "standard"
+    assert Look((0.5,), (0.1,)).fit_channels(3) == Look((0.5,), (0.1,))
+    with pytest.raises(ValueError, match=r"data.mean has 2 numbers for images of 3 channels"):
+        Look((0.5, 0.5), (1, 1)).fit_channels(3)
+
+
 def test_every_operation_of_randaugment_is_torchvisions() -> None:
     """At torchvision's default magnitude, 9 of 30, forwards and backwards, on a batch and image by image."""
     theirs = RandAugment()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -45,6 +45,18 @@ class Look:
             raise ValueError(f"data.augment={self.augment} is not one of {', '.join(RANDOM_WORDS)}")
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ValueError(f"data.mean={self.mean} and data.std={self.std} must be as many, and std above 0")
+
+    def fit_channels(self, channels: int) -> Look:
+        """Return the look for images of so many channels: for gray ones, the mean over colours of `mean` and `std`.
+
+        Raises: ValueError if `mean` and `std` are of another number of channels.
+        """
+        if len(self.mean) in (1, channels):
+            return self
+        if channels != 1:
+            raise ValueError(f"data.mean has {len(self.mean)} numbers for images of {channels} channels")
+        mean, std = ((sum(values) / len(values),) for values in (self.mean, self.std))
+        return replace(self, mean=mean, std=std)
 
     @property
     def random_words(self) -> int:

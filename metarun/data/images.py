@@ -71,8 +71,9 @@ class ImageTasks:
             raise ValueError(f"data.rotation={rotation} is not one of {', '.join(get_args(Rotation))}")
         if rotation != "none" and data.pixels.shape[-1] != data.pixels.shape[-2]:
             raise ValueError(f"data.rotation={rotation} needs square images, not {tuple(data.pixels.shape[-2:])}")
-        if len(look.mean) not in (1, data.pixels.shape[1]):
-            raise ValueError(f"data.mean has {len(look.mean)} numbers for images of {data.pixels.shape[1]} channels")
+        if len(set(data.names)) < len(data.names):
+            raise ValueError(f"the classes {data.names} are not all different")
+        look = look.fit_channels(data.pixels.shape[1])
         self.plan, self.rotation, self.look, self.device = plan, rotation, look, device
         self.pixels = data.pixels.to(device) if _fits(data.pixels, device) else data.pixels
         self.turn_table = torch.empty(0) if rotation == "none" else _make_turn_table(data.pixels.shape[-1]).to(device)
