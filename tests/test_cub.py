@@ -26,8 +26,9 @@ NAMES = sorted(name for part in read_split("cub").values() for name in part)
 
 
 def make(root: Path, cache: Path) -> CUB:
-    look = (0,), (1,), "none", "none"
-    return CUB(PLAN, torch.device("cpu"), str(root), str(cache / "cache"), 8, "bicubic", "crop", *look, False)
+    look = {"mean": (0,), "std": (1,), "augment": "none", "rotation": "none", "trainval": False}
+    size = {"image_size": 8, "interpolation": "bicubic"}
+    return CUB(PLAN, torch.device("cpu"), str(root), "crop", cache=str(cache / "cache"), **size, **look)
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_folders import make, picture, shades
 from PIL import Image
 
-from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.files.decode import Scale, decode_image
 from metarun.data.files.find import list_images, make_stamp
-from metarun.data.files.splits import SPLITS, draw_split, read_split_file
-from metarun.data.folder import Folder
+from metarun.data.files.split_file import read_split_file
+from metarun.data.files.splits import SPLITS, draw_split
 
-PLAN = EpisodePlan(EpisodeShape(2, 1, 1), EpisodeShape(2, 1, 2), 0, 0)
 SCALE = Scale(16, "nearest", fit="crop")
-
-
-def picture(shade: int, size: tuple[int, int] = (20, 20)) -> Image.Image:
-    return Image.new("RGB", size, (shade, shade, 255 - shade))
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
@@ -42,22 +37,6 @@ def photos(tmp_path: Path) -> Path:
         for i in range(4):
             picture(20 * c, (20 + i, 30)).save(root / f"c{c}" / f"{i}.png")
     return root
-
-
-def make(path: Path | str | None, cache: Path, **changes: object) -> Folder:
-    options: dict[str, object] = {
-        "split": None, "fractions": (0.5, 0.25, 0.25), "split_seed": 0, "least": 1, "image_size": 16, "channels": 3,
-        "fit": "crop", "interpolation": "nearest", "mean": (0,), "std": (1,), "augment": "none", "rotation": "none",
-        "trainval": False,
-    }  # fmt: skip
-    path = None if path is None else str(path)
-    return Folder(PLAN, torch.device("cpu"), path, str(cache / "cache"), **(options | changes))
-
-
-def shades(source: Folder, split: str) -> set[int]:
-    """Class numbers of the pictures that tasks of a split hold."""
-    batch = source.batch(split, np.arange(40))
-    return {round(255 * value / 20) for value in batch.query.x[..., 0, 0, 0].flatten().tolist()}
 
 
 def test_classes_are_split_once_and_the_same_way_on_every_start(photos: Path, tmp_path: Path) -> None:
@@ -96,8 +75,7 @@ def test_an_edited_or_given_split_is_obeyed_and_classes_outside_it_are_named(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("train c0\ncat c1", "has a line 'cat c1', which is not train, val or test and a class's name"),
-        ("train c0\ntrain c1\nval c2\nval c0\ntest c4\ntest c5", "splits train and val share 1 classes, c0 among them"),
+        ("train c0\ncat c1", "line 2 of .*mine.txt is 'cat c1', which is not train, val or test and a class's name"),
         ("train c0\ntrain c1\nval c2\nval cX\ntest c4\ntest c5", "1 classes of the split have no images, cX among"),
     ],
 )
@@ -136,6 +114,13 @@ def test_folders_with_the_same_classes_are_merged(photos: Path, tmp_path: Path, 
     source = make(photos, tmp_path)
     assert source.info.facts["classes"] == {"train": 6, "val": 2, "test": 2}
     assert len(source.pixels) == 40
+
+
+def test_one_setting_makes_images_gray(photos: Path, tmp_path: Path) -> None:
+    source = make(photos, tmp_path, channels=1, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    assert source.info.input_shape == (1, 16, 16)
+    assert source.info.normalisation == (pytest.approx((0.449,)), pytest.approx((0.226,)))
+    assert source.batch("test", np.arange(1)).query.x.isfinite().all()
 
 
 def test_a_zip_of_the_folder_gives_the_same_tasks(photos: Path, tmp_path: Path) -> None:
@@ -198,7 +183,7 @@ def test_each_unreadable_file_is_named(photos: Path, tmp_path: Path, name: str, 
     [
         (lambda photos: None, "there is no folder or zip file .*photos"),
         (lambda photos: photos.mkdir(), "there are no images in .*photos; known are .png"),
-        (lambda photos: photos.write_bytes(encoded(picture(0))), "photos is not a whole zip file"),
+        (lambda photos: photos.write_bytes(encoded(picture(0))), "photos is neither a folder nor a zip"),
         (lambda photos: (photos.mkdir(), picture(0).save(photos / "a.png")), "a.png and 0 more images of .* lie in no"),
     ],
 )

@@ -29,7 +29,7 @@ Pixels = dict[str, NDArray[np.uint8]]
 
 
 def make(root: Path, cache: Path, name: str = "mini_imagenet") -> ImageNetTasks:
-    return ImageNetTasks(PLAN, torch.device("cpu"), name, str(root), str(cache / "cache"), **OPTIONS)
+    return ImageNetTasks(PLAN, torch.device("cpu"), name, str(root), cache=str(cache / "cache"), **OPTIONS)
 
 
 @pytest.fixture(scope="module")

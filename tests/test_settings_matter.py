@@ -66,6 +66,7 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
     "paths.data": UNTRIED + "is data.root",
     "paths.cache": UNTRIED + "is data.cache",
     "paths.outputs": UNTRIED + "is where the command writes: see test_command.py",
+    "data.range": UNTRIED + "needs images of more than 8 bits: see test_deep.py",
     "data.root": PLACE,
     "data.cache": PLACE,
     **{(choice, key): "is for training tasks, and there are none" for choice in TESTED_ON for key in TRAINING},

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from metarun.data.files.splits import draw_split, read_split_file
+from metarun.data.files.split_file import read_split_file
+from metarun.data.files.splits import draw_split
 
 NAMES = [f"c{i}" for i in range(10)]
 

@@ -1,25 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torchvision.datasets import CIFAR100
 
-from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
-from metarun.data.augment import Augment, Look
-from metarun.data.files.decode import Interpolation, Scale, encode_bitmap, load_images
+from metarun.data.files.decode import Scale, encode_bitmap, load_images
 from metarun.data.files.download import fetch_once
 from metarun.data.files.find import ImageFile, find_places, group_by_class, list_images, make_stamp
 from metarun.data.files.splits import read_split
 from metarun.data.files.unpickle import unpickle
-from metarun.data.images import ImageClasses, ImageTasks, Rotation
+from metarun.data.images import ImageClasses
+from metarun.data.photos import PhotoSettings, PhotoTasks
 
 
-class CIFAR100Tasks(ImageTasks):
+class CIFAR100Tasks(PhotoTasks):
     """CIFAR-FS and FC100: the 100 classes of CIFAR-100, 600 images of 32x32 each, split in two ways.
 
     CIFAR-FS splits the classes 64/16/20 at random. FC100 splits them 60/20/20 by superclass, so that test classes are
@@ -30,11 +29,7 @@ class CIFAR100Tasks(ImageTasks):
         plan, device: from the runner.
         name: the split, `cifar_fs` or `fc100`.
         root: the folder where CIFAR-100 lies or is downloaded to, see `load_cifar100`.
-        cache: folder of the decoded images.
-        image_size: side in pixels that the 32x32 originals are scaled to.
-        interpolation: Pillow's filter for that.
-        mean, std, augment: see metarun/data/augment.py.
-        rotation, trainval: see ImageTasks.
+        photos: see PhotoSettings; the originals have 32x32 pixels.
     Reference: Bertinetto, Henriques, Torr, Vedaldi. Meta-learning with differentiable closed-form solvers. ICLR 2019.
         arXiv:1805.08136, section 4.1 (CIFAR-FS).
         Oreshkin, Rodriguez, Lacoste. TADAM. NeurIPS 2018. arXiv:1805.10123 (FC100).
@@ -48,17 +43,11 @@ class CIFAR100Tasks(ImageTasks):
         device: torch.device,
         name: Literal["cifar_fs", "fc100"],
         root: str,
-        cache: str,
-        image_size: PositiveInt,
-        interpolation: Interpolation,
-        mean: Sequence[float],
-        std: Sequence[float],
-        augment: Augment,
-        rotation: Rotation,
-        trainval: bool,
+        **photos: Unpack[PhotoSettings],
     ) -> None:
-        data = load_cifar100(Path(root), Path(cache), Scale(image_size, interpolation))
-        super().__init__(data, read_split(name), plan, rotation, device, Look(mean, std, augment), trainval)
+        scale = Scale(photos["image_size"], photos["interpolation"])
+        data = load_cifar100(Path(root), Path(photos["cache"]), scale)
+        super().__init__(data, read_split(name), plan, device, **photos)
 
     @staticmethod
     def find_files(root: str) -> list[Path]:

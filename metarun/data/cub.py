@@ -1,25 +1,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Unpack
 
 import torch
 
-from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
-from metarun.data.augment import Augment, Look
-from metarun.data.files.decode import Fit, Interpolation, Scale, load_images
+from metarun.data.files.decode import Fit, Scale, load_images
 from metarun.data.files.download import download_archive, fetch_once
 from metarun.data.files.find import ImageFile, find_places, list_images, make_stamp
 from metarun.data.files.splits import read_split
-from metarun.data.images import ImageTasks, Rotation
+from metarun.data.photos import PhotoSettings, PhotoTasks
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 MD5 = "97eceeb196236b17998738112f37df78"
 
 
-class CUB(ImageTasks):
+class CUB(PhotoTasks):
     """Caltech-UCSD Birds 200-2011: 11,788 photos of 200 species of birds, split 100/50/50.
 
     The split is the one of Chen et al.: every second species in order trains, and the others validate and test in
@@ -29,12 +28,8 @@ class CUB(ImageTasks):
         plan, device: from the runner.
         root: the folder that holds `cub` or `CUB_200_2011`, a folder or zip file with a folder for each species; CUB is
             downloaded if there is neither.
-        cache: folder of the decoded images.
-        image_size: side in pixels that the photos are scaled to.
-        interpolation: Pillow's filter for that.
         fit: `crop` cuts out the middle square of a photo, `stretch` deforms the photo.
-        mean, std, augment: see metarun/data/augment.py.
-        rotation, trainval: see ImageTasks.
+        photos: see PhotoSettings.
     Reference: Wah et al. The Caltech-UCSD Birds-200-2011 Dataset. 2011. Split: Chen et al. A Closer Look at Few-shot
         Classification. ICLR 2019. arXiv:1904.04232.
     """
@@ -44,21 +39,15 @@ class CUB(ImageTasks):
         plan: EpisodePlan,
         device: torch.device,
         root: str,
-        cache: str,
-        image_size: PositiveInt,
-        interpolation: Interpolation,
         fit: Fit,
-        mean: Sequence[float],
-        std: Sequence[float],
-        augment: Augment,
-        rotation: Rotation,
-        trainval: bool,
+        **photos: Unpack[PhotoSettings],
     ) -> None:
-        split, scale = read_split("cub"), Scale(image_size, interpolation, fit=fit)
+        split, scale = read_split("cub"), Scale(photos["image_size"], photos["interpolation"], fit=fit)
         found = self.find_files(root) or _download(Path(root).expanduser())
         wanted = {name for names in split.values() for name in names}
-        data = load_images(Path(cache), "cub", make_stamp(found), lambda: _read_species(found, wanted), scale)
-        super().__init__(data, split, plan, rotation, device, Look(mean, std, augment), trainval)
+        cache = Path(photos["cache"])
+        data = load_images(cache, "cub", make_stamp(found), lambda: _read_species(found, wanted), scale)
+        super().__init__(data, split, plan, device, **photos)
 
     @staticmethod
     def find_files(root: str) -> list[Path]:

@@ -1,47 +1,46 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, NamedTuple, Unpack
 
 import torch
 
-from metarun.core.ranges import PositiveInt
+from metarun.core.ranges import Ascending, PositiveInt
 from metarun.core.tasks import EpisodePlan
-from metarun.data.augment import Augment, Look
-from metarun.data.files.decode import Fit, Interpolation, Scale, load_images
-from metarun.data.files.find import SUFFIXES, ImageFile, list_images, make_stamp
-from metarun.data.files.splits import SPLITS, check_split, draw_split, read_split_file, write_split_file
-from metarun.data.images import ImageTasks, Rotation
-
-SPLIT_OF_FOLDER = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""The split that a folder of this name is taken for."""
+from metarun.data.files.decode import Fit, Scale, load_images
+from metarun.data.files.find import make_stamp
+from metarun.data.files.layout import Layout, name_some, read_layout
+from metarun.data.files.split_file import normalise_name, read_split_file, write_split_file
+from metarun.data.files.splits import SPLITS, advise_fractions, check_split, complete_split, draw_split
+from metarun.data.photos import PhotoSettings, PhotoTasks
 
 log = logging.getLogger(__name__)
 
 
-class Folder(ImageTasks):
+class Folder(PhotoTasks):
     """Your own images: a folder or zip file in which every folder that holds images is a class.
 
-    The first run splits the classes at random and writes the split to a file beside the images, where you can read
-    and change it. If the images lie in folders train, val and test that share no class, those are the split.
+    If folders are named after train, val and test (in any case, or base and novel, meta_train, validation ...) and
+    share no class, those are the split. Where they are an ordinary data set, with images of each class in train, they
+    are merged. Otherwise the first run splits the classes at random and writes the split to a file beside the images,
+    where you can read and change it. If it is unclear which classes are to be tested on, you are asked.
 
     Args:
         plan, device: from the runner.
         path: the folder or zip file.
-        cache: folder of the decoded images.
         split: a file of lines `train CLASS`, or a folder with train.txt, val.txt and test.txt. The file is written if
-            it does not exist. None stands for a file in `path` that is named after fractions and seed.
+            it does not exist. `draw` stands for a file in `path` that is named after fractions and seed, `folders` for
+            what folders are named; val or test is then drawn from train if there is no folder of it. None is one of
+            the two.
         fractions: shares of the classes for training, validation and test; they sum to 1.
         split_seed: seed of the random split.
         least: leave out classes with fewer images than this.
-        image_size: side in pixels that the images are scaled to.
         channels: 3, or 1 for gray.
+        range: values of black and white in gray images of more than 8 bits; None guesses them from all images.
         fit: `crop` cuts the middle square out of an image, `stretch` deforms it.
-        interpolation: Pillow's filter.
-        mean, std, augment: see metarun/data/augment.py.
-        rotation, trainval: see ImageTasks.
+        photos: see PhotoSettings.
     Raises: ValueError naming the files that cannot be read, or saying how many classes or images are missing.
     """
 
@@ -50,53 +49,53 @@ class Folder(ImageTasks):
         plan: EpisodePlan,
         device: torch.device,
         path: str | None,
-        cache: str,
         split: str | None,
         fractions: Sequence[float],
         split_seed: int,
         least: PositiveInt,
-        image_size: PositiveInt,
         channels: int,
+        range: Annotated[Sequence[float], Ascending()] | None,
         fit: Fit,
-        interpolation: Interpolation,
-        mean: Sequence[float],
-        std: Sequence[float],
-        augment: Augment,
-        rotation: Rotation,
-        trainval: bool,
+        **photos: Unpack[PhotoSettings],
     ) -> None:
         if path is None:
             raise ValueError("data=folder needs data.path=FOLDER, a folder with a folder of images for each class")
-        place, scale, look = (
-            Path(path).expanduser(),
-            Scale(image_size, interpolation, channels, fit),
-            Look(mean, std, augment),
-        )
+        place = Path(path).expanduser()
+        black_and_white = None if range is None else (range[0], range[1])
+        scale = Scale(photos["image_size"], photos["interpolation"], channels, fit, range=black_and_white)
         name = place.resolve().stem
+        layout = read_layout(place)
+        short = {label for label, files in layout.classes.items() if len(files) < least}
+        if short:
+            text = name_some(sorted(short))
+            log.warning("%d classes with fewer than %d images are left out: %s", len(short), least, text)
+        classes = {label: files for label, files in layout.classes.items() if label not in short}
         named = "_".join(f"{100 * fraction:g}" for fraction in fractions)
         beside = place if place.is_dir() else place.parent
-        file = Path(split).expanduser() if split else beside / f"{name}_split_{named}_seed{split_seed}.txt"
-        classes, laid_out = _find_classes(place)
-        short = [label for label in classes if len(classes[label]) < least]
-        if short:
-            log.warning("%d classes with fewer than %d images are left out: %s", len(short), least, _name_some(short))
-            classes = {label: files for label, files in classes.items() if label not in short}
-        if file.exists():
-            chosen = read_split_file(file)
-        elif laid_out and split is None:
-            chosen, file = {s: [label for label in laid_out[s] if label in classes] for s in SPLITS}, place
-        else:
-            chosen = draw_split(list(classes), fractions, split_seed)
-            write_split_file(file, chosen)
-        unused = sorted(set(classes) - {label for labels in chosen.values() for label in labels})
+        file = beside / f"{name}_split_{named}_seed{split_seed}.txt"
+        chosen = _choose_split(layout, place, split, file, list(classes), fractions, split_seed)
+        parts = {part: [label for label in labels if label not in short] for part, labels in chosen.parts.items()}
+        unused = sorted(set(classes) - {label for labels in parts.values() for label in labels})
         if unused:
-            log.warning("%d classes are in no part of %s and not used: %s", len(unused), file, _name_some(unused))
+            log.warning(
+                "%d classes are in no part of %s and not used: %s", len(unused), chosen.origin, name_some(unused)
+            )
+        if tests := sorted(set(parts["train"]) & set(layout.parts["test"])):
+            log.warning(
+                "%d classes that have images below a folder of test classes are trained on: %s",
+                len(tests),
+                name_some(tests),
+            )
+        sizes = {label: len(files) for label, files in classes.items()}
         try:
-            check_split(chosen, {label: len(files) for label, files in classes.items()}, plan, trainval=trainval)
+            _check_filled(parts, plan)
+            check_split(parts, sizes, plan, trainval=photos["trainval"])
         except ValueError as error:  # found here, before minutes of decoding
-            raise ValueError(f"{error}\n{_describe_counts(classes, chosen, place, file)}") from error
-        data = load_images(Path(cache), name, make_stamp([place]), lambda: classes, scale)
-        super().__init__(data, chosen, plan, rotation, device, look, trainval)
+            raise ValueError(f"{error}\n{_describe_counts(sizes, parts, place, chosen, plan)}") from error
+        data = load_images(Path(photos["cache"]), name, make_stamp([place]), lambda: classes, scale)
+        super().__init__(data, parts, plan, device, **photos)
+        if chosen.drawn:  # what was refused must not be found by the next run
+            write_split_file(chosen.origin, parts)
 
     @staticmethod
     def find_files(path: str | None) -> list[Path]:
@@ -104,46 +103,75 @@ class Folder(ImageTasks):
         return [place] if path and place.exists() else []
 
 
-def _find_classes(place: Path) -> tuple[dict[str, list[ImageFile]], dict[str, list[str]] | None]:
-    """Find the images of each class, and the classes of each split if the folders show a split.
+class Choice(NamedTuple):
+    """A split, the file or folder that it is of, and whether it was drawn, so that the file is still to be written."""
 
-    A class is named after the path of its folder, without the part that all folders share and without train, val, test.
+    parts: dict[str, list[str]]
+    origin: Path
+    drawn: bool
+
+
+def _choose_split(
+    layout: Layout,
+    place: Path,
+    asked: str | None,
+    beside: Path,
+    classes: Sequence[str],
+    fractions: Sequence[float],
+    seed: int,
+) -> Choice:
+    """Choose the split that `data.split=asked` stands for.
+
+    Args:
+        beside: the file for a split that is drawn where no file is asked for.
+    Raises: ValueError if nothing is asked for and the folders are unclear, or they do not show the split asked for.
     """
-    paths: dict[tuple[str, ...], list[ImageFile]] = defaultdict(list)
-    for file in list_images(place):
-        paths[tuple(file.path.split("/")[:-1])].append(file)
-    if not paths:
-        raise ValueError(f"there are no images in {place}; known are {' '.join(SUFFIXES)}")
-    while len(tops := {path[:1] for path in paths}) == 1 and () not in tops and len(paths) > 1:
-        paths = {path[1:]: files for path, files in paths.items()}
-    if () in paths:
-        raise ValueError(
-            f"{paths[()][0].path} and {len(paths[()]) - 1} more images of {place} lie in no class's folder; "
-            "put the images of each class in a folder of its own"
-        )
-    parts = {path[0] for path in paths}
-    by_split = len(parts) > 1 and parts <= set(SPLIT_OF_FOLDER) and all(len(path) > 1 for path in paths)
-    classes: dict[str, list[ImageFile]] = defaultdict(list)
-    laid_out: dict[str, list[str]] = {name: [] for name in SPLITS}
-    for path, files in sorted(paths.items()):
-        label = "/".join(path[1:] if by_split else path)
-        classes[label] += files
-        if by_split:
-            laid_out[SPLIT_OF_FOLDER[path[0]]].append(label)
-    apart = by_split and all(laid_out.values()) and sum(map(len, laid_out.values())) == len(classes)
-    if by_split and not apart:
-        log.info("the folders %s are merged: few-shot splits need classes of their own", ", ".join(sorted(parts)))
-    return dict(classes), laid_out if apart else None
+    completed = complete_split(layout.parts, fractions, seed)
+    if asked == "folders":
+        if completed is None:
+            reason = layout.unclear or "no folders with classes of their own are named train, val, test"
+            raise ValueError(f"data.split=folders: {reason} in {place}. Set data.split=draw or data.split=FILE")
+        return Choice(completed, place, False)
+    file = beside if asked in (None, "draw") else Path(asked).expanduser()
+    if file.exists():
+        spelled = {normalise_name(label): label for label in layout.classes}
+        read = read_split_file(file)
+        return Choice({s: sorted(spelled.get(label, label) for label in read[s]) for s in SPLITS}, file, False)
+    if asked is None and layout.is_split:
+        return Choice(layout.parts, place, False)
+    if asked is None and layout.unclear:
+        raise ValueError(_ask(layout, place, completed))
+    return Choice(draw_split(classes, fractions, seed), file, True)
 
 
-def _describe_counts(classes: dict[str, list[ImageFile]], chosen: dict[str, list[str]], place: Path, file: Path) -> str:
-    sizes = "/".join(str(len(chosen[s])) for s in SPLITS)
-    images = sum(map(len, classes.values()))
+def _ask(layout: Layout, place: Path, completed: Mapping[str, list[str]] | None) -> str:
+    ways = ["data.split=FILE: lines `train CLASS`, `val CLASS`, `test CLASS`"]
+    if completed:
+        counts = ", ".join(f"{part} {len(completed[part])}" for part in SPLITS)
+        ways.append(f"data.split=folders: as folders are named, and what has none is drawn from train ({counts})")
+    ways.append("data.split=draw: drawn from all classes, whatever folders they lie in")
     return (
-        f"{place} has {len(classes)} classes, {images} images; {file} splits them {sizes} into train, val, test: edit "
-        "it, or set data.fractions (and data.least=N to leave out classes with fewer images)"
+        f"it is unclear which classes of {place} are to be tested on: {layout.unclear}. Set one of\n    "
+        + "\n    ".join(ways)
     )
 
 
-def _name_some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _check_filled(parts: Mapping[str, Sequence[str]], plan: EpisodePlan) -> None:
+    """Raises: ValueError if a split that tasks are drawn from has no classes."""
+    if empty := [part for part in plan.splits if not parts[part]]:
+        raise ValueError(f"there are no classes in {', '.join(empty)}")
+
+
+def _describe_counts(
+    sizes: Mapping[str, int], parts: Mapping[str, Sequence[str]], place: Path, chosen: Choice, plan: EpisodePlan
+) -> str:
+    counts = "/".join(str(len(parts[s])) for s in SPLITS)
+    held = f"{place} has {len(sizes)} classes, {sum(sizes.values())} images"
+    if chosen.drawn:
+        said = f"drawn, they are {counts} in train, val, test. {advise_fractions(parts, plan)}".rstrip()
+    else:
+        remedy = "move classes" if chosen.origin == place else "edit it"
+        said = (
+            f"{chosen.origin} splits them {counts} into train, val, test: {remedy}, or set data.split to another file"
+        )
+    return f"{held}; {said} (data.least=N leaves out classes with fewer images)"

@@ -2,22 +2,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
 
-from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
-from metarun.data.augment import Augment, Look
-from metarun.data.files.decode import Fit, Interpolation, Scale, encode_bitmap, load_images
+from metarun.data.files.decode import Fit, Scale, encode_bitmap, load_images
 from metarun.data.files.find import ImageFile, find_places, group_by_class, list_images, make_stamp
 from metarun.data.files.splits import read_split
 from metarun.data.files.unpickle import unpickle
-from metarun.data.images import ImageClasses, ImageTasks, Rotation
+from metarun.data.images import ImageClasses
+from metarun.data.photos import PhotoSettings, PhotoTasks
 
 WNID = re.compile(r"(?:^|/)(n\d{8})")
 """The id of a class, as the name of a folder or at the beginning of a file's name."""
@@ -25,7 +24,7 @@ WNID = re.compile(r"(?:^|/)(n\d{8})")
 LabelledFiles = Iterator[tuple[str, ImageFile]]
 
 
-class ImageNetTasks(ImageTasks):
+class ImageNetTasks(PhotoTasks):
     """mini-ImageNet and tiered-ImageNet: classes of ImageNet, images of 84x84.
 
     mini-ImageNet has 100 classes of 600 images, split 64/16/20. The classes and the split are those of Ravi and
@@ -36,13 +35,9 @@ class ImageNetTasks(ImageTasks):
         plan, device: from the runner.
         name: `mini_imagenet` or `tiered_imagenet`.
         root: the folder where it lies, see `load_imagenet`.
-        cache: folder of the decoded images.
-        image_size: side in pixels that the images are scaled to.
-        interpolation: Pillow's filter for that.
         fit: what happens to an image that is not square: `crop` cuts out the middle square, `stretch` deforms it. The
             usual 84x84 files are square.
-        mean, std, augment: see metarun/data/augment.py.
-        rotation, trainval: see ImageTasks.
+        photos: see PhotoSettings.
     Reference: Ravi, Larochelle. Optimization as a Model for Few-Shot Learning. ICLR 2017, section 5.1 (mini).
         Ren et al. Meta-Learning for Semi-Supervised Few-Shot Classification. ICLR 2018. arXiv:1803.00676, section 4.1
         (tiered).
@@ -56,19 +51,12 @@ class ImageNetTasks(ImageTasks):
         device: torch.device,
         name: Literal["mini_imagenet", "tiered_imagenet"],
         root: str,
-        cache: str,
-        image_size: PositiveInt,
-        interpolation: Interpolation,
         fit: Fit,
-        mean: Sequence[float],
-        std: Sequence[float],
-        augment: Augment,
-        rotation: Rotation,
-        trainval: bool,
+        **photos: Unpack[PhotoSettings],
     ) -> None:
-        split, scale = read_split(name), Scale(image_size, interpolation, fit=fit)
-        data = load_imagenet(Path(root), Path(cache), name, split, scale)
-        super().__init__(data, split, plan, rotation, device, Look(mean, std, augment), trainval)
+        split, scale = read_split(name), Scale(photos["image_size"], photos["interpolation"], fit=fit)
+        data = load_imagenet(Path(root), Path(photos["cache"]), name, split, scale)
+        super().__init__(data, split, plan, device, **photos)
 
     @staticmethod
     def find_files(root: str, name: str) -> list[Path]:

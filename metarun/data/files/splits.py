@@ -1,9 +1,9 @@
-"""Class splits: shipped with the program, in a user's own file or drawn; and whether tasks can be drawn from one."""
+"""Class splits: shipped with the program or drawn; and whether tasks can be drawn from one."""
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from metarun.core.episodes import Ints
 from metarun.core.tasks import EpisodePlan, EpisodeShape
-from metarun.core.whole import written_whole
 
 SPLITS = ("train", "val", "test")
 
+LEAST_WAYS = 2
+"""Classes that a task has at least."""
+
 FOLDER = Path(__file__).parent / "lists"
 """The shipped splits, a file for each part with one class a line."""
-
-log = logging.getLogger(__name__)
 
 
 def read_split(name: str) -> dict[str, list[str]]:
@@ -33,47 +33,52 @@ def read_split(name: str) -> dict[str, list[str]]:
     return {split: file.read_text().split() for split, file in files.items()}
 
 
-def read_split_file(path: Path) -> dict[str, list[str]]:
-    """Read a split from a file of lines `train CLASS`, or from train.txt, val.txt and test.txt in a folder.
-
-    The files in a folder hold one class a line.
-    Raises: ValueError if it cannot be read or a line is malformed.
-    """
-    try:
-        if path.is_dir():
-            return {part: sorted(_read_lines((path / f"{part}.txt").read_text())) for part in SPLITS}
-        split: dict[str, list[str]] = {name: [] for name in SPLITS}
-        for line in _read_lines(path.read_text()):
-            part, _, label = line.partition(" ")
-            if part not in SPLITS or not label:
-                raise ValueError(f"{path} has a line '{line[:60]}', which is not train, val or test and a class's name")
-            split[part].append(label.strip())
-        return {part: sorted(labels) for part, labels in split.items()}  # tasks depend on the order of the classes
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the class split {path}: {error}") from error
-
-
-def write_split_file(path: Path, split: Mapping[str, Sequence[str]]) -> None:
-    """Write a file that `read_split_file` reads, whole or not at all. Raises: ValueError if it cannot be written."""
-    lines = (f"{part} {label}\n" for part in SPLITS for label in split[part])
-    try:
-        with written_whole(path) as file:
-            file.write("".join(lines).encode())
-    except OSError as error:
-        raise ValueError(f"cannot write the class split {path}: {error.strerror}. Set data.split=FILE") from error
-    log.info("split the classes %s into train, val, test: %s", "/".join(str(len(split[s])) for s in SPLITS), path)
-
-
 def draw_split(names: Sequence[str], fractions: Sequence[float], seed: int) -> dict[str, list[str]]:
     """Shuffle the classes `names` by `seed` and split them into these fractions for train, val and test."""
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"data.fractions={list(fractions)} must be three numbers above 0 that sum to 1")
-    ordered = sorted(names)
-    shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
+    shuffled = _shuffle(names, seed)
     n_val, n_test = (round(fraction * len(shuffled)) for fraction in fractions[1:])
     first = len(shuffled) - n_val - n_test
     parts = shuffled[:first], shuffled[first : first + n_val], shuffled[first + n_val :]
     return {part: sorted(labels) for part, labels in zip(SPLITS, parts, strict=True)}
+
+
+def complete_split(
+    parts: Mapping[str, list[str]], fractions: Sequence[float], seed: int
+) -> dict[str, list[str]] | None:
+    """Return the split with val or test drawn from train, in the proportion of `fractions`, if it has no classes.
+
+    Returns: None if both have none, or train has none, or two parts share a class.
+    """
+    empty = [part for part in SPLITS if not parts[part]]
+    labels = [label for part in SPLITS for label in parts[part]]
+    if len(empty) > 1 or "train" in empty or len(set(labels)) < len(labels):
+        return None
+    if not empty:
+        return dict(parts)
+    wanted = fractions[SPLITS.index(empty[0])]
+    n = max(round(wanted / (fractions[0] + wanted) * len(parts["train"])), 1)
+    shuffled = _shuffle(parts["train"], seed)
+    return {**parts, "train": sorted(shuffled[n:]), empty[0]: sorted(shuffled[:n])}
+
+
+def advise_fractions(drawn: Mapping[str, Sequence[str]], plan: EpisodePlan) -> str:
+    """Say what to set so that splits drawn anew have enough classes for the tasks of `plan`, if these have too few."""
+    need = {part: (plan.train if part == "train" else plan.test).n_way for part in SPLITS}
+    if all(len(drawn[part]) >= need[part] for part in SPLITS):
+        return ""
+    n_classes = sum(map(len, drawn.values()))
+    least = n_classes // len(SPLITS)
+    ways = ""
+    if sum(need.values()) > n_classes:
+        if least < LEAST_WAYS:
+            return f"Tasks need {LEAST_WAYS} classes of each split, {LEAST_WAYS * len(SPLITS)} in all: add classes"
+        need = dict.fromkeys(SPLITS, least)
+        ways = f"data.n_way={least} data.train.n_way={least} "
+    val, test = (math.ceil(1000 * need[part] / n_classes) / 1000 for part in ("val", "test"))
+    fractions = (round(1 - val - test, 3), val, test)
+    return f"Set {ways}data.fractions=[{','.join(f'{fraction:g}' for fraction in fractions)}]"
 
 
 def check_split(
@@ -93,8 +98,13 @@ def check_split(
         plan: shapes of the tasks.
         turns: number of classes that rotation makes of one class, for each split; None means one.
         trainval: train on the classes of val too.
-    Raises: ValueError if splits share a class, or the plan needs more classes or images than there are.
+    Raises: ValueError if a class stands twice in a split or in two, or the plan needs more classes or images than there
+        are.
     """
+    for part, labels in split.items():
+        twice = sorted(name for name, count in Counter(labels).items() if count > 1)
+        if twice:
+            raise ValueError(f"split {part} names {len(twice)} classes more than once, {twice[0]} among them")
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = sorted(set(split[one]) & set(split[other]))
         if shared:
@@ -108,18 +118,20 @@ def check_split(
         key, shape = ("data.train", plan.train) if name == "train" else ("data", plan.test)
         have, need = (turns or {}).get(name, 1) * len(used[name]), shape.k_shot + shape.n_query
         if 0 < have < shape.n_way:
-            problems.append(
-                f"{key}.n_way={shape.n_way} needs {shape.n_way} classes; split '{name}' has {have}. "
-                f"Set {key}.n_way={have} or less"
-            )
+            remedy = f". Set {key}.n_way={have} or less" if have >= LEAST_WAYS else ""
+            problems.append(f"{key}.n_way={shape.n_way} needs {shape.n_way} classes; split '{name}' has {have}{remedy}")
         short = sorted((sizes[c], c) for c in used[name] if sizes[c] < need)
         if short:
             smallest, label = short[0]
             more = f", and {len(short) - 1} more have too few" if len(short) > 1 else ""
+            remedy = (
+                f"{key}.n_query={smallest - shape.k_shot} or less" if smallest > shape.k_shot
+                else f"{key}.k_shot={smallest - 1} or less and {key}.n_query=1" if smallest > 1
+                else "another split without it"
+            )  # fmt: skip
             problems.append(
                 f"{key}.k_shot={shape.k_shot} and {key}.n_query={shape.n_query} need {need} images of a class; "
-                f"'{label}' of split '{name}' has {smallest}{more}. "
-                f"Set {key}.n_query={max(smallest - shape.k_shot, 1)} or less"
+                f"'{label}' of split '{name}' has {smallest}{more}. Set {remedy}"
             )
     if problems:
         raise ValueError("\n".join(problems))
@@ -143,5 +155,6 @@ def find_superclasses(
     return [numbers + turn * len(names) for turn in range(turns) for numbers in enough]
 
 
-def _read_lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+def _shuffle(names: Sequence[str], seed: int) -> list[str]:
+    ordered = sorted(names)
+    return [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]

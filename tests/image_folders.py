@@ -1,0 +1,49 @@
+"""Folders of somebody's images, and the source made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.data.folder import Folder
+
+PLAN = EpisodePlan(EpisodeShape(2, 1, 1), EpisodeShape(2, 1, 2), 0, 0)
+OPTIONS: Mapping[str, object] = {
+    "split": None, "fractions": (0.5, 0.25, 0.25), "split_seed": 0, "least": 1, "image_size": 16, "channels": 3,
+    "range": None, "fit": "crop", "interpolation": "nearest", "mean": (0,), "std": (1,), "augment": "none",
+    "rotation": "none", "trainval": False,
+}  # fmt: skip
+
+
+def picture(shade: int, size: tuple[int, int] = (20, 20)) -> Image.Image:
+    return Image.new("RGB", size, (shade, shade, 255 - shade))
+
+
+def make(path: Path | str | None, cache: Path, plan: EpisodePlan = PLAN, **changes: object) -> Folder:
+    path = None if path is None else str(path)
+    return Folder(plan, torch.device("cpu"), path, cache=str(cache / "cache"), **{**OPTIONS, **changes})
+
+
+def shades(source: Folder, split: str) -> set[int]:
+    """Class numbers of the pictures that tasks of a split hold."""
+    batch = source.batch(split, np.arange(40))
+    return {round(255 * value / 20) for value in batch.query.x[..., 0, 0, 0].flatten().tolist()}
+
+
+def lay_out(root: Path, folders: Mapping[str, Sequence[int]], images: int = 4) -> Path:
+    """Write pictures of each class, in its shade, into a folder of its own in a folder such as `train`.
+
+    `{}/train` is such a folder inside that of each class.
+    """
+    for folder, classes in folders.items():
+        for c in classes:
+            place = root / (folder.format(f"c{c}") if "{}" in folder else f"{folder}/c{c}")
+            place.mkdir(parents=True, exist_ok=True)
+            for i in range(images):
+                picture(20 * c).save(place / f"{i}.png")
+    return root
