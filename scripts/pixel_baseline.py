@@ -24,7 +24,7 @@ def main(overrides: list[str]) -> None:
     batch = next(source.episodes("test", 0, config.run.test_tasks))
     distance = torch.cdist(batch.query.x.flatten(2), batch.support.x.flatten(2))  # [B, M, S]
     predicted = batch.support.y.gather(1, distance.argmin(-1))
-    accuracy = estimate((predicted == batch.query.y).float().mean(1).cpu().numpy())
+    accuracy = estimate((predicted == batch.query.y).float().mean(1).cpu().numpy(), share=True)
     print(f"{100 * accuracy.mean:.2f} ± {100 * accuracy.ci95:.2f} %  ({accuracy.n_tasks} tasks)")
 
 

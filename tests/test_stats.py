@@ -24,6 +24,45 @@ def test_the_interval_holds_the_truth_95_times_in_100() -> None:
     assert 0.935 < inside / 2000 < 0.965
 
 
+@pytest.mark.parametrize(("n_tasks", "student"), [(20, 0.63), (100, 0.88)])
+@pytest.mark.parametrize("truth", [0.99, 0.01])
+def test_the_interval_holds_near_the_ceiling_and_the_floor(truth: float, n_tasks: int, student: float) -> None:
+    """Five queries a task; `student` is how often Student's t holds, which is too short or zero."""
+    samples = np.random.default_rng(0).binomial(5, truth, (1000, n_tasks)) / 5
+    for share, least, most in ((False, student - 0.03, student + 0.03), (True, 0.95, 1.0)):
+        found = [estimate(row, share) for row in samples]
+        assert least <= np.mean([abs(e.mean - truth) <= e.ci95 for e in found]) <= most
+
+
+@pytest.mark.parametrize("n_tasks", [50, 200])
+def test_the_interval_nearly_holds_where_the_errors_are_those_of_few_tasks(n_tasks: int) -> None:
+    """One task in 25 has half of its 75 queries wrong: Student's t holds 86 and 92 times in 100."""
+    rng = np.random.default_rng(0)
+    samples = rng.binomial(75, np.where(rng.random((1000, n_tasks)) < 0.04, 0.5, 1.0)) / 75
+    held = [abs(e.mean - 0.98) <= e.ci95 for e in (estimate(row, share=True) for row in samples)]
+    assert np.mean(held) >= 0.94
+
+
+@pytest.mark.parametrize(
+    ("truth", "n_query", "n_tasks"), [(0.45, 75, 20), (0.9, 25, 20), (0.98, 75, 600), (0.05, 100, 40)]
+)
+def test_away_from_the_ceiling_the_interval_is_student_t(truth: float, n_query: int, n_tasks: int) -> None:
+    for row in np.random.default_rng(0).binomial(n_query, truth, (200, n_tasks)) / n_query:
+        assert estimate(row, share=True) == estimate(row)
+
+
+def test_where_every_query_is_right_the_interval_is_as_of_one_query_a_task() -> None:
+    """Wilson's interval for 20 of 20 with t(0.975, 19) = 2.09302 is 1 / (1 + t^2 / 20) .. 1."""
+    found = estimate(np.ones(20), share=True)
+    assert (found.mean, found.interval) == (1.0, "Wilson over tasks")
+    assert found.ci95 == pytest.approx(1 - 1 / (1 + 2.093024**2 / 20), rel=1e-6)
+    assert estimate(np.zeros(20), share=True).ci95 == pytest.approx(found.ci95)
+
+
+def test_a_single_task_has_no_interval() -> None:
+    assert estimate(np.ones(1), share=True).ci95 == np.inf
+
+
 def test_accuracy_is_maximised_and_loss_minimised() -> None:
     assert choose_score(["loss", "accuracy"]) == "accuracy"
     assert choose_score(["loss", "mse@0", "mse"]) == "mse"

@@ -28,26 +28,44 @@ PRIMARY_SCORES = ("accuracy", "return", "log_likelihood", "mse")
 """Scores by which a run is judged, the most important first."""
 
 
+STUDENT, WILSON = "Student t over tasks", "Wilson over tasks"
+"""Kinds of intervals."""
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over tasks and the half-width of its 95 % interval, Student t over per-task scores."""
+    """A mean over tasks and the half-width of its 95 % interval, as `interval` says."""
 
     mean: float
     ci95: float
     n_tasks: int
+    interval: str = STUDENT
 
     def as_json(self) -> dict[str, Any]:
-        return {"mean": self.mean, "ci95": self.ci95, "n_tasks": self.n_tasks, "interval": "Student t over tasks"}
+        return {"mean": self.mean, "ci95": self.ci95, "n_tasks": self.n_tasks, "interval": self.interval}
 
 
-def estimate(scores: NDArray[np.floating[Any]]) -> Estimate:
-    """Return the mean of per-task scores [n] with its interval, which is infinite for a single task."""
+def estimate(scores: NDArray[np.floating[Any]], share: bool = False) -> Estimate:
+    """Return the mean of per-task scores [n] with its interval, which is infinite for a single task.
+
+    Student's t over tasks, as papers have it. Where the scores are shares and only few tasks have an error (or a hit),
+    that is too short, or zero: of accuracies of 0.99 with 5 queries it holds 63 % of the time over 20 tasks, and 88 %
+    over 100. There it is Wilson's interval to its farther end, 99 % and more in these two cases.
+
+    Args:
+        share: the scores are shares of queries, in 0..1.
+    """
     from scipy import special  # takes half a second to import: not at the start of a run
 
     n = len(scores)
     values = np.asarray(scores, np.float64)
-    half = special.stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
-    return Estimate(float(values.mean()), float(half), n)
+    if n < 2:
+        return Estimate(float(values.mean()), np.inf, n)
+    quantile = float(special.stdtrit(n - 1, 0.975))
+    half = float(quantile * values.std(ddof=1) / np.sqrt(n))
+    if share and _has_few_errors(values):
+        return Estimate(float(values.mean()), max(half, _reach_of_wilson(values, quantile)), n, WILSON)
+    return Estimate(float(values.mean()), half, n)
 
 
 def find_direction(score: str, own: Directions = MappingProxyType({})) -> Literal["higher", "lower"] | None:
@@ -97,3 +115,29 @@ def choose_score(names: Iterable[str], own: Directions = MappingProxyType({})) -
     names = set(names)
     candidates = (*PRIMARY_SCORES, *(name for name in own if name != "loss"))
     return next((name for name in candidates if name in names), "loss")
+
+
+def _has_few_errors(shares: NDArray[np.float64]) -> bool:
+    """Return whether Student's t is too short for the mean of the shares [n], since nearly all are 1, or nearly all 0.
+
+    By Cochran's rule it takes n >= 25 g^2 for a skewness g. Errors in a fraction f of the tasks have the skewness
+    (1 - 2 f) / sqrt(f (1 - f)); f is the number of tasks that would have as uneven errors if each had all or none.
+    """
+    errors = min(1 - shares, shares, key=np.sum)
+    squares = np.square(errors).mean()
+    f = errors.mean() ** 2 / squares if squares > 0 else 0.0
+    return bool(f < 0.5 and len(shares) * f * (1 - f) < 25 * (1 - 2 * f) ** 2)
+
+
+def _reach_of_wilson(shares: NDArray[np.float64], quantile: float) -> float:
+    """Return how far the farther end of Wilson's interval is from the mean of the shares [n].
+
+    The interval counts as many independent queries as give the variance between tasks, at least one for each task; one
+    where all tasks are equal, since that tells nothing of how much queries of a task are alike.
+    """
+    n, mean, variance = len(shares), shares.mean(), shares.var(ddof=1)
+    count = max(n * mean * (1 - mean) / variance, n) if variance > 0 else n
+    shrink = 1 + quantile**2 / count
+    centre = (mean + quantile**2 / (2 * count)) / shrink
+    half = quantile / shrink * np.sqrt(mean * (1 - mean) / count + quantile**2 / (4 * count**2))
+    return float(abs(mean - centre) + half)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.scores import Estimate, choose_score, estimate, find_direction
+from metarun.core.words import is_percent
 from metarun.report.confounds import note_confounds
 from metarun.report.groups import (
     COMPARABLE_FIELDS,
@@ -201,7 +202,8 @@ def rank_groups(groups: Sequence[Group], metric: str, baseline: int | None, give
     marks = [""] * len(groups) if first is None else mark_found(scores, first, given, sign, found)
     rows = []
     for i in order:
-        over_tasks, over_seeds = estimate(means[i]), estimate_seed_interval(groups[i].scores.mean(1))
+        over_tasks = estimate(means[i], is_percent(metric))
+        over_seeds = estimate_seed_interval(groups[i].scores.mean(1))
         paper = _check_paper(groups[i], metric, over_tasks, over_seeds)
         difference, p, p_with_seeds = differences.get(i), corrected.get(i), found[i][1] if i in found else None
         rows.append(Row(groups[i], over_tasks, over_seeds, difference, p, p_with_seeds, marks[i], paper))

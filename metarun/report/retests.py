@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from metarun.core.scores import choose_score, read_directions
+from metarun.core.scores import WILSON, choose_score, read_directions
 from metarun.core.words import format_value, format_with_unit, is_percent, name_network, name_task
 
 Retest = Mapping[str, Any]
@@ -65,6 +65,8 @@ def make_heading(one: Retest) -> str:
 
 def make_caption(found: Sequence[Retest]) -> list[str]:
     said = ["over tasks: 95 % intervals, Student t over test tasks, which are the same for every run"]
+    if any(score.get("interval") == WILSON for one in found for score in one["test"].values()):
+        said[0] += "; Wilson where few of them have an error"
     modes = {one["bn"] for one in found}
     if "transductive" in modes:
         said.append("bn=transductive: BatchNorm sees all queries, and a query's prediction depends on the others")

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from metarun.core.scores import WILSON
 from metarun.core.words import format_difference, format_duration, format_p, format_value, is_percent, name_task
 from metarun.report.compare import Comparison, Row
 from metarun.report.narrow import choose_columns
@@ -131,6 +132,8 @@ def make_caption(comparison: Comparison) -> list[str]:
     several = any(len(row.group.runs) > 1 for row in comparison.rows)
     compared = [row for row in comparison.rows if row.difference]
     said = ["over tasks, over seeds: 95 % intervals, Student t over test tasks and over means of seeds"]
+    if any(row.over_tasks.interval == WILSON for row in comparison.rows):
+        said[0] += "; Wilson over test tasks where few of them have an error"
     if any(len(row.group.runs) == 2 for row in comparison.rows):
         said.append("two seeds have no interval: their two means are shown")
     said.append("step: the best by validation" + ("; step, time and speed are means over the runs" if several else ""))

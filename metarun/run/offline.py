@@ -14,6 +14,7 @@ from annotated_types import Ge
 from metarun.core.ranges import PositiveInt
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import choose_score, estimate, is_better, list_directions
+from metarun.core.words import is_percent
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate
 from metarun.run.folder import Files, NoFiles, load_best, load_last
@@ -221,7 +222,7 @@ class OfflineRun:
         log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)
         scores = self._evaluate("test", self.test_tasks, stop)
         self.test_seconds = time.perf_counter() - started
-        estimates = {name: estimate(values) for name, values in scores.items()}
+        estimates = {name: estimate(values, is_percent(name)) for name, values in scores.items()}
         self.files.keep(scores)
         self.files.log(self.progress.step, "test", {name: e.mean for name, e in estimates.items()})
         return {"test": {name: e.as_json() for name, e in estimates.items()}}

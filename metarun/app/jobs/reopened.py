@@ -19,6 +19,7 @@ from metarun.core.run_folder import RunFolder
 from metarun.core.scores import estimate, list_directions
 from metarun.core.tasks import TaskSource
 from metarun.core.whole import write_json
+from metarun.core.words import is_percent
 from metarun.data.resize import Resized, members
 from metarun.ops import norm
 from metarun.report.runs import open_run, read_evaluation
@@ -116,7 +117,7 @@ class Trained:
             **{key: settings.data.get(key) for key in ("n_way", "k_shot", "n_query")},
             "bn": settings.bn,
             "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
-            "test": {score: estimate(values).as_json() for score, values in scores.items()},
+            "test": {score: estimate(values, is_percent(score)).as_json() for score, values in scores.items()},
             "directions": list_directions(scores, learner.directions),
             "split_sha256": info.split_sha256,
             "episode_sha256": source.fingerprint("test", n_tasks),
