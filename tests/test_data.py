@@ -281,7 +281,7 @@ def test_a_damaged_cache_is_told_and_made_again(
     again = open_or_make(tmp_path, "x", "k" * 16, lambda: whole)
     assert torch.equal(again.pixels, whole.pixels)
     assert again.names == ["a"]
-    assert f"{file} are damaged" in caplog.text
+    assert f"{file} are made again: " in caplog.text
     assert file.read_bytes() == before
 
 

@@ -58,7 +58,7 @@ def open_or_write(folder: Path, name: str, key: str, write: Callable[[Path], Non
     damage = find_damage(path) if path.exists() else "missing"
     if damage:
         if path.exists():
-            log.warning("the decoded images in %s are damaged (%s) and are made again", path, damage)
+            log.warning("the decoded images in %s are made again: %s", path, damage)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _hold_lock(Path(f"{path}.lock"), name):
@@ -86,7 +86,7 @@ def find_damage(path: Path) -> str:
         if tables["sha256"] != _hash_pixels(path):
             return "its pixels are not those that were written"
     except KeyError as error:
-        return f"its header has no {error}"
+        return f"its header has no {error}, or an earlier version wrote it"
     except (SafetensorError, OSError) as error:
         return str(error)
     _remember(path)
