@@ -16,3 +16,11 @@ NonNegativeFloat = Annotated[float, Ge(0)]
 @dataclass(frozen=True)
 class Ascending:
     """Stands on a list of two numbers: the least and the greatest of a range."""
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Stands on a text that may name a file or folder: a run keeps where that is, if a relative path was typed."""
+
+
+FilePath = Annotated[str, OnDisk()]

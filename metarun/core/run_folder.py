@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metarun.core.errors import ConfigError
+from metarun.core.results_file import read_results_file
 from metarun.core.whole import write_json
 
 
@@ -97,12 +97,8 @@ class RunFolder:
             raise ConfigError(f"{self.path} is not the folder of a run: it has no .hydra/config.yaml")
 
     def read_results(self) -> dict[str, Any]:
-        """Read results.json; empty if it is missing or unreadable."""
-        try:
-            found = json.loads(self.results.read_text())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        """Read results.json; empty if it is missing, unreadable or malformed."""
+        return read_results_file(self.results)[0]
 
     def write_results(self, results: dict[str, Any]) -> None:
         write_json(self.results, results)

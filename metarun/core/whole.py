@@ -11,13 +11,35 @@ from pathlib import Path
 from typing import IO, Any
 
 
+class CannotWrite(OSError):
+    """A file could not be written: the disk is full, or the folder is gone or closed to us. The message names it."""
+
+
+@contextmanager
+def naming_what_fails(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the context into a CannotWrite that names `path`."""
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except OSError as error:
+        raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def describe_os_error(error: OSError) -> str:
+    """Describe the error in a line, with the file that it is about."""
+    if isinstance(error, CannotWrite) or not error.strerror:
+        return str(error)
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file that replaces `path` when the context ends; after an error `path` is unchanged.
 
     A reader of `path` finds the old content or the new, never a part. The new content is on the disk before it
     replaces the old.
-    Raises: OSError if the file cannot be written.
+    Raises: CannotWrite if the file cannot be written.
     """
     with whole_file(path) as aside, open(aside, "wb") as file:
         yield file
@@ -28,13 +50,15 @@ def whole_file(path: Path) -> Iterator[Path]:
     """As `written_whole`, for what writes to a path: yields that of a file beside `path`, named `path.PID.part`."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        yield aside
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        _sync_folder(path.parent)
+        with naming_what_fails(path):
+            yield aside
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+            _sync_folder(path.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
 
 
 @contextmanager
@@ -56,7 +80,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` to `path`, whole or not at all. Raises: OSError if the file cannot be written."""
+    """Write `content` to `path`, whole or not at all. Raises: CannotWrite if the file cannot be written."""
     with written_whole(path) as file:
         file.write(f"{json.dumps(content, indent=1)}\n".encode())
 

@@ -16,7 +16,8 @@ from metarun.core.scores import choose_score
 from metarun.core.words import format_with_name, name_network, name_task
 from metarun.report.runs import Run
 
-STATE_STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "died": "red"}
+STATE_STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow"}
+STATE_STYLES |= dict.fromkeys(("failed", "died", "damaged"), "red")
 
 CHANGING_FILES = ("results.json", "metrics.jsonl", "run.log", ".hydra/config.yaml")
 """Files that change while a run goes on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from metarun.core import words
+from metarun.core.dotted import nodes
 from metarun.core.scores import choose_score, read_directions
 
 
@@ -36,6 +38,21 @@ def _grow(branch: Tree, values: dict[str, Any]) -> None:
             _grow(branch.add(key), value)
 
 
+SHOWN = (
+    "algo", "data", "backbone", "bn", "seed", "n_way", "k_shot", "val", "best_step", "steps", "seconds",
+    "tasks_per_second", "engine", "device", "parameters", "overrides",
+)  # fmt: skip
+"""Fields of results.json that the end table shows."""
+
+
+def find_lacking(results: Mapping[str, Any]) -> list[str]:
+    """Find the fields that the end table wants and `results` lack."""
+    wanted = [*SHOWN, *(f"seconds.{part}" for part in ("total", "train", "val", "test"))]
+    wanted += [f"test.{name}.{part}" for name in results.get("test") or {} for part in ("ci95", "interval", "n_tasks")]
+    known = {key for key, _ in nodes(results)}
+    return [key for key in wanted if key not in known]
+
+
 def make_end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> Table:
     """Make a table of a finished run: its scores, its times, its files and the next command."""
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -56,10 +73,10 @@ def make_end_table(results: dict[str, Any], folder: Path, notes: list[str]) -> T
         value = f"{words.format_with_unit(name, test['mean'])} ± {words.format_with_unit(name, test['ci95'])}"
         table.add_row(f"test {name}", f"{value}  (95 % interval, {test['interval']}, {test['n_tasks']} of them)")
     if r.get("paper"):
-        known = [r["paper"][key] for key in ("value", "ci95") if r["paper"][key] is not None]
+        known = [r["paper"][key] for key in ("value", "ci95") if r["paper"].get(key) is not None]
         score = choose_score(r["test"], read_directions(r))
         value = " ± ".join(words.format_with_unit(score, number) for number in known)
-        table.add_row("paper", f"{value}  ({r['paper']['source']})")
+        table.add_row("paper", f"{value}  ({r['paper'].get('source')})")
     table.add_row(
         "validation", f"{words.join_scores(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested"
     )

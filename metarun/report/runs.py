@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError, suggest
+from metarun.core.identity import KEY, as_mapping, find_disagreement, read_overrides, read_yaml
+from metarun.core.results_file import read_results_file
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
 
-OUTCOME_FIELDS = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id"})
+OUTCOME_FIELDS = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id", KEY})
 """Scalar fields of results.json that are outcomes of a run, not settings."""
 
 INNER_FOLDERS = frozenset({"checkpoints", "wandb", "tensorboard", "evals", "replays"})
@@ -35,10 +36,11 @@ class Run:
     Attributes:
         folder: the run's folder.
         state: finished, failed, interrupted, running (a process holds its lock), died (it has files but no
-            results.json), or unstarted (it has only its settings).
-        results: the content of results.json; empty without one.
+            results.json), unstarted (it has only its settings), or damaged.
+        results: the content of results.json; empty without one, or with one that is damaged.
         settings: .hydra/config.yaml by dotted key; a group's own name holds its choice, as `optim: adam`.
         overrides: the overrides of the command line.
+        damage: what is wrong with its files, if anything, and what to do.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Run:
     results: Mapping[str, Any]
     settings: Mapping[str, Any]
     overrides: tuple[str, ...]
+    damage: str | None = None
 
     def value(self, key: str) -> Any:
         """Return the setting or fact `key`; None if this run does not have it."""
@@ -84,13 +87,15 @@ class Run:
         return sorted(found, key=lambda one: (one["data"], one["n_way"] or 0, one["k_shot"], one["n_query"]))
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines of metrics.jsonl, except one that is being written or was cut off."""
+        """Yield the lines of metrics.jsonl, except one that is being written, was cut off or is no line of metrics."""
         path = self.files.metrics
-        for line in path.read_text().splitlines() if path.is_file() else []:
+        for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
             try:
-                yield json.loads(line)
+                found = json.loads(line)
             except ValueError:
                 continue
+            if isinstance(found, dict) and isinstance(found.get("step"), int):
+                yield found
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
@@ -115,28 +120,35 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
 def read_run(folder: Path) -> Run | None:
     """Read the run in `folder`; None if there is none."""
     files = RunFolder(folder)
-    results = files.read_results()
+    results, damage = read_results_file(files.results)
     results = results if "status" in results else {}
-    config, hydra = _read_yaml(files.settings), _read_yaml(files.hydra)
-    if not results and not config:
+    config, saved = read_yaml(files.settings), read_yaml(files.hydra)
+    if not results and not config and not (damage and files.settings.exists()):
         return None
-    hydra = hydra.get("hydra") or {}
+    if damage:
+        damage = f"{damage}. metarun resume {folder} writes it anew"
+    else:
+        damage = find_disagreement(files, config, saved, results)
+    hydra = as_mapping(saved.get("hydra"))
     settings = dict(_named(config))
-    choices = (hydra.get("runtime") or {}).get("choices") or {}
+    choices = as_mapping(as_mapping(hydra.get("runtime")).get("choices"))
     settings |= {name: choice for group, choice in choices.items() if (name := group.replace("/", ".")) in settings}
     settings = {key: _resolve(value, settings) for key, value in settings.items()}
-    overrides = results.get("overrides") or (hydra.get("overrides") or {}).get("task") or ()
-    return Run(folder, _find_state(files, results), results, settings, tuple(overrides))
+    overrides = results.get("overrides") or read_overrides(hydra)
+    state = "damaged" if damage and not _is_held(files.lock) else _find_state(files, results)
+    return Run(folder, state, results, settings, tuple(overrides), damage)
 
 
 def open_run(folder: Path) -> Run:
-    """Read the run in `folder`. Raises: ConfigError if there is none."""
+    """Read the run in `folder`. Raises: ConfigError if there is none, or its files do not belong together."""
     RunFolder(folder).check()
     run = read_run(folder)
     if run is None:
         raise ConfigError(
             f"{RunFolder(folder).settings} cannot be read, and there are no results: the run's settings are lost"
         )
+    if run.damage:
+        raise ConfigError(run.damage)
     return run
 
 
@@ -172,14 +184,6 @@ def _is_held(path: Path) -> bool:
         return True
     except OSError:  # in another user's folder the lock cannot be tried; assume that it is free
         return False
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

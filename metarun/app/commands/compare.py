@@ -51,9 +51,11 @@ def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], s
     finished = [run for run in runs if run.state == "finished"]
     states = Counter(run.state for run in runs if run.state != "finished")
     others = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    damages = [run.damage for run in runs if run.damage]
     if not finished:
         where = " ".join(map(str, asked.paths))
-        raise ConfigError(f"no finished run is under {where}" + (f", only {others}" if others else ""))
+        only = f", only {others}" if others else ""
+        raise ConfigError("\n".join([f"no finished run is under {where}{only}", *damages]))
     plan = None
     if asked.pair or asked.equal_within is not None or asked.seeds_for is not None:
         pairs = [(_pairs(one, "--pair"), _pairs(other, "--pair")) for one, other in asked.pair]
@@ -62,6 +64,7 @@ def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], s
     comparisons, notes = compare(finished, by, _words(asked.over), asked.metric, baseline, asked.better, plan)
     if others:
         notes.append(f"runs that have not finished are left out: {others}")
+    notes += damages
     for table in make_tables(comparisons, screen.width):
         screen.print(table)
     for note in notes:

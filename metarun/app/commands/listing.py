@@ -13,7 +13,7 @@ from metarun.core.errors import ConfigError
 from metarun.report import retests
 from metarun.report.figures.curves import draw_curves
 from metarun.report.listing import list_sync_commands, make_file_table, make_run_table, make_unfinished_table
-from metarun.report.one_run import make_end_table
+from metarun.report.one_run import find_lacking, make_end_table
 from metarun.report.runs import find_runs, read_run
 
 
@@ -34,6 +34,9 @@ def list_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
             screen.print(line, markup=False, soft_wrap=True)
     else:
         screen.print(f"there is no run under {path}", markup=False)
+    for run in runs:
+        if run.damage:
+            screen.print(run.damage, markup=False, soft_wrap=True)
     if len(started) < len(runs):
         first = next(run.folder for run in runs if run.state == "unstarted")
         screen.print(f"{len(runs) - len(started)} with settings alone, never started: {first} ...", markup=False)
@@ -51,6 +54,10 @@ def show_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
         inside = [str(found.folder) for found in find_runs([folder])]
         hint = f"; it has runs in it: metarun list {folder}" if inside else ""
         raise ConfigError(f"{folder} is not the folder of a run{hint}")
+    if run.damage:
+        raise ConfigError(run.damage)
+    if run.state == "finished" and (lacking := find_lacking(run.results)):
+        raise ConfigError(f"{run.files.results} has no {', '.join(lacking)}: metarun compare {folder} may still do")
     screen.print(
         make_end_table(dict(run.results), folder, []) if run.state == "finished" else make_unfinished_table(run)
     )
