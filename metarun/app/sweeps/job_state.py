@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import yaml
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
 from metarun.core.words import format_with_name
+from metarun.report.runs import read_run
 from metarun.settings.reopen import saved_value
 
 
@@ -44,18 +46,27 @@ def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
     steps = int(saved_value(folder, "run.steps") or 0)
     results = files.read_results()
     if results:
-        state, old = results["status"], files.results.stat().st_mtime < since
+        state, old = str(results.get("status")), files.results.stat().st_mtime < since
         if old and (rerun == "all" or state == "interrupted" or state == rerun):
             return Job(folder, overrides, "waiting", 0, steps, "", None, None)
         if old and state == "finished":
             state = "skipped"
+        if old and (damage := _find_damage(folder, files.results.stat().st_mtime_ns)):
+            return Job(folder, overrides, "failed", 0, steps, "", None, damage)
         means = {name: found["mean"] for name, found in (results.get("test") or {}).items()}
         score = _score(means, read_directions(results))
-        return Job(folder, overrides, state, results.get("steps", 0), steps, score, None, results["error"])
+        return Job(folder, overrides, state, results.get("steps", 0), steps, score, None, results.get("error"))
     train, val = _last(files.metrics)
     step = int(train.get("step", 0))
     left = (steps - step) * train["seconds"] / step if step else None
     return Job(folder, overrides, "running", step, steps, _score(val or train, {}), left, None)
+
+
+@functools.cache
+def _find_damage(folder: Path, written: int) -> str | None:
+    """What is wrong with a run that ended at the time `written`."""
+    run = read_run(folder)
+    return run.damage if run else None
 
 
 def _score(scores: Mapping[str, Any], directions: Directions) -> str:

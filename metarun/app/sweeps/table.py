@@ -144,6 +144,8 @@ class SweepTable(Callback):
             return 128 + self.launch.signum
         jobs = self._jobs()
         done = sum(job.done for job in jobs)
+        if (lacking := (self.expected or 0) - len(jobs)) > 0:
+            self._say(f"{lacking} of the sweep's jobs never began, or had the settings of another")
         return int(done < max(self.expected or 0, len(jobs)))
 
     def break_off(self, error: BaseException) -> int:

@@ -1,0 +1,86 @@
+"""A sweep's jobs are told apart by their settings: two that have the same are said before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from metarun.core.errors import Refused
+
+ASIDE = ("threads", "run.processes", "logger", "paths", "sweep", "hydra")
+"""Settings and groups that do not tell runs apart: the names of folders leave them out."""
+
+
+class DistinctJobs(Callback):
+    """Hydra's callback that refuses a grid with two jobs of the same settings: they would share a folder."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Raise Refused for such jobs; other errors in the settings are the sweeper's to tell."""
+        if "BasicSweeper" not in config.hydra.sweeper._target_:
+            return
+        try:
+            same = find_same_jobs(config)
+        except (HydraException, OmegaConfBaseException):
+            return
+        if same:
+            raise Refused(_explain(*same))
+
+
+def find_same_jobs(config: DictConfig) -> tuple[str, str, str] | None:
+    """Find a setting with two values that give the same folder: its key and these values.
+
+    Each value is composed once, with the first value of every other setting: a sum of values, not their product.
+
+    Args:
+        config: of the sweep, as Hydra has it before the first job.
+    """
+    typed = OmegaConf.to_container(config.hydra.overrides.task)  # not resolved: ${data.n_way} differs from job to job
+    assert isinstance(typed, list)
+    values = _list_values([str(word) for word in typed])
+    first = {key: choices[0] for key, choices in values.items()}
+    number = count()
+    for key, choices in values.items():
+        folders: dict[str, str] = {}
+        for value in choices if len(choices) > 1 else ():
+            folder = _name_folder(config, first | {key: value}, next(number))
+            if folder in folders:
+                return key, folders[folder], value
+            folders[folder] = value
+    return None
+
+
+def _list_values(words: Sequence[str]) -> Mapping[str, list[str]]:
+    """The values of each override, as Hydra's sweeper makes them."""
+    found: dict[str, list[str]] = {}
+    for override in OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(words)):
+        if override.is_discrete_sweep():
+            found[override.get_key_element()] = list(override.sweep_string_iterator())
+        else:
+            found[override.get_key_element()] = [override.get_value_element_as_str()]
+    return found
+
+
+def _name_folder(config: DictConfig, chosen: Mapping[str, str], number: int) -> str:
+    job = GlobalHydra.instance().config_loader().load_sweep_config(config, [f"{k}={v}" for k, v in chosen.items()])
+    with open_dict(job):
+        job.hydra.job.num, job.hydra.job.id = number, str(number)
+    return str(job.hydra.sweep.subdir)
+
+
+def _explain(key: str, one: str, other: str) -> str:
+    if one == other:
+        return f"{key}={one} stands twice in the sweep, and is one run: leave one out"
+    if key.split(".")[0] in ASIDE or key in ASIDE:
+        return (
+            f"{key}={one} and {key}={other} are one run of the sweep, in one folder: {key} does not tell runs apart. "
+            "Leave one out, or make each a command of its own, without -m"
+        )
+    return f"{key}={one} and {key}={other} mean the same, and are one run of the sweep: leave one out"
