@@ -19,6 +19,7 @@ def main() -> None:
 def command(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 130 or 143 interrupted."""
     from metarun.core.errors import ConfigError, Refused
+    from metarun.core.whole import CannotWrite
 
     tuning.wait_briefly()
     sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
@@ -44,6 +45,9 @@ def command(arguments: Sequence[str]) -> int:
     except (ConfigError, Refused) as error:
         print(f"metarun: {error}", file=sys.stderr)
         return 2
+    except CannotWrite as error:
+        print(f"metarun: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:
         return getattr(stop, "exit_code", 130)
     return 0
@@ -71,7 +75,7 @@ def _hydra(arguments: Sequence[str]) -> int:
     import hydra
 
     from metarun.app.sweeps import launch
-    from metarun.core.errors import ConfigError
+    from metarun.core.errors import ConfigError, Refused
     from metarun.settings import names, schema
     from metarun.settings.compose import readable_errors
     from metarun.settings.conf import CONF
@@ -103,7 +107,12 @@ def _hydra(arguments: Sequence[str]) -> int:
             from metarun.app.sweeps.search import wait_for_others
 
             wait_for_others()
-        codes.append(run_new(config))
+        try:
+            codes.append(run_new(config))
+        except ConfigError as error:
+            if sweep:
+                raise
+            raise Refused(str(error)) from error  # of which Hydra says nothing
         if codes[-1] > 128 and sweep:
             from metarun.run.interrupt import Interrupted, hand_on
 

@@ -21,17 +21,21 @@ import torch
 from conftest import noise_tasks
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 from run_folders import finished, write_metrics, write_settings
 from run_folders import settings as plain_settings
 
 from metarun.app.commands.resume import resume
 from metarun.app.jobs import composed, describe, job
+from metarun.app.jobs.claim import Claim
 from metarun.app.jobs.reopened import Trained
 from metarun.app.sweeps import search
 from metarun.app.sweeps.job_state import read_job
 from metarun.app.sweeps.launch import STARTED_FILE
 from metarun.app.sweeps.table import SweepTable
 from metarun.core.errors import ConfigError, Refused
+from metarun.core.known_source import know_source
+from metarun.core.run_folder import RunFolder
 from metarun.data.augment import Look
 from metarun.report.runs import read_run
 from metarun.run.device import name_device
@@ -145,9 +149,9 @@ def test_no_job_of_a_stopped_sweep_starts(sweep: Sweep) -> None:
 def test_a_run_of_its_own_does_not_write_over_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: Sweep
 ) -> None:
-    told(monkeypatch, sweep.job, mode="RUN")
+    told(monkeypatch, tmp_path / "free", mode="RUN")
     assert sweep.call("interrupted") == RAN
-    (sweep.job / "run.log").touch()
+    told(monkeypatch, sweep.job, mode="RUN")
     with pytest.raises(ConfigError, match=rf"already holds a run; go on with it by: metarun resume {sweep.job}"):
         sweep.call("all")
 
@@ -357,10 +361,11 @@ def run(
     config: DictConfig, folder: Path, stop: Path | None = None, typed: Sequence[str] = ()
 ) -> tuple[int, dict[str, Any]]:
     """Exit code and results.json of a job."""
-    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
     groups = {name: f"the {name}" for name in ("algo", "data", "backbone", "optim", "run", "logger")}
-    code = job.run_job(partial(resolve, config, groups), folder, [*typed], None, stop)
-    return code, json.loads((folder / "results.json").read_text())
+    file = RunFolder(folder).settings
+    write = partial(OmegaConf.save, config, file) if not file.exists() else lambda: None
+    code = job.run_job(partial(resolve, config, groups), folder, [*typed], None, stop, write)
+    return code, RunFolder(folder).read_results()
 
 
 def test_a_job_that_diverges_ends_with_1_and_says_from_where_it_can_go_on(
@@ -377,16 +382,18 @@ def test_a_job_that_diverges_ends_with_1_and_says_from_where_it_can_go_on(
 
 
 def test_a_job_whose_data_is_split_in_another_way_than_its_checkpoint_says_is_wrong_input(
-    settings: Settings, tmp_path: Path
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """10 alphabets and then 11: other classes. Its checkpoint stays as it was."""
+    """10 alphabets and then 11: other classes. All that is in its folder stays as it was."""
     assert run(settings("algo=protonet"), tmp_path / "run")[0] == 0
-    last = tmp_path / "run" / "checkpoints" / "last.pt"
-    before = last.read_bytes()
-    code, results = run(settings("algo=protonet", "data.alphabets=11"), tmp_path / "run")
-    assert (code, results["status"]) == (2, "failed")
-    assert "was trained on another split of the data" in results["error"]
-    assert last.read_bytes() == before
+    before = contents(tmp_path)
+    assert run(settings("algo=protonet", "data.alphabets=11"), tmp_path / "run")[0] == 2
+    assert "was trained on another split of the data" in " ".join(capsys.readouterr().out.split())
+    assert contents(tmp_path) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_job_that_fails_before_its_first_checkpoint_says_that_it_goes_on_from_the_start(
@@ -417,24 +424,34 @@ def test_a_jobs_log_has_that_jobs_messages_and_its_folder_is_free_afterwards(
     settings: Settings, tmp_path: Path
 ) -> None:
     """While it runs, nobody else can run it."""
-    config, handlers = settings("algo=protonet", "run.steps=0"), [*logging.getLogger().handlers]
+    handlers = [*logging.getLogger().handlers]
     logs = [tmp_path / name / "run.log" for name in ("first", "second")]
-    assert run(config, logs[0].parent)[0] == 2
+    assert run(settings("algo=protonet", "run.steps=1"), logs[0].parent)[0] == 0
     before = logs[0].read_text()
-    assert run(config, logs[1].parent)[0] == 2
-    assert "run.steps=0 must be" in logs[1].read_text()
+    assert run(settings("algo=protonet", "run.steps=1", "run.test_tasks=5"), logs[1].parent)[0] == 0
+    assert "run.test_tasks=5 is few" in logs[1].read_text()  # said before the run was accepted
+    assert "testing the checkpoint" in logs[1].read_text()
     assert logs[0].read_text() == before
     assert logging.getLogger().handlers == handlers
-    with (
-        job._alone_in(logs[0].parent),
-        pytest.raises(ConfigError, match=f"another process is running {tmp_path}/first"),
-    ):
-        run(config, logs[0].parent)
-    assert run(config, logs[0].parent)[0] == 2
+    held = Claim(logs[0].parent, Console(quiet=True), lambda: None)
+    with held, pytest.raises(ConfigError, match=f"another process is running {tmp_path}/first"):
+        run(settings("algo=protonet", "run.steps=1"), logs[0].parent)
+    assert run(settings("algo=protonet", "run.steps=1"), logs[0].parent)[0] == 0
 
 
-def test_a_job_with_wrong_settings_leaves_why_and_what_was_typed(settings: Settings, tmp_path: Path) -> None:
-    code, results = run(settings("run.steps=0"), tmp_path, typed=["run.steps=0"])
+@pytest.mark.parametrize("wrong", ["run.steps=0", "data.n_way=60", "run.processes=999", "optim.lr=-1"])
+def test_a_run_that_is_refused_says_why_and_leaves_nothing(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    """Wrong by itself, for the data, for the machine."""
+    code, results = run(settings("algo=protonet", wrong), tmp_path / "run")
+    assert (code, results) == (2, {})
+    assert wrong in capsys.readouterr().out
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_job_of_a_sweep_with_wrong_settings_leaves_why_and_what_was_typed(settings: Settings, tmp_path: Path) -> None:
+    code, results = run(settings("run.steps=0"), tmp_path, tmp_path / STOP_FILE, typed=["run.steps=0"])
     error = "run.steps=0 must be a whole number of at least 1"
     assert (code, results) == (2, {"status": "failed", "error": error, "overrides": ["run.steps=0"]})
 
@@ -641,7 +658,7 @@ def test_a_test_on_other_images_of_the_same_size_normalises_them_as_the_networks
     test = SavedSettings(settings("data=glyphs"), {"data": "glyphs"})
     noise = replace(test, choices={"data": "noise"})
     opened, as_they_are = (
-        Trained(tmp_path, results, saved, own, {}, modes, torch.device("cpu")) for saved in (noise, test)
+        Trained(tmp_path, results, saved, know_source(own), {}, modes, torch.device("cpu")) for saved in (noise, test)
     )
     pixels, seen = (
         next(run.opened(test.resolve(), {}).episodes("test", 0, 2)).query.x for run in (as_they_are, opened)

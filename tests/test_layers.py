@@ -25,8 +25,9 @@ ALLOWED = {  # rooms by path, the topmost first: each imports from those named a
     "core": (),
 }
 LIBRARIES = {  # by path, where alone they are imported
-    "hydra": ("cli.py", "app/jobs/composed.py", "app/sweeps", "settings"),  # where Hydra hands over its settings
-    "omegaconf": ("app/jobs/composed.py", "app/sweeps", "settings"),
+    # where Hydra hands over its settings
+    "hydra": ("cli.py", "app/jobs/composed.py", "app/jobs/new_folder.py", "app/sweeps", "settings"),
+    "omegaconf": ("app/jobs/composed.py", "app/jobs/new_folder.py", "app/sweeps", "settings"),
     "wandb": ("run/tracking",),
     "tensorboard": ("run/tracking",),
     "optuna": ("app/sweeps", "report/figures/study.py"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import TINY, metarun, results_of
+from run_folders import forget_hash
 
 from metarun.app.commands.rerun import code_difference, rerun_arguments
 from metarun.run.results import read_versions
@@ -59,6 +60,7 @@ def test_a_rerun_gives_the_same_numbers_in_a_folder_of_its_own(tmp_path: Path, c
 
 
 def test_a_default_that_has_changed_since_keeps_its_value_of_then(run: Path) -> None:
+    forget_hash(run)
     edit(
         run / ".hydra" / "config.yaml",
         ("inner_lr: 0.4", "inner_lr: 0.25"),

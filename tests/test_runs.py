@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from run_folders import finished, settings, write_metrics, write_settings
 
-from metarun.app.jobs.job import _alone_in
+from metarun.app.jobs.claim import Claim
 from metarun.cli import command
 from metarun.report.listing import describe_progress, format_age
 from metarun.report.runs import Run, find_runs, read_run
@@ -43,6 +44,11 @@ def read(folder: Path) -> Run:
     return run
 
 
+def alone_in(folder: Path) -> Claim:
+    """The folder held as a run holds it."""
+    return Claim(folder, Console(quiet=True), lambda: None)
+
+
 def said(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
     code = command([str(argument) for argument in arguments])
     return code, *capsys.readouterr()
@@ -51,7 +57,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[in
 def test_list_tells_the_five_states_apart(five: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`dead` is running while a process holds it, as job.py does, and has died once nobody does."""
     dead = five / "day" / "dead"
-    with _alone_in(dead):
+    with alone_in(dead):
         _, out, _ = said(capsys, "list", five)
     rows = [line.split() for line in out.splitlines() if line.strip().startswith(str(five))]
     states = {Path(row[0]).name: row[1] for row in rows}
@@ -76,7 +82,7 @@ def test_the_lock_of_a_killed_process_holds_nothing(five: Path) -> None:
 
 
 def test_a_resumed_run_is_running_whatever_its_old_results_say(five: Path) -> None:
-    with _alone_in(five / "day" / "stopped"):
+    with alone_in(five / "day" / "stopped"):
         assert read(five / "day" / "stopped").state == "running"
     assert read(five / "day" / "stopped").state == "interrupted"
 
@@ -84,10 +90,10 @@ def test_a_resumed_run_is_running_whatever_its_old_results_say(five: Path) -> No
 def test_looking_at_a_run_leaves_its_lock_free_and_makes_none(five: Path) -> None:
     find_runs([five])
     assert not list(five.rglob("lock"))
-    with _alone_in(five / "day" / "dead"):
+    with alone_in(five / "day" / "dead"):
         pass
     find_runs([five])
-    with _alone_in(five / "day" / "dead"):
+    with alone_in(five / "day" / "dead"):
         pass
 
 
@@ -144,7 +150,7 @@ def test_a_run_that_is_named_by_two_paths_is_found_once(five: Path, monkeypatch:
 def test_a_run_that_goes_on_is_as_far_as_its_last_line_says(five: Path) -> None:
     stopped = five / "day" / "stopped"
     assert describe_progress(read(stopped)) == "20/40"
-    with _alone_in(stopped):
+    with alone_in(stopped):
         assert describe_progress(read(stopped)) == "40/40"
 
 

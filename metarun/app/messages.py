@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
-
-from metarun.core.run_folder import RunFolder
 
 
 def console(quiet: bool = False) -> Console:
@@ -19,23 +18,23 @@ def console(quiet: bool = False) -> Console:
     return screen if screen.is_terminal else Console(highlight=False, quiet=quiet, width=120)
 
 
-def start_logging(folder: Path, screen: Console) -> list[logging.Handler]:
-    """Send metarun's messages to the screen and, with everything else, to run.log; returns what to remove again."""
-    file = logging.FileHandler(RunFolder(folder).log)
+def open_log(path: Path) -> logging.Handler:
+    """Open run.log, which gets every message."""
+    file = LogFile(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    shown = Shown(screen)
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    root.addHandler(file)
-    root.addHandler(shown)
-    return [file, shown]
+    return file
 
 
-def stop_logging(handlers: list[logging.Handler]) -> None:
-    """Undo `start_logging`."""
-    for handler in handlers:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+class LogFile(logging.FileHandler):
+    """A file of messages, without those that a full disk has no room for."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
 from metarun.backbones.maps import image_shape
 from metarun.backbones.pretrained import classifier, one_line
-from metarun.core.ranges import PositiveInt
+from metarun.core.ranges import FilePath, PositiveInt
 from metarun.ops.context import in_inner_loop, is_transformed
 from metarun.ops.layer_norm import LayerNorm, LayerNorm2d
 from metarun.ops.noise import DropPath, Noise
@@ -56,7 +56,7 @@ class Torchvision(nn.Module):
         bn: str,
         normalisation: tuple[Sequence[float], Sequence[float]] | None,
         name: str = "resnet18",
-        weights: str | None = None,
+        weights: FilePath | None = None,
         frozen: bool = False,
         image_size: PositiveInt | None = None,
     ) -> None:

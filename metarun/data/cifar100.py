@@ -8,6 +8,7 @@ from typing import Literal, Unpack
 import torch
 from torchvision.datasets import CIFAR100
 
+from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.decode import Scale, encode_bitmap, load_images
 from metarun.data.files.download import fetch_once
@@ -42,7 +43,7 @@ class CIFAR100Tasks(PhotoTasks):
         plan: EpisodePlan,
         device: torch.device,
         name: Literal["cifar_fs", "fc100"],
-        root: str,
+        root: FilePath,
         **photos: Unpack[PhotoSettings],
     ) -> None:
         scale = Scale(photos["image_size"], photos["interpolation"])

@@ -7,6 +7,7 @@ from typing import Unpack
 
 import torch
 
+from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.decode import Fit, Scale, load_images
 from metarun.data.files.download import download_archive, fetch_once
@@ -38,7 +39,7 @@ class CUB(PhotoTasks):
         self,
         plan: EpisodePlan,
         device: torch.device,
-        root: str,
+        root: FilePath,
         fit: Fit,
         **photos: Unpack[PhotoSettings],
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple, Unpack
 
 import torch
 
-from metarun.core.ranges import Ascending, PositiveInt
+from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.decode import Fit, Scale, load_images
 from metarun.data.files.find import make_stamp
@@ -48,8 +48,8 @@ class Folder(PhotoTasks):
         self,
         plan: EpisodePlan,
         device: torch.device,
-        path: str | None,
-        split: str | None,
+        path: FilePath | None,
+        split: FilePath | None,
         fractions: Sequence[float],
         split_seed: int,
         least: PositiveInt,

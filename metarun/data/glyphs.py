@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.cache import open_or_make
 from metarun.data.images import ImageClasses, ImageTasks, Rotation
@@ -41,7 +42,7 @@ class Glyphs(ImageTasks):
         self,
         plan: EpisodePlan,
         device: torch.device,
-        cache: str,
+        cache: FilePath,
         alphabets: int,
         characters: int,
         drawings: int,

@@ -10,6 +10,7 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import torch
 
+from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.decode import Fit, Scale, encode_bitmap, load_images
 from metarun.data.files.find import ImageFile, find_places, group_by_class, list_images, make_stamp
@@ -50,7 +51,7 @@ class ImageNetTasks(PhotoTasks):
         plan: EpisodePlan,
         device: torch.device,
         name: Literal["mini_imagenet", "tiered_imagenet"],
-        root: str,
+        root: FilePath,
         fit: Fit,
         **photos: Unpack[PhotoSettings],
     ) -> None:

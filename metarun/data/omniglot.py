@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from metarun.core.ranges import PositiveInt
+from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Look
 from metarun.data.files.decode import Interpolation, Scale, load_images
@@ -44,8 +44,8 @@ class Omniglot(ImageTasks):
         self,
         plan: EpisodePlan,
         device: torch.device,
-        root: str,
-        cache: str,
+        root: FilePath,
+        cache: FilePath,
         split: str,
         within_alphabet: bool,
         rotation: Rotation,

@@ -7,7 +7,7 @@ from typing import TypedDict, Unpack
 
 import torch
 
-from metarun.core.ranges import PositiveInt
+from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Augment, Look
 from metarun.data.files.decode import Interpolation
@@ -25,7 +25,7 @@ class PhotoSettings(TypedDict):
         rotation, trainval: see ImageTasks.
     """
 
-    cache: str
+    cache: FilePath
     image_size: PositiveInt
     interpolation: Interpolation
     mean: Sequence[float]

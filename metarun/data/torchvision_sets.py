@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torchvision.datasets
 
-from metarun.core.ranges import PositiveInt
+from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.core.whole import whole_folder
 from metarun.data.augment import Look
@@ -45,8 +45,8 @@ class Torchvision(ImageTasks):
         device: torch.device,
         dataset: str,
         options: Mapping[str, Any],
-        root: str,
-        cache: str,
+        root: FilePath,
+        cache: FilePath,
         transpose: bool,
         image_size: PositiveInt,
         channels: int,

@@ -7,22 +7,48 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from metarun.core.whole import written_whole
+from metarun.core.whole import naming_what_fails, written_whole
 
 CHECKPOINT_VERSION = 1
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` and the global random states to `path`, whole or not at all, even if the power fails."""
-    path.parent.mkdir(exist_ok=True)
+    """Write `state` and the global random states to `path`, whole or not at all, even if the power fails.
+
+    Raises: CannotWrite if the disk is full, or the folder gone.
+    """
+    with naming_what_fails(path):
+        path.parent.mkdir(exist_ok=True)
     with written_whole(path) as file:
-        torch.save({"version": CHECKPOINT_VERSION, "random": _get_random_states(), **state}, file)
+        told = _Told(file)
+        try:
+            torch.save({"version": CHECKPOINT_VERSION, "random": _get_random_states(), **state}, cast(IO[bytes], told))
+        except RuntimeError as error:
+            raise told.failure or error from error
+
+
+class _Told:
+    """A file that keeps why it could not be written: torch, which is told, says that a position is unexpected."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.failure: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as failure:
+            self.failure = failure
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 class Damaged(ValueError):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from metarun.core.errors import ConfigError
+from metarun.core.identity import KEY, check_hash, read_hash
 from metarun.core.run_folder import RunFolder
 from metarun.core.whole import written_whole
 from metarun.run import checkpoint
@@ -32,6 +33,7 @@ class Files:
 
     def __init__(self, folder: Path, sinks: Sequence[Sink], metrics_bytes: int) -> None:
         self.folder, self.sinks = RunFolder(folder), sinks
+        self.hash = read_hash(self.folder)
         self.lines = JsonLines(self.folder.metrics, metrics_bytes)
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
@@ -48,11 +50,11 @@ class Files:
         """Write the last checkpoint; the one before it is kept as the previous one."""
         if self.folder.last.exists():
             _keep_as(self.folder.last, self.folder.previous)
-        checkpoint.save(self.folder.last, state)
+        checkpoint.save(self.folder.last, state | {KEY: self.hash})
 
     def save_best(self, state: dict[str, Any]) -> None:
         """Write the best checkpoint."""
-        checkpoint.save(self.folder.best, state)
+        checkpoint.save(self.folder.best, state | {KEY: self.hash})
 
     def keep(self, scores: Scores) -> None:
         """Write the scores of each test task."""
@@ -72,7 +74,10 @@ def _keep_as(path: Path, other: Path) -> None:
 
 
 def load_last(folder: RunFolder) -> dict[str, Any]:
-    """Load the last checkpoint, or the one before it where the last is damaged. Raises: ConfigError if both are."""
+    """Load the last checkpoint, or the one before it where the last is damaged.
+
+    Raises: ConfigError if both are damaged, or one is of another run.
+    """
     problems: list[str] = []
     for path in (folder.last, folder.previous):
         try:
@@ -80,6 +85,7 @@ def load_last(folder: RunFolder) -> dict[str, Any]:
         except checkpoint.Damaged as damage:
             problems.append(str(damage))
             continue
+        check_hash(folder, state.get(KEY), path)
         if problems:
             step = state["progress"]["step"]
             log.warning("%s; resuming from the checkpoint before it, of step %d", problems[0], step)
@@ -88,11 +94,13 @@ def load_last(folder: RunFolder) -> dict[str, Any]:
 
 
 def load_best(folder: RunFolder) -> dict[str, Any]:
-    """Load the best checkpoint. Raises: ConfigError if it is damaged."""
+    """Load the best checkpoint. Raises: ConfigError if it is damaged, or of another run."""
     try:
-        return checkpoint.load(folder.best)
+        state = checkpoint.load(folder.best)
     except checkpoint.Damaged as damage:
         raise ConfigError(f"{damage}, and it is what is tested: metarun rerun {folder.path}") from damage
+    check_hash(folder, state.get(KEY), folder.best)
+    return state
 
 
 def write_task_scores(path: Path, scores: Scores) -> None:

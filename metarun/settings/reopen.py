@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.dotted import leaves
+from metarun.core.identity import check_run
 from metarun.core.run_folder import RunFolder
 from metarun.settings.compose import compose
 from metarun.settings.conf import shipped
@@ -71,7 +72,8 @@ class SavedSettings:
 
 
 def reopen(folder: Path) -> SavedSettings:
-    """The settings of the run in `folder`. Raises: ConfigError if there is no run."""
+    """The settings of the run in `folder`. Raises: ConfigError if it has none, or files of another."""
+    check_run(RunFolder(folder))
     config, hydra = open_settings(folder)
     overrides = [str(word) for word in hydra.overrides.task]
     return SavedSettings(config, dict(hydra.runtime.choices), overrides, "MULTIRUN" in str(hydra.mode))

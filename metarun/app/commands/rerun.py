@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,9 @@ def rerun_arguments(folder: Path, more: Sequence[str]) -> tuple[list[str], list[
     kept, notes = _held(saved_leaves(folder), now, _keys_of(more))
     notes = code_difference(run.results) + notes
     config_dir = [f"--config-dir={path}" for path in own]
-    return [*config_dir, *run.overrides, *kept, *more], notes
+    later = {word.partition("=")[0] for word in (*kept, *more)}
+    earlier = [word for word in run.overrides if word.partition("=")[0] not in later]
+    return [*config_dir, *earlier, *kept, *more], notes
 
 
 def code_difference(results: Mapping[str, Any]) -> list[str]:
@@ -109,10 +112,18 @@ def _held(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> 
             notes.append(f"{key}={then[key]} then; there is no such setting now")
         elif key not in then:
             notes.append(f"{key}={now[key]} now; there was no such setting then")
+        elif _is_same_place(then[key], now[key]):
+            overrides.append(f"{key}={_typed(then[key])}")
         elif then[key] != now[key]:
             notes.append(f"{key}={then[key]} as then; the default is {now[key]} now")
             overrides.append(f"{key}={_typed(then[key])}")
     return overrides, notes
+
+
+def _is_same_place(then: Any, now: Any) -> bool:
+    """Whether `now` is a relative path, as it was typed, and `then` where that was."""
+    paths = isinstance(then, str) and isinstance(now, str) and then != now and os.path.isabs(then)
+    return paths and then.endswith(f"{os.sep}{os.path.normpath(now)}")
 
 
 def _keys_of(overrides: Sequence[str]) -> set[str]:

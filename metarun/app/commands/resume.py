@@ -14,7 +14,8 @@ from metarun.app.messages import console
 from metarun.core import tuning
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
-from metarun.report.one_run import make_end_table
+from metarun.report.one_run import find_lacking, make_end_table
+from metarun.settings.places import check_places, find_places
 from metarun.settings.reopen import reopen
 from metarun.settings.typed import read_override
 
@@ -27,7 +28,10 @@ def resume_command(parser: argparse.ArgumentParser, arguments: Sequence[str], sc
     parser.description = "Go on with an interrupted run from its last checkpoint."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="of device, threads, run.processes: what is different now"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="of device, threads, run.processes, paths.data, data.path and the like: what is different now",
     )
     asked = parser.parse_args(arguments)
     return resume(asked.run, asked.overrides)
@@ -38,17 +42,19 @@ def resume(folder: Path, typed: Sequence[str]) -> int:
 
     Args:
         folder: the run's folder.
-        typed: what is different from now on, KEY=VALUE of MACHINE.
+        typed: what is different from now on, KEY=VALUE of MACHINE or of where files lie.
     Raises: ConfigError if there is no run, or something else is typed.
     """
     saved = reopen(folder)
     results = RunFolder(folder).read_results()
-    if results and results["status"] == "finished":
+    if results.get("status") == "finished":
         screen = console()
         screen.print(f"{folder} is finished already")
-        screen.print(make_end_table(results, folder, []))
+        if not find_lacking(results):
+            screen.print(make_end_table(results, folder, []))
         return 0
-    saved = saved.change(_machine(typed))
+    saved = saved.change(_read_changes(typed, find_places(saved.config)))
+    check_places(saved.config)
     sweep = folder.resolve().parent.name if saved.swept else None
     with tuning.frozen_imports():
         from metarun.app.jobs.job import run_job
@@ -56,14 +62,15 @@ def resume(folder: Path, typed: Sequence[str]) -> int:
     return run_job(partial(saved.resolve, warn=True), folder, list(saved.overrides), sweep)
 
 
-def _machine(typed: Sequence[str]) -> dict[str, Any]:
-    """What was typed, by key. Raises: ConfigError for what is not of MACHINE, or for several values."""
+def _read_changes(typed: Sequence[str], places: Sequence[str]) -> dict[str, Any]:
+    """What was typed, by key. Raises: ConfigError for what is not of MACHINE or `places`, or for several values."""
+    allowed = [*MACHINE, *places]
     changes = {}
     for word in typed:
         override = read_override(word)
-        if override.key not in MACHINE or override.deletes:
+        if override.key not in allowed or override.deletes:
             raise ConfigError(
-                f"{word} would make it another run: resume takes {'=, '.join(MACHINE)}=; for a new run with other "
+                f"{word} would make it another run: resume takes {'=, '.join(allowed)}=; for a new run with other "
                 "settings: metarun rerun"
             )
         if len(override.values) > 1:

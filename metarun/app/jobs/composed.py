@@ -7,13 +7,20 @@ import signal
 from functools import partial
 from pathlib import Path
 
-from omegaconf import DictConfig
+import yaml
+from omegaconf import DictConfig, OmegaConf
 
+from metarun.app.jobs.claim import remove_empty
 from metarun.app.jobs.job import run_job
+from metarun.app.jobs.new_folder import NewFolder
 from metarun.app.sweeps.launch import STARTED_FILE
 from metarun.core.errors import ConfigError
+from metarun.core.identity import KEY, hash_settings
 from metarun.core.run_folder import RunFolder
+from metarun.core.whole import CannotWrite, written_whole
+from metarun.report.runs import read_run
 from metarun.run.interrupt import STOP_FILE
+from metarun.settings.places import make_absolute
 from metarun.settings.resolve import resolve
 
 
@@ -21,27 +28,76 @@ def run_new(config: DictConfig) -> int:
     """Run the job that Hydra composed, in the folder that Hydra made; returns the exit code.
 
     A job of a sweep whose folder an earlier sweep left takes up where that one stopped.
+    Raises: ConfigError where the folder is another run's.
     """
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
     settings = partial(resolve, config, hydra.runtime.choices)
+    write = partial(write_settings, RunFolder(folder), config)
     if "MULTIRUN" not in str(hydra.mode):
-        if RunFolder(folder).log.exists():
-            raise ConfigError(f"{folder} already holds a run; go on with it by: metarun resume {folder}")
-        return run_job(settings, folder, overrides, None)
+        try:
+            _check_free(RunFolder(folder))
+            return run_job(settings, folder, overrides, None, None, write)
+        finally:
+            if NewFolder.top:
+                remove_empty(folder, NewFolder.top)
     stop = Path(hydra.sweep.dir) / STOP_FILE
     if stop.exists():
         return 128 + signal.SIGINT
     if config.sweep.rerun == "all":
         _clear(folder, stop.with_name(STARTED_FILE).stat().st_mtime_ns)
-    status = RunFolder(folder).read_results().get("status")
+    run = read_run(folder)
+    if run and run.damage and run.results:
+        return 2  # the sweep's table says why
+    status = run.results.get("status") if run else None
     if status == "finished":
         return 0
     if status == "failed" and config.sweep.rerun != "failed":
         return 1
-    return run_job(settings, folder, overrides, folder.resolve().parent.name, stop)
+    return run_job(settings, folder, overrides, folder.resolve().parent.name, stop, write)
+
+
+def write_settings(files: RunFolder, config: DictConfig) -> None:
+    """Write the run's settings, Hydra's own and what was typed into its folder; where a run has a checkpoint, nothing.
+
+    Raises: CannotWrite, and nothing is written.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    if files.last.exists() or files.previous.exists():
+        return
+    hydra, overrides = OmegaConf.to_yaml(HydraConfig.instance().cfg), HydraConfig.get().overrides.task
+    settings = OmegaConf.to_yaml(make_absolute(config))
+    told = hash_settings(yaml.safe_load(settings), yaml.safe_load(hydra)["hydra"])
+    texts = {
+        files.overrides: OmegaConf.to_yaml(overrides),
+        files.hydra: f"{hydra}{KEY}: {told}\n",
+        files.settings: settings,  # the last: what has settings is a run
+    }
+    try:
+        for path, text in texts.items():
+            with written_whole(path) as file:
+                file.write(text.encode())
+    except CannotWrite:
+        for path in texts:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _check_free(files: RunFolder) -> None:
+    """Raise ConfigError if a run is in the folder, whatever it has left there."""
+    if files.has_settings():
+        raise ConfigError(
+            f"{files.path} already holds a run; go on with it by: metarun resume {files.path}, or choose another "
+            "folder: hydra.run.dir=FOLDER"
+        )
+    if found := files.list_traces():
+        raise ConfigError(
+            f"{files.path} has {', '.join(path.name for path in found)} of a run whose settings are gone; choose "
+            "another folder: hydra.run.dir=FOLDER"
+        )
 
 
 def _clear(folder: Path, before: int) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
+from metarun.app.jobs.claim import Claim
 from metarun.app.jobs.describe import describe_engine, describe_parts, describe_settings, run_info
 from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_drawings, show_predictions, show_tasks
 from metarun.app.jobs.workers import share_run
-from metarun.app.messages import console, start_logging, stop_logging
+from metarun.app.messages import console
 from metarun.core.errors import ConfigError, wrong_input
+from metarun.core.identity import KEY, read_hash
 from metarun.core.run_folder import RunFolder
+from metarun.core.whole import CannotWrite, describe_os_error
 from metarun.core.words import name_processes
 from metarun.report.one_run import make_config_tree, make_end_table
 from metarun.run.device import held_device
@@ -37,35 +39,42 @@ def run_job(
     overrides: list[str],
     sweep: str | None,
     stop_file: Path | None = None,
+    write_settings: Callable[[], None] = lambda: None,
 ) -> int:
     """Run, or go on with, what the settings say in `folder`; returns the exit code.
+
+    A run that is refused, for wrong settings or missing data, leaves the folder as it was; a job of a sweep leaves
+    there why.
 
     Args:
         resolve: gives the settings. Raises: ConfigError where they are wrong.
         folder: the run's.
         overrides: what was typed.
         sweep: the name of the sweep that it is a job of.
-        stop_file: stops the run when it appears.
+        stop_file: stops the run when it appears; only a sweep has one.
+        write_settings: writes those of a new run into its folder, once the run is accepted.
     """
     screen = console(quiet=stop_file is not None)  # one table for the whole sweep
-    with _alone_in(folder), _logging_to(folder, screen):
-        RunFolder(folder).results.unlink(missing_ok=True)
+    with Claim(folder, screen, write_settings) as claim:
+        results: dict[str, Any] = {"status": "failed", "overrides": overrides}
         try:
             settings = resolve()
         except ConfigError as error:
             log.error("%s", error)
-            RunFolder(folder).write_results({"status": "failed", "error": str(error), "overrides": overrides})
+            if stop_file:
+                claim.accept()
+                claim.files.write_results(results | {"error": str(error)})
             return 2
         screen.print(make_config_tree(settings.as_dict(), dict(settings.choices)))
         info = run_info(settings, _shown(folder), sweep)
         results = describe_settings(settings, overrides)
         notes: list[str] = []
-        code = _execute(settings, info, results, notes, screen, stop_file)
+        code = _execute(settings, info, results, notes, screen, stop_file, claim)
         if code == 0:
             screen.print()
             screen.print(make_end_table(results, _shown(folder), notes))
         elif code != 2:
-            _say_how_to_go_on(screen, folder, results)
+            _say_how_to_go_on(screen, folder, results, claim.accepted)
         return code
 
 
@@ -76,6 +85,7 @@ def _execute(
     notes: list[str],
     screen: Console,
     stop_file: Path | None,
+    claim: Claim,
 ) -> int:
     """Build and run, filling `results` and `notes`; writes results.json and closes the sinks whatever happens."""
     run: Run | None = None
@@ -95,6 +105,7 @@ def _execute(
                 with wrong_input():
                     run.restore()
                 log.info("going on from step %d", run.step)
+            claim.accept()
             stop.raise_if_made()
             first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
             engine = describe_engine(parts.learner, first, run.tasks_at_once())
@@ -119,25 +130,42 @@ def _execute(
         code = 2
         results |= {"status": "failed", "error": str(error)}
         log.error("%s", error)
+    except OSError as error:  # the disk is full, or the folder gone
+        results |= {"status": "failed", "error": describe_os_error(error)}
+        log.exception("the run failed")
     except Exception as error:  # the border of a run: the traceback goes to run.log, the caller gets the exit code
         results |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         log.exception("the run failed")
     finally:
         results |= run.facts() if run else {}
-        RunFolder(info.folder).write_results(results)
+        try:
+            if code != 2 or claim.accepted or stop_file:
+                claim.accept()
+                claim.files.write_results(results | {KEY: read_hash(claim.files)})
+        except CannotWrite as error:
+            code = code or 1
+            results |= {"status": "failed", "error": results["error"] or str(error)}
         try:
             if code == 0:
                 show_curves(info.folder, sinks)
+        except CannotWrite as error:
+            log.warning("%s", error)
         finally:
             for sink in reversed(sinks):
                 sink.finish(results, code)
     return code
 
 
-def _say_how_to_go_on(screen: Console, folder: Path, results: dict[str, Any]) -> None:
+def _say_how_to_go_on(screen: Console, folder: Path, results: dict[str, Any], began: bool) -> None:
     screen.print(f"{results['status']}: {results['error']}")
+    if not RunFolder(folder).has_settings():
+        if began:
+            screen.print(f"{_shown(folder)} was removed while the run went on, or moved: then resume it there")
+        screen.print(f"run again with: metarun {shlex.join(results['overrides'])}", markup=False, soft_wrap=True)
+        return
     if results["status"] == "failed":
-        screen.print(f"the traceback is in {_shown(folder)}/run.log")
+        if not results["error"].startswith("cannot write"):
+            screen.print(f"the traceback is in {_shown(folder)}/run.log")
         if results["error"].startswith("Diverged"):
             screen.print("the numbers blew up: try a smaller optim.lr or algo.inner_lr, or optim.clip_norm=10")
         if where := results.get("diverged"):
@@ -152,26 +180,3 @@ def _shown(folder: Path) -> Path:
     """The folder as a person here would type it."""
     folder, here = folder.resolve(), Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder; the lock dies with the process."""
-    lock = FileLock(RunFolder(folder).lock, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ConfigError(f"another process is running {folder}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _logging_to(folder: Path, screen: Console) -> Iterator[None]:
-    handlers = start_logging(folder, screen)
-    try:
-        yield
-    finally:
-        stop_logging(handlers)

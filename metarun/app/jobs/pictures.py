@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL.Image import Image
+
 from metarun.algos.base.abilities import Drawing, Predicting
 from metarun.core.tasks import Batch
 from metarun.core.whole import written_whole
@@ -21,8 +23,7 @@ def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
     picture = draw_tasks(first, TASKS_DRAWN)
     if picture:
         path = parts.folder / "episodes.png"
-        with written_whole(path) as file:
-            picture.save(file, "PNG")
+        _save(picture, path)
         for sink in sinks:
             sink.show("episodes", path)
 
@@ -53,8 +54,7 @@ def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
     batch = next(parts.learner.eval().eval_stream(parts.source, "test", 0, TASKS_PREDICTED))
     for name, picture in parts.learner.draw(batch).items():
         path = parts.folder / f"{name}.png"
-        with written_whole(path) as file:
-            picture.save(file, "PNG")
+        _save(picture, path)
         for sink in sinks:
             sink.show(name, path)
 
@@ -71,3 +71,8 @@ def show_curves(folder: Path, sinks: Sequence[Sink]) -> None:
             file.write(picture)
         for sink in sinks:
             sink.show("curves", path)
+
+
+def _save(picture: Image, path: Path) -> None:
+    with written_whole(path) as file:
+        picture.save(file, "PNG")

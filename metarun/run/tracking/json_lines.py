@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
+from metarun.core.whole import naming_what_fails
+
+log = logging.getLogger(__name__)
+
 
 class JsonLines:
-    """Writes metrics.jsonl, an object in each line. A resumed run first cuts the file to `keep_bytes`."""
+    """Writes metrics.jsonl, an object in each line. A resumed run first cuts the file to `keep_bytes`.
+
+    A file that is shorter has lost lines: the run goes on after the last whole line, and says so.
+    """
 
     def __init__(self, path: Path, keep_bytes: int) -> None:
-        self.file = open(path, "ab")  # noqa: SIM115
-        self.file.truncate(keep_bytes)
+        self.path = path
+        with naming_what_fails(path):
+            self.file = open(path, "a+b")  # noqa: SIM115
+            if (length := self.file.seek(0, os.SEEK_END)) < keep_bytes:
+                log.warning(
+                    "%s has %d bytes, and had %d at the checkpoint: the lines between are missing from tables and "
+                    "curves, and nothing else is lost",
+                    path, length, keep_bytes,
+                )  # fmt: skip
+                self.file.seek(0)
+                keep_bytes = self.file.read().rfind(b"\n") + 1  # after the last whole line
+            self.file.truncate(keep_bytes)
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        self.file.write(json.dumps({"step": step, "split": split, **metrics}).encode() + b"\n")
-        self.file.flush()
+        with naming_what_fails(self.path):
+            self.file.write(json.dumps({"step": step, "split": split, **metrics}).encode() + b"\n")
+            self.file.flush()
 
     def flush(self) -> int:
         """Flush everything to the disk. Returns: the file's length in bytes."""
-        os.fsync(self.file.fileno())
-        return self.file.seek(0, os.SEEK_END)
+        with naming_what_fails(self.path):
+            os.fsync(self.file.fileno())
+            return self.file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
-        self.file.close()
+        with naming_what_fails(self.path):
+            self.file.close()
