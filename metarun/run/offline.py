@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from annotated_types import Ge
 
+from metarun.core.known_source import describe_source, know_source
 from metarun.core.ranges import PositiveInt
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import choose_score, estimate, is_better, list_directions
@@ -210,7 +211,8 @@ class OfflineRun:
         score = choose_score(means, own)
         if is_better(score, means[score], p.best.get(score), own):
             p.best, p.best_step = means, p.step
-            self.files.save_best({"learner": self.parts.learner.state_dict(), "step": p.step})
+            source = describe_source(know_source(self.parts.source))
+            self.files.save_best({"learner": self.parts.learner.state_dict(), "step": p.step, "source": source})
         p.val_seconds += time.perf_counter() - started
         self.files.log(p.step, "val", means)
 

@@ -17,6 +17,7 @@ from metarun.algos.base.abilities import Recordable
 from metarun.algos.base.learner import Learner
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, wrong_input
+from metarun.core.known_source import KnownSource
 from metarun.core.seeding import seed_everything
 from metarun.core.tasks import EpisodePlan, EpisodeShape, TaskSource
 from metarun.data.files.splits import SPLITS
@@ -107,7 +108,7 @@ def build_source(settings: Settings, device: torch.device, splits: tuple[str, ..
     return source
 
 
-def build_learner(settings: Settings, source: TaskSource) -> Learner:
+def build_learner(settings: Settings, source: TaskSource | KnownSource) -> Learner:
     """The learner of `settings.algo` on `settings.backbone`, its weights drawn from the run's seed."""
     seed_everything(settings.seed, "weights")
     info = source.info
@@ -118,7 +119,8 @@ def build_learner(settings: Settings, source: TaskSource) -> Learner:
             f"{settings.algo['_target_'].rpartition('.')[2]} trains on single labelled examples, and the chosen data "
             "has none; choose another algo or data"
         )
-    check_needs(settings.algo["_target_"], source)
+    if not isinstance(source, KnownSource):
+        check_needs(settings.algo["_target_"], source)
     known = ("input_shape", "n_way", "outputs", "objective", "train_classes", "prior")
     facts = {"backbone": backbone, "bn": settings.bn, **{name: getattr(info, name) for name in known}}
     learner: Learner = _construct(settings.algo, **facts)

@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from metarun.algos.base.learner import Learner
-from metarun.app.jobs.retest_settings import settings_for
+from metarun.app.jobs.retest_settings import SHAPE, settings_for
 from metarun.core.errors import ConfigError, wrong_input
+from metarun.core.known_source import KnownSource, know_source, recall_source
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import estimate, list_directions
 from metarun.core.tasks import TaskSource
 from metarun.core.whole import write_json
 from metarun.core.words import is_percent
+from metarun.data.augment import Look
 from metarun.data.resize import Resized, members
 from metarun.ops import norm
 from metarun.report.runs import open_run, read_evaluation
@@ -31,8 +33,12 @@ from metarun.run.results import read_git_state, read_versions
 from metarun.settings.build import build_learner, build_source, set_numerics
 from metarun.settings.conf import shipped
 from metarun.settings.names import task_name
+from metarun.settings.places import ROOTS, check_places, find_places
 from metarun.settings.reopen import SavedSettings, reopen
 from metarun.settings.schema import Settings
+
+SHAPES = tuple(f"data.{key}" for key in SHAPE)
+"""Settings of the data that do not change its split."""
 
 AVERAGES = ("running_mean", "running_var")
 
@@ -48,7 +54,7 @@ class Trained:
     Attributes:
         folder, results: where it is, and its results.json.
         saved: its settings; those of data and paths alone are not resolved.
-        source: its own.
+        source: what is known of its own; its data may be elsewhere.
         state: the weights that it was tested with, the best by validation.
         modes: BatchNorm modes that it can be tested in, its own and then the others.
     """
@@ -56,7 +62,7 @@ class Trained:
     folder: Path
     results: Mapping[str, Any]
     saved: SavedSettings
-    source: TaskSource
+    source: KnownSource
     state: Mapping[str, torch.Tensor]
     modes: Sequence[str]
     device: torch.device
@@ -80,7 +86,7 @@ class Trained:
             kept = None if again else read_evaluation(file)
             if kept is None:
                 with wrong_input():
-                    source = source or self.opened(settings, values)
+                    source = source or self.open_checked(one, settings, values)
                 kept = self.tested(settings, source, file, stop)
                 done(kept)
             yield kept
@@ -95,7 +101,7 @@ class Trained:
             raise ConfigError(f"data={name} has inputs of shape {shape}; the run's network takes {wanted}")
         if images and (name != own or shape != wanted):
             theirs = any(key in values for key in ("data.mean", "data.std")) or not hasattr(members(source)[0], "look")
-            look = None if theirs else getattr(self.source, "look", None)
+            look = Look(*self.source.look) if self.source.look and not theirs else None
             node: Mapping[str, Any] = self.saved.node("data") if name == own else shipped(name)
             size = node.get("image_size", shape[-1])
             said = _fitting(name, size, shape, wanted, own if look else None)
@@ -103,6 +109,16 @@ class Trained:
                 self.said.add(said)
                 log.info("%s", said)
             source = Resized(source, wanted, look)
+        return source
+
+    def open_checked(self, test: SavedSettings, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
+        """As `opened`. Raises: ConfigError if that is the run's own data, and it is split in another way than then."""
+        same = settings.choices["data"] == self.saved.choices["data"]
+        if same:
+            check_places(test.config, ["data"])
+        source = self.opened(settings, values)
+        if same and not any(key.startswith("data.") and key not in SHAPES for key in values):
+            _check_split(self.folder, source.info.split_sha256, self.results["split_sha256"])
         return source
 
     def tested(self, settings: Settings, source: TaskSource, file: Path, stop: StopRequest) -> dict[str, Any]:
@@ -123,7 +139,7 @@ class Trained:
             "episode_sha256": source.fingerprint("test", n_tasks),
             "source": info.facts,
             "classes": len(_classes(source, "test")),
-            "seen": sorted(_classes(self.source, "train") & _classes(source, "test")),
+            "seen": sorted(set(self.source.classes["train"]) & _classes(source, "test")),
             "seconds": time.perf_counter() - started,
             "device": str(self.device),
             "device_name": name_device(self.device),
@@ -153,22 +169,28 @@ def trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any])
     best = load_best(files)
     # What a test changes of the data is to change nothing else, as run.steps.
     saved = reopen(folder).settle("data", "paths")
-    saved = saved.change({key: value for key, value in values.items() if key.startswith("paths.")})
-    settings = saved.resolve()
+    # An older checkpoint does not say all of its data: that is opened too, wherever it is now.
+    places = [*ROOTS, *(find_places(saved.config) if "data" not in values else ())]
+    settings = saved.change({key: value for key, value in values.items() if key in places}).resolve()
     if (threads := machine.get("threads", settings.threads)) != "auto":
         torch.set_num_threads(threads)
     with held_device(machine.get("device", settings.device)) as device:
         set_numerics(settings, device)
-        with wrong_input():
-            source = build_source(settings, device)
-            state = best["learner"]
-        now, then = source.info.split_sha256, run.results["split_sha256"]
-        if now != then:
-            raise ConfigError(f"{folder} was trained on another split of the data: {then[:12]}, not {now[:12]}")
+        if best.get("source"):
+            source = recall_source(best["source"])
+        else:
+            with wrong_input():
+                source = know_source(build_source(settings, device))
+            _check_split(folder, source.info.split_sha256, run.results["split_sha256"])
         modes: list[str] = [settings.bn]
         if norm.has_batch_norm(build_learner(settings, source)):
             modes = list(dict.fromkeys([settings.bn, "transductive", "support"]))
-        yield Trained(folder, run.results, saved, source, state, modes, device)
+        yield Trained(folder, run.results, saved, source, best["learner"], modes, device)
+
+
+def _check_split(folder: Path, now: str, then: str) -> None:
+    if now != then:
+        raise ConfigError(f"{folder} was trained on another split of the data: {then[:12]}, not {now[:12]}")
 
 
 def _name(settings: Settings) -> str:
