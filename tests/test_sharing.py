@@ -171,8 +171,8 @@ def test_processes_are_as_many_as_there_is_work_for(settings: Settings, monkeypa
         assert workers.choose_processes(resolve(settings("run.processes=auto", "run.val_tasks=8", *words))) == size
     for words in (["algo=baseline"], ["data=sinusoid", "run.meta_batch_size=8"]):
         assert workers.choose_processes(resolve(settings("run.processes=auto", "run.val_tasks=8", *words))) == 1
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "3")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
     assert workers.choose_processes(resolve(settings())) == 3
     with pytest.raises(ConfigError, match=r"torchrun started 3 processes, and run.processes=2 others"):
         workers.choose_processes(resolve(settings("run.processes=2")))

@@ -11,8 +11,11 @@ import torch
 
 from metarun.core import machine
 from metarun.core.errors import ConfigError
-from metarun.run.processes import read_local_rank
+from metarun.core.launched import read_local_rank
 from metarun.run.team import Group
+
+DEVICES = ("cpu", "cuda", "mps")
+"""Types of devices that runs are for."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -24,6 +27,10 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"nothing is computed on {device.type}")
+        if device.type == "cpu":
+            return torch.device("cpu")  # there is one, whatever its number
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         have = [f"cuda:{i}" for i in range(torch.cuda.device_count())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -20,7 +21,11 @@ import torch.distributed as dist
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
+from metarun.core.errors import ConfigError
+from metarun.core.launched import UNSET, read_launched
 from metarun.run.team import Group, Lost
+
+log = logging.getLogger(__name__)
 
 STARTED_BY_RUN = "METARUN_LED"
 """Environment variable that marks a process started by the first process of the run."""
@@ -31,16 +36,6 @@ SECONDS_TO_END = 10.0
 """Seconds that a process gets to end before it is killed."""
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
-
-
-def count_launched() -> int:
-    """Count the processes that torchrun, or the first process of a run, started with this one; 1 for a single one."""
-    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
-
-
-def read_local_rank() -> int:
-    """Return the number of this process among the run's processes on this machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 @contextmanager
@@ -58,8 +53,9 @@ def leading_group(size: int, settings: str, seed: int, threads: int | str) -> It
         yield Group()
         return
     others: list[Other] = []
-    if count_launched() > 1:
-        store, _, _ = next(rendezvous("env://"))
+    if read_launched()[1] > 1:
+        log.info("process 0 of %d of torchrun's: waiting for the others; %s", size, UNSET)
+        store = _meet()[0]
     else:
         store = TCPStore("127.0.0.1", 0, size, is_master=True, wait_for_workers=False)
         others += [Other(rank, size, store.port, threads) for rank in range(1, size)]
@@ -83,9 +79,22 @@ def join_group() -> tuple[str, Group]:
     """Return the settings from the first process, and the group. For the other processes."""
     if os.environ.get(STARTED_BY_RUN):
         threading.Thread(target=_end_with_the_first, daemon=True).start()
-    store, rank, size = next(rendezvous("env://"))
+    else:
+        rank, size = read_launched()
+        print(f"process {rank} of {size} of torchrun's: waiting for the first; {UNSET}", file=sys.stderr)
+    store, rank, size = _meet()
     settings = store.get(SETTINGS_KEY).decode()
     return settings, Group(rank, size, int(store.get(SEED_KEY)), partial(_connect, store, rank, size, ()))
+
+
+def _meet() -> tuple[Store, int, int]:
+    """Meet the others where the environment says. Raises: ConfigError if nobody is there."""
+    try:
+        store, rank, size = next(rendezvous("env://"))
+    except RuntimeError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(f"no process of torchrun's can be met at {place}; {UNSET}") from error
+    return store, rank, size
 
 
 class Other:

@@ -17,9 +17,10 @@ import torch
 from metarun.app.sweeps.launch import JOBS
 from metarun.core import machine
 from metarun.core.errors import ConfigError
+from metarun.core.launched import read_launched
 from metarun.run.device import held_device
 from metarun.run.interrupt import StopRequest
-from metarun.run.processes import count_launched, join_group, leading_group
+from metarun.run.processes import join_group, leading_group
 from metarun.run.progress import Diverged
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
@@ -35,7 +36,7 @@ def share_run(settings: Settings, folder: Path) -> Iterator[tuple[Group, Setting
     Raises: ConfigError if the run is not to be shared.
     """
     size, threads = choose_processes(settings), torch.get_num_threads()
-    if size > count_launched() and settings.threads == "auto":
+    if size > read_launched()[1] and settings.threads == "auto":
         settings = replace(settings, threads=max(1, threads // size))
     told = json.dumps({"settings": settings.as_dict(), "folder": str(folder.resolve())})
     try:
@@ -56,7 +57,8 @@ def choose_processes(settings: Settings) -> int:
     shareable = target_of(settings.run).shareable_tasks(settings.run)
     tasks = shareable if algo.splits else 1
     gpus = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
-    if (size := count_launched()) > 1:
+    _, launched = read_launched()
+    if (size := launched) > 1:
         if asked not in (1, "auto", size):
             raise ConfigError(f"torchrun started {size} processes, and run.processes={asked} others: leave that out")
     elif asked == "auto":
@@ -75,7 +77,7 @@ def choose_processes(settings: Settings) -> int:
             f"run.processes={size} share the tasks of an outer step, of a validation and of the test, and the fewest "
             f"of run.meta_batch_size, run.val_tasks and run.test_tasks is {tasks}: set run.processes={tasks}"
         )
-    if count_launched() == 1 < size and 0 < gpus < size:
+    if launched == 1 < size and 0 < gpus < size:
         raise ConfigError(f"run.processes={size} take a GPU each, and there is {gpus}: set that, or device=cpu")
     return int(size)
 
