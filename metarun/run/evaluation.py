@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from metarun.algos.base.abilities import EncodesInputs
 from metarun.algos.base.learner import Learner
+from metarun.core.errors import ConfigError
 from metarun.core.tasks import EmbeddableSource, TaskSource
 from metarun.run.interrupt import StopRequest
 from metarun.run.team import Group
@@ -42,7 +43,7 @@ def evaluate(
     learner.eval()
     parts: list[dict[str, torch.Tensor]] = []
     try:
-        with _encoded_source(learner, source, split, end - start) as tasks:
+        with explain_streams(learner), _encoded_source(learner, source, split, end - start) as tasks:
             stream = learner.eval_stream(tasks, split, start, batch_size)
             for first in range(start, end, batch_size):
                 stop.raise_if_made()
@@ -50,12 +51,39 @@ def evaluate(
                 parts.append(learner.evaluate(batch.tasks(0, min(batch_size, end - first))))
     finally:
         learner.train(was_training)
+    _check_names(learner, parts)
     scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     found = {name: group.gather(score, n_tasks).numpy() for name, score in scores.items()}
     for name, values in found.items():
         if lost := int((~np.isfinite(values)).sum()):
             log.warning("%s is not a finite number in %d of %d %s tasks", name, lost, n_tasks, split)
     return found
+
+
+@contextmanager
+def explain_streams(learner: Learner) -> Iterator[None]:
+    """Inside, a learner that asks a source for a stream that it does not have raises ConfigError."""
+    try:
+        yield
+    except AttributeError as error:
+        if not hasattr(error.obj, "fingerprint"):  # no source
+            raise
+        raise ConfigError(
+            f"{type(learner).__name__} asks {type(error.obj).__name__} for {error.name}, which it does not have: "
+            f"choose other data. A learner that declares needs = ('{error.name}',) is refused before it starts"
+        ) from error
+
+
+def _check_names(learner: Learner, parts: Sequence[Mapping[str, torch.Tensor]]) -> None:
+    """Raise ConfigError unless all batches have the same scores, with loss among them."""
+    first, name = parts[0].keys(), type(learner).__name__
+    if other := next((part.keys() for part in parts if part.keys() != first), None):
+        raise ConfigError(
+            f"{name}.evaluate gives the scores {', '.join(first)} for some tasks and {', '.join(other)} for others: "
+            "all tasks of a test must have the same"
+        )
+    if "loss" not in first:
+        raise ConfigError(f"{name}.evaluate gives the scores {', '.join(first)}: loss must be among them")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from metarun.core.run_folder import RunFolder
 from metarun.core.scores import choose_score, estimate, is_better, list_directions
 from metarun.core.words import is_percent
 from metarun.run import checkpoint
-from metarun.run.evaluation import Scores, evaluate
+from metarun.run.evaluation import Scores, evaluate, explain_streams
 from metarun.run.folder import Files, NoFiles, load_best, load_last
 from metarun.run.interrupt import StopRequest
 from metarun.run.outer_steps import OuterSteps
@@ -100,7 +100,8 @@ class OfflineRun:
         folder, kept = self.parts.folder, self.progress.metrics_bytes
         self.files: Files | NoFiles = NoFiles() if self.parts.group.rank else Files(folder, sinks, kept)
         try:
-            self._train(stop)
+            with explain_streams(self.parts.learner):
+                self._train(stop)
             return self._test(stop)
         except Diverged as error:
             self.diverged = error
