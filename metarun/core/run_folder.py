@@ -96,6 +96,17 @@ class RunFolder:
         if not self.has_settings():
             raise ConfigError(f"{self.path} is not the folder of a run: it has no .hydra/config.yaml")
 
+    def check_links(self) -> None:
+        """Raise ConfigError if something that a run writes here is a link to a place outside."""
+        inside = self.path.resolve()
+        folders = [self.path, self.settings.parent, self.checkpoints, self.evaluations]
+        for path in (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise ConfigError(
+                    f"{path} is a link to {path.resolve()}, outside the run's folder, where nothing is to be "
+                    "written: put the file itself there, or take the link away"
+                )
+
     def read_results(self) -> dict[str, Any]:
         """Read results.json; empty if it is missing, unreadable or malformed."""
         return read_results_file(self.results)[0]

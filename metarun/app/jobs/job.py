@@ -54,6 +54,7 @@ def run_job(
         stop_file: stops the run when it appears; only a sweep has one.
         write_settings: writes those of a new run into its folder, once the run is accepted.
     """
+    RunFolder(folder).check_links()
     screen = console(quiet=stop_file is not None)  # one table for the whole sweep
     with Claim(folder, screen, write_settings) as claim:
         results: dict[str, Any] = {"status": "failed", "overrides": overrides}
