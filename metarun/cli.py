@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 from metarun.core import tuning
 
@@ -19,12 +19,13 @@ def main() -> None:
 def command(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 130 or 143 interrupted."""
     from metarun.core.errors import ConfigError, Refused
+    from metarun.core.launched import read_launched
     from metarun.core.whole import CannotWrite
 
     tuning.wait_briefly()
     sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
-        if int(os.environ.get("RANK", 0)) > 0:  # whatever was typed: the first process of the run tells
+        if _is_run(arguments) and read_launched()[0] > 0:  # the first process of the run tells what it is
             with tuning.frozen_imports():
                 from metarun.app.jobs.workers import work
 
@@ -53,20 +54,43 @@ def command(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _is_run(arguments: Sequence[str]) -> bool:
+    """Whether the command line runs something that processes can share, and not only tells something."""
+    if {"--help", "-h", "--version", "--hydra-help"} & set(arguments):
+        return False
+    return not arguments or not _is_word(arguments[0]) or arguments[0] in ("resume", "rerun")
+
+
 def _is_word(argument: str) -> bool:
     return "=" not in argument and argument[:1] not in "-+~"
 
 
-def _check_flags(arguments: Sequence[str]) -> None:
-    """Raise ConfigError for what Hydra has no flag for, as `--optim.lr=0.1` from W&B's `${args}`."""
+def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
+    """Flags, overrides as Hydra reads them, and whether this is a sweep.
+
+    Raises: ConfigError for what Hydra has no flag for, as `--optim.lr=0.1` from W&B's `${args}`.
+    """
     from hydra._internal.utils import get_args_parser
 
     from metarun.core.errors import ConfigError
+    from metarun.settings.typed import read_word
 
-    for flag in get_args_parser().parse_known_args(list(arguments))[1]:
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(message)
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]  # in place of a page of usage
+    known, unknown = parser.parse_known_intermixed_args(list(arguments))
+    for flag in unknown:
         setting = flag.lstrip("-")
         hint = f"; settings are typed without --: {setting} (in a W&B sweep, ${{args_no_hyphens}})"
         raise ConfigError(f"there is no flag {flag.partition('=')[0]}{hint if '=' in flag else ''}")
+    if known.multirun and (known.cfg or known.info):
+        raise ConfigError("--cfg and --info show the settings of one run: leave out -m")
+    flags, words = list(arguments), list(known.overrides)
+    for word in words:
+        flags.remove(word)
+    return flags, [read_word(word, known.multirun) for word in words], known.multirun
 
 
 def _hydra(arguments: Sequence[str]) -> int:
@@ -76,27 +100,28 @@ def _hydra(arguments: Sequence[str]) -> int:
 
     from metarun.app.sweeps import launch
     from metarun.core.errors import ConfigError, Refused
+    from metarun.core.launched import read_launched
     from metarun.settings import names, schema
     from metarun.settings.compose import readable_errors
     from metarun.settings.conf import CONF
 
-    _check_flags(arguments)
+    flags, words, sweep = _read(arguments)
+    arguments = [*flags, *words]
     schema.register()
     names.register()
     launch.register(CONF)
     codes: list[int] = []
-    sweep = bool({"-m", "--multirun"} & set(arguments))
-    search = next((argument for argument in arguments if argument.startswith("search=")), None)
+    search = next((word for word in words if word.startswith("search=")), None)
     if search:
         from metarun.app.sweeps.search import require
 
         require(search, sweep)
     if sweep and os.environ.get("WANDB_SWEEP_ID"):
         raise ConfigError("under `wandb agent` a command is one run: leave out -m")
-    if sweep and "RANK" in os.environ:
+    if sweep and read_launched()[1] > 1:
         raise ConfigError("torchrun is for one run: leave out -m, or set run.processes instead of it")
     here = os.getpid()
-    if not sweep and any(argument.startswith("hydra/launcher=") for argument in arguments):
+    if not sweep and any(word.startswith("hydra/launcher=") for word in words):
         print("hydra/launcher has no effect without -m")
 
     def job(config: Any) -> float | None:
@@ -128,7 +153,7 @@ def _hydra(arguments: Sequence[str]) -> int:
 
     sys.argv[1:] = arguments
     try:
-        with readable_errors(arguments):
+        with readable_errors(words):
             main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
             if sweep:
                 from metarun.app.sweeps.table import run_sweep
@@ -141,4 +166,6 @@ def _hydra(arguments: Sequence[str]) -> int:
         raise ConfigError(
             f"cannot write {error.filename}: {error.strerror}. Set paths.outputs=FOLDER or hydra.run.dir=FOLDER"
         ) from error
+    except SystemExit as end:  # Hydra has said why
+        return 2 if end.code else 0
     return max(codes, default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union
 
 import pytest
@@ -16,7 +17,7 @@ from metarun.settings.check import check
 from metarun.settings.ranges import annotations_of, choices_of, problem
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from fractions import Fraction
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -28,9 +29,30 @@ CASES: dict[str, tuple[Any, list[Any], list[Any], str]] = {
     "int from 2 on": (Annotated[int, Ge(2)], [2], [1, True], f"{WHOLE} of at least 2"),
     "int above 2": (Annotated[int, Gt(2)], [3], [2, 2.5], f"{WHOLE} above 2"),
     "positive float": (
-        PositiveFloat, [0.1, 1, 1e-30, INFINITE], [0, 0.0, -0.1, NAN, True, "0.1", None, [0.1]], f"{NUMBER} above 0"
+        PositiveFloat, [0.1, 1, 1e-30, 1e300], [0, 0.0, -0.1, True, "0.1", None, [0.1]], f"{NUMBER} above 0"
     ),
-    "non-negative float": (NonNegativeFloat, [0, 0.0, 2.5], [-1e-9, NAN, False, None], f"{NUMBER} of at least 0"),
+    "non-negative float": (NonNegativeFloat, [0, 0.0, 2.5], [-1e-9, False, None], f"{NUMBER} of at least 0"),
+    "a finite number": (NonNegativeFloat, [1e308], [NAN, INFINITE, -INFINITE], f"{NUMBER} of at least 0, and finite"),
+    "a number of 64 bits": (
+        PositiveInt, [2**63 - 1], [2**63, 10**21, -(2**63)], f"{WHOLE} of at least 1, of 64 bits"
+    ),
+    "any whole number": (int, [-3, 0], [0.0, "abc", None, True, [1]], WHOLE),
+    "any whole number, with a word on it": (Annotated[int, "pixels"], [-3], [0.5, None], WHOLE),
+    "any number": (float, [-3, 0.5], ["abc", None, True, [1]], NUMBER),
+    "any finite number": (float, [-1e300], [NAN, INFINITE], f"{NUMBER}, and finite"),
+    "text": (str, ["", "a"], [None, [], {"a": 1}], "must be text"),
+    "text or null": (str | None, ["a", None], [["a"]], "must be text or null"),
+    "int or text": (int | str, [-1, "a"], [None, []], f"{WHOLE} or text"),
+    "list of words": (list[str], [["a"], []], [None, "a", [1], [None]], "must be a list, each text"),
+    "list of choices": (
+        Sequence[Literal["a", "b"]], [["a", "b"]], [["c"], "a", None], "must be a list, each a, b"
+    ),
+    "list of words or null": (Sequence[str | None], [["a", None]], [[1]], "must be a list, each text or null"),
+    "two numbers": (
+        tuple[PositiveFloat, PositiveFloat], [[1, 2]], [[1], [1, 2, 3], [0, 1], 1],
+        "must be a list of 2, each a number above 0",
+    ),
+    "mapping": (Mapping[str, int], [{}, {"a": 1}], [None, 5, [1], "a"], "must be a group of settings"),
     "a share": (Annotated[float, Ge(0), Lt(1)], [0, 0.9], [1, -0.1], f"{NUMBER} of at least 0 and below 1"),
     "at most three": (Annotated[int, Ge(1), Le(3)], [1, 3], [0, 4], f"{WHOLE} of at least 1 and of at most 3"),
     "float from a half on": (Annotated[float, Ge(0.5)], [0.5, 1], [0.49], f"{NUMBER} of at least 0.5"),
@@ -81,14 +103,8 @@ ANYTHING: list[Any] = [None, True, -1, 0.5, "word", [], [-1], {"a": 1}]
 
 NOT_LOOKED_AT = {
     "any": Any,
-    "int": int,
-    "float": float,
-    "str": str,
-    "int without a range": Annotated[int, "pixels"],
-    "int or str": int | str,
-    "list of int": Sequence[int],
-    "list of words": list[str],
-    "mapping": Mapping[str, int],
+    "a class": Path,
+    "a class or null": Path | None,
     "function": Callable[[int], int],
 }
 
@@ -125,7 +141,7 @@ def test_choices_are_those_that_the_annotation_names_one_by_one() -> None:
 
 
 class Network:
-    def __init__(self, rate: PositiveFloat, folder: Path, plain, steps: PositiveInt | None = None) -> None:
+    def __init__(self, rate: PositiveFloat, folder: Fraction, plain, steps: PositiveInt | None = None) -> None:
         pass
 
 

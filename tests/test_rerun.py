@@ -81,7 +81,7 @@ def test_a_run_of_ones_own_algorithm_is_found_again(tmp_path: Path, cache: Path)
     typed = ["--config-dir", "my settings", *TINY, "algo=own", "hydra.run.dir=r"]
     code, out, error = metarun(*typed, cwd=tmp_path, cache=cache)
     assert code == 0, out + error
-    code, out, error = metarun("rerun", "r", "hydra.run.dir=again", cwd=tmp_path, cache=cache)
+    code, out, error = metarun("rerun", "r", "--trust", "hydra.run.dir=again", cwd=tmp_path, cache=cache)
     assert code == 0, out + error
     assert results_of(tmp_path / "again")["test"] == results_of(tmp_path / "r")["test"]
     shown = shlex.split(out.splitlines()[0])

@@ -127,7 +127,7 @@ def test_a_setting_that_is_newer_than_a_run_has_its_default_and_all_others_what_
     del OmegaConf.select(config, group)[key]
     found, hydra = open_settings(saved(tmp_path, config))
     assert OmegaConf.to_container(found) == before
-    assert hydra.runtime.choices.algo == "maml"
+    assert hydra["runtime"]["choices"]["algo"] == "maml"
 
 
 def test_a_root_setting_that_is_newer_than_a_run_has_its_default_and_no_defaults_list_comes_with_it(

@@ -21,11 +21,15 @@ from metarun.settings.check import FACTS, check
 from metarun.settings.conf import CONF, GROUPS
 from metarun.settings.ranges import parameters_of, problem
 from metarun.settings.resolve import resolve
-from metarun.settings.schema import ANNOTATIONS, BUILD_KEYS, Config, Settings
+from metarun.settings.schema import BUILD_ANNOTATIONS, BUILD_KEYS, OWN_ANNOTATIONS, Config, Settings
 
 FILES = [path for depth in ("*", "*/schedule", "*/quick") for path in sorted(CONF.glob(f"{depth}/*.yaml"))]
 Compose = Callable[..., DictConfig]
-
+ANNOTATIONS = {
+    f"{prefix}.{name}".lstrip("."): annotation
+    for prefix, annotations in {**OWN_ANNOTATIONS, **BUILD_ANNOTATIONS}.items()
+    for name, annotation in annotations.items()
+}
 
 GOES_WITH = {  # what does not go with the default data or algorithm
     **{f"algo={name}": ["data=gp"] for name in ("cnp", "np", "anp", "gp_oracle")},
@@ -162,10 +166,10 @@ SPECIAL = {  # what else a setting of schema.ANNOTATIONS may be
 NEVER = [True, False, "x", "", float("nan"), [], [3], [1, 2, 3], [50, 3], {"a": 1}]
 LEAST = {
     "seed": 0, "threads": 1, "data.n_way": 2, "data.k_shot": 1, "data.n_query": 1, "data.train.n_way": 2,
-    "data.train.k_shot": 1, "data.train.n_query": 1, "data.eval_seed": 0, "data.wide": 2, "optim.weight_decay": 0,
+    "data.train.k_shot": 1, "data.train.n_query": 1, "data.eval_seed": 0, "data.steps": 1, "data.wide": 2,
     "run.processes": 1,
 }  # fmt: skip
-ABOVE = ("optim.lr", "optim.clip_norm")
+ABOVE = ("optim.clip_norm",)
 """Settings that are above 0; of the others the least that they may be."""
 
 
@@ -208,7 +212,7 @@ def test_ranges_and_choices_of_the_root_are_told_with_what_else_there_is(full: C
     with pytest.raises(ConfigError) as error:
         check(config)
     assert str(error.value).splitlines() == [
-        "threads=0 must be a whole number of at least 1 or auto",
+        "threads=0 must be a whole number of at least 1 and of at most 4096 or auto",
         "precision=float31 is not one of float32, tf32, bf16; did you mean float32?",
         "bn=transductiv is not one of transductive, support, running, none; did you mean transductive?",
         "data.train.k_shot=[3, 2] must be a whole number of at least 1 or a range, as [3,50]",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,14 @@ class Optims:
     def __call__(self, parameters: Iterable[Any], name: str = "outer") -> Optimizer:
         node = {**self.settings.optim, **self.settings.optims.get(name, {})}
         fused = {"fused": True} if self.device.type == "cuda" and "fused" in _asked(node) else {}
-        optim: Optimizer = _construct(fused | node, BUILD_KEYS["optim"])(parameters)
+        optim: Optimizer = _factory(fused | node, BUILD_KEYS["optim"])(parameters)
         self.group.tie(optim)
         if fused:
             optim.register_step_pre_hook(_lay_as_weights)
         if node["clip_norm"] is not None:
             optim.register_step_pre_hook(partial(_clip, float(node["clip_norm"])))
         self.made.append(name)
-        self.schedules.append(_construct(node["schedule"])(optim))
+        self.schedules.append(_factory(node["schedule"])(optim))
         return optim
 
 
@@ -153,12 +153,15 @@ def build_logger(node: Node, info: RunInfo) -> Sink:
 
 def _construct(node: Node, without: Set[str] = frozenset(), **facts: Any) -> Any:
     """What `node` describes, handed those of the runtime facts that its constructor asks for."""
-    kept = {key: value for key, value in node.items() if key not in without}
-    factory = instantiate(kept, _convert_="all", _partial_=True)
-    if node.get("_partial_"):
-        return factory
     with wrong_input():
-        return factory(**{name: fact for name, fact in facts.items() if name in _asked(node)})
+        return _factory(node, without)(**{name: fact for name, fact in facts.items() if name in _asked(node)})
+
+
+def _factory(node: Node, without: Set[str] = frozenset()) -> Callable[..., Any]:
+    """What makes the object that `node` describes, to be given the runtime facts."""
+    kept = {key: value for key, value in node.items() if key not in without and key != "_partial_"}
+    made: Callable[..., Any] = instantiate(kept, _convert_="all", _partial_=True)
+    return made
 
 
 def _asked(node: Node) -> Set[str]:

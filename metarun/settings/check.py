@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.errors import ConfigError, suggest
-from metarun.settings.conf import GROUPS
+from metarun.settings.conf import GROUPS, shipped_choices
 from metarun.settings.ranges import annotations_of, parameters_of, problem
-from metarun.settings.schema import ANNOTATIONS, BUILD_KEYS, Config
+from metarun.settings.roles import find_problem
+from metarun.settings.schema import BUILD_ANNOTATIONS, BUILD_KEYS, OWN_ANNOTATIONS, Config
 
 # Facts that build.py hands to whichever constructor asks for them.
 FACTS = {
@@ -24,6 +26,12 @@ FACTS = {
     "run": {"parts"},
     "logger": {"info"},
 }
+
+HYDRAS = {"_target_", "_partial_", "_convert_", "_recursive_"}
+"""Keys that tell Hydra how to make an object. build.py sees to `_partial_` by itself."""
+
+NEEDED = {"optim": ("clip_norm", "schedule")}
+"""Keys of a group that build.py cannot do without."""
 
 NO_BACKBONE = "torch.nn.Identity"
 
@@ -38,20 +46,24 @@ def check(config: DictConfig) -> None:
 
 def refuse(config: DictConfig) -> None:
     """Raise ConfigError with all problems of `config`, one a line."""
-    problems = [f"there is no setting {key}{suggest(key, _root())}" for key in map(str, config) if key not in _root()]
-    for group in (*GROUPS, "optim.schedule"):
-        node = OmegaConf.select(config, group)
-        problems += _unknown(group, node) + _missing(group, node) + _out_of_range(group, node)
-    for key, annotation in ANNOTATIONS.items():
-        if _has(config, key):
-            problems.append(problem(key, _plain(OmegaConf.select(config, key)), annotation) or "")
-    for name, own in (config.get("optims") or {}).items():
-        problems += _unknown(f"optims.{name}", {**config.optim, **own}, "optim")
-    problems += [_algo_and_data(config.algo["_target_"], config.data) or "", _algo_and_backbone(config) or ""]
-    if "n_way" in config.data and OmegaConf.is_list(OmegaConf.select(config, "data.train.k_shot")):
-        problems.append(f"data.train.k_shot={config.data.train.k_shot} must be one number where tasks have classes")
-    if found := [one for one in problems if one]:
-        raise ConfigError("\n".join(found))
+    _raise(_misshapen(config))
+    parts = list(_parts(config))
+    _raise(find_problem(kind, f"{key}._target_", node.get("_target_")) for kind, key, node in parts)
+    problems, ranges = list[str | None](), list[tuple[str, bool]]()
+    for key, own in OWN_ANNOTATIONS.items():
+        node = (OmegaConf.select(config, key) if key else config) or {}
+        if not isinstance(node, DictConfig):
+            continue  # which is told with what is above it
+        problems += _of_others(key, node, own) if key else []
+        ranges += _out_of_range(node, f"{key}." if key else "", own)
+    for kind, key, node in parts:
+        problems += _unknown(kind, key, node) + _missing(kind, key, node)
+        ranges += _out_of_range(
+            node, f"{key}.", {**annotations_of(node["_target_"]), **BUILD_ANNOTATIONS.get(kind, {})}
+        )
+    problems += [found for found, refers in ranges if not refers]
+    _raise([*problems, _algo_and_data(config.algo["_target_"], config.data), _algo_and_backbone(config)])
+    _raise(found for found, _ in ranges)
 
 
 def has_head(algo: str) -> bool:
@@ -62,15 +74,15 @@ def has_head(algo: str) -> bool:
 def _algo_and_data(algo: str, data: DictConfig) -> str | None:
     """What keeps the algorithm from learning the data's tasks, if anything."""
     found = getattr(get_object(data["_target_"]), "kinds", ("classification" if "n_way" in data else "regression",))
-    kinds = getattr(get_object(algo), "kinds", None)
-    if kinds is None:
-        return f"algo._target_={algo} is no Learner, see metarun/algos/base/learner.py"
+    kinds = get_object(algo).kinds
     names = algo.rpartition(".")[2], data["_target_"].rpartition(".")[2]
     if not set(kinds) & set(found):
         are = " and ".join(found)
         return (
             f"{names[0]} is for {' and '.join(kinds)}; the tasks of {names[1]} are {are}: choose another algo or data"
         )
+    if "n_way" in data and OmegaConf.is_list(OmegaConf.select(data, "train.k_shot")):
+        return f"data.train.k_shot={data.train.k_shot} must be one number where tasks have classes"
     heads = "outputs" in _parameters(algo) and "n_way" in data and "n_way" in data.get("train", {})
     if heads and data.train.n_way != data.n_way:
         return (
@@ -95,61 +107,103 @@ def _root() -> list[str]:
     return list(Config.__dataclass_fields__)
 
 
+def _misshapen(config: DictConfig) -> Iterator[str]:
+    """What is not there, or is no group of settings where one is wanted, so that nothing else can be looked at."""
+    for key in map(str, config):
+        if key not in _root():
+            yield f"there is no setting {key}{suggest(key, _root())}"
+    for key in _root():
+        if key not in config:
+            yield f"{key} is missing{_choices(key)}"
+    for key in (*GROUPS, "optim.schedule", "data.train", "optims", "paths", "sweep"):
+        found = OmegaConf.select(config, key)
+        if _has(config, key) and not isinstance(found, DictConfig):
+            yield f"{key}={'null' if found is None else found} is no group of settings{_choices(key)}"
+    for name, own in _items(config, "optims"):
+        if not isinstance(own, DictConfig) or not isinstance(own.get("schedule", own), DictConfig):
+            yield f"optims.{name}={own} must be settings in place of those of optim, as {{lr: 0.01}}"
+
+
+def _choices(group: str) -> str:
+    """What a group may be."""
+    known = shipped_choices(group.replace(".", "/"))
+    return f": choose one, as {group.replace('.', '/')}={', '.join(known)}" if known else ""
+
+
+def _items(config: DictConfig, key: str) -> list[tuple[str, Any]]:
+    node = config.get(key)
+    return [(str(name), node[name]) for name in node] if isinstance(node, DictConfig) else []
+
+
+def _parts(config: DictConfig) -> Iterator[tuple[str, str, Any]]:
+    """What build.py makes an object of, each: its kind, its key and its settings."""
+    for group in GROUPS:
+        yield group, group, config[group]
+    if "schedule" in config.optim:
+        yield "optim.schedule", "optim.schedule", config.optim.schedule
+    for name, own in _items(config, "optims"):
+        yield "optim", f"optims.{name}", {**config.optim, **own}
+        if "schedule" in own:
+            yield "optim.schedule", f"optims.{name}.schedule", own.schedule
+
+
 def _has(config: DictConfig, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     return isinstance(node, DictConfig) and name in node
 
 
-def _unknown(group: str, node: Any, kind: str = "") -> list[str]:
-    """Keys that the constructor of the group, or of one of its `kind`, does not have."""
-    kind = kind or group
-    if "_target_" not in node:
-        return [f"the chosen {group} names no _target_"]
+def _unknown(kind: str, group: str, node: Any) -> list[str]:
+    """Keys that the constructor of the group does not have."""
     known = _parameters(node["_target_"]) - FACTS[kind] | BUILD_KEYS.get(kind, set())
     return [
         f"there is no setting {group}.{key}{suggest(f'{group}.{key}', [f'{group}.{name}' for name in sorted(known)])}"
         for key in map(str, node)
-        if not key.startswith("_") and key not in known
+        if key not in HYDRAS and key not in known
     ]
 
 
-def _missing(group: str, node: DictConfig) -> list[str]:
-    """Keys without which the group's constructor cannot be called."""
-    if "_target_" not in node:
-        return []
-    name, parameters = node["_target_"].rpartition(".")[2], parameters_of(node["_target_"]).values()
+def _of_others(group: str, node: Any, own: Mapping[str, Any]) -> list[str]:
+    """Keys that a group without a constructor does not have, and those of `paper` that it lacks."""
+    lacking = [key for key in own if key not in node] if group == "paper" and node else []
+    return [f"there is no setting {group}.{key}{suggest(str(key), own)}" for key in node if key not in own] + [
+        f"{group}.{key} is missing" for key in lacking
+    ]
+
+
+def _missing(kind: str, group: str, node: Any) -> list[str]:
+    """Keys without which the group's constructor, or build.py, cannot do."""
+    name = node["_target_"].rpartition(".")[2]
     return [
         f"{group}.{parameter.name} is missing: {name} has no default for it"
-        for parameter in parameters
+        for parameter in parameters_of(node["_target_"]).values()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.name not in node and parameter.name not in FACTS[group]
-    ]
+        if parameter.name not in node and parameter.name not in FACTS[kind]
+    ] + [f"{group}.{key} is missing" for key in NEEDED.get(kind, ()) if key not in node]
 
 
-def _out_of_range(group: str, node: DictConfig) -> list[str]:
-    """Values that the annotations of the group's constructor do not allow."""
-    if "_target_" not in node:
-        return []
-    annotations = annotations_of(node["_target_"])
-    return [
-        found
-        for key in map(str, node)
-        if key in annotations and not OmegaConf.is_missing(node, key)
-        if (found := problem(f"{group}.{key}", _plain(node[key]), annotations[key]))
-    ]
+def _out_of_range(node: Any, prefix: str, annotations: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Values that the annotations do not allow, and whether each refers to another setting."""
+    for name, annotation in annotations.items():
+        of_config = isinstance(node, DictConfig)
+        if name not in node or (of_config and OmegaConf.is_missing(node, name)):
+            continue
+        if found := problem(f"{prefix}{name}", _plain(node[name]), annotation):
+            yield found, of_config and OmegaConf.is_interpolation(node, name)
+
+
+def _raise(problems: Iterable[str | None]) -> None:
+    if found := [one for one in problems if one]:
+        raise ConfigError("\n".join(dict.fromkeys(found)))
 
 
 def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _parameters(target: str) -> set[str]:
-    try:
-        return set(parameters_of(target))
-    except (ImportError, ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(f"_target_={target} cannot be used: {error}") from error
+    return set(parameters_of(target))
 
 
 def _warn(config: DictConfig) -> None:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from metarun.core.dotted import nodes
 from metarun.core.errors import ConfigError, suggest
 from metarun.settings import names, schema
-from metarun.settings.conf import CONF
+from metarun.settings.conf import CONF, shipped_choices
+from metarun.settings.typed import read_override
 
 
 def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictConfig:
@@ -33,11 +36,20 @@ def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictCon
 
 @contextmanager
 def readable_errors(words: Sequence[str]) -> Iterator[None]:
-    """Inside, an error of Hydra's or OmegaConf's about the overrides `words` becomes a ConfigError."""
+    """Inside, an error of Hydra's or OmegaConf's about the overrides `words` becomes a ConfigError.
+
+    So does one that they did not foresee: whatever they raise themselves, it is of what was typed, or of its files.
+    """
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, words)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(_explain_yaml(error)) from error
+    except (ValueError, TypeError, AttributeError, KeyError, AssertionError, OSError) as error:
+        if not _raised_in(error, ("hydra", "omegaconf", "yaml", "codecs")):
+            raise
+        raise ConfigError(_explain_unforeseen(error, words)) from error
 
 
 def _compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictConfig:
@@ -52,6 +64,9 @@ def _compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictCo
 def _explain(error: Exception, words: Sequence[str]) -> str:
     """One message for what a person typed wrongly."""
     text = _text(error)
+    for word in words:
+        if word.startswith("~") and word[1:].partition("=")[0] in schema.Config.__dataclass_fields__:
+            return f"{word} takes away what every run has"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = [str(option) for option in error.options or []]
@@ -69,6 +84,35 @@ def _explain(error: Exception, words: Sequence[str]) -> str:
     return " ".join(dict.fromkeys(kept)) + where
 
 
+def _explain_yaml(error: yaml.YAMLError) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+    return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
+
+
+def _explain_unforeseen(error: Exception, words: Sequence[str]) -> str:
+    for word in words:
+        override = read_override(word)
+        known = ", ".join(shipped_choices(override.key)) if override.key in _groups() else ""
+        if not override.deletes and known and not all(isinstance(value, str | list) for value in override.values):
+            return f"{word} is no choice of {override.key}; choices are {known}"
+        if override.key in ("", "hydra"):
+            return f"{word} names no setting: settings are KEY=VALUE"
+    files = [frame.f_locals["full_path"] for frame in _frames(error) if "full_path" in frame.f_locals]
+    return f"{(files or [' '.join(words)])[-1]}: {_text(error)}"
+
+
+def _raised_in(error: BaseException, packages: Sequence[str]) -> bool:
+    *_, last = _frames(error)
+    return str(last.f_globals.get("__name__")).partition(".")[0] in packages
+
+
+def _frames(error: BaseException) -> Iterator[FrameType]:
+    trace = error.__traceback__
+    while trace:
+        yield trace.tb_frame
+        trace = trace.tb_next
+
+
 def _text(error: BaseException) -> str:
     """The error's message and those of what caused it, outermost first."""
     messages = []
@@ -79,9 +123,13 @@ def _text(error: BaseException) -> str:
     return "\n".join(message for message in messages if message.strip()) or type(error).__name__
 
 
+def _groups() -> set[str]:
+    return {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."}
+
+
 def _known(words: Sequence[str]) -> list[str]:
     """Every setting there is under those choices of groups that do compose, and the groups."""
-    groups = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."}
+    groups = _groups()
     choices = [word for word in words if word.partition("=")[0].lstrip("+") in groups and "," not in word]
     try:
         config = _compose(choices)

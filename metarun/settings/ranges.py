@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NotRequired, Union, Unpack, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Union,
+    Unpack,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from annotated_types import Ge, Gt, Le, Lt
 from hydra.utils import get_object
 
 from metarun.core.errors import suggest
 from metarun.core.ranges import Ascending
+from metarun.settings.torch_ranges import ranges_of
 
 
 def parameters_of(target: str) -> dict[str, inspect.Parameter]:
@@ -23,12 +36,16 @@ def parameters_of(target: str) -> dict[str, inspect.Parameter]:
     """
     found = get_object(target)
     function = found.__init__ if inspect.isclass(found) else found
+    of_torch = ranges_of(getattr(found, "__module__", None) or "")
     parameters: dict[str, inspect.Parameter] = {}
     for name, parameter in inspect.signature(found).parameters.items():
         annotation = _read(parameter.annotation, getattr(function, "__globals__", {}))
         if parameter.kind is parameter.VAR_KEYWORD and get_origin(annotation) is Unpack:
             parameters |= _keys(*get_args(annotation))
         else:
+            annotation = of_torch.get(name, annotation)
+            if parameter.default is None and annotation is not parameter.empty:
+                annotation = annotation | None  # None is allowed where it is the default
             parameters[name] = parameter.replace(annotation=annotation)
     return parameters
 
@@ -49,18 +66,33 @@ def choices_of(annotation: Any) -> tuple[Any, ...] | None:
 def problem(key: str, value: Any, annotation: Any) -> str | None:
     """What keeps `value` from being what the annotation says, if anything.
 
-    Numbers in a range (Annotated with Gt, Ge, Lt or Le), choices (Literal, bool), lists of them, and None are looked
-    at; all else is the constructor's affair.
+    Numbers, in a range or not (Annotated with Gt, Ge, Lt or Le), text, choices (Literal, bool), lists of them, mappings
+    and None are looked at; all else is the constructor's affair.
     """
     options, nullable = _options(annotation)
-    if (value is None and nullable) or any(_allows(option, value) for option in options):
+    if _fits(annotation, value):
         return None
     named = [str(choice) for option in options for choice in choices_of(option) or ()]
     numbers = [words for option in options if (words := _wanted(option))]
     if not numbers:
         named += ["null"] * nullable
         return f"{key}={_shown(value)} is not one of {', '.join(named)}{suggest(_shown(value), named)}"
-    return f"{key}={_shown(value)} must be {' or '.join([*numbers, *named, *['null'] * nullable])}"
+    return f"{key}={_shown(value)} must be {' or '.join([*numbers, *named, *['null'] * nullable])}" + _aside(
+        key, value, options
+    )
+
+
+def _aside(key: str, value: Any, options: Sequence[Any]) -> str:
+    """What to say of a value that only looks like one that is allowed."""
+    if value is not None and any(_wanted(option) == "text" for option in options):
+        text = str(value).replace("'", "") if isinstance(value, list | Mapping) else _shown(value)
+        return f": type '{key}=\"{text}\"'"
+    if any(
+        isinstance(one, float) and not math.isfinite(one) for one in (value if isinstance(value, list) else [value])
+    ):
+        return ", and finite"
+    beyond = isinstance(value, int) and abs(value) >= LIMIT
+    return ", of 64 bits" if beyond else ""
 
 
 def _options(annotation: Any) -> tuple[list[Any], bool]:
@@ -73,19 +105,39 @@ def _options(annotation: Any) -> tuple[list[Any], bool]:
 def _allows(annotation: Any, value: Any) -> bool:
     if (choices := choices_of(annotation)) is not None:
         return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
-    if _wanted(annotation) is None:
-        return True
     if (item := _item(annotation)) is not None:
-        listed = isinstance(value, Sequence) and not isinstance(value, str) and all(_allows(item, one) for one in value)
-        return listed and (not _ascends(annotation) or (len(value) == 2 and value[0] <= value[1]))
-    kind, *bounds = get_args(annotation)
-    of_kind = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-    return of_kind and all(
-        compare(value, getattr(bound, name))
-        for bound in bounds
-        for cls, (name, compare, _) in BOUNDS.items()
-        if isinstance(bound, cls)
-    )
+        listed = isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(item, one) for one in value)
+        if _ascends(annotation):
+            return listed and len(value) == 2 and value[0] <= value[1]
+        return listed and len(value) == (_length(annotation) or len(value))
+    kind, *bounds = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
+    if kind is str:
+        return isinstance(value, str)
+    if kind in (int, float):
+        return _is_number(value, kind) and all(
+            compare(value, getattr(bound, name))
+            for bound in bounds
+            for cls, (name, compare, _) in BOUNDS.items()
+            if isinstance(bound, cls)
+        )
+    return isinstance(value, Mapping) if _is_mapping(kind) else True
+
+
+def _fits(annotation: Any, value: Any) -> bool:
+    options, nullable = _options(annotation)
+    return (value is None and nullable) or any(_allows(option, value) for option in options)
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    """Whether it is a whole number, or a finite one; torch knows none beyond 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
+        return False
+    return abs(value) < LIMIT if isinstance(value, int) else math.isfinite(value)
+
+
+def _is_mapping(kind: Any) -> bool:
+    origin = get_origin(kind) or kind
+    return is_typeddict(origin) or (inspect.isclass(origin) and issubclass(origin, Mapping))
 
 
 def _read(annotation: Any, names: dict[str, Any]) -> Any:
@@ -111,29 +163,42 @@ def _keys(keys: Any) -> dict[str, inspect.Parameter]:
 
 
 def _wanted(annotation: Any) -> str | None:
-    """The numbers of a range, or a list of them, in words; None where the annotation is of something else."""
+    """What the annotation allows, in words; None where it names choices, or is of what is not looked at."""
+    if choices_of(annotation) is not None:
+        return None
     if _ascends(annotation):
         return "a range, as [3,50]"
     if (item := _item(annotation)) is not None:
-        return f"a list, each {wanted}" if (wanted := _wanted(item)) else None
-    if get_origin(annotation) is not Annotated:
-        return None
-    kind, *bounds = get_args(annotation)
-    words = [
-        f"{word} {getattr(bound, name):g}"
-        for bound in bounds
-        for cls, (name, _, word) in BOUNDS.items()
-        if isinstance(bound, cls)
-    ]
-    return f"{'a whole number' if kind is int else 'a number'} {' and '.join(words)}" if words else None
+        options, nullable = _options(item)
+        each = [_wanted(option) or ", ".join(map(str, choices_of(option) or ["anything"])) for option in options]
+        count = f" of {length}" if (length := _length(annotation)) else ""
+        return f"a list{count}, each {' or '.join([*each, *['null'] * nullable])}"
+    kind, *bounds = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
+    if kind in (int, float):
+        words = [
+            f"{word} {getattr(bound, name):g}"
+            for bound in bounds
+            for cls, (name, _, word) in BOUNDS.items()
+            if isinstance(bound, cls)
+        ]
+        return " ".join(["a whole number" if kind is int else "a number", *[" and ".join(words)] * bool(words)])
+    if kind is str:
+        return "text"
+    return "a group of settings" if _is_mapping(kind) else None
 
 
 def _item(annotation: Any) -> Any:
     """What a list consists of; None where the annotation is of no list."""
-    if _ascends(annotation):
+    if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     origin = get_origin(annotation)
     return get_args(annotation)[0] if inspect.isclass(origin) and issubclass(origin, Sequence) else None
+
+
+def _length(annotation: Any) -> int | None:
+    """How many values a list has; None for any number of them."""
+    kinds = get_args(annotation)
+    return len(kinds) if get_origin(annotation) is tuple and kinds[-1] is not Ellipsis else None
 
 
 def _ascends(annotation: Any) -> bool:
@@ -144,6 +209,9 @@ def _ascends(annotation: Any) -> bool:
 def _shown(value: Any) -> str:
     return "null" if value is None else str(value)
 
+
+LIMIT = 2**63
+"""Whole numbers are below it, with either sign."""
 
 BOUNDS = {
     Ge: ("ge", operator.ge, "of at least"),

@@ -18,6 +18,7 @@ from metarun.settings.names import settings_key
 from metarun.settings.resolve import resolve
 from metarun.settings.saved import open_settings, rename_moved
 from metarun.settings.schema import Node, Settings
+from metarun.settings.trust import check_overrides, check_saved
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,20 @@ class SavedSettings:
         return settings_key(self.config)
 
 
-def reopen(folder: Path) -> SavedSettings:
-    """The settings of the run in `folder`. Raises: ConfigError if it has none, or files of another."""
+def reopen(folder: Path, trust: bool = False) -> SavedSettings:
+    """The settings of the run in `folder`.
+
+    Args:
+        folder: the run's folder.
+        trust: whether they may name code that does not come with metarun.
+    Raises: ConfigError if it has none, or files of another, or if its settings do more than they may.
+    """
     check_run(RunFolder(folder))
     config, hydra = open_settings(folder)
-    overrides = [str(word) for word in hydra.overrides.task]
-    return SavedSettings(config, dict(hydra.runtime.choices), overrides, "MULTIRUN" in str(hydra.mode))
+    if not trust:
+        check_saved(config, str(RunFolder(folder).settings))
+    overrides = [str(word) for word in hydra["overrides"]["task"]]
+    return SavedSettings(config, hydra["runtime"]["choices"], overrides, "MULTIRUN" in str(hydra["mode"]))
 
 
 def saved_leaves(folder: Path) -> dict[str, Any]:
@@ -90,9 +99,22 @@ def saved_leaves(folder: Path) -> dict[str, Any]:
     return leaves(OmegaConf.to_container(config))  # type: ignore[arg-type]
 
 
-def composed_leaves(words: Sequence[str], folders: Sequence[str]) -> dict[str, Any]:
-    """What `compose` gives, by dotted key. Raises: ConfigError if the overrides do not compose."""
-    return leaves(OmegaConf.to_container(compose(words, folders)))  # type: ignore[arg-type]
+def composed_leaves(words: Sequence[str], folders: Sequence[str], trust: bool, where: str) -> dict[str, Any]:
+    """What the overrides `words` of a run give today, by dotted key.
+
+    Args:
+        words: the overrides.
+        folders: the run's folders of YAML files.
+        trust: whether they may name code that does not come with metarun.
+        where: what they stand in, for the message.
+    Raises: ConfigError if they do not compose, or if they do more than they may.
+    """
+    if not trust:
+        check_overrides(words, where)
+    config = compose(words, folders)
+    if not trust:
+        check_saved(config, where)
+    return leaves(OmegaConf.to_container(config))  # type: ignore[arg-type]
 
 
 def saved_value(folder: Path, key: str) -> Any:

@@ -9,6 +9,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.settings.check import check, refuse
+from metarun.settings.compose import readable_errors
 from metarun.settings.conf import GROUPS
 from metarun.settings.saved import rename_moved
 from metarun.settings.schema import Node, Settings
@@ -23,11 +24,12 @@ def resolve(config: DictConfig, choices: Mapping[str, Any] | None = None, warn: 
         warn: whether settings without effect are told.
     Raises: ConfigError with all problems, one a line.
     """
-    config = config.copy()
-    OmegaConf.set_readonly(config, False)
-    rename_moved(config)
-    (check if warn else refuse)(config)
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    with readable_errors([]):  # of settings that refer to others
+        config = config.copy()
+        OmegaConf.set_readonly(config, False)
+        rename_moved(config)
+        (check if warn else refuse)(config)
+        values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return from_dict(values, {group: str((choices or {}).get(group)) for group in GROUPS} if choices else {})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from metarun.core.run_folder import RunFolder
@@ -50,7 +51,9 @@ def _renamed(target: str, names: Mapping[str, str]) -> str:
 def rename_moved(config: DictConfig) -> None:
     """Call every class in `config` what it is called now, and add the settings that stand for a class that is gone."""
     for node in class_nodes(config):
-        target = str(node["_target_"])
+        target = node["_target_"]
+        if not isinstance(target, str) or "." not in target:
+            continue
         now, added = RENAMED.get(first_target(target), (current_target(target), {}))
         with open_dict(node):
             node.update({"_target_": now, **added})
@@ -70,15 +73,18 @@ def rename_back(config: DictConfig) -> None:
         node["_target_"] = first_target(target)
 
 
-def open_settings(folder: Path) -> tuple[DictConfig, DictConfig]:
+def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     """The settings of the run in `folder`, not resolved, in today's words and with what is newer, and Hydra's own.
+
+    Hydra's are plain values: nothing that they refer to is looked up.
 
     A setting that is newer than the run has its default of today; a choice of one's own has none.
     Raises: ConfigError if there is no run.
     """
     files = RunFolder(folder)
     files.check()
-    config, saved = OmegaConf.load(files.settings), OmegaConf.load(files.hydra)
+    config = OmegaConf.load(files.settings)
+    hydra: dict[str, Any] = yaml.safe_load(files.hydra.read_text())["hydra"]
     assert isinstance(config, DictConfig)
     rename_moved(config)
     root = OmegaConf.load(CONF / "config.yaml")
@@ -87,10 +93,10 @@ def open_settings(folder: Path) -> tuple[DictConfig, DictConfig]:
         if key not in config and key not in ("defaults", "hydra"):
             config[key] = root[key]
     for group in set(GROUPS) - {"logger"}:
-        choice = saved.hydra.runtime.choices[group]
+        choice = hydra["runtime"]["choices"][group]
         if (CONF / group / f"{choice}.yaml").is_file():
             config[group] = OmegaConf.merge(shipped(choice, group), config[group])
-    return config, saved.hydra
+    return config, hydra
 
 
 def class_nodes(node: Any) -> Iterator[DictConfig]:

@@ -1,7 +1,8 @@
 """The settings: those of the root, and those keys of a group that go to no constructor of ours.
 
 A group mirrors its constructor, where ranges and choices stand. They stand here for seed, threads, precision, bn and
-sweep.rerun, which belong to no group; for what build.py reads of a group itself; and for torch's optimizers.
+sweep.rerun, which belong to no group, and for what build.py reads of a group itself; for torch's classes they stand in
+torch_ranges.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
@@ -66,7 +67,7 @@ class Settings:
 
     seed: NonNegativeInt
     device: str
-    threads: PositiveInt | Literal["auto"]
+    threads: Annotated[int, Ge(1), Le(4096)] | Literal["auto"]
     precision: Literal["float32", "tf32", "bf16"]
     deterministic: bool
     bn: Literal["transductive", "support", "running", "none"]
@@ -107,7 +108,7 @@ class DataKeys(TaskKeys):
 
     train: TrainTaskKeys
     eval_seed: NonNegativeInt
-    steps: int
+    steps: PositiveInt
     wide: Annotated[int, Ge(2)]
 
 
@@ -118,18 +119,27 @@ class OptimKeys(TypedDict):
     schedule: Node
 
 
-class TorchOptimKeys(TypedDict):
-    """What optimizers of torch are given, whose constructors name no range."""
-
-    lr: PositiveFloat
-    weight_decay: NonNegativeFloat
-
-
 class RunKeys(TypedDict):
     """What build.py and app/jobs/workers.py read of `run`."""
 
     compile: Literal["auto", True, False, "inductor"]
     processes: PositiveInt | Literal["auto"]
+
+
+class PathKeys(TypedDict):
+    """Of `paths`: folders."""
+
+    data: str
+    cache: str
+    outputs: str
+
+
+class PaperKeys(TypedDict):
+    """Of `paper`, where an experiment has one."""
+
+    value: float
+    ci95: NonNegativeFloat | None
+    source: str
 
 
 class SweepKeys(TypedDict):
@@ -138,23 +148,25 @@ class SweepKeys(TypedDict):
     rerun: Literal["interrupted", "failed", "all"]
 
 
-BUILD_KEYS = {
-    "data": set(get_type_hints(DataKeys)),
-    "optim": set(get_type_hints(OptimKeys)),
-    "run": set(get_type_hints(RunKeys)),
-}
-"""Keys of a group that its constructor is not given."""
+def _annotations(keys: type) -> dict[str, Any]:
+    return get_type_hints(keys, include_extras=True)
 
-_OWN = (
-    ("", Settings), ("data.", DataKeys), ("data.train.", TrainTaskKeys), ("optim.", OptimKeys),
-    ("optim.", TorchOptimKeys), ("run.", RunKeys), ("sweep.", SweepKeys),
-)  # fmt: skip
-ANNOTATIONS: dict[str, Any] = {
-    f"{prefix}{name}": annotation
-    for prefix, keys in _OWN
-    for name, annotation in get_type_hints(keys, include_extras=True).items()
+
+BUILD_ANNOTATIONS = {
+    group: _annotations(keys) for group, keys in (("data", DataKeys), ("optim", OptimKeys), ("run", RunKeys))
 }
-"""Of the settings that no constructor of ours takes, by dotted key; those of all others stand on the constructor."""
+"""Of the keys of a group that its constructor is not given."""
+
+BUILD_KEYS = {group: set(annotations) for group, annotations in BUILD_ANNOTATIONS.items()}
+
+OWN_ANNOTATIONS = {
+    "": _annotations(Settings),
+    "data.train": _annotations(TrainTaskKeys),
+    "paths": _annotations(PathKeys),
+    "paper": _annotations(PaperKeys),
+    "sweep": _annotations(SweepKeys),
+}
+"""Of the settings that belong to no constructor, by the key that they stand under."""
 
 
 def register() -> None:

@@ -1,15 +1,24 @@
-"""Overrides that are typed after a subcommand, read as Hydra reads them."""
+"""Overrides as they are typed, on the command line or after a subcommand, read as Hydra reads them.
+
+Hydra's grammar gives a meaning to `= , [ ] { } ( ) ' "` and has no place for letters such as ü, or for ~ # & ; < >.
+What it cannot read is taken as it stands, as text, unless it is the beginning of something else.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.errors import HydraException
 
 from metarun.core.errors import ConfigError
+
+_OPENING = ("[", "{", "'", '"', "$")
 
 
 @dataclass(frozen=True)
@@ -23,15 +32,72 @@ class Override:
 
 def read_override(word: str) -> Override:
     """The override that was typed as `word`. Raises: ConfigError if it cannot be read."""
-    parser = OverridesParser.create()
+    override = _parse(quote_value(word, several=True))
     try:
-        override = parser.parse_override(word)
         if override.is_sweep_override():
             name = override.get_key_element()
-            one_by_one = override.sweep_string_iterator()
-            values = [parser.parse_override(f"{name}={value}").value() for value in one_by_one]
+            values = [_parse(f"{name}={value}").value() for value in override.sweep_string_iterator()]
         else:
             values = [override.value()]
     except HydraException as error:
         raise ConfigError(f"{word} cannot be read: {str(error).splitlines()[0]}") from error
     return Override(override.key_or_group, values, override.is_delete())
+
+
+def quote_value(word: str, several: bool) -> str:
+    """The override `word` as Hydra can read it: its value is quoted where Hydra's grammar has no place for it.
+
+    Args:
+        word: KEY=VALUE, as it was typed.
+        several: whether a comma parts values; else it is part of one where the grammar does not take it.
+    Raises: ConfigError if it cannot be read in either way.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or _is_read(word):
+        return word
+    if value.startswith(_OPENING):
+        inner = value.replace('"', '\\"')
+        raise ConfigError(
+            f"{word} cannot be read: what it opens is not closed; if it is text, type '{key}=\"{inner}\"'"
+        )
+    parts = value.split(",") if several and "(" not in value else [value]
+    quoted = f"{key}={','.join(part if _is_read(f'{key}={part}') else _quote(part) for part in parts)}"
+    _parse(quoted, word)
+    return quoted
+
+
+def read_word(word: str, sweep: bool) -> str:
+    """An override of the command line as Hydra takes it. Raises: ConfigError if that is not one, or not without -m."""
+    typed = quote_value(word, sweep)
+    override = _parse(typed)
+    if override.is_sweep_override() and not sweep:
+        key, _, value = word.partition("=")
+        text = f"; if it is one, type '{key}=[{value}]' for a list, '{key}=\"{value}\"' for text"
+        raise ConfigError(f"{word} has several values: with -m each is a run{text if '(' not in value else ''}")
+    if sweep and override.is_range_sweep() and not list(override.sweep_iterator()):
+        raise ConfigError(f"{word} has no value: there is nothing to run")
+    return typed
+
+
+def _parse(word: str, typed: str = "") -> HydraOverride:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        how = " (KEY=VALUE, +KEY=VALUE or ~KEY)" if "=" not in word else ""
+        raise ConfigError(
+            f"{typed or word or 'an empty word'} cannot be read: {str(error).splitlines()[0]}{how}"
+        ) from error
+
+
+def _is_read(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+def _quote(value: str) -> str:
+    """Text in Hydra's quotes; ~ at its beginning is the home folder, as in a shell."""
+    value = os.path.expanduser(value) if value == "~" or value.startswith("~/") else value
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value) + "'"

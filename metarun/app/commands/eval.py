@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from metarun.app.commands.files import write
+from metarun.app.commands.screen import add_trust
 from metarun.app.jobs.reopened import Done, trained
 from metarun.app.jobs.retest_settings import combinations
 from metarun.app.messages import messages
@@ -30,6 +31,7 @@ def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
     parser.add_argument("--again", action="store_true", help="repeat tests that were made before")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as csv too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as markdown too")
+    add_trust(parser)
     asked = parser.parse_args(arguments)
 
     made = []
@@ -40,7 +42,7 @@ def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
 
     try:
         with messages(screen):
-            found, refused = evaluate_run(asked.run, asked.overrides, asked.again, done)
+            found, refused = evaluate_run(asked.run, asked.overrides, asked.again, done, asked.trust)
     except KeyboardInterrupt:
         screen.print("stopped; what was tested is kept, and the same command goes on")
         raise
@@ -63,19 +65,22 @@ def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
     return 0
 
 
-def evaluate_run(folder: Path, typed: Sequence[str], again: bool, done: Done) -> tuple[list[dict[str, Any]], list[str]]:
+def evaluate_run(
+    folder: Path, typed: Sequence[str], again: bool, done: Done, trust: bool = False
+) -> tuple[list[dict[str, Any]], list[str]]:
     """What tests of the run in `folder` found, each kept in a file there, and why others could not be made.
 
     Args:
         typed: overrides; several values of a key make a test each.
         again: repeat tests that were made before.
         done: is told of each test that is made now.
+        trust: whether the run's settings may name code that does not come with metarun.
     Raises: ConfigError if there is no finished run, or no test could be made.
     """
     found: list[dict[str, Any]] = []
     refused: list[str] = []
     asked, modes, machine = combinations(typed)
-    with stop_requests() as stop, trained(folder, asked[0], machine) as run:
+    with stop_requests() as stop, trained(folder, asked[0], machine, trust) as run:
         for values in asked:
             try:
                 for one in run.tests(values, modes, again, stop, done):

@@ -56,7 +56,9 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
     screen.print(Text("metarun data [prepare|show NAME]               data sets at hand; fetch one; draw its tasks"))
     screen.print(Text("metarun --cfg job | --version | --config-dir DIR   settings; version; your own YAML files\n"))
     for group in _groups(folders):
-        choices = {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}
+        choices = {
+            file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml")) if file.is_file()
+        }
         if choices:
             table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
             table.add_column(style="bold", min_width=16, no_wrap=True)
@@ -79,7 +81,7 @@ def _groups(folders: Sequence[Path]) -> Iterator[str]:
 
 def meaning(file: Path) -> str:
     """The first comment of a YAML file that is not a directive to Hydra."""
-    lines = (line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#"))
+    lines = (line[1:].strip() for line in file.read_text(errors="replace").splitlines() if line.startswith("#"))
     return next((line for line in lines if not line.startswith("@")), "")
 
 

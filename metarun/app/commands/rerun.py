@@ -13,11 +13,13 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from metarun.app.commands.screen import add_trust
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
 from metarun.report.runs import open_run
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.reopen import composed_leaves, saved_leaves
+from metarun.settings.trust import ADVICE
 
 ASIDE = ("hydra", "paths", "sweep", "logger")
 """Settings of where a run lies and what it is shown in, which are today's."""
@@ -33,15 +35,16 @@ def rerun_command(
     parser.description = "Run again what a run ran, with the settings it had, in a folder of its own."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, as seed=1")
+    add_trust(parser)
     asked = parser.parse_args(arguments)
-    typed, notes = rerun_arguments(asked.run, asked.overrides)
+    typed, notes = rerun_arguments(asked.run, asked.overrides, asked.trust)
     screen.print(f"metarun {shlex.join(typed)}", markup=False, soft_wrap=True)
     for note in notes or ["the code and its packages are as they were"]:
         screen.print(note, markup=False)
     return command(typed)
 
 
-def rerun_arguments(folder: Path, more: Sequence[str]) -> tuple[list[str], list[str]]:
+def rerun_arguments(folder: Path, more: Sequence[str], trust: bool = False) -> tuple[list[str], list[str]]:
     """The command line that gives the run's settings again, and what differs from then, a line each.
 
     A setting whose default has changed since is given its value of then; overrides in `more` come after it.
@@ -49,18 +52,23 @@ def rerun_arguments(folder: Path, more: Sequence[str]) -> tuple[list[str], list[
     Args:
         folder: the run's folder.
         more: overrides to add.
-    Raises: ConfigError if there is no run, or its overrides no longer compose.
+        trust: whether the run's settings may name code that does not come with metarun.
+    Raises: ConfigError if there is no run, its overrides no longer compose, or do more than they may.
     """
     run, files = open_run(folder), RunFolder(folder)
     hydra = yaml.safe_load(files.hydra.read_text())["hydra"]
     own = [source["path"] for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
+    if own and not trust:
+        raise ConfigError(f"{folder}: the run has settings of its own in {', '.join(own)}\n{ADVICE}")
     try:
-        now = composed_leaves(run.overrides, own)
+        now = composed_leaves(run.overrides, own, trust, str(folder))
     except ConfigError as error:
         raise ConfigError(f"the run's settings no longer compose: {error}") from error
     # What the new overrides choose anew, a group for instance, is not held to what it was.
     kept, notes = _held(saved_leaves(folder), now, _keys_of(more))
     notes = code_difference(run.results) + notes
+    if not trust:
+        composed_leaves([*run.overrides, *kept], own, trust, str(folder))
     config_dir = [f"--config-dir={path}" for path in own]
     later = {word.partition("=")[0] for word in (*kept, *more)}
     earlier = [word for word in run.overrides if word.partition("=")[0] not in later]

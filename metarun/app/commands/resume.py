@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from metarun.app.commands.screen import add_trust
 from metarun.app.messages import console
 from metarun.core import tuning
 from metarun.core.errors import ConfigError
@@ -33,19 +34,21 @@ def resume_command(parser: argparse.ArgumentParser, arguments: Sequence[str], sc
         metavar="KEY=VALUE",
         help="of device, threads, run.processes, paths.data, data.path and the like: what is different now",
     )
+    add_trust(parser)
     asked = parser.parse_args(arguments)
-    return resume(asked.run, asked.overrides)
+    return resume(asked.run, asked.overrides, asked.trust)
 
 
-def resume(folder: Path, typed: Sequence[str]) -> int:
+def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
     """Go on with the run in `folder` from its last checkpoint; returns the exit code.
 
     Args:
         folder: the run's folder.
         typed: what is different from now on, KEY=VALUE of MACHINE or of where files lie.
+        trust: whether the run's settings may name code that does not come with metarun.
     Raises: ConfigError if there is no run, or something else is typed.
     """
-    saved = reopen(folder)
+    saved = reopen(folder, trust)
     results = RunFolder(folder).read_results()
     if results.get("status") == "finished":
         screen = console()

@@ -33,7 +33,8 @@ def run_new(config: DictConfig) -> int:
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    folder = Path(hydra.runtime.output_dir)
+    overrides: list[str] = OmegaConf.to_container(hydra.overrides.task)  # type: ignore[assignment]  # ${...} stays
     settings = partial(resolve, config, hydra.runtime.choices)
     write = partial(write_settings, RunFolder(folder), config)
     if "MULTIRUN" not in str(hydra.mode):

@@ -161,20 +161,24 @@ class Trained:
 
 
 @contextmanager
-def trained(folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[Trained]:
+def trained(
+    folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any], trust: bool = False
+) -> Iterator[Trained]:
     """The run in `folder`, opened on the machine that was asked for, with the paths among `values`."""
     run, files = open_run(folder), RunFolder(folder)
     if run.state != "finished":
         raise ConfigError(f"{folder} is {run.state}, and eval tests finished runs: metarun resume {folder}")
+    files.check_links()
     best = load_best(files)
     # What a test changes of the data is to change nothing else, as run.steps.
-    saved = reopen(folder).settle("data", "paths")
+    saved = reopen(folder, trust).settle("data", "paths")
     # An older checkpoint does not say all of its data: that is opened too, wherever it is now.
     places = [*ROOTS, *(find_places(saved.config) if "data" not in values else ())]
-    settings = saved.change({key: value for key, value in values.items() if key in places}).resolve()
-    if (threads := machine.get("threads", settings.threads)) != "auto":
-        torch.set_num_threads(threads)
-    with held_device(machine.get("device", settings.device)) as device:
+    moved = saved.change({key: value for key, value in values.items() if key in places})
+    settings, here = moved.resolve(), moved.change(machine).resolve()
+    if here.threads != "auto":
+        torch.set_num_threads(here.threads)
+    with held_device(here.device) as device:
         set_numerics(settings, device)
         if best.get("source"):
             source = recall_source(best["source"])

@@ -37,8 +37,15 @@ def combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[str],
             )
         values[key] = override.values
     modes = [str(mode) for mode in values.pop("bn", [])]
-    machine = {key: values.pop(key)[0] for key in MACHINE if key in values}
-    return [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())], modes, machine
+    machine = {key: values.pop(key) for key in MACHINE if key in values}
+    for key, found in machine.items():
+        if len(found) > 1:
+            raise ConfigError(f"{key}={','.join(map(str, found))} has several values, and all tests are made with one")
+    return (
+        [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())],
+        modes,
+        {key: found[0] for key, found in machine.items()},
+    )
 
 
 def settings_for(run: SavedSettings, input_shape: tuple[int, ...], values: Mapping[str, Any]) -> SavedSettings:

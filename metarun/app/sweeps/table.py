@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -55,8 +57,6 @@ def run_sweep(run: Callable[[], Any], arguments: Sequence[str]) -> int:
     """
     os.environ[ENVIRONMENT] = sweep_name(arguments)
     os.environ.pop(JOBS, None)
-    if not any(a.startswith("search=") for a in arguments):
-        os.environ[JOBS] = str(n_jobs([a for a in arguments if "=" in a and not a.startswith("-")]))
     SweepTable.current = None
     try:
         run()
@@ -79,9 +79,9 @@ def sweep_name(arguments: Sequence[str]) -> str:
     return f"{readable}-{hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]}"
 
 
-def n_jobs(overrides: Sequence[str]) -> int:
-    """How many jobs the overrides of a grid make."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+def n_jobs(overrides: Sequence[str], loader: ConfigLoader | None = None) -> int:
+    """How many jobs the overrides of a grid make; `loader` knows the choices that glob() asks for."""
+    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     return math.prod(
         len(list(o.sweep_iterator())) for o in parsed if o.is_sweep_override() and not o.is_interval_sweep()
     )
@@ -102,6 +102,9 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         SweepTable.current = self
         self.folder, self.rerun = Path(config.hydra.sweep.dir), config.sweep.rerun
+        self.expected = self._expected(config)
+        if self.expected:
+            os.environ[JOBS] = str(self.expected)
         basic = "BasicLauncher" in config.hydra.launcher._target_
         self.launch = None if basic else Launch(self.folder, config.hydra.launcher)
         self.stopped = threading.Event()
@@ -113,7 +116,6 @@ class SweepTable(Callback):
             (self.folder / STOP_FILE).unlink(missing_ok=True)
             (self.folder / STARTED_FILE).touch()
             self.since = (self.folder / STARTED_FILE).stat().st_mtime
-        self.expected = self._expected(config)
         self.screen: Console = console()
         self.screen.print(f"sweep of {self.expected or 'several'} jobs in {self.folder}")
         self.live = Live(console=self.screen, auto_refresh=False) if self.screen.is_terminal else None
@@ -131,7 +133,7 @@ class SweepTable(Callback):
     def _expected(self, config: DictConfig) -> int | None:
         """How many jobs there will be, where that is known."""
         grid = "BasicSweeper" in config.hydra.sweeper._target_
-        return n_jobs(config.hydra.overrides.task) if grid else None
+        return n_jobs(config.hydra.overrides.task, GlobalHydra.instance().config_loader()) if grid else None
 
     def _conclude(self, config: DictConfig) -> None:
         """What is said at the end of a sweep that came to it."""

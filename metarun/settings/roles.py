@@ -1,0 +1,72 @@
+"""What the class must be that a group of settings names: a learner, a source of tasks, an optimizer and so on."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import suppress
+from typing import Any, NamedTuple, get_type_hints
+
+from hydra.utils import get_object
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from metarun.algos.base.learner import Learner
+from metarun.settings.trust import SHIPPED
+
+
+class Role(NamedTuple):
+    """A part of a run: its name, its base class, and the methods without which it cannot be one."""
+
+    name: str
+    base: type
+    methods: tuple[str, ...] = ()
+
+
+ROLES = {
+    "data": Role("source of tasks, see TaskSource in metarun/core/tasks.py", object, ("fingerprint",)),
+    "backbone": Role("torch.nn.Module", nn.Module),
+    "algo": Role("Learner, see metarun/algos/base/learner.py", Learner),
+    "optim": Role("torch.optim.Optimizer", Optimizer),
+    "optim.schedule": Role("schedule, a torch.optim.lr_scheduler.LRScheduler", LRScheduler),
+    "run": Role("Run, see metarun/run/protocol.py", object, ("shareable_tasks", "restore", "execute")),
+    "logger": Role("Sink, see metarun/run/tracking/sink.py", object, ("log", "finish")),
+}
+"""Of each group, by its key."""
+
+
+def find_problem(kind: str, key: str, target: Any) -> str | None:
+    """Say what keeps `target` from making the part of a run that the group `kind` names, if anything.
+
+    Args:
+        kind: a key of ROLES.
+        key: where it was set.
+        target: the dotted name of a class, or of a function that makes one.
+    """
+    role = ROLES[kind]
+    if not isinstance(target, str):
+        return f"{key}={target} must be the name of a class, a {role.name}"
+    try:
+        found = get_object(target)
+    except (ImportError, ValueError, AttributeError, TypeError) as error:
+        return f"{key}={target} cannot be used: {error}"
+    made = _made_by(found)
+    if made is None:  # somebody's own function, which does not say what it returns
+        return None if callable(found) and not target.startswith(SHIPPED) else f"{key}={target} is no {role.name}"
+    if not issubclass(made, role.base) or not all(callable(getattr(made, name, None)) for name in role.methods):
+        return f"{key}={target} is no {role.name}"
+    if target.startswith(SHIPPED) and not f"{made.__module__}.".startswith(SHIPPED):
+        return f"{key}={target} is no class of {target.partition('.')[0]}"
+    if made is found and (inspect.isabstract(made) or getattr(made, "_is_protocol", False)):
+        return f"{key}={target} is abstract: choose a class that derives from it"
+    return None
+
+
+def _made_by(found: Any) -> type | None:
+    """The class of what is made: `found` itself, or what a function says that it returns."""
+    if inspect.isclass(found):
+        return found
+    with suppress(Exception):  # whatever somebody's own annotations need
+        made = get_type_hints(found).get("return")
+        return made if inspect.isclass(made) else None
+    return None

@@ -1,0 +1,65 @@
+"""Ranges of the settings of torch's own optimizers and schedules, whose constructors name none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+Decay = Annotated[float, Ge(0), Lt(1)]
+Share = Annotated[float, Ge(0), Le(1)]
+PositiveShare = Annotated[float, Gt(0), Le(1)]
+
+
+class OptimizerSettings(TypedDict):
+    """Of the classes in torch.optim; what one of them does not have, it is not given."""
+
+    lr: PositiveFloat
+    betas: tuple[Decay, Decay]
+    eps: NonNegativeFloat
+    weight_decay: Annotated[float, Ge(0), Le(100)]
+    momentum: Share
+    dampening: Share
+    alpha: Decay
+    rho: Share
+    lr_decay: NonNegativeFloat
+    momentum_decay: NonNegativeFloat
+    capturable: Literal[False]
+    differentiable: Literal[False]
+
+
+class ScheduleSettings(TypedDict):
+    """Likewise of the classes in torch.optim.lr_scheduler."""
+
+    T_max: PositiveInt
+    T_0: PositiveInt
+    T_mult: PositiveInt
+    eta_min: NonNegativeFloat
+    factor: PositiveShare
+    start_factor: PositiveShare
+    end_factor: Share
+    total_iters: PositiveInt
+    step_size: PositiveInt
+    gamma: PositiveFloat
+    milestones: Sequence[PositiveInt]
+    power: NonNegativeFloat
+    max_lr: PositiveFloat
+    base_lr: NonNegativeFloat
+    total_steps: PositiveInt
+    epochs: PositiveInt
+    steps_per_epoch: PositiveInt
+    step_size_up: PositiveInt
+    step_size_down: PositiveInt | None
+    cooldown: NonNegativeInt
+    patience: NonNegativeInt
+    last_epoch: Literal[-1]
+
+
+def ranges_of(module: str) -> Mapping[str, Any]:
+    """Return the annotations that stand for those of a class of torch's in `module`; none for other modules."""
+    if module.startswith("torch.optim.lr_scheduler"):
+        return get_type_hints(ScheduleSettings, include_extras=True)
+    return get_type_hints(OptimizerSettings, include_extras=True) if module.startswith("torch.optim.") else {}

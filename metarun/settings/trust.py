@@ -1,0 +1,67 @@
+"""What the settings in a run's folder may name: whoever made the folder, they run no code but metarun's and torch's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from metarun.core.errors import ConfigError
+from metarun.settings.conf import GROUPS
+
+SHIPPED = ("metarun.", "torch.nn.", "torch.optim.", "torchvision.models.")
+"""Where classes are that any run may name; roles.py checks what they are."""
+
+PARTS = re.compile(rf"({'|'.join(GROUPS)}|optim\.schedule|optims\.[^.]+|optims\.[^.]+\.schedule)\._target_")
+"""The keys that name classes, of which build.py makes the parts of a run."""
+
+ADVICE = "if you know who made this run, and what it does, add --trust"
+
+_SETTING = re.compile(r"(\+{0,2}(?!hydra\b)[A-Za-z_][\w./@-]*=|~(?!hydra\b)[A-Za-z_][\w./@-]*(=|$))")
+_OUR_VARIABLES = re.compile(r"\$\{oc\.env:METARUN_(DATA|CACHE)\b[^{}]*\}")
+_RESOLVER = re.compile(r"\$\{[^}]*(:|\$\{)")
+
+
+def check_saved(config: DictConfig, where: str) -> None:
+    """Raise ConfigError if settings from the folder of a run name code or read the environment.
+
+    Args:
+        config: the settings, not resolved.
+        where: what they stand in, for the message.
+    """
+    found = list(_find_foreign(OmegaConf.to_container(config)))
+    if found:
+        raise ConfigError("\n".join(f"{where}: {one}" for one in found) + f"\n{ADVICE}")
+
+
+def check_overrides(words: Sequence[Any], where: str) -> None:
+    """Raise ConfigError if the overrides in a run's folder are more than settings of a run, as hydra/launcher= is."""
+    for word in words:
+        if not isinstance(word, str) or not _SETTING.match(word):
+            raise ConfigError(f"{where}: the override {word!r} is no setting of a run\n{ADVICE}")
+
+
+def _find_foreign(values: Any) -> Iterator[str]:
+    """What each value does that is not to be done for a stranger."""
+    for key, value in _walk(values):
+        if key.endswith("_target_"):
+            if not PARTS.fullmatch(key):
+                yield f"{key}={value} names code where no part of a run stands"
+            elif not str(value).startswith(SHIPPED):
+                yield f"{key}={value} is code that does not come with metarun"
+        if isinstance(value, str) and _RESOLVER.search(_OUR_VARIABLES.sub("", value)):
+            yield f"{key}={value} reads what is not among the settings"
+
+
+def _walk(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in a tree of mappings and lists, with its dotted key."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield f"{prefix}{key}", value
+            yield from _walk(value, f"{prefix}{key}.")
+    elif isinstance(tree, list | tuple):
+        for number, value in enumerate(tree):
+            yield f"{prefix}{number}", value
+            yield from _walk(value, f"{prefix}{number}.")
