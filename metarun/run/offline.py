@@ -124,11 +124,7 @@ class OfflineRun:
             raise ValueError(
                 f"{self.folder.last} was trained on another split of the data: {then[:12]}, not {now[:12]}"
             )
-        parts.learner.load_state_dict(state["learner"])
-        for name, optim in parts.optims.items():
-            optim.load_state_dict(state["optims"][name])
-        for schedule, saved in zip(parts.schedules, state["schedules"], strict=True):
-            schedule.load_state_dict(saved)
+        parts.load_state_dict(state)
         self.progress = Progress(**state["progress"])
         self.saved_step = self.progress.step
         self.outer.state = checkpoint.move_tensors(state.get("state"), parts.device)  # an older checkpoint has none
@@ -240,10 +236,7 @@ class OfflineRun:
         if not all(bool(torch.isfinite(value).all()) for value in parts.learner.parameters()):
             raise Diverged(f"a weight is not a finite number after outer step {p.step}", p.step)
         p.metrics_bytes = self.files.flush()
-        state = {
-            "learner": parts.learner.state_dict(),
-            "optims": {name: optim.state_dict() for name, optim in parts.optims.items()},
-            "schedules": [schedule.state_dict() for schedule in parts.schedules],
+        state = parts.state_dict() | {
             "progress": vars(p).copy(),
             "split_sha256": parts.source.info.split_sha256,
             "wandb_id": self.tracking_id,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -25,3 +27,19 @@ class Parts:
     device: torch.device
     folder: Path
     group: Group = field(default_factory=Group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of learner, optimizers and schedules, for a checkpoint."""
+        return {
+            "learner": self.learner.state_dict(),
+            "optims": {name: optim.state_dict() for name, optim in self.optims.items()},
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.learner.load_state_dict(state["learner"])
+        for name, optim in self.optims.items():
+            optim.load_state_dict(state["optims"][name])
+        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(saved)

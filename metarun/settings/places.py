@@ -12,12 +12,16 @@ from metarun.core.errors import ConfigError
 from metarun.core.ranges import OnDisk
 from metarun.settings.conf import GROUPS
 from metarun.settings.ranges import annotations_of
+from metarun.settings.saved import rename_moved
 
 ROOTS = ("paths.data", "paths.cache")
 
 
 def find_places(config: DictConfig) -> list[str]:
     """The keys of `config` that name files or folders, as the constructors of its groups say."""
+    config = config.copy()
+    OmegaConf.set_readonly(config, False)
+    rename_moved(config)
     found = [
         f"{group}.{key}"
         for group in GROUPS
