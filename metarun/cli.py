@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 from metarun.core import tuning
+from metarun.core.streams import lasting_streams
 
 
 def main() -> None:
@@ -18,6 +19,11 @@ def main() -> None:
 
 def command(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 130 or 143 interrupted."""
+    with lasting_streams():
+        return _command(arguments)
+
+
+def _command(arguments: Sequence[str]) -> int:
     from metarun.core.errors import ConfigError, Refused
     from metarun.core.launched import read_launched
     from metarun.core.whole import CannotWrite
@@ -33,7 +39,7 @@ def command(arguments: Sequence[str]) -> int:
         if arguments and _is_word(arguments[0]):
             from metarun.app.commands.subcommands import run_subcommand
 
-            return run_subcommand(arguments[0], arguments[1:], command)
+            return run_subcommand(arguments[0], arguments[1:], _command)
         if "--version" in arguments:
             print(f"metarun {metadata.version('metarun')}")
         elif {"--help", "-h"} & set(arguments):
@@ -44,10 +50,10 @@ def command(arguments: Sequence[str]) -> int:
         else:
             return _hydra(arguments)
     except (ConfigError, Refused) as error:
-        print(f"metarun: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     except CannotWrite as error:
-        print(f"metarun: {error}", file=sys.stderr)
+        _complain(error)
         return 1
     except KeyboardInterrupt as stop:
         return getattr(stop, "exit_code", 130)
@@ -59,6 +65,12 @@ def _is_run(arguments: Sequence[str]) -> bool:
     if {"--help", "-h", "--version", "--hydra-help"} & set(arguments):
         return False
     return not arguments or not _is_word(arguments[0]) or arguments[0] in ("resume", "rerun")
+
+
+def _complain(error: BaseException) -> None:
+    from metarun.core.screen import Screen
+
+    Screen(stderr=True).say(f"metarun: {error}")
 
 
 def _is_word(argument: str) -> bool:
@@ -133,7 +145,8 @@ def _hydra(arguments: Sequence[str]) -> int:
 
             wait_for_others()
         try:
-            codes.append(run_new(config))
+            with lasting_streams():  # of a process that a launcher made
+                codes.append(run_new(config))
         except ConfigError as error:
             if sweep:
                 raise

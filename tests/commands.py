@@ -31,12 +31,13 @@ SERVER = Path(__file__).with_name("command_server.py")
 class Command:
     """A command that was started; as much of subprocess.Popen as tests need."""
 
-    def __init__(self, arguments: list[str], cwd: Path, env: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], cwd: Path, env: dict[str, str], out: int | None) -> None:
         self.args, self.returncode = arguments, None
         self.out: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.error: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
         request = {"fork": {"arguments": arguments, "cwd": str(cwd), "env": env}}
-        self.pid: int = _ask(request, [self.out.fileno(), self.error.fileno()])
+        streams = [self.out.fileno(), self.error.fileno()] if out is None else [out, out]
+        self.pid: int = _ask(request, streams)
         self._ended = os.pidfd_open(self.pid)
 
     def poll(self) -> int | None:
@@ -93,13 +94,20 @@ def _ask(request: dict[str, Any], files: list[int] | None = None) -> int:
     return int(answer)
 
 
-def start(*arguments: str | Path, cwd: Path, cache: Path, fresh: bool = False, **environment: str | None) -> Process:
-    """A running `metarun` with these arguments, in the folder `cwd`."""
+def start(
+    *arguments: str | Path,
+    cwd: Path,
+    cache: Path,
+    fresh: bool = False,
+    out: int | None = None,
+    **environment: str | None,
+) -> Process:
+    """A running `metarun` with these arguments, in the folder `cwd`; `out` is an open file for all that it prints."""
     env = {**os.environ, "METARUN_CACHE": str(cache), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
     env = {name: value for name, value in env.items() if value is not None}
     words = [str(word) for word in arguments]
     if not fresh:
-        return Command(words, cwd, env)
+        return Command(words, cwd, env, out)
     return subprocess.Popen(
         [sys.executable, "-m", "metarun", *words],
         cwd=cwd, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

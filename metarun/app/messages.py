@@ -8,20 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
+from metarun.core.screen import Screen, clean
+from metarun.core.secrets import mask
+
+WIDTH_WITHOUT_TERMINAL = 120
+"""Columns where there is no terminal."""
 
 
-def console(quiet: bool = False) -> Console:
+def console(quiet: bool = False) -> Screen:
     """Standard output; wide where it is not a terminal."""
-    screen = Console(highlight=False, quiet=quiet)
-    return screen if screen.is_terminal else Console(highlight=False, quiet=quiet, width=120)
+    return Screen(quiet=quiet, width=WIDTH_WITHOUT_TERMINAL)
 
 
 def open_log(path: Path) -> logging.Handler:
     """Open run.log, which gets every message."""
     file = LogFile(path)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.setFormatter(CleanFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return file
 
 
@@ -38,7 +40,7 @@ class LogFile(logging.FileHandler):
 
 
 @contextmanager
-def messages(screen: Console) -> Iterator[None]:
+def messages(screen: Screen) -> Iterator[None]:
     """Inside, what the program has to say goes to the screen."""
     handler = Shown(screen)
     root = logging.getLogger()
@@ -53,10 +55,17 @@ def messages(screen: Console) -> Iterator[None]:
 class Shown(logging.Handler):
     """Prints metarun's own messages, tracebacks aside."""
 
-    def __init__(self, screen: Console) -> None:
+    def __init__(self, screen: Screen) -> None:
         super().__init__()
         self.screen = screen
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith("metarun") and record.exc_info is None:
-            self.screen.print(Text(record.getMessage()))
+            self.screen.say(record.getMessage())
+
+
+class CleanFormatter(logging.Formatter):
+    """Leaves out passwords, and what would steer the terminal of whoever looks at the file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask(clean(super().format(record)))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from metarun.core.command import quote
 from metarun.core.scores import choose_score
+from metarun.core.screen import Facts
 from metarun.core.words import format_with_name, name_network, name_task
 from metarun.report.runs import Run
 
@@ -21,6 +22,12 @@ STATE_STYLES |= dict.fromkeys(("failed", "died", "damaged"), "red")
 
 CHANGING_FILES = ("results.json", "metrics.jsonl", "run.log", ".hydra/config.yaml")
 """Files that change while a run goes on."""
+
+SETTLING = 10.0
+"""Seconds in which W&B may still close a file of a run that is over and uploaded."""
+
+ONLINE_TOO = " --no-skip-online"
+"""What `wandb sync` needs to take runs that were to be uploaded while they ran."""
 
 FILE_MEANINGS = {
     "results.json": "status, scores with intervals, times, versions",
@@ -64,21 +71,33 @@ def make_run_table(runs: Sequence[Run], now: float) -> Table:
 
 
 def list_sync_commands(runs: Sequence[Run]) -> list[str]:
-    """List commands, one for each folder of runs, that upload the W&B files that are not uploaded yet."""
-    commands: dict[Path, list[Path]] = {}
-    for run in runs:
-        files = [file for file in run.folder.glob("wandb/offline-run-*/*.wandb") if not _is_uploaded(file)]
-        if files:
-            commands.setdefault(run.folder.parent, []).append(run.folder)
-    return [
-        f"wandb sync {quote(str(folders[0] if len(folders) == 1 else parent))}"
-        f"{'' if len(folders) == 1 else '/*'}/wandb/offline-run-*"
-        for parent, folders in commands.items()
-    ]
+    """List commands that upload what W&B does not have yet, as far as the files here tell.
+
+    A sweep's comparison lies in the folder of its runs. Files of a run that goes on are left to it.
+    """
+    waiting: dict[tuple[str, Path], list[Path]] = {}
+    again: list[Path] = []
+    for folder in _list_tracked(runs):
+        for file in sorted(folder.glob("wandb/*run-*/*.wandb")):
+            synced = file.with_name(f"{file.name}.synced")  # made by `wandb sync`, and by us after an upload
+            if not synced.exists():
+                kind = "offline-run" if file.parent.name.startswith("offline-run-") else "run"
+                folders = waiting.setdefault((kind, folder.parent), [])
+                folders += [folder] if folder not in folders else []
+            elif synced.stat().st_mtime + SETTLING < file.stat().st_mtime:  # uploaded while the run went on
+                again.append(file.parent)
+    commands = []
+    for (kind, parent), folders in waiting.items():
+        where = quote(folders[0]) if len(folders) == 1 else f"{quote(parent)}/*"
+        commands.append(f"wandb sync{ONLINE_TOO if kind == 'run' else ''} {where}/wandb/{kind}-*")
+    commands += [f"wandb sync{ONLINE_TOO} --no-skip-synced {quote(folder)}" for folder in again]
+    return commands
 
 
-def _is_uploaded(file: Path) -> bool:
-    return file.with_name(f"{file.name}.synced").exists()  # `wandb sync` makes this file
+def _list_tracked(runs: Sequence[Run]) -> list[Path]:
+    """List the folders that may have files of W&B's: those of runs, and of sweeps."""
+    folders = dict.fromkeys(run.folder for run in runs if run.state != "running")
+    return [*dict.fromkeys(run.folder.parent for run in runs if run.folder.parent not in folders), *folders]
 
 
 def describe_run(run: Run) -> str:
@@ -135,22 +154,18 @@ def format_size(path: Path) -> str:
     return f"{amount:.1f} GB"
 
 
-def make_unfinished_table(run: Run) -> Table:
-    """Make a table for a run that has no end table: its state, its progress and the next command."""
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_row("run", Text(describe_run(run)))
-    table.add_row(
-        "state", Text(f"{run.state}, last written {format_age(time.time() - find_last_change(run.folder))} ago")
-    )
+def make_unfinished(run: Run) -> Facts:
+    """Make the facts of a run that has not finished: its state, its progress and the next command."""
+    facts = Facts()
+    facts.add("run", describe_run(run))
+    facts.add("state", f"{run.state}, last written {format_age(time.time() - find_last_change(run.folder))} ago")
     if run.results.get("error"):
-        table.add_row("error", Text(str(run.results["error"])))
-    table.add_row("step", describe_progress(run))
-    table.add_row("score", describe_score(run))
+        facts.add("error", run.results["error"])
+    facts.add("step", describe_progress(run))
+    facts.add("score", describe_score(run))
     if run.state != "running":
-        table.add_row("next", Text(f"metarun resume {run.folder}"))
-    return table
+        facts.add_command("next", f"metarun resume {quote(run.folder)}")
+    return facts
 
 
 def make_file_table(run: Run) -> Table:

@@ -15,6 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from metarun.core.command import quote
 from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.identity import KEY, as_mapping, find_disagreement, read_overrides, read_yaml
@@ -126,7 +127,7 @@ def read_run(folder: Path) -> Run | None:
     if not results and not config and not (damage and files.settings.exists()):
         return None
     if damage:
-        damage = f"{damage}. metarun resume {folder} writes it anew"
+        damage = f"{damage}. metarun resume {quote(folder)} writes it anew"
     else:
         damage = find_disagreement(files, config, saved, results)
     hydra = as_mapping(saved.get("hydra"))
@@ -150,6 +151,20 @@ def open_run(folder: Path) -> Run:
     if run.damage:
         raise ConfigError(run.damage)
     return run
+
+
+def read_config_dirs(folder: Path) -> list[str]:
+    """Read the folders of YAML files of one's own that the run in `folder` was given by --config-dir."""
+    hydra = read_yaml(RunFolder(folder).hydra).get("hydra") or {}
+    sources = (hydra.get("runtime") or {}).get("config_sources") or []
+    return [str(source["path"]) for source in sources if source.get("provider") == "command-line"]
+
+
+def find_config_dirs(folder: Path) -> list[str]:
+    """Find what is typed for `read_config_dirs`; a folder below the present one by its short name."""
+    here = Path.cwd()
+    paths = [Path(path) for path in read_config_dirs(folder)]
+    return [f"--config-dir={path.relative_to(here) if path.is_relative_to(here) else path}" for path in paths]
 
 
 def read_evaluation(file: Path) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metarun.core.scores import WILSON
+from metarun.core.secrets import mask
 from metarun.core.words import format_difference, format_duration, format_p, format_value, is_percent, name_task
 from metarun.report.compare import Comparison, Row
 from metarun.report.narrow import choose_columns
@@ -165,7 +166,7 @@ def shorten_keys(keys: Sequence[str]) -> list[str]:
 
 
 def format_setting(value: Any) -> str:
-    return "-" if value is None else str(value)
+    return "-" if value is None else mask(str(value))
 
 
 def _format_seeds(metric: str, row: Row) -> str:

@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from metarun.app.commands.files import write
 from metarun.core.errors import ConfigError
+from metarun.core.screen import Screen
 from metarun.report import formats
 from metarun.report.compare import Comparison, compare
 from metarun.report.planned import Plan
@@ -19,7 +18,7 @@ from metarun.report.runs import find_runs
 from metarun.report.tables import make_tables
 
 
-def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun compare PATH ...`; returns the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Compare finished runs, task by task, in one table for each set that may be compared."
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folders with runs in or under them")
@@ -68,7 +67,7 @@ def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], s
     for table in make_tables(comparisons, screen.width):
         screen.print(table)
     for note in notes:
-        screen.print(note, markup=False)
+        screen.print(note)
     for path, written in (
         (asked.csv, formats.format_csv), (asked.markdown, formats.format_markdown), (asked.latex, formats.format_latex)
     ):  # fmt: skip

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from metarun.app.commands.files import write
 from metarun.app.commands.help import meaning
 from metarun.app.messages import messages
 from metarun.core.errors import ConfigError
+from metarun.core.screen import Screen
 from metarun.report.listing import format_size
 from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
@@ -28,7 +28,7 @@ from metarun.settings.resolve import resolve, target_of
 from metarun.settings.schema import Settings
 
 
-def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun data ...`; returns the exit code. Raises: ConfigError for wrong input."""
     parser.description = "List the data sets, prepare one, or draw its first tasks."
     parser.add_argument("action", nargs="?", choices=("list", "prepare", "show"), default="list")
@@ -53,7 +53,7 @@ def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
     return 0
 
 
-def _list(screen: Console) -> None:
+def _list(screen: Screen) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("data=", no_wrap=True)
     table.add_column("what")
@@ -70,7 +70,7 @@ def _list(screen: Console) -> None:
     caches = sorted(cache.glob("*.safetensors"))
     if caches:
         screen.print(_cache_table(caches))
-    screen.print(f"data sets are looked for in {config.paths.data}, decoded images in {cache}", markup=False)
+    screen.print(f"data sets are looked for in {config.paths.data}, decoded images in {cache}")
 
 
 def _at_hand(node: Mapping[str, Any], root: Path) -> tuple[str, list[Path]]:
@@ -106,7 +106,7 @@ def _cache_table(files: Sequence[Path]) -> Table:
     return table
 
 
-def _prepare(settings: Settings, name: str, screen: Console) -> None:
+def _prepare(settings: Settings, name: str, screen: Screen) -> None:
     started = time.perf_counter()
     source = _open(settings)
     seconds = time.perf_counter() - started
@@ -124,7 +124,7 @@ def _prepare(settings: Settings, name: str, screen: Console) -> None:
     screen.print(table)
 
 
-def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: Path, screen: Console) -> None:
+def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: Path, screen: Screen) -> None:
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
     from metarun.run.tracking.pictures import draw_tasks
@@ -137,10 +137,10 @@ def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: P
     file = io.BytesIO()
     picture.save(file, "PNG")
     write(out, file.getvalue())
-    screen.print(f"the first {n_tasks} {split} tasks of {name}: {out}", markup=False)
+    screen.print(f"the first {n_tasks} {split} tasks of {name}: {out}")
     for index in range(n_tasks if hasattr(source, "labels") else 0):
         listed = ", ".join(f"{label} {text}" for label, text in enumerate(source.labels(split, index)))
-        screen.print(f"task {index}: {listed}", markup=False)
+        screen.print(f"task {index}: {listed}")
 
 
 def _open(settings: Settings) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from metarun.app.commands.files import write
@@ -17,11 +16,12 @@ from metarun.app.jobs.retest_settings import combinations
 from metarun.app.messages import messages
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
+from metarun.core.screen import Screen
 from metarun.report.retests import draw_over_shots, format_csv, format_markdown, make_table, summarise
 from metarun.run.interrupt import stop_requests
 
 
-def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun eval RUN ...`; returns the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Test a trained run on other sources, ways, shots and query counts, without training."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metarun.core.screen import Screen
 from metarun.settings.conf import GROUPS
 
 REQUIREMENTS = "Python 3.11 to 3.13, torch 2.11 to 2.15, Linux and macOS"
@@ -42,7 +42,7 @@ HEADS = {
 
 def show_help(conf: Path, arguments: Sequence[str]) -> None:
     """Print usage, every group's choices with their meaning, and example commands."""
-    screen = Console(highlight=False)
+    screen = Screen()
     folders = [conf, *_config_dirs(arguments)]
     screen.print("metarun: meta-train, validate and test few-shot learners")
     screen.print(f"{REQUIREMENTS}\n")
@@ -67,9 +67,9 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
                 table.add_row(f"  {name}", Text(meaning(file)))
             screen.print(Text(HEADS.get(group, f"{group}="), style="bold"))
             screen.print(table)
-    screen.print("\n[bold]examples[/bold]")
+    screen.print(Text("\nexamples", style="bold"))
     for line, what in EXAMPLES:
-        screen.print(Text(f"  {line}\n      {what}"))
+        screen.say(f"  {line}\n      {what}")
 
 
 def _groups(folders: Sequence[Path]) -> Iterator[str]:

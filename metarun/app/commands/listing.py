@@ -7,17 +7,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.text import Text
 
+from metarun.core.command import quote
 from metarun.core.errors import ConfigError
+from metarun.core.screen import Screen
 from metarun.report import retests
 from metarun.report.figures.curves import draw_curves
-from metarun.report.listing import list_sync_commands, make_file_table, make_run_table, make_unfinished_table
-from metarun.report.one_run import find_lacking, make_end_table
+from metarun.report.listing import list_sync_commands, make_file_table, make_run_table, make_unfinished
+from metarun.report.one_run import find_lacking, make_end
 from metarun.report.runs import find_runs, read_run
 
 
-def list_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+def list_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun list PATH`; returns the exit code."""
     parser.description = "List the runs under a folder with their state, score, age and size."
     parser.add_argument(
@@ -31,19 +33,19 @@ def list_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
         screen.print(make_run_table(started, time.time()))
         commands = list_sync_commands(started)
         for line in ["not uploaded to W&B yet:", *commands] if commands else []:
-            screen.print(line, markup=False, soft_wrap=True)
+            screen.say(line)
     else:
-        screen.print(f"there is no run under {path}", markup=False)
+        screen.print(f"there is no run under {path}")
     for run in runs:
         if run.damage:
-            screen.print(run.damage, markup=False, soft_wrap=True)
+            screen.say(run.damage)
     if len(started) < len(runs):
         first = next(run.folder for run in runs if run.state == "unstarted")
-        screen.print(f"{len(runs) - len(started)} with settings alone, never started: {first} ...", markup=False)
+        screen.print(f"{len(runs) - len(started)} with settings alone, never started: {first} ...")
     return 0
 
 
-def show_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+def show_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun show RUN`; returns the exit code. Raises: ConfigError if there is no such run."""
     parser.description = "Show one run: its end table, its files, and its curves over the outer steps."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
@@ -52,21 +54,21 @@ def show_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
     run = read_run(folder)
     if run is None:
         inside = [str(found.folder) for found in find_runs([folder])]
-        hint = f"; it has runs in it: metarun list {folder}" if inside else ""
+        hint = f"; it has runs in it: metarun list {quote(folder)}" if inside else ""
         raise ConfigError(f"{folder} is not the folder of a run{hint}")
     if run.damage:
         raise ConfigError(run.damage)
     if run.state == "finished" and (lacking := find_lacking(run.results)):
-        raise ConfigError(f"{run.files.results} has no {', '.join(lacking)}: metarun compare {folder} may still do")
-    screen.print(
-        make_end_table(dict(run.results), folder, []) if run.state == "finished" else make_unfinished_table(run)
-    )
-    screen.print(f"\nin {folder}/", markup=False)
+        raise ConfigError(
+            f"{run.files.results} has no {', '.join(lacking)}: metarun compare {quote(folder)} may still do"
+        )
+    (make_end(run.results, folder) if run.state == "finished" else make_unfinished(run)).show(screen)
+    screen.print(f"\nin {folder}/")
     screen.print(make_file_table(run))
     if found := run.evaluations():
         screen.print()
         screen.print(retests.make_table(found))
     for drawing in draw_curves(run, min(screen.width, 100), screen.is_terminal and not screen.no_color):
         screen.print()
-        print(drawing)
+        screen.print(Text.from_ansi(drawing), soft_wrap=True)
     return 0

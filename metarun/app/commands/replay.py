@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from metarun.app.messages import messages
 from metarun.core import tuning
+from metarun.core.screen import Screen
 
 
-def replay_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+def replay_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun replay RUN --step S`; returns the exit code. Raises: ConfigError for wrong input."""
     parser.description = (
         "Make an outer step of a run again, from its last checkpoint before it, and show the loss and the gradient of "
@@ -29,7 +28,7 @@ def replay_command(parser: argparse.ArgumentParser, arguments: Sequence[str], sc
         from metarun.app.jobs.replayed import replay
 
     with messages(screen):
-        found = replay(asked.run, asked.step, asked.task, lambda text: screen.print(Text(text)))
+        found = replay(asked.run, asked.step, asked.task, screen.say)
     names = list(dict.fromkeys(name for _, one in found for name in one.metrics))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("task", *names, "gradient"):

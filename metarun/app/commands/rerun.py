@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from rich.console import Console
-
 from metarun.app.commands.screen import add_trust
+from metarun.core.command import find_key, join, keep_last
 from metarun.core.errors import ConfigError
-from metarun.core.run_folder import RunFolder
-from metarun.report.runs import open_run
+from metarun.core.screen import Screen
+from metarun.report.runs import find_config_dirs, open_run, read_config_dirs
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.reopen import composed_leaves, saved_leaves
 from metarun.settings.trust import ADVICE
@@ -26,7 +23,7 @@ ASIDE = ("hydra", "paths", "sweep", "logger")
 
 
 def rerun_command(
-    parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console, command: Callable[[Sequence[str]], int]
+    parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen, command: Callable[[Sequence[str]], int]
 ) -> int:
     """`metarun rerun RUN`; returns the exit code of `command`, which runs a command line.
 
@@ -38,9 +35,9 @@ def rerun_command(
     add_trust(parser)
     asked = parser.parse_args(arguments)
     typed, notes = rerun_arguments(asked.run, asked.overrides, asked.trust)
-    screen.print(f"metarun {shlex.join(typed)}", markup=False, soft_wrap=True)
+    screen.say(f"metarun {join(typed)}")
     for note in notes or ["the code and its packages are as they were"]:
-        screen.print(note, markup=False)
+        screen.say(note)
     return command(typed)
 
 
@@ -55,9 +52,8 @@ def rerun_arguments(folder: Path, more: Sequence[str], trust: bool = False) -> t
         trust: whether the run's settings may name code that does not come with metarun.
     Raises: ConfigError if there is no run, its overrides no longer compose, or do more than they may.
     """
-    run, files = open_run(folder), RunFolder(folder)
-    hydra = yaml.safe_load(files.hydra.read_text())["hydra"]
-    own = [source["path"] for source in hydra["runtime"]["config_sources"] if source["provider"] == "command-line"]
+    run = open_run(folder)
+    own = read_config_dirs(folder)
     if own and not trust:
         raise ConfigError(f"{folder}: the run has settings of its own in {', '.join(own)}\n{ADVICE}")
     try:
@@ -69,10 +65,7 @@ def rerun_arguments(folder: Path, more: Sequence[str], trust: bool = False) -> t
     notes = code_difference(run.results) + notes
     if not trust:
         composed_leaves([*run.overrides, *kept], own, trust, str(folder))
-    config_dir = [f"--config-dir={path}" for path in own]
-    later = {word.partition("=")[0] for word in (*kept, *more)}
-    earlier = [word for word in run.overrides if word.partition("=")[0] not in later]
-    return [*config_dir, *earlier, *kept, *more], notes
+    return [*find_config_dirs(folder), *keep_last([*run.overrides, *kept, *more])], notes
 
 
 def code_difference(results: Mapping[str, Any]) -> list[str]:
@@ -136,7 +129,7 @@ def _is_same_place(then: Any, now: Any) -> bool:
 
 def _keys_of(overrides: Sequence[str]) -> set[str]:
     """The keys that overrides set, groups among them, as dotted prefixes."""
-    return {override.partition("=")[0].lstrip("+~").replace("/", ".") for override in overrides}
+    return {find_key(override).replace("/", ".") for override in overrides}
 
 
 def _typed(value: Any) -> str:

@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from metarun.app.commands.screen import add_trust
 from metarun.app.messages import console
 from metarun.core import tuning
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
-from metarun.report.one_run import find_lacking, make_end_table
+from metarun.core.screen import Screen
+from metarun.report.one_run import find_lacking, make_end
 from metarun.settings.places import check_places, find_places
 from metarun.settings.reopen import reopen
 from metarun.settings.typed import read_override
@@ -24,7 +23,7 @@ MACHINE = ("device", "threads", "run.processes")
 """Settings that may be others from now on: the numbers are the same up to rounding."""
 
 
-def resume_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Console) -> int:
+def resume_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun resume RUN`; returns the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Go on with an interrupted run from its last checkpoint."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
@@ -54,7 +53,7 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
         screen = console()
         screen.print(f"{folder} is finished already")
         if not find_lacking(results):
-            screen.print(make_end_table(results, folder, []))
+            make_end(results, folder).show(screen)
         return 0
     saved = saved.change(_read_changes(typed, find_places(saved.config)))
     check_places(saved.config)

@@ -6,9 +6,8 @@ import argparse
 import os
 from typing import Any, NoReturn
 
-from rich.console import Console
-
 from metarun.core.errors import ConfigError, suggest
+from metarun.core.screen import Screen
 
 WIDTH_WITHOUT_TERMINAL = 200
 """Columns where there is no terminal and COLUMNS says nothing: enough for one line a run."""
@@ -33,8 +32,6 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", action="store_true", help="let the run's settings name code that is not metarun's")
 
 
-def wide_screen() -> Console:
+def wide_screen() -> Screen:
     """Standard output; wide enough for a line a run where it is not a terminal."""
-    screen = Console(highlight=False)
-    told = screen.is_terminal or "COLUMNS" in os.environ
-    return screen if told else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    return Screen(width=None if "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)

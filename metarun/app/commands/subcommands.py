@@ -6,15 +6,14 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from rich.console import Console
-
 from metarun.app.commands.screen import Parser, wide_screen
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, suggest
+from metarun.core.screen import Screen
 
 SUBCOMMANDS = ("compare", "data", "eval", "list", "replay", "rerun", "resume", "show")
 
-Subcommand = Callable[[argparse.ArgumentParser, Sequence[str], Console], int]
+Subcommand = Callable[[argparse.ArgumentParser, Sequence[str], Screen], int]
 
 
 def run_subcommand(name: str, arguments: Sequence[str], command: Callable[[Sequence[str]], int]) -> int:

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 
 from metarun.app.messages import Shown, open_log
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
+from metarun.core.screen import Screen
 
 MANY = 1_000_000
 """Messages that wait for a run to be accepted."""
@@ -32,7 +32,7 @@ class Claim:
         write_settings: writes the settings of a new run.
     """
 
-    def __init__(self, folder: Path, screen: Console, write_settings: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, screen: Screen, write_settings: Callable[[], None]) -> None:
         self.files, self.write_settings, self.accepted = RunFolder(folder), write_settings, False
         self.own = not self.files.lock.exists()
         self.lock = FileLock(self.files.lock, timeout=0)

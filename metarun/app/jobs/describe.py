@@ -10,6 +10,7 @@ import torch
 from metarun.algos.base.abilities import RunsOnEngines
 from metarun.algos.base.learner import Learner
 from metarun.core.dotted import leaves
+from metarun.core.secrets import mask_all
 from metarun.core.tasks import Batch
 from metarun.run.device import name_device
 from metarun.run.parts import Parts
@@ -30,6 +31,7 @@ def run_info(settings: Settings, folder: Path, sweep: str | None) -> RunInfo:
         tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={settings.bn}"],
         config=_told(values, places) | dict(chosen),
         folder=folder,
+        several=sweep is not None,
     )
 
 
@@ -81,7 +83,7 @@ def _told(values: dict[str, Any], places: list[str]) -> dict[str, Any]:
     """Settings by dotted key, without what only the program cares for, and folders of this machine."""
     aside = ("paths.", "logger.", "sweep.")
     return {
-        key: value
+        key: mask_all(value)
         for key, value in leaves(values).items()
         if not (key.rpartition(".")[2].startswith("_") or key.startswith(aside) or value in places)
     }

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import logging
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from metarun.app.jobs.claim import Claim
 from metarun.app.jobs.describe import describe_engine, describe_parts, describe_settings, run_info
 from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_drawings, show_predictions, show_tasks
 from metarun.app.jobs.workers import share_run
 from metarun.app.messages import console
+from metarun.core.command import join, quote
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.identity import KEY, read_hash
 from metarun.core.run_folder import RunFolder
+from metarun.core.screen import Screen
+from metarun.core.secrets import mask_all
 from metarun.core.whole import CannotWrite, describe_os_error
 from metarun.core.words import name_processes
-from metarun.report.one_run import make_config_tree, make_end_table
+from metarun.report.one_run import make_config_tree, make_end
 from metarun.run.device import held_device
 from metarun.run.interrupt import stop_requests
 from metarun.run.protocol import Run
 from metarun.run.tracking.console import ConsoleSink
+from metarun.run.tracking.json_lines import read_lines
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.build import build_logger, build_parts, build_run
 from metarun.settings.schema import Settings
@@ -69,26 +70,13 @@ def run_job(
         screen.print(make_config_tree(settings.as_dict(), dict(settings.choices)))
         info = run_info(settings, _shown(folder), sweep)
         results = describe_settings(settings, overrides)
-        notes: list[str] = []
-        code = _execute(settings, info, results, notes, screen, stop_file, claim)
-        if code == 0:
-            screen.print()
-            screen.print(make_end_table(results, _shown(folder), notes))
-        elif code != 2:
-            _say_how_to_go_on(screen, folder, results, claim.accepted)
-        return code
+        return _execute(settings, info, results, screen, stop_file, claim)
 
 
 def _execute(
-    settings: Settings,
-    info: RunInfo,
-    results: dict[str, Any],
-    notes: list[str],
-    screen: Console,
-    stop_file: Path | None,
-    claim: Claim,
+    settings: Settings, info: RunInfo, results: dict[str, Any], screen: Screen, stop_file: Path | None, claim: Claim
 ) -> int:
-    """Build and run, filling `results` and `notes`; writes results.json and closes the sinks whatever happens."""
+    """Build and run, filling `results`; writes results.json, says how it ended and closes the sinks, come what may."""
     run: Run | None = None
     sinks: list[Sink] = []
     code = 1
@@ -111,11 +99,12 @@ def _execute(
             first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
             engine = describe_engine(parts.learner, first, run.tasks_at_once())
             log.info("engine: %s; on %s%s", engine, parts.device, name_processes(group.size))
-            info = replace(info, id=run.tracking_id, best=run.best, directions=parts.learner.directions)
+            logged = read_lines(RunFolder(info.folder).metrics, run.metrics_bytes)
+            info = replace(info, id=run.tracking_id, best=run.best, logged=logged)
+            info = replace(info, directions=parts.learner.directions)
             logger = build_logger(settings.logger, info)
             sinks += [logger, ConsoleSink(screen, run.steps)]
             results["wandb_id"] = run.tracking_id = logger.id
-            notes += logger.notes
             if first:
                 show_tasks(first, parts, sinks)
             group.connect()
@@ -142,39 +131,54 @@ def _execute(
         try:
             if code != 2 or claim.accepted or stop_file:
                 claim.accept()
-                claim.files.write_results(results | {KEY: read_hash(claim.files)})
+                claim.files.write_results(mask_all(results | {KEY: read_hash(claim.files)}))
         except CannotWrite as error:
             code = code or 1
             results |= {"status": "failed", "error": results["error"] or str(error)}
-        try:
-            if code == 0:
-                show_curves(info.folder, sinks)
-        except CannotWrite as error:
-            log.warning("%s", error)
-        finally:
-            for sink in reversed(sinks):
-                sink.finish(results, code)
+        _end(code, results, screen, sinks, claim)
     return code
 
 
-def _say_how_to_go_on(screen: Console, folder: Path, results: dict[str, Any], began: bool) -> None:
-    screen.print(f"{results['status']}: {results['error']}")
+def _end(code: int, results: Mapping[str, Any], screen: Screen, sinks: Sequence[Sink], claim: Claim) -> None:
+    """Say how the run ended, and only then wait for its logger, which may have much to send."""
+    folder = claim.files.path
+    for live in sinks[1:]:
+        live.finish(results, code)
+    if code == 0:
+        screen.print()
+        make_end(results, _shown(folder)).show(screen)
+    elif code != 2:
+        _say_how_to_go_on(screen, folder, results, claim.accepted)
+    try:
+        if code == 0:
+            show_curves(folder, sinks[:1])
+    except CannotWrite as error:
+        log.warning("%s", error)
+    finally:
+        for logger in sinks[:1]:
+            logger.finish(results, code)
+            for note in logger.notes:
+                screen.say(note)
+
+
+def _say_how_to_go_on(screen: Screen, folder: Path, results: Mapping[str, Any], began: bool) -> None:
+    screen.say(f"{results['status']}: {results['error']}")
     if not RunFolder(folder).has_settings():
         if began:
-            screen.print(f"{_shown(folder)} was removed while the run went on, or moved: then resume it there")
-        screen.print(f"run again with: metarun {shlex.join(results['overrides'])}", markup=False, soft_wrap=True)
+            screen.say(f"{_shown(folder)} was removed while the run went on, or moved: then resume it there")
+        screen.say(f"run again with: metarun {join(results['overrides'])}")
         return
     if results["status"] == "failed":
         if not results["error"].startswith("cannot write"):
-            screen.print(f"the traceback is in {_shown(folder)}/run.log")
+            screen.say(f"the traceback is in {_shown(folder)}/run.log")
         if results["error"].startswith("Diverged"):
             screen.print("the numbers blew up: try a smaller optim.lr or algo.inner_lr, or optim.clip_norm=10")
         if where := results.get("diverged"):
             task = "" if where["task"] is None else f" --task {where['task']}"
-            screen.print(f"look at its tasks with: metarun replay {_shown(folder)} --step {where['step']}{task}")
+            screen.say(f"look at its tasks with: metarun replay {quote(_shown(folder))} --step {where['step']}{task}")
     step = results.get("saved_step")
     start = f"from the checkpoint of step {step}" if step else "from the start"
-    screen.print(f"go on {start} with: metarun resume {_shown(folder)}")
+    screen.say(f"go on {start} with: metarun resume {quote(_shown(folder))}")
 
 
 def _shown(folder: Path) -> Path:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.text import Text
 
+from metarun.core.command import quote
+from metarun.core.screen import Screen
 from metarun.core.whole import written_whole
 from metarun.report.compare import Comparison, compare
 from metarun.report.formats import format_csv
@@ -17,7 +17,7 @@ from metarun.report.tables import make_tables
 from metarun.run.tracking.sink import RunInfo
 
 
-def conclude(folder: Path, config: DictConfig, screen: Console) -> None:
+def conclude(folder: Path, config: DictConfig, screen: Screen) -> None:
     """Compare the finished runs of the sweep in `folder`, whose settings, but for what is swept, are `config`."""
     finished = [run for run in find_runs([folder]) if run.state == "finished"]
     if len(finished) > 1:
@@ -26,10 +26,10 @@ def conclude(folder: Path, config: DictConfig, screen: Console) -> None:
         for part in [*make_tables(comparisons, screen.width), *notes]:
             screen.print(part)
         files = _write(folder, comparisons, notes)
-        screen.print(Text(f"with figures, as a page: {files[-1]}"))
+        screen.say(f"with figures, as a page: {files[-1]}")
         if config.hydra.runtime.choices.logger != "none":
             _share(folder, config, finished, files, screen)
-    screen.print(Text(f"again, in other ways: metarun compare {folder}"))
+    screen.say(f"again, in other ways: metarun compare {quote(folder)}")
 
 
 def _write(folder: Path, comparisons: Sequence[Comparison], notes: Sequence[str]) -> list[Path]:
@@ -49,7 +49,7 @@ def _write(folder: Path, comparisons: Sequence[Comparison], notes: Sequence[str]
     return [folder / f"comparison{suffix}" for suffix in files]
 
 
-def _share(folder: Path, config: DictConfig, runs: Sequence[Run], files: Sequence[Path], screen: Console) -> None:
+def _share(folder: Path, config: DictConfig, runs: Sequence[Run], files: Sequence[Path], screen: Screen) -> None:
     """Send the files to the dashboard as one more run of the sweep's group, the same one when the sweep is repeated."""
     from metarun.settings.build import build_logger
 
@@ -58,6 +58,7 @@ def _share(folder: Path, config: DictConfig, runs: Sequence[Run], files: Sequenc
         name=f"comparison of {folder.name}",
         group=folder.resolve().name,
         kind="comparison",
+        several=True,
         tags=[],
         config={"runs": len(runs)},
         folder=folder,
@@ -68,4 +69,4 @@ def _share(folder: Path, config: DictConfig, runs: Sequence[Run], files: Sequenc
         sink.show({".csv": "comparison", ".png": "figures", ".html": "report"}[file.suffix], file)
     sink.finish({"status": "finished"}, 0)
     for note in sink.notes:
-        screen.print(Text(note))
+        screen.say(note)

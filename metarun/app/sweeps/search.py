@@ -139,9 +139,8 @@ class Search(SweepTable):
         folder = next(job.folder for job in super()._jobs() if set(overrides) <= set(job.overrides.split()))
         files = draw_study(self.study, self.folder)
         self.screen.print()
-        self.screen.print(
-            make_summary(self.study, [*fixed, *overrides], RunFolder(folder).read_results(), folder, files)
-        )
+        results = RunFolder(folder).read_results()
+        make_summary(self.study, [*fixed, *overrides], results, folder, files).show(self.screen)
 
 
 def open_study(sweeper: DictConfig, rerun: str) -> optuna.Study:

@@ -27,16 +27,16 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from metarun.app.messages import console
 from metarun.app.sweeps.end import conclude
 from metarun.app.sweeps.job_state import Job, read_job
 from metarun.app.sweeps.launch import JOBS, STARTED_FILE, Launch
+from metarun.core.command import quote
 from metarun.core.errors import ConfigError, Refused
+from metarun.core.screen import Screen
 from metarun.core.words import format_duration
 from metarun.run.interrupt import STOP_FILE
 
@@ -116,8 +116,8 @@ class SweepTable(Callback):
             (self.folder / STOP_FILE).unlink(missing_ok=True)
             (self.folder / STARTED_FILE).touch()
             self.since = (self.folder / STARTED_FILE).stat().st_mtime
-        self.screen: Console = console()
-        self.screen.print(f"sweep of {self.expected or 'several'} jobs in {self.folder}")
+        self.screen: Screen = console()
+        self.screen.say(f"sweep of {self.expected or 'several'} jobs in {self.folder}")
         self.live = Live(console=self.screen, auto_refresh=False) if self.screen.is_terminal else None
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
@@ -176,7 +176,7 @@ class SweepTable(Callback):
             first = next(iter(str(error).strip().splitlines()), "")
             self._say(f"the launcher failed: {type(error).__name__}: {first} (traceback in {log})")
         if self.launch.remote:
-            self._say(f"what the cluster has already goes on: squeue and scancel, metarun list {self.folder}")
+            self._say(f"what the cluster has already goes on: squeue and scancel, metarun list {quote(self.folder)}")
         self._say("the sweep stopped; the same command goes on with it")
         return code
 
@@ -188,7 +188,7 @@ class SweepTable(Callback):
             self.screen.print(self._table(self._jobs()))
 
     def _say(self, text: str) -> None:
-        self.screen.print(Text(text))
+        self.screen.say(text)
 
     def _watch(self) -> None:
         if self.live:
@@ -210,7 +210,7 @@ class SweepTable(Callback):
             if job.state not in ("running", "waiting") and (job.folder, job.state) not in self.said:
                 self.said.add((job.folder, job.state))
                 if job.state == "failed" or not self.live:
-                    self.screen.print(Text(f"{job.state}: {job.overrides}  {job.error or job.score}".rstrip()))
+                    self._say(f"{job.state}: {job.overrides}  {job.error or job.score}".rstrip())
         if self.live:
             self.live.update(self._table(jobs), refresh=True)
 

@@ -20,9 +20,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.console import Console
 from rich.progress import track
 
+from metarun.core.screen import Screen
 from metarun.data.files.cache import create_cache_file, open_or_write
 from metarun.data.files.deep import Limits, find_limits, guess_range, is_deep, is_deep_colour, scale_to_eight_bits
 from metarun.data.files.find import ImageFile
@@ -197,7 +197,7 @@ def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], sca
 
 def _fill_all(fill: Callable[[int], str | None], rows: Sequence[int], name: str) -> list[str]:
     """Fill rows of pixels, several at a time, and return what keeps images from being read."""
-    screen = Console(stderr=True)
+    screen = Screen(stderr=True)
     with ThreadPoolExecutor() as pool:
         done = track(pool.map(fill, rows), name, len(rows), console=screen, transient=True,
                      disable=not screen.is_terminal)  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 import vl_convert
 from jinja2 import Environment
 
+from metarun.core.secrets import mask
 from metarun.core.words import format_value
 from metarun.report.compare import Comparison
 from metarun.report.figures.charts import VEGA_LITE_VERSION, make_spec, name_axis
@@ -37,7 +38,7 @@ def render_page(comparisons: Sequence[Comparison], found: Gallery, notes: Sequen
     runs = {run.folder for comparison in comparisons for row in comparison.rows for run in row.group.runs}
     return template.render(
         title=f"Comparison of {len(runs)} run{'s' * (len(runs) > 1)}",
-        command=shlex.join(["metarun", *command]),
+        command=mask(shlex.join(["metarun", *command])),
         tables=[_describe_table(comparisons, place, found, datasets) for place in range(len(comparisons))],
         across=[_describe_figure(figure, datasets) for figure in found.across],
         settings=_describe_settings(comparisons),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
+from metarun.core.command import join
 from metarun.core.scores import choose_score, read_directions
+from metarun.core.screen import Facts
+from metarun.report.runs import find_config_dirs
 
 if TYPE_CHECKING:
     import altair
@@ -24,30 +23,26 @@ FIRST_TRIAL_BLUE, LAST_TRIAL_BLUE = "#bdd7ee", "#0b2f5c"
 
 def make_summary(
     study: optuna.Study, overrides: Sequence[str], results: Mapping[str, Any], folder: Path, files: Sequence[Path]
-) -> Table:
-    """Make a table of the best trial: its scores, the command that runs it again, and the files.
+) -> Facts:
+    """Make the facts of the best trial: its scores, the command that runs it again, and the files.
 
     Args:
         overrides, results, folder: of the best trial's job.
         files: pictures of the study.
     """
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+    facts = Facts()
     score = choose_score(results["val"], read_directions(results))
     test = results["test"][score]
     ended = [trial for trial in study.trials if trial.state.is_finished()]
     failed = len(ended) - len(_list_complete(study))
-    table.add_row(
-        "search", f"{len(ended)} trials, {failed} of them failed; the best is number {study.best_trial.number}"
-    )
-    table.add_row("validation", f"{score} {_format_value(score, study.best_value)}, which the search is by")
+    facts.add("search", f"{len(ended)} trials, {failed} of them failed; the best is number {study.best_trial.number}")
+    facts.add("validation", f"{score} {_format_value(score, study.best_value)}, which the search is by")
     mean, half = (_format_value(score, test[part]) for part in ("mean", "ci95"))
-    table.add_row("test", f"{score} {mean} ± {half}  (95 % interval over tasks)")
-    table.add_row("run it again", Text(" ".join(["metarun", *map(_quote, overrides)])))
-    table.add_row("its folder", Text(str(folder)))
-    table.add_row("pictures", Text("  ".join(map(str, files))))
-    return table
+    facts.add("test", f"{score} {mean} ± {half}  (95 % interval over tasks)")
+    facts.add_command("run it again", join(["metarun", *find_config_dirs(folder), *overrides]))
+    facts.add("its folder", folder)
+    facts.add("pictures", "  ".join(map(str, files)))
+    return facts
 
 
 def draw_study(study: optuna.Study, folder: Path) -> list[Path]:
@@ -177,7 +172,3 @@ def _read_value(trial: optuna.trial.FrozenTrial) -> float:
 
 def _format_value(score: str, value: float) -> str:
     return f"{100 * value:.2f} %" if score == "accuracy" else f"{value:.4f}"
-
-
-def _quote(override: str) -> str:
-    return shlex.quote(override) if any(c in override for c in " $*?[]{}()") else override

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from metarun.core import words
 from metarun.core.scores import PRIMARY_SCORES
+from metarun.core.screen import Screen
 
 SECONDS_BETWEEN_LINES = 5.0
 """Least seconds between lines without a terminal."""
@@ -30,7 +30,7 @@ class ConsoleSink:
     id: str | None = None
     notes: Sequence[str] = ()
 
-    def __init__(self, screen: Console, steps: int) -> None:
+    def __init__(self, screen: Screen, steps: int) -> None:
         self.screen, self.steps = screen, steps
         live = screen.is_terminal and not screen.quiet
         self.live = Live(console=screen, refresh_per_second=4, transient=True) if live else None
@@ -54,7 +54,7 @@ class ConsoleSink:
     def show(self, name: str, file: Path) -> None:
         pass
 
-    def finish(self, results: dict[str, Any], exit_code: int) -> None:
+    def finish(self, results: Mapping[str, Any], exit_code: int) -> None:
         if self.live:
             self.live.stop()
 

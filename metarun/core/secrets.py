@@ -1,0 +1,26 @@
+"""Passwords and tokens in addresses, which are typed and are not to be kept or shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+MASK = "***"
+
+PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
+TOKEN = re.compile(r"([?&](?:[\w.-]*(?:token|key|password|passwd|pwd|secret|signature)|sig|auth)=)[^&#\s'\"]+", re.I)
+
+
+def mask(text: str) -> str:
+    """Mask passwords in addresses, as in scheme://user:password@host, and tokens in their queries, as in ?token=..."""
+    return TOKEN.sub(rf"\1{MASK}", PASSWORD.sub(rf"\1:{MASK}@", text)) if "://" in text else text
+
+
+def mask_all(value: Any) -> Any:
+    """Mask every text within lists and mappings."""
+    if isinstance(value, Mapping):
+        return {key: mask_all(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [mask_all(inner) for inner in value]
+    return mask(value) if isinstance(value, str) else value
