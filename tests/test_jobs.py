@@ -42,6 +42,7 @@ from metarun.run.device import name_device
 from metarun.run.interrupt import STOP_FILE, Interrupted
 from metarun.run.results import read_versions
 from metarun.run.team import Group
+from metarun.run.tracking import wandb_sink
 from metarun.run.tracking.sink import RunInfo
 from metarun.run.tracking.wandb_sink import WandbSink
 from metarun.settings.build import build_logger, build_parts, build_source
@@ -501,19 +502,19 @@ class FakeWandb(SimpleNamespace):
     def __init__(self) -> None:
         self.begun: list[SimpleNamespace] = []
         self.ended: list[int] = []
-        self.errors = SimpleNamespace(CommError=ConnectionError, UsageError=LookupError)
+        self.errors = SimpleNamespace(Error=ConnectionError)
         self.log: Callable[[dict[str, Any]], None] = lambda row: None
 
     def init(self, **options: Any) -> SimpleNamespace:
         rows: list[dict[str, Any]] = []
         run = SimpleNamespace(options=options, id=options["id"], url=None, rows=rows, summary={}, metrics={})
-        run.log = lambda row: (rows.append(row), self.log(row))
+        run.log = lambda row, **_: (rows.append(row), self.log(row))
         run.define_metric = lambda name, **how: run.metrics.update({name: how})
         run.finish = lambda exit_code: self.ended.append(exit_code)
         self.begun.append(run)
         return run
 
-    Settings = staticmethod(lambda **options: options)
+    Settings = staticmethod(lambda **options: SimpleNamespace(**options, update_from_env_vars=lambda named: None))
     Image = Html = staticmethod(lambda *_, **__: "shown")
 
 
@@ -521,12 +522,14 @@ class FakeWandb(SimpleNamespace):
 def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
+    rows = lambda _: sum("step" in row for one in fake.begun for row in one.rows)  # noqa: E731
+    monkeypatch.setattr(wandb_sink, "find_last_row", rows)
     return fake
 
 
 def sink_in(folder: Path, best: dict[str, float] | None = None) -> WandbSink:
     info = RunInfo("run", "group", "train", [], {}, folder, best=best or {})
-    return WandbSink(info, "tests", None, "offline", None, None, 5.0)
+    return WandbSink(info, "tests", None, "offline", None, None, 5.0, 5.0)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ OPTIONS: dict[str, Any] = {
     "group": None,
     "tags": ["mine"],
     "init_timeout": 5,
+    "finish_timeout": 5,
 }
 RESULTS = {
     "status": "finished",
@@ -208,6 +209,23 @@ def test_tensorboard_files_hold_the_metrics(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("val/accuracy")] == [(10, 0.5)]
+
+
+def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path: Path) -> None:
+    """Killed at step 30 with a checkpoint at 20, nothing of which but step 30 had reached the disk."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sink = TensorBoardSink(info(tmp_path / "r"))
+    sink.log(30, "train", {"loss": 9.0})
+    sink.finish({}, 1)
+    time.sleep(1.1)  # files are named by the second
+    kept = [{"step": step, "split": "train", "loss": float(step)} for step in (10, 20)]
+    sink = TensorBoardSink(info(tmp_path / "r", logged=kept))
+    sink.log(30, "train", {"loss": 30.0})
+    sink.finish({}, 0)
+    events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(10, 10), (20, 20), (30, 30)]
 
 
 def test_json_lines_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class OfflineRun:
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.progress = Progress()
         self.outer = OuterSteps(parts, meta_batch_size, on_nan == "skip")
-        self.test_seconds = 0.0
+        self.test_seconds, self.metrics_bytes = 0.0, 0
         self.saved_step: int | None = None
         self.diverged: Diverged | None = None
         self.tracking_id: str | None = None
@@ -127,6 +127,7 @@ class OfflineRun:
         parts.load_state_dict(state)
         self.progress = Progress(**state["progress"])
         self.saved_step = self.progress.step
+        self.metrics_bytes = self.progress.metrics_bytes
         self.outer.state = checkpoint.move_tensors(state.get("state"), parts.device)  # an older checkpoint has none
         checkpoint.restore_random(state["random"])
         self.tracking_id = state["wandb_id"]

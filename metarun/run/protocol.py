@@ -19,11 +19,13 @@ class Run(Protocol):
         step: outer steps made so far.
         best: the scores of its best validation so far, empty before the first.
         tracking_id: the sink's id of the run; a resumed run keeps it.
+        metrics_bytes: bytes of metrics.jsonl that a resumed run keeps.
     """
 
     parts: Parts
     steps: int
     tracking_id: str | None
+    metrics_bytes: int
 
     @property
     def step(self) -> int: ...

@@ -26,6 +26,7 @@ from metarun.run.device import choose_device
 from metarun.run.parts import Parts
 from metarun.run.protocol import Run
 from metarun.run.team import Group
+from metarun.run.tracking.guarded import GuardedSink
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.conf import shipped, shipped_choices, shipped_source
 from metarun.settings.ranges import parameters_of
@@ -146,9 +147,8 @@ def build_run(settings: Settings, parts: Parts) -> Run:
 
 
 def build_logger(node: Node, info: RunInfo) -> Sink:
-    """The sink that the settings `logger` describe."""
-    sink: Sink = _construct(node, info=info)
-    return sink
+    """The sink that the settings `logger` describe; where it fails, the run goes on without it."""
+    return GuardedSink(lambda: _construct(node, info=info), info)
 
 
 def _construct(node: Node, without: Set[str] = frozenset(), **facts: Any) -> Any:

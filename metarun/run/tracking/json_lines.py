@@ -5,11 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from metarun.core.whole import naming_what_fails
 
 log = logging.getLogger(__name__)
+
+
+def read_lines(path: Path, keep_bytes: int) -> list[dict[str, Any]]:
+    """Read the lines that a resumed run keeps, those within the first `keep_bytes`; none without a file."""
+    try:
+        kept = path.read_bytes()[:keep_bytes]
+    except FileNotFoundError:
+        return []
+    lines = []
+    for line in kept.splitlines():
+        with suppress(ValueError):  # one that was cut
+            lines.append(json.loads(line))
+    return lines
 
 
 class JsonLines:

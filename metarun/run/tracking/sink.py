@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,8 @@ class RunInfo:
         id: the sink's id of the run, None for a new run.
         best: the scores of its best validation so far, if the run is resumed.
         directions: directions of the method's own scores.
+        several: whether it is one of several runs of a command.
+        logged: the lines of metrics.jsonl that a resumed run keeps, which the sink was told before.
     """
 
     name: str
@@ -35,6 +37,14 @@ class RunInfo:
     id: str | None = None
     best: Mapping[str, float] = field(default_factory=dict)
     directions: Directions = field(default_factory=dict)
+    several: bool = False
+    logged: Sequence[Mapping[str, Any]] = ()
+
+    def replay(self, log: Callable[[int, str, dict[str, float]], None]) -> None:
+        """Tell a sink's `log` again what it was told before a resumed run's checkpoint."""
+        for line in self.logged:
+            metrics = {name: value for name, value in line.items() if name not in ("step", "split")}
+            log(line["step"], line["split"], metrics)
 
 
 class Sink(Protocol):
@@ -48,15 +58,20 @@ class Sink(Protocol):
         notes: lines for the user at the end.
     """
 
-    shows: bool
-    id: str | None
-    notes: Sequence[str]
+    @property
+    def shows(self) -> bool: ...
+
+    @property
+    def id(self) -> str | None: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None: ...
 
     def show(self, name: str, file: Path) -> None: ...
 
-    def finish(self, results: dict[str, Any], exit_code: int) -> None: ...
+    def finish(self, results: Mapping[str, Any], exit_code: int) -> None: ...
 
 
 class NoSink:
@@ -75,5 +90,5 @@ class NoSink:
     def show(self, name: str, file: Path) -> None:
         pass
 
-    def finish(self, results: dict[str, Any], exit_code: int) -> None:
+    def finish(self, results: Mapping[str, Any], exit_code: int) -> None:
         pass

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metarun.core.command import quote
 from metarun.run.tracking.sink import RunInfo
 
 
@@ -18,9 +20,12 @@ class TensorBoardSink:
     def __init__(self, info: RunInfo) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(info.folder / "tensorboard"))
+        # TensorBoard forgets all that an earlier process told, for what that had not written yet is lost.
+        again = 0 if any(info.folder.glob("tensorboard/events*")) else None
+        self.writer = SummaryWriter(str(info.folder / "tensorboard"), purge_step=again)
+        info.replay(self.log)
         self.writer.add_text("config", f"```\n{json.dumps(dict(info.config), indent=1)}\n```")
-        self.notes = [f"tensorboard --logdir {info.folder / 'tensorboard'}"]
+        self.notes = [f"tensorboard --logdir {quote(info.folder / 'tensorboard')}"]
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -33,5 +38,5 @@ class TensorBoardSink:
         if file.suffix == ".png":
             self.writer.add_image(name, np.asarray(Image.open(file).convert("RGB")), dataformats="HWC")
 
-    def finish(self, results: dict[str, Any], exit_code: int) -> None:
+    def finish(self, results: Mapping[str, Any], exit_code: int) -> None:
         self.writer.close()
