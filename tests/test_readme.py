@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from commands import TINY, metarun, results_of
 
+from metarun.algos.base.learn2learn import IMPORTED, choose_engine
 from metarun.app.commands.help import REQUIREMENTS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -41,3 +45,35 @@ def test_readme_help_and_the_package_ask_for_the_same() -> None:
 
 def test_the_two_commands_of_a_new_user_are_there() -> None:
     assert re.findall(r"^ *pip install uv && (.*)$", README, re.M) == ["uv run metarun", "uv run pytest"]
+
+
+def test_learn2learn_without_what_it_imports_is_named_in_a_line_and_readme_installs_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (typed,) = re.findall(r"^    pip install .*setuptools.*$", README, re.M)
+    (second,) = re.findall(r"^    pip install --no-deps .* learn2learn==.*$", README, re.M)
+    found = importlib.util.find_spec
+    for missing in IMPORTED:
+        assert missing in (second if missing == "learn2learn" else typed)
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, gone=missing: None if name == gone else found(name)
+        )
+        with pytest.raises(ValueError, match=rf"^algo\.engine=learn2learn needs {missing}, .*: .*") as error:
+            choose_engine("learn2learn")
+        assert "pip install" in str(error.value) or "README" in str(error.value)
+        assert choose_engine("auto") == "vectorized"
+
+
+def test_all_that_learn2learn_imports_is_known() -> None:
+    """Its files import at their top nothing but Python's own modules, our dependencies' and those."""
+    spec = importlib.util.find_spec("learn2learn")
+    assert spec and spec.submodule_search_locations  # noqa: PT018
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    ours = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]} | {"PIL", "gym"}  # gymnasium as gym
+    known = ours | set(IMPORTED) | sys.stdlib_module_names
+    optional = {"pytorch_lightning"}
+    imported = set()
+    for file in Path(spec.submodule_search_locations[0]).rglob("*.py"):
+        for line in re.findall(r"^(?:import|from) ([\w.]+)", file.read_text(), re.M):
+            imported.add(line.split(".")[0])
+    assert imported - known - optional == {""}  # a relative import

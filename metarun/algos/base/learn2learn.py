@@ -7,6 +7,9 @@ import sys
 from types import ModuleType
 from typing import Literal, get_args
 
+IMPORTED = ("learn2learn", "gymnasium", "requests", "tqdm")
+"""What learn2learn's modules import that does not come with torch or with us; pip installs it without them."""
+
 Engine = Literal["auto", "vectorized", "learn2learn"]
 
 
@@ -17,10 +20,16 @@ def choose_engine(engine: str) -> str:
     """
     if engine not in get_args(Engine):
         raise ValueError(f"algo.engine={engine} is not one of {', '.join(get_args(Engine))}")
-    if engine == "learn2learn" and importlib.util.find_spec("learn2learn") is None:
+    missing = [name for name in IMPORTED if importlib.util.find_spec(name) is None] if engine == "learn2learn" else []
+    if "learn2learn" in missing:
         raise ValueError(
-            "algo.engine=learn2learn needs learn2learn, which is not installed; `uv sync` installs it, "
-            "or set algo.engine=vectorized"
+            "algo.engine=learn2learn needs learn2learn, which is not installed: uv sync, or the two lines of pip in "
+            "README under `Without uv`; or set algo.engine=vectorized"
+        )
+    if missing:
+        raise ValueError(
+            f"algo.engine=learn2learn needs {' and '.join(missing)}, not installed here: pip install "
+            f"{' '.join(missing)}; or set algo.engine=vectorized"
         )
     return "vectorized" if engine == "auto" else engine
 
