@@ -324,9 +324,11 @@ def test_a_pipeline_of_three_stages_is_taken_up_in_the_middle_of_one(families: P
     assert [line["stage"] for line in whole] == [0, 0, 1, 1, 1, 2, 2, 2]
     assert [line["offset"] for line in whole] == [1, 1, 1, 0.5, 0.25, 0.125, 0.0625, 0.03125]
     (families / "stop").touch()
-    assert run(families, cache, *words, folder="parted")[0] == 143
-    assert results_of(families / "parted")["steps"] == 4
-    assert metarun("resume", "parted", "--trust", cwd=families, cache=cache)[0] == 0
+    code, said = run(families, cache, *words, folder="parted")
+    assert (code, results_of(families / "parted")["steps"]) == (143, 4)
+    printed = next(line for line in said.splitlines() if "metarun resume" in line).partition("metarun ")[2]
+    assert printed == "resume --trust parted"  # its code is nobody's but the user's
+    assert metarun(*printed.split(), cwd=families, cache=cache)[0] == 0
     assert [line["loss"] for line in lines_of(families / "parted")] == [line["loss"] for line in whole]
     assert results_of(families / "parted")["test"] == results_of(families / "whole")["test"]
 

@@ -165,7 +165,7 @@ def reformat() -> None:
         edit(CONFIG, "  processes: 1\n", "  processes: auto\n"),
         edit(CONFIG, "outputs: outputs\n", "outputs: elsewhere\n"),
         edit(CONFIG, "sink.NoSink\n", "tensorboard_sink.TensorBoardSink\n"),
-        edit(CONFIG, "paper: null\n", "paper: {value: 0.5}\n"),
+        edit(CONFIG, "paper: null\n", "paper: {value: 0.5, ci95: null, source: Somebody 2020}\n"),
         reformat,
     ],
 )

@@ -487,8 +487,8 @@ def test_results_say_what_ran_on_what_and_which_tasks_it_was_tested_on(
 
 
 def test_results_say_the_processes_the_device_and_that_val_was_trained_on(settings: Settings, tmp_path: Path) -> None:
-    parts = build_parts(resolve(settings("algo=protonet", "device=meta")), tmp_path)
-    parts.group = Group(0, 3)
+    parts = build_parts(resolve(settings("algo=protonet")), tmp_path)
+    parts.group, parts.device = Group(0, 3), torch.device("meta")
     parts.source.info = replace(parts.source.info, facts={"trainval": True})
     found = describe.describe_parts(parts)
     assert (found["device"], found["processes"], found["trainval"]) == ("meta", 3, True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metarun.core.command import join
 from metarun.core.errors import ConfigError
 from metarun.core.results_file import read_results_file
 from metarun.core.whole import write_json
+
+SHIPPED = ("metarun.", "torch.nn.", "torch.optim.", "torchvision.models.")
+"""Where the classes are that the settings of any run may name; settings/roles.py checks what they are."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,15 @@ class RunFolder:
                     f"{path} is a link to {path.resolve()}, outside the run's folder, where nothing is to be "
                     "written: put the file itself there, or take the link away"
                 )
+
+    def make_command(self, word: str) -> str:
+        """Make `metarun WORD RUN`, to be pasted; with --trust if the run's settings name code of the user's own."""
+        try:
+            targets = re.findall(r"^ *_target_: *(\S+)", self.settings.read_text(), re.M)
+        except (OSError, UnicodeDecodeError):
+            targets = []
+        trust = [] if all(target.startswith(SHIPPED) for target in targets) else ["--trust"]
+        return join(["metarun", word, *trust, self.path])
 
     def read_results(self) -> dict[str, Any]:
         """Read results.json; empty if it is missing, unreadable or malformed."""

@@ -164,7 +164,7 @@ def make_unfinished(run: Run) -> Facts:
     facts.add("step", describe_progress(run))
     facts.add("score", describe_score(run))
     if run.state != "running":
-        facts.add_command("next", f"metarun resume {quote(run.folder)}")
+        facts.add_command("next", run.files.make_command("resume"))
     return facts
 
 

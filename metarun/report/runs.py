@@ -15,7 +15,6 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from metarun.core.command import quote
 from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.identity import KEY, as_mapping, find_disagreement, read_overrides, read_yaml
@@ -127,7 +126,7 @@ def read_run(folder: Path) -> Run | None:
     if not results and not config and not (damage and files.settings.exists()):
         return None
     if damage:
-        damage = f"{damage}. metarun resume {quote(folder)} writes it anew"
+        damage = f"{damage}. {files.make_command('resume')} writes it anew"
     else:
         damage = find_disagreement(files, config, saved, results)
     hydra = as_mapping(saved.get("hydra"))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from metarun.core.command import quote
 from metarun.core.errors import ConfigError
 from metarun.core.identity import KEY, check_hash, read_hash
 from metarun.core.run_folder import RunFolder
@@ -91,7 +90,7 @@ def load_last(folder: RunFolder) -> dict[str, Any]:
             step = state["progress"]["step"]
             log.warning("%s; resuming from the checkpoint before it, of step %d", problems[0], step)
         return state
-    raise ConfigError(f"{'; '.join(problems)}: to train again, metarun rerun {quote(folder.path)}")
+    raise ConfigError(f"{'; '.join(problems)}: to train again, {folder.make_command('rerun')}")
 
 
 def load_best(folder: RunFolder) -> dict[str, Any]:
@@ -99,7 +98,7 @@ def load_best(folder: RunFolder) -> dict[str, Any]:
     try:
         state = checkpoint.load(folder.best)
     except checkpoint.Damaged as damage:
-        raise ConfigError(f"{damage}, and it is what is tested: metarun rerun {quote(folder.path)}") from damage
+        raise ConfigError(f"{damage}, and it is what is tested: {folder.make_command('rerun')}") from damage
     check_hash(folder, state.get(KEY), folder.best)
     return state
 

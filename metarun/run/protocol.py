@@ -19,7 +19,7 @@ class Run(Protocol):
         step: outer steps made so far.
         best: the scores of its best validation so far, empty before the first.
         tracking_id: the sink's id of the run; a resumed run keeps it.
-        metrics_bytes: bytes of metrics.jsonl that a resumed run keeps.
+        metrics_bytes: bytes of metrics.jsonl that a resumed run keeps; asked only of a run that has made a step.
     """
 
     parts: Parts

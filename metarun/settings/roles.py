@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from metarun.algos.base.learner import Learner
-from metarun.settings.trust import SHIPPED
+from metarun.core.run_folder import SHIPPED
 
 
 class Role(NamedTuple):

@@ -9,10 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.errors import ConfigError
+from metarun.core.run_folder import SHIPPED
 from metarun.settings.conf import GROUPS
-
-SHIPPED = ("metarun.", "torch.nn.", "torch.optim.", "torchvision.models.")
-"""Where classes are that any run may name; roles.py checks what they are."""
 
 PARTS = re.compile(rf"({'|'.join(GROUPS)}|optim\.schedule|optims\.[^.]+|optims\.[^.]+\.schedule)\._target_")
 """The keys that name classes, of which build.py makes the parts of a run."""

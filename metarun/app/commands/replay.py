@@ -9,6 +9,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from metarun.app.commands.screen import add_trust
 from metarun.app.messages import messages
 from metarun.core import tuning
 from metarun.core.screen import Screen
@@ -23,12 +24,13 @@ def replay_command(parser: argparse.ArgumentParser, arguments: Sequence[str], sc
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
     parser.add_argument("--step", type=int, required=True, metavar="S", help="the outer step, from 1")
     parser.add_argument("--task", type=int, metavar="I", help="this task alone, from 0; its tensors are written")
+    add_trust(parser)
     asked = parser.parse_args(arguments)
     with tuning.frozen_imports():
         from metarun.app.jobs.replayed import replay
 
     with messages(screen):
-        found = replay(asked.run, asked.step, asked.task, screen.say)
+        found = replay(asked.run, asked.step, asked.task, asked.trust, screen.say)
     names = list(dict.fromkeys(name for _, one in found for name in one.metrics))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("task", *names, "gradient"):

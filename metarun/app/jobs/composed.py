@@ -14,7 +14,6 @@ from metarun.app.jobs.claim import remove_empty
 from metarun.app.jobs.job import run_job
 from metarun.app.jobs.new_folder import NewFolder
 from metarun.app.sweeps.launch import STARTED_FILE
-from metarun.core.command import quote
 from metarun.core.errors import ConfigError
 from metarun.core.identity import KEY, hash_settings
 from metarun.core.run_folder import RunFolder
@@ -92,7 +91,7 @@ def _check_free(files: RunFolder) -> None:
     """Raise ConfigError if a run is in the folder, whatever it has left there."""
     if files.has_settings():
         raise ConfigError(
-            f"{files.path} already holds a run; go on with it by: metarun resume {quote(files.path)}, or choose "
+            f"{files.path} already holds a run; go on with it by: {files.make_command('resume')}, or choose "
             "another folder: hydra.run.dir=FOLDER"
         )
     if found := files.list_traces():

@@ -13,7 +13,7 @@ from metarun.app.jobs.describe import describe_engine, describe_parts, describe_
 from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_drawings, show_predictions, show_tasks
 from metarun.app.jobs.workers import share_run
 from metarun.app.messages import console
-from metarun.core.command import join, quote
+from metarun.core.command import join
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.identity import KEY, read_hash
 from metarun.core.run_folder import RunFolder
@@ -99,7 +99,7 @@ def _execute(
             first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
             engine = describe_engine(parts.learner, first, run.tasks_at_once())
             log.info("engine: %s; on %s%s", engine, parts.device, name_processes(group.size))
-            logged = read_lines(RunFolder(info.folder).metrics, run.metrics_bytes)
+            logged = read_lines(RunFolder(info.folder).metrics, run.metrics_bytes) if run.step else []
             info = replace(info, id=run.tracking_id, best=run.best, logged=logged)
             info = replace(info, directions=parts.learner.directions)
             logger = build_logger(settings.logger, info)
@@ -168,6 +168,7 @@ def _say_how_to_go_on(screen: Screen, folder: Path, results: Mapping[str, Any], 
             screen.say(f"{_shown(folder)} was removed while the run went on, or moved: then resume it there")
         screen.say(f"run again with: metarun {join(results['overrides'])}")
         return
+    here = RunFolder(_shown(folder))
     if results["status"] == "failed":
         if not results["error"].startswith("cannot write"):
             screen.say(f"the traceback is in {_shown(folder)}/run.log")
@@ -175,10 +176,10 @@ def _say_how_to_go_on(screen: Screen, folder: Path, results: Mapping[str, Any], 
             screen.print("the numbers blew up: try a smaller optim.lr or algo.inner_lr, or optim.clip_norm=10")
         if where := results.get("diverged"):
             task = "" if where["task"] is None else f" --task {where['task']}"
-            screen.say(f"look at its tasks with: metarun replay {quote(_shown(folder))} --step {where['step']}{task}")
+            screen.say(f"look at its tasks with: {here.make_command('replay')} --step {where['step']}{task}")
     step = results.get("saved_step")
     start = f"from the checkpoint of step {step}" if step else "from the start"
-    screen.say(f"go on {start} with: metarun resume {quote(_shown(folder))}")
+    screen.say(f"go on {start} with: {here.make_command('resume')}")
 
 
 def _shown(folder: Path) -> Path:

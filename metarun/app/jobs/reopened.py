@@ -14,7 +14,6 @@ import torch
 
 from metarun.algos.base.learner import Learner
 from metarun.app.jobs.retest_settings import SHAPE, settings_for
-from metarun.core.command import quote
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.known_source import KnownSource, know_source, recall_source
 from metarun.core.run_folder import RunFolder
@@ -168,7 +167,7 @@ def trained(
     """The run in `folder`, opened on the machine that was asked for, with the paths among `values`."""
     run, files = open_run(folder), RunFolder(folder)
     if run.state != "finished":
-        raise ConfigError(f"{folder} is {run.state}, and eval tests finished runs: metarun resume {quote(folder)}")
+        raise ConfigError(f"{folder} is {run.state}, and eval tests finished runs: {files.make_command('resume')}")
     files.check_links()
     best = load_best(files)
     # What a test changes of the data is to change nothing else, as run.steps.

@@ -24,14 +24,18 @@ from metarun.settings.reopen import reopen
 from metarun.settings.schema import Settings
 
 
-def replay(folder: Path, step: int, task: int | None, say: Callable[[str], None]) -> list[tuple[int, Examined]]:
+def replay(
+    folder: Path, step: int, task: int | None, trust: bool, say: Callable[[str], None]
+) -> list[tuple[int, Examined]]:
     """Train on from the run's last checkpoint before outer step `step`, and examine the tasks of that step one by one.
 
     If `task` is given, that task alone is examined, and written to the run's folder.
 
+    With `trust`, the run's settings may name code that does not come with metarun.
+
     Raises: ConfigError if there is no such run, step or task, or the run's protocol cannot be replayed.
     """
-    settings = reopen(folder).resolve()
+    settings = reopen(folder, trust).resolve()
     with held_device(settings.device) as device:
         settings = replace(settings, device=str(device))  # what `auto` comes to
         run = _restore_before(settings, folder, step, say)

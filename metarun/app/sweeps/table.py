@@ -132,8 +132,10 @@ class SweepTable(Callback):
 
     def _expected(self, config: DictConfig) -> int | None:
         """How many jobs there will be, where that is known."""
-        grid = "BasicSweeper" in config.hydra.sweeper._target_
-        return n_jobs(config.hydra.overrides.task, GlobalHydra.instance().config_loader()) if grid else None
+        if "BasicSweeper" not in config.hydra.sweeper._target_:
+            return None
+        hydra = GlobalHydra.instance()
+        return n_jobs(config.hydra.overrides.task, hydra.config_loader() if hydra.is_initialized() else None)
 
     def _conclude(self, config: DictConfig) -> None:
         """What is said at the end of a sweep that came to it."""
