@@ -114,7 +114,7 @@ def _hydra(arguments: Sequence[str]) -> int:
     from metarun.core.errors import ConfigError, Refused
     from metarun.core.launched import read_launched
     from metarun.settings import names, schema
-    from metarun.settings.compose import readable_errors
+    from metarun.settings.compose import explain_errors
     from metarun.settings.conf import CONF
 
     flags, words, sweep = _read(arguments)
@@ -125,9 +125,9 @@ def _hydra(arguments: Sequence[str]) -> int:
     codes: list[int] = []
     search = next((word for word in words if word.startswith("search=")), None)
     if search:
-        from metarun.app.sweeps.search import require
+        from metarun.app.sweeps.search import check_search
 
-        require(search, sweep)
+        check_search(search, sweep)
     if sweep and os.environ.get("WANDB_SWEEP_ID"):
         raise ConfigError("under `wandb agent` a command is one run: leave out -m")
     if sweep and read_launched()[1] > 1:
@@ -160,13 +160,13 @@ def _hydra(arguments: Sequence[str]) -> int:
             hand_on(codes[-1] - 128, launched)
         if not sweep:
             return None
-        from metarun.app.sweeps.search import objective
+        from metarun.app.sweeps.search import read_objective
 
-        return objective()
+        return read_objective()
 
     sys.argv[1:] = arguments
     try:
-        with readable_errors(words):
+        with explain_errors(words):
             main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
             if sweep:
                 from metarun.app.sweeps.table import run_sweep

@@ -18,7 +18,7 @@ from metarun.core.dotted import nodes
 from metarun.core.errors import ConfigError
 from metarun.settings.build import build_parts, build_run
 from metarun.settings.compose import compose
-from metarun.settings.conf import shipped_choices
+from metarun.settings.conf import list_shipped
 from metarun.settings.resolve import resolve
 from metarun.settings.typed import read_word
 
@@ -34,10 +34,10 @@ IMAGES = [
 FUNCTIONS = ["data=sinusoid", "backbone=mlp_small"]
 PROCESSES = ("cnp", "np", "anp", "gp_oracle")
 CHOICES = [
-    *[[*IMAGES, f"algo={name}", "backbone=mlp_small"] for name in shipped_choices("algo") if name not in PROCESSES],
+    *[[*IMAGES, f"algo={name}", "backbone=mlp_small"] for name in list_shipped("algo") if name not in PROCESSES],
     *[["data=gp", f"algo={name}", "backbone=none"] for name in PROCESSES],
-    *[[*FUNCTIONS, f"optim={name}"] for name in shipped_choices("optim")],
-    *[[*FUNCTIONS, f"optim/schedule={name}"] for name in shipped_choices("optim/schedule")],
+    *[[*FUNCTIONS, f"optim={name}"] for name in list_shipped("optim")],
+    *[[*FUNCTIONS, f"optim/schedule={name}"] for name in list_shipped("optim/schedule")],
     *[[f"data={name}", *FUNCTIONS[1:]] for name in ("harmonic", "gp")],
     *[[*IMAGES, f"backbone={name}", "algo=protonet"] for name in ("conv4", "conv4_strided", "mlp", "vit")],
 ]

@@ -226,14 +226,14 @@ def test_version_help_and_stopping_need_no_posix(tmp_path: Path) -> None:
 
 
 def test_help_lists_every_choice_with_its_meaning(tmp_path: Path, cache: Path) -> None:
-    from metarun.app.commands.help import meaning
+    from metarun.app.commands.help import find_meaning
     from metarun.settings.conf import CONF
 
     _, out, _ = metarun("--help", cwd=tmp_path, cache=cache)
     words = " ".join(out.split())
     for file in [*CONF.glob("*/*.yaml"), *CONF.glob("hydra/launcher/*.yaml")]:
         assert f" {file.stem} " in words
-        assert meaning(file) and " ".join(meaning(file).split()[:3]) in words  # noqa: PT018
+        assert find_meaning(file) and " ".join(find_meaning(file).split()[:3]) in words  # noqa: PT018
     assert words.count("metarun ") >= 5
 
 

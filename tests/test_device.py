@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from test_contract import ALGOS, PAIRS, parts_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from metarun.app.jobs.reopened import trained
+from metarun.app.jobs.reopened import open_trained
 from metarun.core import machine
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodePlan, EpisodeShape
@@ -116,7 +116,7 @@ def test_a_gpu_refuses_a_precision_that_it_would_not_heed(
 
 def test_a_run_is_opened_again_in_its_own_precision(tmp_path: Path) -> None:
     set_precision("tf32")
-    with trained(Path(shutil.copytree(RUNS / "maml", tmp_path / "maml")), {}, {}):
+    with open_trained(Path(shutil.copytree(RUNS / "maml", tmp_path / "maml")), {}, {}):
         assert set(precisions().values()) == {"ieee"}
     set_precision("float32")
 

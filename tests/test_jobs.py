@@ -180,7 +180,7 @@ def test_a_sweep_ends_with_1_unless_every_job_is_finished(
         (folder / str(place) / ".hydra" / "overrides.yaml").write_text(f"[seed={place}]")
         sweep.leave(state, int(folder.stat().st_mtime) + age, folder / str(place))
     with table_of(folder, expected) as table:
-        assert table.exit_code() == code
+        assert table.find_exit_code() == code
 
 
 @contextmanager
@@ -250,7 +250,7 @@ def test_the_table_says_of_each_job_once_how_it_ended_and_of_a_failed_one_why(
         sweep.write(bad / "results.json", json.dumps({"status": "failed", "error": "Diverged: no"}), finished_at)
         table._look()
         table._look()
-        jobs = {job.folder: job.state for job in table._jobs()}
+        jobs = {job.folder: job.state for job in table._read_jobs()}
     out = capsys.readouterr().out
     assert out.count("finished: seed=1 algo=maml  50.00 %\n") == 1
     assert out.count("failed: seed=2 algo=maml  Diverged: no\n") == 1
@@ -266,7 +266,7 @@ def test_a_sweep_that_begins_again_takes_away_the_file_that_stopped_it_and_is_yo
     with table_of(sweep.folder, "seed=0") as table:
         assert not (sweep.folder / STOP_FILE).exists()
         assert (sweep.folder / STARTED_FILE).stat().st_mtime == table.since > sweep.now
-        assert [job.state for job in table._jobs()] == ["skipped"]
+        assert [job.state for job in table._read_jobs()] == ["skipped"]
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_a_sweep_whose_launcher_was_stopped_is_not_concluded_and_ends_by_the_sig
     with table_of(sweep.folder, "seed=0") as table:
         table.launch = SimpleNamespace(signum=signum, give_signals_back=lambda: None)
         table.on_multirun_end(OmegaConf.create({}))
-        assert table.exit_code() == (143 if signum else 0)
+        assert table.find_exit_code() == (143 if signum else 0)
     assert concluded == ([] if signum else [sweep.folder])
 
 
@@ -320,7 +320,7 @@ LEARNERS = [  # and which way its scores are to go
 def objective() -> float | str | None:
     """What a search is told of the job, or why not: a refusal is a KeyboardInterrupt, which would end the tests."""
     try:
-        return search.objective()
+        return search.read_objective()
     except Refused as refusal:
         return str(refusal)
 

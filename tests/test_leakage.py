@@ -31,8 +31,8 @@ from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
 from metarun.settings.build import build_parts
-from metarun.settings.conf import shipped
-from metarun.settings.ranges import parameters_of
+from metarun.settings.conf import read_shipped
+from metarun.settings.ranges import find_parameters
 from metarun.settings.resolve import resolve
 
 pytestmark = pytest.mark.usefixtures("doubles")
@@ -85,9 +85,9 @@ def build(settings: Callable[..., DictConfig]) -> Build:
     def built(algo: str, data: str, bn: str | None = None) -> Parts:
         """Composed once for all methods, into which a method's own settings are put: composing is slow."""
         config = settings(f"data={data}", "run.compile=false", *TINY[data])
-        config.algo = shipped(algo, "algo")
-        if "backbone" not in parameters_of(config.algo["_target_"]):
-            config.backbone = shipped("none", "backbone")
+        config.algo = read_shipped(algo, "algo")
+        if "backbone" not in find_parameters(config.algo["_target_"]):
+            config.backbone = read_shipped("none", "backbone")
         config.algo.update({name: value for name, value in FEW.items() if name in SETTINGS[algo]})
         config.bn = bn or config.bn
         return build_parts(resolve(config), Path())

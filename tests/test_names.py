@@ -9,7 +9,7 @@ import pytest
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from metarun.settings import names
-from metarun.settings.ranges import parameters_of
+from metarun.settings.ranges import find_parameters
 from metarun.settings.replaced import RENAMED
 from metarun.settings.saved import rename_moved
 
@@ -44,7 +44,7 @@ WORDS = [
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_change_in_any_group_makes_another_job(full: Settings, word: str) -> None:
-    assert names.settings_key(full(word)) != names.settings_key(full())
+    assert names.make_key(full(word)) != names.make_key(full())
 
 
 def test_those_changes_are_in_every_group_and_every_setting_of_the_root(full: Settings) -> None:
@@ -55,27 +55,27 @@ def test_those_changes_are_in_every_group_and_every_setting_of_the_root(full: Se
 @pytest.mark.parametrize("words", COMPOSITIONS.values(), ids=COMPOSITIONS)
 def test_each_setting_makes_another_job_or_is_listed_with_the_reason(full: Settings, words: tuple[str, ...]) -> None:
     config = full(*words)
-    before, without_effect = names.settings_key(config), set()
+    before, without_effect = names.make_key(config), set()
     for key in leaves(config):
         other = config.copy()
         OmegaConf.update(other, key, another(OmegaConf.select(config, key)))
-        if names.settings_key(other) == before:
+        if names.make_key(other) == before:
             without_effect.add("logger" if key.startswith("logger.") else key)
     assert without_effect == set(ASIDE)
 
 
 def test_the_same_settings_typed_in_another_way_are_the_same_job(full: Settings) -> None:
     """In full, by reference, in another order; and by a run older than run.processes and deterministic."""
-    key = names.settings_key(full("data.k_shot=2", "seed=1"))
+    key = names.make_key(full("data.k_shot=2", "seed=1"))
     for words in (
         ["seed=1", "data.k_shot=2"],
         ["data.k_shot=2", "seed=1", "data.train.k_shot=2"],
         ["data.k_shot=2", "seed=1", "optim=adam", "run.steps=300"],
     ):
-        assert names.settings_key(full(*words)) == key, words
+        assert names.make_key(full(*words)) == key, words
     old = full("data.k_shot=2", "seed=1")
     del old.run.processes, old.deterministic
-    assert names.settings_key(old) == key
+    assert names.make_key(old) == key
 
 
 @pytest.mark.parametrize("then", RENAMED)
@@ -83,15 +83,15 @@ def test_a_class_that_became_a_setting_of_another_is_renamed_and_makes_the_same_
     now, added = RENAMED[then]
     config = full()
     config.algo = {"_target_": then, "k": 1}
-    key = names.settings_key(config)
+    key = names.make_key(config)
     rename_moved(config)
     assert config.algo == {"_target_": now, "k": 1, **added}
-    assert names.settings_key(config) == key
+    assert names.make_key(config) == key
     assert added
-    assert added.keys() <= parameters_of(now).keys()
+    assert added.keys() <= find_parameters(now).keys()
     for name in added:
         config.algo[name] = "another"
-        assert names.settings_key(config) != key
+        assert names.make_key(config) != key
 
 
 def leaves(node: DictConfig, prefix: str = "") -> list[str]:

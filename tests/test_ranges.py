@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from metarun.core.errors import ConfigError
 from metarun.core.ranges import Ascending, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.settings.check import check
-from metarun.settings.ranges import annotations_of, choices_of, problem
+from metarun.settings.ranges import describe_problem, find_annotations, find_choices
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -114,30 +114,33 @@ def test_a_value_that_the_annotation_does_not_allow_is_told_with_what_it_does(
     annotation: Any, fit: list[Any], wrong: list[Any], said: str
 ) -> None:
     for value in fit:
-        assert problem("algo.x", value, annotation) is None, value
+        assert describe_problem("algo.x", value, annotation) is None, value
     for value in wrong:
-        assert problem("algo.x", value, annotation) == f"algo.x={'null' if value is None else value} {said}"
+        assert describe_problem("algo.x", value, annotation) == f"algo.x={'null' if value is None else value} {said}"
 
 
 @pytest.mark.parametrize("annotation", NOT_LOOKED_AT.values(), ids=NOT_LOOKED_AT)
 def test_what_names_no_range_and_no_choices_is_the_constructors_affair(annotation: Any) -> None:
-    assert [problem("algo.x", value, annotation) for value in ANYTHING] == [None] * len(ANYTHING)
+    assert [describe_problem("algo.x", value, annotation) for value in ANYTHING] == [None] * len(ANYTHING)
 
 
 def test_the_choice_that_was_meant_is_named() -> None:
-    assert problem("algo.distance", "cosin", Literal["euclidean", "cosine"]) == (
+    assert describe_problem("algo.distance", "cosin", Literal["euclidean", "cosine"]) == (
         "algo.distance=cosin is not one of euclidean, cosine; did you mean cosine?"
     )
-    assert problem("algo.distance", "cosin", Literal["euclidean", "cosine"] | None) == (
+    assert describe_problem("algo.distance", "cosin", Literal["euclidean", "cosine"] | None) == (
         "algo.distance=cosin is not one of euclidean, cosine, null; did you mean cosine?"
     )
-    assert problem("algo.strict", "true", bool) == "algo.strict=true is not one of True, False; did you mean True?"
+    assert (
+        describe_problem("algo.strict", "true", bool)
+        == "algo.strict=true is not one of True, False; did you mean True?"
+    )
 
 
 def test_choices_are_those_that_the_annotation_names_one_by_one() -> None:
-    assert choices_of(bool) == (True, False)
-    assert choices_of(Literal["a", 1]) == ("a", 1)
-    assert [choices_of(other) for other in (int, PositiveInt, str, Sequence[int], Any)] == [None] * 5
+    assert find_choices(bool) == (True, False)
+    assert find_choices(Literal["a", 1]) == ("a", 1)
+    assert [find_choices(other) for other in (int, PositiveInt, str, Sequence[int], Any)] == [None] * 5
 
 
 class Network:
@@ -180,7 +183,7 @@ def test_annotations_are_read_from_a_class_or_a_function_but_for_those_that_cann
     target: str, found: dict[str, Any]
 ) -> None:
     """`folder` is of a class that only type checkers know here, and `plain` has none."""
-    assert annotations_of(f"{__name__}.{target}") == found
+    assert find_annotations(f"{__name__}.{target}") == found
 
 
 Settings = Callable[..., DictConfig]

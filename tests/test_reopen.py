@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.app.commands.resume import resume
 from metarun.core.errors import ConfigError
-from metarun.settings.conf import shipped
-from metarun.settings.names import settings_key
-from metarun.settings.reopen import SavedSettings, reopen, saved_leaves, saved_value
+from metarun.settings.conf import read_shipped
+from metarun.settings.names import make_key
+from metarun.settings.reopen import SavedSettings, read_saved_leaves, read_saved_value, reopen
 from metarun.settings.typed import Override, read_override
 
 Compose = Callable[..., DictConfig]
@@ -42,7 +42,7 @@ def test_what_refers_to_a_setting_that_is_changed_follows_it_and_the_first_stays
 
 def test_a_choice_brings_its_shipped_settings_and_its_name(run: SavedSettings) -> None:
     chosen = run.choose("data", "omniglot").resolve()
-    assert (chosen.data["_target_"], chosen.choices["data"]) == (shipped("omniglot")["_target_"], "omniglot")
+    assert (chosen.data["_target_"], chosen.choices["data"]) == (read_shipped("omniglot")["_target_"], "omniglot")
     assert run.resolve().choices == CHOICES
     with pytest.raises(ConfigError, match="there is no data=omniglo; did you mean omniglot"):
         run.choose("data", "omniglo")
@@ -55,7 +55,7 @@ def test_settled_settings_no_longer_follow_those_that_are_not(run: SavedSettings
     settled = run.settle("data", "paths")
     found = settled.change(change).resolve()
     assert (found.run["steps"], found.data["train"]["k_shot"]) == (300, 2)
-    assert settled.key() == run.key() == settings_key(run.config)
+    assert settled.key() == run.key() == make_key(run.config)
     assert settled.change(change).key() != run.key()
 
 
@@ -81,11 +81,11 @@ def test_settings_as_they_were_saved_are_not_resolved_and_have_nothing_newer(ful
     OmegaConf.set_struct(config, False)
     del config.algo["report_steps"], config["precision"]
     folder = save(tmp_path, config)
-    found = saved_leaves(folder)
+    found = read_saved_leaves(folder)
     assert found["run.steps"] == "${data.steps}"
     assert found["algo._target_"] == "metarun.algos.gradient.maml.MAML"
     assert not {"algo.report_steps", "precision"} & found.keys()
-    assert [saved_value(folder, key) for key in ("run.steps", "data.train.k_shot", "run.nothing")] == [5, 1, None]
+    assert [read_saved_value(folder, key) for key in ("run.steps", "data.train.k_shot", "run.nothing")] == [5, 1, None]
 
 
 @pytest.mark.parametrize(

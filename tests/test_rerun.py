@@ -12,7 +12,7 @@ import pytest
 from commands import TINY, metarun, results_of
 from run_folders import forget_hash
 
-from metarun.app.commands.rerun import code_difference, rerun_arguments
+from metarun.app.commands.rerun import describe_code, make_arguments
 from metarun.run.results import read_versions
 
 OWN = """\
@@ -66,12 +66,12 @@ def test_a_default_that_has_changed_since_keeps_its_value_of_then(run: Path) -> 
         ("inner_lr: 0.4", "inner_lr: 0.25"),
         ("eps: 1.0e-08", "eps: 1.0e-06\n  forgotten: 3"),
     )
-    arguments, notes = rerun_arguments(run, [])
+    arguments, notes = make_arguments(run, [])
     assert arguments[-2:] == ["algo.inner_lr=0.25", "optim.eps=1e-06"]
     assert "algo.inner_lr=0.25 as then; the default is 0.4 now" in notes
     assert "optim.forgotten=3 then; there is no such setting now" in notes
     assert "optim.forgotten=3" not in " ".join(arguments)
-    arguments, notes = rerun_arguments(run, ["algo=anil"])  # another algorithm has its own defaults
+    arguments, notes = make_arguments(run, ["algo=anil"])  # another algorithm has its own defaults
     assert not any("inner_lr" in text for text in [*arguments, *notes])
 
 
@@ -92,7 +92,7 @@ def test_a_run_of_ones_own_algorithm_is_found_again(tmp_path: Path, cache: Path)
 def test_what_differs_in_the_code_is_said() -> None:
     versions = read_versions()
     then = {"git": {"commit": "0" * 40, "dirty": True}, "versions": versions | {"torch": "1.0"}}
-    said = code_difference(then)
+    said = describe_code(then)
     assert f"torch: 1.0 then, {versions['torch']} now" in said
     assert "code: with uncommitted changes then" in said
     assert sum(line.startswith("code: commit 0000000000 then, ") for line in said) == 1
@@ -101,8 +101,8 @@ def test_what_differs_in_the_code_is_said() -> None:
 def test_the_same_code_has_nothing_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = {"commit": "1" * 40, "dirty": False}
     monkeypatch.setattr("metarun.app.commands.rerun.read_git_state", lambda: clean)
-    assert code_difference({"git": clean, "versions": read_versions()}) == []
-    assert code_difference({"git": None, "versions": read_versions()}) == [
+    assert describe_code({"git": clean, "versions": read_versions()}) == []
+    assert describe_code({"git": None, "versions": read_versions()}) == [
         "code: an installed copy then, commit 1111111111 now"
     ]
 

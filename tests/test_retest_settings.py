@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from metarun.app.jobs.retest_settings import combinations, settings_for
+from metarun.app.jobs.retest_settings import list_combinations, make_settings
 from metarun.core.errors import ConfigError
 from metarun.settings.reopen import SavedSettings
 
@@ -20,7 +20,7 @@ def saved(config: DictConfig, data: str = "glyphs") -> SavedSettings:
 
 
 def test_every_combination_of_values_is_tested_in_every_mode_on_the_machine_that_was_asked_for() -> None:
-    values, modes, machine = combinations(
+    values, modes, machine = list_combinations(
         [
             "data.k_shot=1,5",
             "bn=support,transductive",
@@ -37,7 +37,7 @@ def test_every_combination_of_values_is_tested_in_every_mode_on_the_machine_that
 
 
 def test_nothing_typed_is_one_test_as_the_run_was_tested() -> None:
-    assert combinations([]) == ([{}], [], {})
+    assert list_combinations([]) == ([{}], [], {})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_nothing_typed_is_one_test_as_the_run_was_tested() -> None:
     ],
 )
 def test_values_have_the_types_that_they_have_in_other_commands(word: str, values: list[Any]) -> None:
-    assert combinations([word])[0] == [{word.partition("=")[0]: value} for value in values]
+    assert list_combinations([word])[0] == [{word.partition("=")[0]: value} for value in values]
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_values_have_the_types_that_they_have_in_other_commands(word: str, value
 )  # fmt: skip
 def test_what_was_trained_or_changes_nothing_in_a_test_is_refused(word: str) -> None:
     with pytest.raises(ConfigError) as error:
-        combinations(["data.k_shot=1", word])
+        list_combinations(["data.k_shot=1", word])
     assert str(error.value).startswith(f"{word} changes nothing in a test, or what was trained; eval takes data=, ")
 
 
 def test_a_test_has_what_is_typed_and_else_what_the_run_has_and_leaves_the_runs_settings_alone(full: Settings) -> None:
     run = saved(full("algo=protonet", "data.k_shot=2"))
     before: Any = OmegaConf.to_container(run.config)
-    test = settings_for(run, (1, 28, 28), {"data.n_query": 7, "run.test_tasks": 9})
+    test = make_settings(run, (1, 28, 28), {"data.n_query": 7, "run.test_tasks": 9})
     expected: Any = OmegaConf.to_container(run.config)
     expected["data"]["n_query"], expected["run"]["test_tasks"] = 7, 9
     expected["data"]["train"]["n_way"] = 5  # of tasks that are not drawn, and so need no classes
@@ -87,20 +87,20 @@ def test_tasks_of_another_source_are_shaped_as_those_that_the_run_was_tested_on_
 ) -> None:
     """Glyphs have 15 queries and CUB 15 as shipped; pixels are as many as the network takes."""
     run = saved(full("algo=protonet", "data.n_way=4", "data.k_shot=2", "data.n_query=3", "data.train.n_way=6"))
-    test, cub = settings_for(run, (1, 28, 28), {"data": "cub", "data.k_shot": 5}), full("data=cub").data
+    test, cub = make_settings(run, (1, 28, 28), {"data": "cub", "data.k_shot": 5}), full("data=cub").data
     data = test.resolve().data
     assert (test.choices["data"], data["_target_"]) == ("cub", cub._target_)
     assert [data[key] for key in ("n_way", "k_shot", "n_query", "image_size")] == [4, 5, 3, 28]
-    assert settings_for(run, (7,), {"data": "cub"}).node("data")["image_size"] == cub.image_size
+    assert make_settings(run, (7,), {"data": "cub"}).node("data")["image_size"] == cub.image_size
 
 
 def test_a_test_of_more_ways_does_not_ask_for_as_many_classes_to_train_on(full: Settings) -> None:
     """ProtoNet makes its classes of each task; a head of the run's size stays as it is."""
-    data = settings_for(saved(full("algo=protonet")), (1, 28, 28), {"data.n_way": 9}).node("data")
+    data = make_settings(saved(full("algo=protonet")), (1, 28, 28), {"data.n_way": 9}).node("data")
     assert (data["n_way"], data["train"]["n_way"]) == (9, 9)
     with pytest.raises(ConfigError, match=r"data.n_way=9: this MAML has a head for 5 classes; leave data.n_way=5"):
-        settings_for(saved(full()), (1, 28, 28), {"data.n_way": 9})
-    assert settings_for(saved(full()), (1, 28, 28), {"data.n_way": 5}).node("data")["n_way"] == 5
+        make_settings(saved(full()), (1, 28, 28), {"data.n_way": 9})
+    assert make_settings(saved(full()), (1, 28, 28), {"data.n_way": 5}).node("data")["n_way"] == 5
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_a_test_of_more_ways_does_not_ask_for_as_many_classes_to_train_on(full: 
 )
 def test_functions_and_classes_are_not_tested_by_one_run(full: Settings, own: str, other: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
-        settings_for(saved(full(f"data={own}"), own), (1,), {"data": other})
+        make_settings(saved(full(f"data={own}"), own), (1,), {"data": other})
     assert str(error.value) == said
 
 
 def test_a_wrong_value_is_told_as_in_other_commands(full: Settings) -> None:
     with pytest.raises(ConfigError, match=r"data.k_shot=0 must be a whole number of at least 1"):
-        settings_for(saved(full("algo=protonet")), (1, 28, 28), {"data.k_shot": 0})
+        make_settings(saved(full("algo=protonet")), (1, 28, 28), {"data.k_shot": 0})

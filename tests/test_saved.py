@@ -15,9 +15,9 @@ from metarun.core.errors import ConfigError
 from metarun.settings.conf import CONF
 from metarun.settings.saved import (
     MOVED,
-    class_nodes,
-    current_target,
-    first_target,
+    find_current_target,
+    find_first_target,
+    list_class_nodes,
     open_settings,
     rename_back,
     rename_moved,
@@ -39,14 +39,14 @@ STAY = ["metarun.data.glyphs.Glyphs", "torch.optim.Adam", "mine.maml.MAML", "met
 
 @pytest.mark.parametrize(("then", "now"), TARGETS)
 def test_a_class_that_has_moved_is_found_where_it_is_now_and_known_by_its_first_name(then: str, now: str) -> None:
-    assert [current_target(name) for name in (then, now)] == [now, now]
-    assert [first_target(name) for name in (then, now)] == [then, then]
+    assert [find_current_target(name) for name in (then, now)] == [now, now]
+    assert [find_first_target(name) for name in (then, now)] == [then, then]
     get_object(now)
 
 
 @pytest.mark.parametrize("target", STAY)
 def test_a_class_that_has_not_moved_keeps_its_name(target: str) -> None:
-    assert current_target(target) == first_target(target) == target
+    assert find_current_target(target) == find_first_target(target) == target
 
 
 @pytest.mark.parametrize("then", MOVED)
@@ -57,8 +57,8 @@ def test_all_that_has_moved_is_where_it_is_said_to_be(then: str) -> None:
     names = [f"{then}.{name}" for name in own if not name.startswith("_")] if inspect.ismodule(now) else [then]
     assert names
     for name in names:
-        assert get_object(current_target(name))
-        assert first_target(current_target(name)) == name
+        assert get_object(find_current_target(name))
+        assert find_first_target(find_current_target(name)) == name
 
 
 def test_no_two_have_moved_to_one_place_and_none_has_moved_twice() -> None:
@@ -81,7 +81,7 @@ def test_classes_are_renamed_at_every_depth_and_nothing_else_is_changed() -> Non
         }
     )
     before: dict[str, Any] = OmegaConf.to_container(config)
-    assert len(list(class_nodes(config))) == 3
+    assert len(list(list_class_nodes(config))) == 3
     rename_moved(config)
     before["algo"]["_target_"] = "metarun.algos.processes.neural_process.NP"
     before["algo"]["inner"]["_target_"] = "metarun.algos.gradient.maml.MAML"

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler
 
-from metarun.settings.conf import shipped_choices
+from metarun.settings.conf import list_shipped
 
 Settings = Callable[..., DictConfig]
 
@@ -70,7 +70,7 @@ def test_the_rate_of_each_step_is_what_the_schedule_says(settings: Settings, cas
 
 
 def test_every_shipped_schedule_is_among_them() -> None:
-    assert {case.partition(",")[0] for case in RATES} == set(shipped_choices("optim/schedule"))
+    assert {case.partition(",")[0] for case in RATES} == set(list_shipped("optim/schedule"))
 
 
 @pytest.mark.parametrize("case", RATES)

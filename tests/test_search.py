@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 from test_settings import Settings
 
-from metarun.app.sweeps.search import open_study, ready, require, settled
+from metarun.app.sweeps.search import check_search, list_settled, open_study, prepare_sweeper
 from metarun.cli import command
 from metarun.core.errors import ConfigError
 from metarun.report.figures.study import draw_history, draw_study
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*Distribution has been deprecat
 
 def sweeper(folder: Path, n_trials: int = 6, **params: str) -> DictConfig:
     config = OmegaConf.load(CONF / "hydra" / "sweeper" / "study.yaml")
-    own = {"storage": names.sqlite_url(f"{folder}/study.db"), "n_trials": n_trials, "n_jobs": 1, "params": params}
+    own = {"storage": names.make_sqlite_url(f"{folder}/study.db"), "n_trials": n_trials, "n_jobs": 1, "params": params}
     return OmegaConf.merge(config, own)  # type: ignore[return-value]
 
 
@@ -43,7 +43,7 @@ def ask(study: optuna.Study) -> optuna.Trial:
 def go_on(config: DictConfig, rerun: str = "interrupted") -> optuna.Study:
     """What a repeated command finds, with the sampler it then has."""
     study = open_study(config, rerun)
-    ready(study, config)
+    prepare_sweeper(study, config)
     study.sampler = optuna.samplers.TPESampler(seed=config.sampler.seed)
     return study
 
@@ -87,7 +87,7 @@ def test_failed_trials_are_tried_again_once_when_asked(tmp_path: Path) -> None:
     again = ask(study)
     assert again.params == failed.params
     study.tell(again, 0.7)
-    assert [trial.number for trial in settled(study)] == [1, 2]
+    assert [trial.number for trial in list_settled(study)] == [1, 2]
     assert not go_on(sweeper(tmp_path, 2), "all").trials
 
 
@@ -126,7 +126,7 @@ def test_a_killed_search_repeated_ends_with_all_its_trials_and_the_best_ones_com
     shown = re.search(r"run it again +(metarun .*?)its folder +(\S+)", out, re.S)
     assert shown
     again = full(*(word for word in shlex.split(shown[1])[1:]), f"paths.cache={cache}")
-    assert Path(shown[2]).name.endswith(names.settings_key(again))
+    assert Path(shown[2]).name.endswith(names.make_key(again))
     assert results_of(tmp_path / shown[2])["val"]["accuracy"] == max(scores)
     for name in ("study.html", "history.png", "importance.png", "slices.png"):
         assert (tmp_path / shown[2]).parent.joinpath(name).stat().st_size > 5000
@@ -179,14 +179,14 @@ def test_what_cannot_be_searched_is_said_in_a_line(
 def test_without_optuna_or_with_an_old_one_a_search_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "version", {"hydra-optuna-sweeper": "1.3.0", "optuna": "2.10.1"}.__getitem__)
     with pytest.raises(ConfigError, match=r"needs Optuna 4.9 or later, and 2.10.1 is installed: uv sync"):
-        require("search=maml", True)
+        check_search("search=maml", True)
 
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
     with pytest.raises(ConfigError, match=r"needs Optuna: uv sync, or: pip install 'optuna>=4.9,<6' && pip install"):
-        require("search=maml", True)
+        check_search("search=maml", True)
 
 
 def test_pictures_of_a_study_need_no_network_and_show_its_failures(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import yaml
 from conftest import noise_tasks
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from metarun.app.commands.help import meaning
+from metarun.app.commands.help import find_meaning
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodeShape
 from metarun.settings import build, names
 from metarun.settings.check import FACTS, check
 from metarun.settings.conf import CONF, GROUPS
-from metarun.settings.ranges import parameters_of, problem
+from metarun.settings.ranges import describe_problem, find_parameters
 from metarun.settings.resolve import resolve
 from metarun.settings.schema import BUILD_ANNOTATIONS, BUILD_KEYS, OWN_ANNOTATIONS, Config, Settings
 
@@ -57,7 +57,7 @@ def test_it_composes_passes_the_checks_and_has_a_meaning(file: Path, full: Compo
     config = full(*typed(file))
     check(config)
     OmegaConf.to_container(config, resolve=True)
-    assert 10 <= len(meaning(file)) <= 110 or meaning(file) == "Adam"
+    assert 10 <= len(find_meaning(file)) <= 110 or find_meaning(file) == "Adam"
 
 
 @pytest.mark.parametrize("file", FILES, ids=choice)
@@ -68,7 +68,7 @@ def test_it_gives_every_argument_of_its_constructor_in_order(file: Path, full: C
     node = OmegaConf.select(full(*typed(file)), group)  # the settings that the test before composed
     outside = FACTS[group] | BUILD_KEYS.get(group, set())
     given = [key for key in map(str, node) if not key.startswith("_") and key not in outside]
-    arguments = [name for name in parameters_of(node["_target_"]) if name not in FACTS[group]]
+    arguments = [name for name in find_parameters(node["_target_"]) if name not in FACTS[group]]
     if node["_target_"].startswith("metarun."):
         assert given == arguments
     else:  # torch's own have many more
@@ -184,10 +184,10 @@ def test_each_setting_that_stands_on_no_constructor_of_ours_has_a_range(key: str
     wrong = [value for value in (None, "auto", [3, 50], [4, 4]) if value not in SPECIAL.get(key, [])]
     wrong += [least - 1, *NEVER, *([least + 0.5, [1.5, 2], [0, 2], [True, 2]] if whole else [])]
     wrong += [least] if key in ABOVE else []
-    assert [value for value in fit if problem(key, value, annotation)] == []
-    assert [value for value in wrong if not problem(key, value, annotation)] == []
+    assert [value for value in fit if describe_problem(key, value, annotation)] == []
+    assert [value for value in wrong if not describe_problem(key, value, annotation)] == []
     bound = f"{'above' if key in ABOVE else 'of at least'} {least}"
-    said = str(problem(key, least - 1, annotation))
+    said = str(describe_problem(key, least - 1, annotation))
     assert said.startswith(f"{key}={least - 1} must be a {'whole ' * whole}number {bound}")
 
 
@@ -300,18 +300,18 @@ def test_training_on_train_and_val_warns_and_is_in_the_name(full: Compose, caplo
     check(config)
     assert [line.split()[0] for line in caplog.messages] == ["data.trainval=true:"]
     choices = OmegaConf.create({"algo": "maml", "data": "cifar_fs"})
-    assert "-trainval-" in names.run_name(choices, config.data, config.bn, 0)
-    assert "trainval" not in names.run_name(choices, full("data=cifar_fs").data, config.bn, 0)
+    assert "-trainval-" in names.name_run(choices, config.data, config.bn, 0)
+    assert "trainval" not in names.name_run(choices, full("data=cifar_fs").data, config.bn, 0)
 
 
 def test_jobs_with_other_settings_have_other_names_and_none_is_too_long(full: Compose) -> None:
-    keys = {names.settings_key(full(*o)) for o in ([], ["seed=1"], ["algo.inner_lr=0.1"], ["data.eval_seed=3"])}
+    keys = {names.make_key(full(*o)) for o in ([], ["seed=1"], ["algo.inner_lr=0.1"], ["data.eval_seed=3"])}
     assert len(keys) == 4
-    assert names.settings_key(full("paths.outputs=elsewhere")) == names.settings_key(full("paths.outputs=here"))
-    caches = {names.settings_key(full(f"paths.cache={name}", "data=omniglot")) for name in ("here", "there")}
+    assert names.make_key(full("paths.outputs=elsewhere")) == names.make_key(full("paths.outputs=here"))
+    caches = {names.make_key(full(f"paths.cache={name}", "data=omniglot")) for name in ("here", "there")}
     assert len(caches) == 1
     long = OmegaConf.create({"algo": "a" * 300, "data": "my/own"})
-    name = names.run_name(long, full().data, "support", 0)
+    name = names.name_run(long, full().data, "support", 0)
     assert len(name) <= names.LONGEST
     assert "/" not in name
 
@@ -345,7 +345,7 @@ def test_data_brings_its_network_unless_another_is_typed(full: Compose) -> None:
     assert (full("data=sinusoid").backbone.widths, full("data=sinusoid").bn) == ([40, 40], "none")
     typed = full("data=sinusoid", "backbone=mlp", "bn=support")
     assert (len(typed.backbone.widths), typed.bn) == (4, "support")
-    assert names.task_name(full("data=sinusoid").data) == "k5"
+    assert names.abbreviate_task(full("data=sinusoid").data) == "k5"
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda file: file.stem)

@@ -35,7 +35,7 @@ from metarun.run.parts import Parts
 from metarun.settings.build import build_parts, build_run, build_source
 from metarun.settings.check import check
 from metarun.settings.conf import CONF
-from metarun.settings.ranges import annotations_of, choices_of
+from metarun.settings.ranges import find_annotations, find_choices
 from metarun.settings.resolve import resolve
 from metarun.settings.schema import ANNOTATIONS
 
@@ -204,8 +204,8 @@ def choices_for(config: DictConfig, key: str) -> tuple[Any, ...] | None:
     node = OmegaConf.select(config, group) if group else None
     annotation = ANNOTATIONS.get(key)
     if annotation is None and OmegaConf.is_config(node) and "_target_" in node:
-        annotation = annotations_of(node["_target_"]).get(name)
-    return None if annotation is bool else choices_of(annotation)
+        annotation = find_annotations(node["_target_"]).get(name)
+    return None if annotation is bool else find_choices(annotation)
 
 
 def other_values(choice: str, key: str, config: DictConfig) -> list[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, jobs_of, lines_of, metarun, results_of, start, wait_for_step
 
-from metarun.app.sweeps.table import n_jobs, sweep_name
+from metarun.app.sweeps.table import count_jobs, name_sweep
 
 WAYS = ["seed=0,1", "data.n_way=5,60", "data.train.n_way=${data.n_way}"]
 
@@ -89,13 +89,13 @@ def test_a_signal_ends_the_whole_sweep(tmp_path: Path, cache: Path) -> None:
 
 
 def test_a_sweeps_name_is_that_of_its_command() -> None:
-    name = sweep_name(["-m", "algo=maml,protonet", "data.k_shot=1,5", "seed=0"])
+    name = name_sweep(["-m", "algo=maml,protonet", "data.k_shot=1,5", "seed=0"])
     assert name.startswith("algo-data.k_shot-")
-    assert name == sweep_name(
+    assert name == name_sweep(
         ["data.k_shot=1,5", "-m", "seed=0", "algo=maml,protonet", "sweep.rerun=all", "logger=none"]
     )
-    assert name != sweep_name(["-m", "algo=maml,protonet", "data.k_shot=1,5", "seed=1"])
-    assert len(sweep_name(["-m", *(f"{'x' * 40}{i}=1,2" for i in range(9))])) < 100
+    assert name != name_sweep(["-m", "algo=maml,protonet", "data.k_shot=1,5", "seed=1"])
+    assert len(name_sweep(["-m", *(f"{'x' * 40}{i}=1,2" for i in range(9))])) < 100
 
 
 @pytest.mark.parametrize(
@@ -108,4 +108,4 @@ def test_a_sweeps_name_is_that_of_its_command() -> None:
     ],
 )
 def test_jobs_are_counted_as_hydra_makes_them(overrides: list[str], jobs: int) -> None:
-    assert n_jobs(overrides) == jobs
+    assert count_jobs(overrides) == jobs

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from metarun.app.commands.eval import evaluate_run
-from metarun.app.commands.rerun import rerun_arguments
+from metarun.app.commands.rerun import make_arguments
 from metarun.app.commands.resume import resume
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
@@ -122,7 +122,7 @@ def test_the_overrides_in_a_folder_are_settings_and_nothing_else(
     results = json.loads(file.read_text())
     file.write_text(json.dumps({**results, "overrides": [*results["overrides"], *words]}))
     with pytest.raises(ConfigError, match=r"add --trust|is malformed"):
-        rerun_arguments(finished, [])
+        make_arguments(finished, [])
     assert not pwned.exists()
 
 
@@ -130,9 +130,9 @@ def test_a_default_of_then_that_names_code_is_refused_too(finished: Path, pwned:
     """rerun holds today's settings to what they were then."""
     put(finished, "algo._target_", "pwn.Learner")
     with pytest.raises(ConfigError, match=r"algo\._target_=pwn\.Learner is code .*[\s\S]*add --trust"):
-        rerun_arguments(finished, [])
+        make_arguments(finished, [])
     assert not pwned.exists()
-    assert "algo._target_='pwn.Learner'" in rerun_arguments(finished, [], trust=True)[0]
+    assert "algo._target_='pwn.Learner'" in make_arguments(finished, [], trust=True)[0]
 
 
 def test_folders_of_yaml_files_that_a_run_names_want_the_word_as_well(finished: Path, tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_folders_of_yaml_files_that_a_run_names_want_the_word_as_well(finished: 
     )
     file.write_text(yaml.safe_dump(hydra))
     with pytest.raises(ConfigError, match=r"settings of its own in .*mine[\s\S]*add --trust"):
-        rerun_arguments(finished, [])
-    assert rerun_arguments(finished, [], trust=True)[0][0] == f"--config-dir={tmp_path / 'mine'}"
+        make_arguments(finished, [])
+    assert make_arguments(finished, [], trust=True)[0][0] == f"--config-dir={tmp_path / 'mine'}"
 
 
 @pytest.mark.parametrize("name", ["interrupted", "maml", "protonet", "cnp", "evaluated"])

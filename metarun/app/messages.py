@@ -15,7 +15,7 @@ WIDTH_WITHOUT_TERMINAL = 120
 """Columns where there is no terminal."""
 
 
-def console(quiet: bool = False) -> Screen:
+def make_console(quiet: bool = False) -> Screen:
     """Standard output; wide where it is not a terminal."""
     return Screen(quiet=quiet, width=WIDTH_WITHOUT_TERMINAL)
 
@@ -40,7 +40,7 @@ class LogFile(logging.FileHandler):
 
 
 @contextmanager
-def messages(screen: Screen) -> Iterator[None]:
+def show_messages(screen: Screen) -> Iterator[None]:
     """Inside, what the program has to say goes to the screen."""
     handler = Shown(screen)
     root = logging.getLogger()

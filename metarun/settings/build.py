@@ -28,8 +28,8 @@ from metarun.run.protocol import Run
 from metarun.run.team import Group
 from metarun.run.tracking.guarded import GuardedSink
 from metarun.run.tracking.sink import RunInfo, Sink
-from metarun.settings.conf import shipped, shipped_choices, shipped_source
-from metarun.settings.ranges import parameters_of
+from metarun.settings.conf import list_shipped, read_shipped, read_shipped_source
+from metarun.settings.ranges import find_parameters
 from metarun.settings.schema import BUILD_KEYS, Node, Settings
 
 
@@ -85,25 +85,26 @@ class Optims:
 
     def __call__(self, parameters: Iterable[Any], name: str = "outer") -> Optimizer:
         node = {**self.settings.optim, **self.settings.optims.get(name, {})}
-        fused = {"fused": True} if self.device.type == "cuda" and "fused" in _asked(node) else {}
-        optim: Optimizer = _factory(fused | node, BUILD_KEYS["optim"])(parameters)
+        fused = {"fused": True} if self.device.type == "cuda" and "fused" in _find_parameters(node) else {}
+        optim: Optimizer = _make_factory(fused | node, BUILD_KEYS["optim"])(parameters)
         self.group.tie(optim)
         if fused:
             optim.register_step_pre_hook(_lay_as_weights)
         if node["clip_norm"] is not None:
             optim.register_step_pre_hook(partial(_clip, float(node["clip_norm"])))
         self.made.append(name)
-        self.schedules.append(_factory(node["schedule"])(optim))
+        self.schedules.append(_make_factory(node["schedule"])(optim))
         return optim
 
 
 def build_source(settings: Settings, device: torch.device, splits: tuple[str, ...] = SPLITS) -> TaskSource:
     """The task source of `settings.data`, to draw tasks of `splits` from."""
     data = settings.data
-    plan = EpisodePlan(_shape(data.get("train", data)), _shape(data), settings.seed, data.get("eval_seed", 0), splits)
+    train, test = _make_shape(data.get("train", data)), _make_shape(data)
+    plan = EpisodePlan(train, test, settings.seed, data.get("eval_seed", 0), splits)
 
     def open_source(name: str, plan: EpisodePlan = plan) -> TaskSource:
-        return _construct(shipped_source(settings.as_dict(), name), BUILD_KEYS["data"], plan=plan, device=device)  # type: ignore[no-any-return]
+        return _construct(read_shipped_source(settings.as_dict(), name), BUILD_KEYS["data"], plan=plan, device=device)  # type: ignore[no-any-return]
 
     source: TaskSource = _construct(data, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)
     return source
@@ -115,7 +116,7 @@ def build_learner(settings: Settings, source: TaskSource | KnownSource) -> Learn
     info = source.info
     shape, normalisation = info.input_shape, info.normalisation
     backbone = _construct(settings.backbone, bn=settings.bn, input_shape=shape, normalisation=normalisation)
-    if info.train_classes is None and "train_classes" in _asked(settings.algo):
+    if info.train_classes is None and "train_classes" in _find_parameters(settings.algo):
         raise ConfigError(
             f"{settings.algo['_target_'].rpartition('.')[2]} trains on single labelled examples, and the chosen data "
             "has none; choose another algo or data"
@@ -133,7 +134,9 @@ def check_needs(algo: str, source: TaskSource) -> None:
     """Raise ConfigError if the algorithm's class `algo` asks for streams that the source does not have."""
     lacking = [need for need in get_object(algo).needs if not hasattr(source, need)]
     if lacking:
-        have = [name for name in shipped_choices("data") if hasattr(get_object(shipped(name)["_target_"]), lacking[0])]
+        have = [
+            name for name in list_shipped("data") if hasattr(get_object(read_shipped(name)["_target_"]), lacking[0])
+        ]
         raise ConfigError(
             f"{algo.rpartition('.')[2]} learns from {' and '.join(lacking)}, and {type(source).__name__} has none; "
             + (f"data that has: {', '.join(have)}" if have else "no shipped data has: it wants a source of its own")
@@ -154,21 +157,23 @@ def build_logger(node: Node, info: RunInfo) -> Sink:
 def _construct(node: Node, without: Set[str] = frozenset(), **facts: Any) -> Any:
     """What `node` describes, handed those of the runtime facts that its constructor asks for."""
     with wrong_input():
-        return _factory(node, without)(**{name: fact for name, fact in facts.items() if name in _asked(node)})
+        return _make_factory(node, without)(
+            **{name: fact for name, fact in facts.items() if name in _find_parameters(node)}
+        )
 
 
-def _factory(node: Node, without: Set[str] = frozenset()) -> Callable[..., Any]:
+def _make_factory(node: Node, without: Set[str] = frozenset()) -> Callable[..., Any]:
     """What makes the object that `node` describes, to be given the runtime facts."""
     kept = {key: value for key, value in node.items() if key not in without and key != "_partial_"}
     made: Callable[..., Any] = instantiate(kept, _convert_="all", _partial_=True)
     return made
 
 
-def _asked(node: Node) -> Set[str]:
-    return parameters_of(node["_target_"]).keys()
+def _find_parameters(node: Node) -> Set[str]:
+    return find_parameters(node["_target_"]).keys()
 
 
-def _shape(node: Node) -> EpisodeShape:
+def _make_shape(node: Node) -> EpisodeShape:
     """What tasks look like; zeros where they have no support and query sets."""
     n_way, k_shot, n_query = (node.get(key, 0) for key in ("n_way", "k_shot", "n_query"))
     if isinstance(k_shot, list):

@@ -11,8 +11,8 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.errors import ConfigError, suggest
-from metarun.settings.conf import GROUPS, shipped_choices
-from metarun.settings.ranges import annotations_of, parameters_of, problem
+from metarun.settings.conf import GROUPS, list_shipped
+from metarun.settings.ranges import describe_problem, find_annotations, find_parameters
 from metarun.settings.roles import find_problem
 from metarun.settings.schema import BUILD_ANNOTATIONS, BUILD_KEYS, OWN_ANNOTATIONS, Config
 
@@ -46,8 +46,8 @@ def check(config: DictConfig) -> None:
 
 def refuse(config: DictConfig) -> None:
     """Raise ConfigError with all problems of `config`, one a line."""
-    _raise(_misshapen(config))
-    parts = list(_parts(config))
+    _raise(_find_misshapen(config))
+    parts = list(_list_parts(config))
     _raise(find_problem(kind, f"{key}._target_", node.get("_target_")) for kind, key, node in parts)
     problems, ranges = list[str | None](), list[tuple[str, bool]]()
     for key, own in OWN_ANNOTATIONS.items():
@@ -55,23 +55,23 @@ def refuse(config: DictConfig) -> None:
         if not isinstance(node, DictConfig):
             continue  # which is told with what is above it
         problems += _of_others(key, node, own) if key else []
-        ranges += _out_of_range(node, f"{key}." if key else "", own)
+        ranges += _find_out_of_range(node, f"{key}." if key else "", own)
     for kind, key, node in parts:
-        problems += _unknown(kind, key, node) + _missing(kind, key, node)
-        ranges += _out_of_range(
-            node, f"{key}.", {**annotations_of(node["_target_"]), **BUILD_ANNOTATIONS.get(kind, {})}
+        problems += _find_unknown(kind, key, node) + _find_missing(kind, key, node)
+        ranges += _find_out_of_range(
+            node, f"{key}.", {**find_annotations(node["_target_"]), **BUILD_ANNOTATIONS.get(kind, {})}
         )
     problems += [found for found, refers in ranges if not refers]
-    _raise([*problems, _algo_and_data(config.algo["_target_"], config.data), _algo_and_backbone(config)])
+    _raise([*problems, _check_algo_and_data(config.algo["_target_"], config.data), _check_algo_and_backbone(config)])
     _raise(found for found, _ in ranges)
 
 
 def has_head(algo: str) -> bool:
     """Whether the algorithm's class `algo` is built for a number of classes."""
-    return bool({"outputs", "n_way"} & _parameters(algo))
+    return bool({"outputs", "n_way"} & _list_parameters(algo))
 
 
-def _algo_and_data(algo: str, data: DictConfig) -> str | None:
+def _check_algo_and_data(algo: str, data: DictConfig) -> str | None:
     """What keeps the algorithm from learning the data's tasks, if anything."""
     found = getattr(get_object(data["_target_"]), "kinds", ("classification" if "n_way" in data else "regression",))
     kinds = get_object(algo).kinds
@@ -83,7 +83,7 @@ def _algo_and_data(algo: str, data: DictConfig) -> str | None:
         )
     if "n_way" in data and OmegaConf.is_list(OmegaConf.select(data, "train.k_shot")):
         return f"data.train.k_shot={data.train.k_shot} must be one number where tasks have classes"
-    heads = "outputs" in _parameters(algo) and "n_way" in data and "n_way" in data.get("train", {})
+    heads = "outputs" in _list_parameters(algo) and "n_way" in data and "n_way" in data.get("train", {})
     if heads and data.train.n_way != data.n_way:
         return (
             f"data.train.n_way={data.train.n_way} must be data.n_way={data.n_way}: "
@@ -92,10 +92,10 @@ def _algo_and_data(algo: str, data: DictConfig) -> str | None:
     return None
 
 
-def _algo_and_backbone(config: DictConfig) -> str | None:
+def _check_algo_and_backbone(config: DictConfig) -> str | None:
     """Whether a backbone is chosen where none is asked for, or the other way round."""
     name = config.algo["_target_"].rpartition(".")[2]
-    asked, given = "backbone" in _parameters(config.algo["_target_"]), config.backbone["_target_"] != NO_BACKBONE
+    asked, given = "backbone" in _list_parameters(config.algo["_target_"]), config.backbone["_target_"] != NO_BACKBONE
     if asked and not given:
         return f"{name} needs a network: choose another backbone than none"
     if given and not asked:
@@ -103,45 +103,45 @@ def _algo_and_backbone(config: DictConfig) -> str | None:
     return None
 
 
-def _root() -> list[str]:
+def _list_root_keys() -> list[str]:
     return list(Config.__dataclass_fields__)
 
 
-def _misshapen(config: DictConfig) -> Iterator[str]:
+def _find_misshapen(config: DictConfig) -> Iterator[str]:
     """What is not there, or is no group of settings where one is wanted, so that nothing else can be looked at."""
     for key in map(str, config):
-        if key not in _root():
-            yield f"there is no setting {key}{suggest(key, _root())}"
-    for key in _root():
+        if key not in _list_root_keys():
+            yield f"there is no setting {key}{suggest(key, _list_root_keys())}"
+    for key in _list_root_keys():
         if key not in config:
-            yield f"{key} is missing{_choices(key)}"
+            yield f"{key} is missing{_name_choices(key)}"
     for key in (*GROUPS, "optim.schedule", "data.train", "optims", "paths", "sweep"):
         found = OmegaConf.select(config, key)
         if _has(config, key) and not isinstance(found, DictConfig):
-            yield f"{key}={'null' if found is None else found} is no group of settings{_choices(key)}"
-    for name, own in _items(config, "optims"):
+            yield f"{key}={'null' if found is None else found} is no group of settings{_name_choices(key)}"
+    for name, own in _list_items(config, "optims"):
         if not isinstance(own, DictConfig) or not isinstance(own.get("schedule", own), DictConfig):
             yield f"optims.{name}={own} must be settings in place of those of optim, as {{lr: 0.01}}"
 
 
-def _choices(group: str) -> str:
+def _name_choices(group: str) -> str:
     """What a group may be."""
-    known = shipped_choices(group.replace(".", "/"))
+    known = list_shipped(group.replace(".", "/"))
     return f": choose one, as {group.replace('.', '/')}={', '.join(known)}" if known else ""
 
 
-def _items(config: DictConfig, key: str) -> list[tuple[str, Any]]:
+def _list_items(config: DictConfig, key: str) -> list[tuple[str, Any]]:
     node = config.get(key)
     return [(str(name), node[name]) for name in node] if isinstance(node, DictConfig) else []
 
 
-def _parts(config: DictConfig) -> Iterator[tuple[str, str, Any]]:
+def _list_parts(config: DictConfig) -> Iterator[tuple[str, str, Any]]:
     """What build.py makes an object of, each: its kind, its key and its settings."""
     for group in GROUPS:
         yield group, group, config[group]
     if "schedule" in config.optim:
         yield "optim.schedule", "optim.schedule", config.optim.schedule
-    for name, own in _items(config, "optims"):
+    for name, own in _list_items(config, "optims"):
         yield "optim", f"optims.{name}", {**config.optim, **own}
         if "schedule" in own:
             yield "optim.schedule", f"optims.{name}.schedule", own.schedule
@@ -153,9 +153,9 @@ def _has(config: DictConfig, key: str) -> bool:
     return isinstance(node, DictConfig) and name in node
 
 
-def _unknown(kind: str, group: str, node: Any) -> list[str]:
+def _find_unknown(kind: str, group: str, node: Any) -> list[str]:
     """Keys that the constructor of the group does not have."""
-    known = _parameters(node["_target_"]) - FACTS[kind] | BUILD_KEYS.get(kind, set())
+    known = _list_parameters(node["_target_"]) - FACTS[kind] | BUILD_KEYS.get(kind, set())
     return [
         f"there is no setting {group}.{key}{suggest(f'{group}.{key}', [f'{group}.{name}' for name in sorted(known)])}"
         for key in map(str, node)
@@ -171,25 +171,25 @@ def _of_others(group: str, node: Any, own: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _missing(kind: str, group: str, node: Any) -> list[str]:
+def _find_missing(kind: str, group: str, node: Any) -> list[str]:
     """Keys without which the group's constructor, or build.py, cannot do."""
     name = node["_target_"].rpartition(".")[2]
     return [
         f"{group}.{parameter.name} is missing: {name} has no default for it"
-        for parameter in parameters_of(node["_target_"]).values()
+        for parameter in find_parameters(node["_target_"]).values()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.name not in node and parameter.name not in FACTS[kind]
     ] + [f"{group}.{key} is missing" for key in NEEDED.get(kind, ()) if key not in node]
 
 
-def _out_of_range(node: Any, prefix: str, annotations: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+def _find_out_of_range(node: Any, prefix: str, annotations: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     """Values that the annotations do not allow, and whether each refers to another setting."""
     for name, annotation in annotations.items():
         of_config = isinstance(node, DictConfig)
         if name not in node or (of_config and OmegaConf.is_missing(node, name)):
             continue
-        if found := problem(f"{prefix}{name}", _plain(node[name]), annotation):
+        if found := describe_problem(f"{prefix}{name}", _read_plainly(node[name]), annotation):
             yield found, of_config and OmegaConf.is_interpolation(node, name)
 
 
@@ -198,12 +198,12 @@ def _raise(problems: Iterable[str | None]) -> None:
         raise ConfigError("\n".join(dict.fromkeys(found)))
 
 
-def _plain(value: Any) -> Any:
+def _read_plainly(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _parameters(target: str) -> set[str]:
-    return set(parameters_of(target))
+def _list_parameters(target: str) -> set[str]:
+    return set(find_parameters(target))
 
 
 def _warn(config: DictConfig) -> None:
@@ -212,7 +212,7 @@ def _warn(config: DictConfig) -> None:
 
     if value("algo.engine") == "learn2learn" and value("algo.task_chunk") not in (None, 0, 1):
         log.warning("algo.task_chunk has no effect with algo.engine=learn2learn, which loops over tasks")
-    normalised = _parameters(value("backbone._target_")) | _parameters(value("algo._target_"))
+    normalised = _list_parameters(value("backbone._target_")) | _list_parameters(value("algo._target_"))
     if value("bn") in ("support", "running") and "bn" not in normalised:
         log.warning("bn=%s has no effect: nothing in the chosen algo and backbone has batch normalisation", value("bn"))
     if (value("run.val_every") or 0) > (value("run.steps") or math.inf):

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metarun.core.dotted import nodes
 from metarun.core.errors import ConfigError, suggest
 from metarun.settings import names, schema
-from metarun.settings.conf import CONF, shipped_choices
+from metarun.settings.conf import CONF, list_shipped
 from metarun.settings.typed import read_override
 
 
@@ -30,12 +30,12 @@ def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictCon
         folders: of YAML files of one's own, as --config-dir takes them.
     Raises: ConfigError if they do not compose.
     """
-    with readable_errors(words):
+    with explain_errors(words):
         return _compose(words, folders)
 
 
 @contextmanager
-def readable_errors(words: Sequence[str]) -> Iterator[None]:
+def explain_errors(words: Sequence[str]) -> Iterator[None]:
     """Inside, an error of Hydra's or OmegaConf's about the overrides `words` becomes a ConfigError.
 
     So does one that they did not foresee: whatever they raise themselves, it is of what was typed, or of its files.
@@ -75,7 +75,7 @@ def _explain(error: Exception, words: Sequence[str]) -> str:
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key and ("not in" in text or "No match" in text):
         name = key[1].removeprefix("+")
-        return f"there is no setting {name}{suggest(name, _known(words))}"
+        return f"there is no setting {name}{suggest(name, _list_known(words))}"
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read: {text.splitlines()[0]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -92,7 +92,7 @@ def _explain_yaml(error: yaml.YAMLError) -> str:
 def _explain_unforeseen(error: Exception, words: Sequence[str]) -> str:
     for word in words:
         override = read_override(word)
-        known = ", ".join(shipped_choices(override.key)) if override.key in _groups() else ""
+        known = ", ".join(list_shipped(override.key)) if override.key in _list_groups() else ""
         if not override.deletes and known and not all(isinstance(value, str | list) for value in override.values):
             return f"{word} is no choice of {override.key}; choices are {known}"
         if override.key in ("", "hydra"):
@@ -123,13 +123,13 @@ def _text(error: BaseException) -> str:
     return "\n".join(message for message in messages if message.strip()) or type(error).__name__
 
 
-def _groups() -> set[str]:
+def _list_groups() -> set[str]:
     return {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."}
 
 
-def _known(words: Sequence[str]) -> list[str]:
+def _list_known(words: Sequence[str]) -> list[str]:
     """Every setting there is under those choices of groups that do compose, and the groups."""
-    groups = _groups()
+    groups = _list_groups()
     choices = [word for word in words if word.partition("=")[0].lstrip("+") in groups and "," not in word]
     try:
         config = _compose(choices)

@@ -18,16 +18,16 @@ GROUPS = ("data", "backbone", "algo", "optim", "run", "logger")
 """Groups of which a run has one choice each."""
 
 
-def shipped_choices(group: str) -> list[str]:
+def list_shipped(group: str) -> list[str]:
     """The choices of a group, by name."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def shipped(name: str, group: str = "data") -> DictConfig:
+def read_shipped(name: str, group: str = "data") -> DictConfig:
     """The settings of `GROUP=NAME` as they stand in its file. Raises: ConfigError if there is no such choice."""
     file = CONF / group / f"{name}.yaml"
     if not file.is_file():
-        known = shipped_choices(group)
+        known = list_shipped(group)
         raise ConfigError(f"there is no {group}={name}{suggest(name, known)}; choices are {', '.join(known)}")
     node = OmegaConf.load(file)
     assert isinstance(node, DictConfig)
@@ -36,11 +36,11 @@ def shipped(name: str, group: str = "data") -> DictConfig:
     return settings
 
 
-def shipped_source(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+def read_shipped_source(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The settings of `data=NAME` as they are shipped, resolved beside the rest of `settings`.
 
     Raises: ConfigError if there is no such source.
     """
-    other = OmegaConf.create({**settings, "data": shipped(name)})
+    other = OmegaConf.create({**settings, "data": read_shipped(name)})
     found: dict[str, Any] = OmegaConf.to_container(other.data, resolve=True)  # type: ignore[assignment]
     return found

@@ -21,22 +21,22 @@ LONGEST = 100
 """Characters of a name; file systems allow 255 bytes."""
 
 
-def run_name(choices: Mapping[str, Any], data: Mapping[str, Any], bn: str, seed: int) -> str:
+def name_run(choices: Mapping[str, Any], data: Mapping[str, Any], bn: str, seed: int) -> str:
     """What a run is, in one readable word: algorithm, data, ways, shots, BatchNorm mode, seed."""
     modes = [] if bn == "none" else [bn]
     modes += ["trainval"] if data.get("trainval") else []
-    words = [str(choices["algo"]), str(choices["data"]), task_name(data), *modes, f"s{seed}"]
+    words = [str(choices["algo"]), str(choices["data"]), abbreviate_task(data), *modes, f"s{seed}"]
     return re.sub(r"[^\w.+-]+", "_", "-".join(filter(None, words)))[:LONGEST]
 
 
-def task_name(data: Mapping[str, Any]) -> str:
+def abbreviate_task(data: Mapping[str, Any]) -> str:
     """5w1s: 5 ways, 1 shot. k5: 5 points of a function. Nothing where tasks have no shots."""
     if "k_shot" not in data:
         return ""
     return f"{data['n_way']}w{data['k_shot']}s" if "n_way" in data else f"k{data['k_shot']}"
 
 
-def settings_key(config: DictConfig) -> str:
+def make_key(config: DictConfig) -> str:
     """Eight characters that differ where any resolved setting differs, paths, threads, processes and logger aside."""
     aside = ("hydra", "logger", "sweep", "threads")
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
@@ -53,7 +53,7 @@ def settings_key(config: DictConfig) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def sqlite_url(path: str) -> str:
+def make_sqlite_url(path: str) -> str:
     """The database in the file `path`, whatever characters that has."""
     return f"sqlite:///{quote(path)}"
 
@@ -61,11 +61,11 @@ def sqlite_url(path: str) -> str:
 def register() -> None:
     """Make the resolvers known to OmegaConf."""
     options = {"replace": True}
-    OmegaConf.register_new_resolver("metarun.sqlite_url", sqlite_url, **options)
+    OmegaConf.register_new_resolver("metarun.sqlite_url", make_sqlite_url, **options)
     OmegaConf.register_new_resolver("metarun.unique", lambda: UNIQUE, **options)
     OmegaConf.register_new_resolver(
         "metarun.run_name",
-        lambda *, _root_: run_name(_root_.hydra.runtime.choices, _root_.data, _root_.bn, _root_.seed),
+        lambda *, _root_: name_run(_root_.hydra.runtime.choices, _root_.data, _root_.bn, _root_.seed),
         **options,
     )
-    OmegaConf.register_new_resolver("metarun.settings_key", lambda *, _root_: settings_key(_root_), **options)
+    OmegaConf.register_new_resolver("metarun.settings_key", lambda *, _root_: make_key(_root_), **options)

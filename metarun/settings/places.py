@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from metarun.core.errors import ConfigError
 from metarun.core.ranges import OnDisk
 from metarun.settings.conf import GROUPS
-from metarun.settings.ranges import annotations_of
+from metarun.settings.ranges import find_annotations
 from metarun.settings.saved import rename_moved
 
 ROOTS = ("paths.data", "paths.cache")
@@ -25,7 +25,7 @@ def find_places(config: DictConfig) -> list[str]:
     found = [
         f"{group}.{key}"
         for group in GROUPS
-        for key, annotation in annotations_of(str(config[group]["_target_"])).items()
+        for key, annotation in find_annotations(str(config[group]["_target_"])).items()
         if key in config[group] and _is_on_disk(annotation)
     ]
     return [*ROOTS, *found]

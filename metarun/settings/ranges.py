@@ -26,17 +26,17 @@ from hydra.utils import get_object
 
 from metarun.core.errors import suggest
 from metarun.core.ranges import Ascending
-from metarun.settings.torch_ranges import ranges_of
+from metarun.settings.torch_ranges import find_ranges
 
 
-def parameters_of(target: str) -> dict[str, inspect.Parameter]:
+def find_parameters(target: str) -> dict[str, inspect.Parameter]:
     """The parameters of `target` by name; without annotation those whose own cannot be read here.
 
     `**settings: Unpack[Keys]` stands for the keys of the TypedDict `Keys`, as it does for type checkers (PEP 692).
     """
     found = get_object(target)
     function = found.__init__ if inspect.isclass(found) else found
-    of_torch = ranges_of(getattr(found, "__module__", None) or "")
+    of_torch = find_ranges(getattr(found, "__module__", None) or "")
     parameters: dict[str, inspect.Parameter] = {}
     for name, parameter in inspect.signature(found).parameters.items():
         annotation = _read(parameter.annotation, getattr(function, "__globals__", {}))
@@ -50,20 +50,20 @@ def parameters_of(target: str) -> dict[str, inspect.Parameter]:
     return parameters
 
 
-def annotations_of(target: str) -> Mapping[str, Any]:
+def find_annotations(target: str) -> Mapping[str, Any]:
     """The annotation of each parameter of `target` that has one to be read here."""
-    known = {name: parameter.annotation for name, parameter in parameters_of(target).items()}
+    known = {name: parameter.annotation for name, parameter in find_parameters(target).items()}
     return {name: annotation for name, annotation in known.items() if annotation is not inspect.Parameter.empty}
 
 
-def choices_of(annotation: Any) -> tuple[Any, ...] | None:
+def find_choices(annotation: Any) -> tuple[Any, ...] | None:
     """The values that the annotation names one by one; None where it names none."""
     if annotation is bool:
         return True, False
     return get_args(annotation) if get_origin(annotation) is Literal else None
 
 
-def problem(key: str, value: Any, annotation: Any) -> str | None:
+def describe_problem(key: str, value: Any, annotation: Any) -> str | None:
     """What keeps `value` from being what the annotation says, if anything.
 
     Numbers, in a range or not (Annotated with Gt, Ge, Lt or Le), text, choices (Literal, bool), lists of them, mappings
@@ -72,7 +72,7 @@ def problem(key: str, value: Any, annotation: Any) -> str | None:
     options, nullable = _options(annotation)
     if _fits(annotation, value):
         return None
-    named = [str(choice) for option in options for choice in choices_of(option) or ()]
+    named = [str(choice) for option in options for choice in find_choices(option) or ()]
     numbers = [words for option in options if (words := _wanted(option))]
     if not numbers:
         named += ["null"] * nullable
@@ -103,7 +103,7 @@ def _options(annotation: Any) -> tuple[list[Any], bool]:
 
 
 def _allows(annotation: Any, value: Any) -> bool:
-    if (choices := choices_of(annotation)) is not None:
+    if (choices := find_choices(annotation)) is not None:
         return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
     if (item := _item(annotation)) is not None:
         listed = isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(item, one) for one in value)
@@ -164,13 +164,13 @@ def _keys(keys: Any) -> dict[str, inspect.Parameter]:
 
 def _wanted(annotation: Any) -> str | None:
     """What the annotation allows, in words; None where it names choices, or is of what is not looked at."""
-    if choices_of(annotation) is not None:
+    if find_choices(annotation) is not None:
         return None
     if _ascends(annotation):
         return "a range, as [3,50]"
     if (item := _item(annotation)) is not None:
         options, nullable = _options(item)
-        each = [_wanted(option) or ", ".join(map(str, choices_of(option) or ["anything"])) for option in options]
+        each = [_wanted(option) or ", ".join(map(str, find_choices(option) or ["anything"])) for option in options]
         count = f" of {length}" if (length := _length(annotation)) else ""
         return f"a list{count}, each {' or '.join([*each, *['null'] * nullable])}"
     kind, *bounds = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]

@@ -13,8 +13,8 @@ from metarun.core.dotted import leaves
 from metarun.core.identity import check_run
 from metarun.core.run_folder import RunFolder
 from metarun.settings.compose import compose
-from metarun.settings.conf import shipped
-from metarun.settings.names import settings_key
+from metarun.settings.conf import read_shipped
+from metarun.settings.names import make_key
 from metarun.settings.resolve import resolve
 from metarun.settings.saved import open_settings, rename_moved
 from metarun.settings.schema import Node, Settings
@@ -47,7 +47,7 @@ class SavedSettings:
     def choose(self, group: str, name: str) -> SavedSettings:
         """The same with the shipped settings of GROUP=NAME. Raises: ConfigError if there is no such choice."""
         config = self.config.copy()
-        config[group] = shipped(name, group)
+        config[group] = read_shipped(name, group)
         return replace(self, config=config, choices={**self.choices, group: name})
 
     def settle(self, *but: str) -> SavedSettings:
@@ -69,7 +69,7 @@ class SavedSettings:
 
     def key(self) -> str:
         """Eight characters that differ where the settings do what differs."""
-        return settings_key(self.config)
+        return make_key(self.config)
 
 
 def reopen(folder: Path, trust: bool = False) -> SavedSettings:
@@ -88,7 +88,7 @@ def reopen(folder: Path, trust: bool = False) -> SavedSettings:
     return SavedSettings(config, hydra["runtime"]["choices"], overrides, "MULTIRUN" in str(hydra["mode"]))
 
 
-def saved_leaves(folder: Path) -> dict[str, Any]:
+def read_saved_leaves(folder: Path) -> dict[str, Any]:
     """The settings of the run in `folder` by dotted key, not resolved, with what was there then and nothing newer.
 
     Classes have their names of today.
@@ -99,7 +99,7 @@ def saved_leaves(folder: Path) -> dict[str, Any]:
     return leaves(OmegaConf.to_container(config))  # type: ignore[arg-type]
 
 
-def composed_leaves(words: Sequence[str], folders: Sequence[str], trust: bool, where: str) -> dict[str, Any]:
+def compose_leaves(words: Sequence[str], folders: Sequence[str], trust: bool, where: str) -> dict[str, Any]:
     """What the overrides `words` of a run give today, by dotted key.
 
     Args:
@@ -117,6 +117,6 @@ def composed_leaves(words: Sequence[str], folders: Sequence[str], trust: bool, w
     return leaves(OmegaConf.to_container(config))  # type: ignore[arg-type]
 
 
-def saved_value(folder: Path, key: str) -> Any:
+def read_saved_value(folder: Path, key: str) -> Any:
     """One setting of the run in `folder`, resolved; None where it has none."""
     return OmegaConf.select(OmegaConf.load(RunFolder(folder).settings), key)

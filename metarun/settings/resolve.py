@@ -9,7 +9,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.settings.check import check, refuse
-from metarun.settings.compose import readable_errors
+from metarun.settings.compose import explain_errors
 from metarun.settings.conf import GROUPS
 from metarun.settings.saved import rename_moved
 from metarun.settings.schema import Node, Settings
@@ -24,7 +24,7 @@ def resolve(config: DictConfig, choices: Mapping[str, Any] | None = None, warn: 
         warn: whether settings without effect are told.
     Raises: ConfigError with all problems, one a line.
     """
-    with readable_errors([]):  # of settings that refer to others
+    with explain_errors([]):  # of settings that refer to others
         config = config.copy()
         OmegaConf.set_readonly(config, False)
         rename_moved(config)
@@ -39,6 +39,6 @@ def from_dict(values: Mapping[str, Any], choices: Mapping[str, str]) -> Settings
     return Settings(**{name: value for name, value in values.items() if name in known}, choices=dict(choices))
 
 
-def target_of(node: Node) -> Any:
+def find_target(node: Node) -> Any:
     """The class or function that the settings of a group name."""
     return get_object(node["_target_"])

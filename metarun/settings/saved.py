@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from metarun.core.run_folder import RunFolder
-from metarun.settings.conf import CONF, GROUPS, shipped
+from metarun.settings.conf import CONF, GROUPS, read_shipped
 from metarun.settings.replaced import RENAMED
 
 _FAMILIES = {
@@ -33,12 +33,12 @@ MOVED = {
 _FIRST = {now: then for then, now in MOVED.items()}
 
 
-def current_target(target: str) -> str:
+def find_current_target(target: str) -> str:
     """Where the class that settings call `target` is now."""
     return _renamed(target, MOVED)
 
 
-def first_target(target: str) -> str:
+def find_first_target(target: str) -> str:
     """What settings called the class `target` first: names of folders are made of it, and stay the same."""
     return _renamed(target, _FIRST)
 
@@ -50,18 +50,18 @@ def _renamed(target: str, names: Mapping[str, str]) -> str:
 
 def rename_moved(config: DictConfig) -> None:
     """Call every class in `config` what it is called now, and add the settings that stand for a class that is gone."""
-    for node in class_nodes(config):
+    for node in list_class_nodes(config):
         target = node["_target_"]
         if not isinstance(target, str) or "." not in target:
             continue
-        now, added = RENAMED.get(first_target(target), (current_target(target), {}))
+        now, added = RENAMED.get(find_first_target(target), (find_current_target(target), {}))
         with open_dict(node):
             node.update({"_target_": now, **added})
 
 
 def rename_back(config: DictConfig) -> None:
     """Undo `rename_moved`: call every class in `config` what it was called first, without settings that were added."""
-    for node in class_nodes(config):
+    for node in list_class_nodes(config):
         target = str(node["_target_"])
         for then, (now, added) in RENAMED.items():
             if target == now and all(node.get(key) == value for key, value in added.items()):
@@ -70,7 +70,7 @@ def rename_back(config: DictConfig) -> None:
                     for key in added:
                         del node[key]
                 break
-        node["_target_"] = first_target(target)
+        node["_target_"] = find_first_target(target)
 
 
 def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
@@ -95,15 +95,15 @@ def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     for group in set(GROUPS) - {"logger"}:
         choice = hydra["runtime"]["choices"][group]
         if (CONF / group / f"{choice}.yaml").is_file():
-            config[group] = OmegaConf.merge(shipped(choice, group), config[group])
+            config[group] = OmegaConf.merge(read_shipped(choice, group), config[group])
     return config, hydra
 
 
-def class_nodes(node: Any) -> Iterator[DictConfig]:
+def list_class_nodes(node: Any) -> Iterator[DictConfig]:
     """The parts of some settings that name a class, the whole among them."""
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield node
         for key in map(str, node):
             if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-                yield from class_nodes(node[key])
+                yield from list_class_nodes(node[key])

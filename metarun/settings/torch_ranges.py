@@ -58,7 +58,7 @@ class ScheduleSettings(TypedDict):
     last_epoch: Literal[-1]
 
 
-def ranges_of(module: str) -> Mapping[str, Any]:
+def find_ranges(module: str) -> Mapping[str, Any]:
     """Return the annotations that stand for those of a class of torch's in `module`; none for other modules."""
     if module.startswith("torch.optim.lr_scheduler"):
         return get_type_hints(ScheduleSettings, include_extras=True)

@@ -18,7 +18,7 @@ from metarun.report.runs import find_runs
 from metarun.report.tables import make_tables
 
 
-def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
+def run_compare(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun compare PATH ...`; returns the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Compare finished runs, task by task, in one table for each set that may be compared."
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folders with runs in or under them")
@@ -45,7 +45,7 @@ def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], s
     parser.add_argument("--html", type=Path, metavar="FILE", help="write tables and figures as one page")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw all figures; into a folder: a file each")
     asked = parser.parse_args(arguments)
-    baseline = _pairs(asked.baseline, "--baseline") if asked.baseline is not None else None
+    baseline = _read_pairs(asked.baseline, "--baseline") if asked.baseline is not None else None
     runs = find_runs(asked.paths)
     finished = [run for run in runs if run.state == "finished"]
     states = Counter(run.state for run in runs if run.state != "finished")
@@ -57,10 +57,14 @@ def compare_command(parser: argparse.ArgumentParser, arguments: Sequence[str], s
         raise ConfigError("\n".join([f"no finished run is under {where}{only}", *damages]))
     plan = None
     if asked.pair or asked.equal_within is not None or asked.seeds_for is not None:
-        pairs = [(_pairs(one, "--pair"), _pairs(other, "--pair")) for one, other in asked.pair]
-        plan = Plan(pairs, _positive("--equal-within", asked.equal_within), _positive("--seeds-for", asked.seeds_for))
-    by = _words(asked.by) if asked.by is not None else None
-    comparisons, notes = compare(finished, by, _words(asked.over), asked.metric, baseline, asked.better, plan)
+        pairs = [(_read_pairs(one, "--pair"), _read_pairs(other, "--pair")) for one, other in asked.pair]
+        plan = Plan(
+            pairs,
+            _check_positive("--equal-within", asked.equal_within),
+            _check_positive("--seeds-for", asked.seeds_for),
+        )
+    by = _split_words(asked.by) if asked.by is not None else None
+    comparisons, notes = compare(finished, by, _split_words(asked.over), asked.metric, baseline, asked.better, plan)
     if others:
         notes.append(f"runs that have not finished are left out: {others}")
     notes += damages
@@ -102,18 +106,18 @@ def _draw(
             write(png, charts.render_png(join_views(comparisons, found)))
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _pairs(text: str, flag: str) -> dict[str, str]:
-    pairs = dict(word.split("=", 1) for word in _words(text) if "=" in word)
-    if not pairs or len(pairs) < len(_words(text)):
+def _read_pairs(text: str, flag: str) -> dict[str, str]:
+    pairs = dict(word.split("=", 1) for word in _split_words(text) if "=" in word)
+    if not pairs or len(pairs) < len(_split_words(text)):
         raise ConfigError(f"{flag} {text} is not KEY=VALUE; for example {flag} algo=protonet")
     return pairs
 
 
-def _positive(flag: str, value: float | None) -> float | None:
+def _check_positive(flag: str, value: float | None) -> float | None:
     if value is not None and not 0 < value < math.inf:
         raise ConfigError(f"{flag} {value:g} is not a number above 0")
     return value

@@ -17,18 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from metarun.app.commands.files import write
-from metarun.app.commands.help import meaning
-from metarun.app.messages import messages
+from metarun.app.commands.help import find_meaning
+from metarun.app.messages import show_messages
 from metarun.core.errors import ConfigError
 from metarun.core.screen import Screen
 from metarun.report.listing import format_size
 from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
-from metarun.settings.resolve import resolve, target_of
+from metarun.settings.resolve import find_target, resolve
 from metarun.settings.schema import Settings
 
 
-def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
+def run_data(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun data ...`; returns the exit code. Raises: ConfigError for wrong input."""
     parser.description = "List the data sets, prepare one, or draw its first tasks."
     parser.add_argument("action", nargs="?", choices=("list", "prepare", "show"), default="list")
@@ -44,7 +44,7 @@ def data_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
     if asked.name is None:
         raise ConfigError(f"metarun data {asked.action} needs a NAME; metarun data lists them")
     config = compose([f"data={asked.name}", *asked.overrides])
-    with messages(screen):
+    with show_messages(screen):
         settings = resolve(config)
         if asked.action == "prepare":
             _prepare(settings, asked.name, screen)
@@ -63,19 +63,19 @@ def _list(screen: Screen) -> None:
     config = compose([])
     for file in files:
         node = compose([f"data={file.stem}"]).data
-        place, found = _at_hand(node, Path(config.paths.data).expanduser())
-        table.add_row(file.stem, Text(meaning(file)), Text(place), _size(found))
+        place, found = _describe_presence(node, Path(config.paths.data).expanduser())
+        table.add_row(file.stem, Text(find_meaning(file)), Text(place), _measure_size(found))
     screen.print(table)
     cache = Path(config.paths.cache).expanduser()
     caches = sorted(cache.glob("*.safetensors"))
     if caches:
-        screen.print(_cache_table(caches))
+        screen.print(_make_cache_table(caches))
     screen.print(f"data sets are looked for in {config.paths.data}, decoded images in {cache}")
 
 
-def _at_hand(node: Mapping[str, Any], root: Path) -> tuple[str, list[Path]]:
+def _describe_presence(node: Mapping[str, Any], root: Path) -> tuple[str, list[Path]]:
     """Where the files of a source lie, in words, and the files or folders."""
-    find = getattr(target_of(node), "find_files", None)
+    find = getattr(find_target(node), "find_files", None)
     if find is None:
         return "made by the program", []  # or of other sources
     settings = {key: node[key] for key in inspect.signature(find).parameters}
@@ -86,7 +86,7 @@ def _at_hand(node: Mapping[str, Any], root: Path) -> tuple[str, list[Path]]:
     return ", ".join([first, *(Path(other).name for other in others)]), found
 
 
-def _cache_table(files: Sequence[Path]) -> Table:
+def _make_cache_table(files: Sequence[Path]) -> Table:
     from safetensors import SafetensorError, safe_open
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -152,7 +152,7 @@ def _open(settings: Settings) -> Any:
     return build_source(settings, torch.device("cpu"))
 
 
-def _size(found: Sequence[Path]) -> str:
+def _measure_size(found: Sequence[Path]) -> str:
     files = (file for path in found for file in (path.rglob("*") if path.is_dir() else [path]))
     total = sum(file.stat().st_size for file in files if file.is_file())  # not of links that lead nowhere
     return f"{total / 1e6:.0f} MB" if found else ""

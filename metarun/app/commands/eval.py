@@ -11,9 +11,9 @@ from rich.text import Text
 
 from metarun.app.commands.files import write
 from metarun.app.commands.screen import add_trust
-from metarun.app.jobs.reopened import Done, trained
-from metarun.app.jobs.retest_settings import combinations
-from metarun.app.messages import messages
+from metarun.app.jobs.reopened import Done, open_trained
+from metarun.app.jobs.retest_settings import list_combinations
+from metarun.app.messages import show_messages
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Screen
@@ -21,7 +21,7 @@ from metarun.report.retests import draw_over_shots, format_csv, format_markdown,
 from metarun.run.interrupt import stop_requests
 
 
-def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
+def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun eval RUN ...`; returns the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Test a trained run on other sources, ways, shots and query counts, without training."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
@@ -41,7 +41,7 @@ def eval_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
         screen.print(Text(summarise(one)))
 
     try:
-        with messages(screen):
+        with show_messages(screen):
             found, refused = evaluate_run(asked.run, asked.overrides, asked.again, done, asked.trust)
     except KeyboardInterrupt:
         screen.print("stopped; what was tested is kept, and the same command goes on")
@@ -79,11 +79,11 @@ def evaluate_run(
     """
     found: list[dict[str, Any]] = []
     refused: list[str] = []
-    asked, modes, machine = combinations(typed)
-    with stop_requests() as stop, trained(folder, asked[0], machine, trust) as run:
+    asked, modes, machine = list_combinations(typed)
+    with stop_requests() as stop, open_trained(folder, asked[0], machine, trust) as run:
         for values in asked:
             try:
-                for one in run.tests(values, modes, again, stop, done):
+                for one in run.run_tests(values, modes, again, stop, done):
                     found.append(one)  # one by one: a later mode may be refused
             except ConfigError as error:
                 words = " ".join(f"{key}={value}" for key, value in values.items())

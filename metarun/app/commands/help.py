@@ -43,7 +43,7 @@ HEADS = {
 def show_help(conf: Path, arguments: Sequence[str]) -> None:
     """Print usage, every group's choices with their meaning, and example commands."""
     screen = Screen()
-    folders = [conf, *_config_dirs(arguments)]
+    folders = [conf, *_list_config_dirs(arguments)]
     screen.print("metarun: meta-train, validate and test few-shot learners")
     screen.print(f"{REQUIREMENTS}\n")
     screen.print(Text("metarun [GROUP=CHOICE ...] [KEY=VALUE ...]      one run; -m and comma-separated values sweep"))
@@ -55,7 +55,7 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
     screen.print(Text("metarun eval RUN [data=NAME,NAME] [KEY=VALUE]  test it on other data, ways and shots"))
     screen.print(Text("metarun data [prepare|show NAME]               data sets at hand; fetch one; draw its tasks"))
     screen.print(Text("metarun --cfg job | --version | --config-dir DIR   settings; version; your own YAML files\n"))
-    for group in _groups(folders):
+    for group in _list_groups(folders):
         choices = {
             file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml")) if file.is_file()
         }
@@ -64,7 +64,7 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
             table.add_column(style="bold", min_width=16, no_wrap=True)
             table.add_column(overflow="fold")
             for name, file in choices.items():
-                table.add_row(f"  {name}", Text(meaning(file)))
+                table.add_row(f"  {name}", Text(find_meaning(file)))
             screen.print(Text(HEADS.get(group, f"{group}="), style="bold"))
             screen.print(table)
     screen.print(Text("\nexamples", style="bold"))
@@ -72,20 +72,20 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
         screen.say(f"  {line}\n      {what}")
 
 
-def _groups(folders: Sequence[Path]) -> Iterator[str]:
+def _list_groups(folders: Sequence[Path]) -> Iterator[str]:
     for group in SHOWN:
         yield group
         inside = {path.parent.name for folder in folders for path in folder.glob(f"{group}/*/*.yaml")}
         yield from (f"{group}/{name}" for name in sorted(inside))
 
 
-def meaning(file: Path) -> str:
+def find_meaning(file: Path) -> str:
     """The first comment of a YAML file that is not a directive to Hydra."""
     lines = (line[1:].strip() for line in file.read_text(errors="replace").splitlines() if line.startswith("#"))
     return next((line for line in lines if not line.startswith("@")), "")
 
 
-def _config_dirs(arguments: Sequence[str]) -> list[Path]:
+def _list_config_dirs(arguments: Sequence[str]) -> list[Path]:
     found = []
     for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if flag in ("--config-dir", "-cd"):

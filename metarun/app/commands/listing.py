@@ -19,7 +19,7 @@ from metarun.report.one_run import find_lacking, make_end
 from metarun.report.runs import find_runs, read_run
 
 
-def list_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
+def run_list(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun list PATH`; returns the exit code."""
     parser.description = "List the runs under a folder with their state, score, age and size."
     parser.add_argument(
@@ -45,7 +45,7 @@ def list_command(parser: argparse.ArgumentParser, arguments: Sequence[str], scre
     return 0
 
 
-def show_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
+def run_show(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun show RUN`; returns the exit code. Raises: ConfigError if there is no such run."""
     parser.description = "Show one run: its end table, its files, and its curves over the outer steps."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")

@@ -10,12 +10,12 @@ from rich import box
 from rich.table import Table
 
 from metarun.app.commands.screen import add_trust
-from metarun.app.messages import messages
+from metarun.app.messages import show_messages
 from metarun.core import tuning
 from metarun.core.screen import Screen
 
 
-def replay_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
+def run_replay(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun replay RUN --step S`; returns the exit code. Raises: ConfigError for wrong input."""
     parser.description = (
         "Make an outer step of a run again, from its last checkpoint before it, and show the loss and the gradient of "
@@ -29,7 +29,7 @@ def replay_command(parser: argparse.ArgumentParser, arguments: Sequence[str], sc
     with tuning.frozen_imports():
         from metarun.app.jobs.replayed import replay
 
-    with messages(screen):
+    with show_messages(screen):
         found = replay(asked.run, asked.step, asked.task, asked.trust, screen.say)
     names = list(dict.fromkeys(name for _, one in found for name in one.metrics))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

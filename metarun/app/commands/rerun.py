@@ -15,14 +15,14 @@ from metarun.core.errors import ConfigError
 from metarun.core.screen import Screen
 from metarun.report.runs import find_config_dirs, open_run, read_config_dirs
 from metarun.run.results import read_git_state, read_versions
-from metarun.settings.reopen import composed_leaves, saved_leaves
+from metarun.settings.reopen import compose_leaves, read_saved_leaves
 from metarun.settings.trust import ADVICE
 
 ASIDE = ("hydra", "paths", "sweep", "logger")
 """Settings of where a run lies and what it is shown in, which are today's."""
 
 
-def rerun_command(
+def run_rerun(
     parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen, command: Callable[[Sequence[str]], int]
 ) -> int:
     """`metarun rerun RUN`; returns the exit code of `command`, which runs a command line.
@@ -34,14 +34,14 @@ def rerun_command(
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, as seed=1")
     add_trust(parser)
     asked = parser.parse_args(arguments)
-    typed, notes = rerun_arguments(asked.run, asked.overrides, asked.trust)
+    typed, notes = make_arguments(asked.run, asked.overrides, asked.trust)
     screen.say(f"metarun {join(typed)}")
     for note in notes or ["the code and its packages are as they were"]:
         screen.say(note)
     return command(typed)
 
 
-def rerun_arguments(folder: Path, more: Sequence[str], trust: bool = False) -> tuple[list[str], list[str]]:
+def make_arguments(folder: Path, more: Sequence[str], trust: bool = False) -> tuple[list[str], list[str]]:
     """The command line that gives the run's settings again, and what differs from then, a line each.
 
     A setting whose default has changed since is given its value of then; overrides in `more` come after it.
@@ -57,25 +57,25 @@ def rerun_arguments(folder: Path, more: Sequence[str], trust: bool = False) -> t
     if own and not trust:
         raise ConfigError(f"{folder}: the run has settings of its own in {', '.join(own)}\n{ADVICE}")
     try:
-        now = composed_leaves(run.overrides, own, trust, str(folder))
+        now = compose_leaves(run.overrides, own, trust, str(folder))
     except ConfigError as error:
         raise ConfigError(f"the run's settings no longer compose: {error}") from error
     # What the new overrides choose anew, a group for instance, is not held to what it was.
-    kept, notes = _held(saved_leaves(folder), now, _keys_of(more))
-    notes = code_difference(run.results) + notes
+    kept, notes = _hold_values(read_saved_leaves(folder), now, _list_keys(more))
+    notes = describe_code(run.results) + notes
     if not trust:
-        composed_leaves([*run.overrides, *kept], own, trust, str(folder))
+        compose_leaves([*run.overrides, *kept], own, trust, str(folder))
     return [*find_config_dirs(folder), *keep_last([*run.overrides, *kept, *more])], notes
 
 
-def code_difference(results: Mapping[str, Any]) -> list[str]:
+def describe_code(results: Mapping[str, Any]) -> list[str]:
     """How the program differs from the one that wrote `results`: commits, uncommitted changes, versions."""
     lines = []
     then, now = results.get("git"), read_git_state()
     if then and now and then["commit"] != now["commit"]:
-        lines.append(f"code: commit {then['commit'][:10]} then, {now['commit'][:10]} now{_between(then, now)}")
+        lines.append(f"code: commit {then['commit'][:10]} then, {now['commit'][:10]} now{_count_between(then, now)}")
     elif bool(then) != bool(now):
-        lines.append(f"code: {_place(then)} then, {_place(now)} now")
+        lines.append(f"code: {_describe_place(then)} then, {_describe_place(now)} now")
     for state, when in ((then, "then"), (now, "now")):
         if state and state["dirty"]:
             lines.append(f"code: with uncommitted changes {when}")
@@ -86,11 +86,11 @@ def code_difference(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _place(state: Mapping[str, Any] | None) -> str:
+def _describe_place(state: Mapping[str, Any] | None) -> str:
     return f"commit {state['commit'][:10]}" if state else "an installed copy"
 
 
-def _between(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _count_between(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """How many commits lie between, where this checkout knows both."""
     span = f"{then['commit']}..{now['commit']}"
     try:
@@ -103,7 +103,7 @@ def _between(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f", {counted.stdout.strip()} commits later"
 
 
-def _held(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> tuple[list[str], list[str]]:
+def _hold_values(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> tuple[list[str], list[str]]:
     """Overrides that give today's settings their values of then, and what cannot be given back."""
     overrides, notes = [], []
     for key in sorted({*then, *now}):
@@ -114,10 +114,10 @@ def _held(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> 
         elif key not in then:
             notes.append(f"{key}={now[key]} now; there was no such setting then")
         elif _is_same_place(then[key], now[key]):
-            overrides.append(f"{key}={_typed(then[key])}")
+            overrides.append(f"{key}={_format_typed(then[key])}")
         elif then[key] != now[key]:
             notes.append(f"{key}={then[key]} as then; the default is {now[key]} now")
-            overrides.append(f"{key}={_typed(then[key])}")
+            overrides.append(f"{key}={_format_typed(then[key])}")
     return overrides, notes
 
 
@@ -127,17 +127,17 @@ def _is_same_place(then: Any, now: Any) -> bool:
     return paths and then.endswith(f"{os.sep}{os.path.normpath(now)}")
 
 
-def _keys_of(overrides: Sequence[str]) -> set[str]:
+def _list_keys(overrides: Sequence[str]) -> set[str]:
     """The keys that overrides set, groups among them, as dotted prefixes."""
     return {find_key(override).replace("/", ".") for override in overrides}
 
 
-def _typed(value: Any) -> str:
+def _format_typed(value: Any) -> str:
     """A value as Hydra's override grammar takes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
-        return "[" + ",".join(map(_typed, value)) + "]"
+        return "[" + ",".join(map(_format_typed, value)) + "]"
     if isinstance(value, str) and not value.startswith("${"):
         escaped = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"'{escaped}'"

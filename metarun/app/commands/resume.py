@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metarun.app.commands.screen import add_trust
-from metarun.app.messages import console
+from metarun.app.messages import make_console
 from metarun.core import tuning
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
@@ -23,7 +23,7 @@ MACHINE = ("device", "threads", "run.processes")
 """Settings that may be others from now on: the numbers are the same up to rounding."""
 
 
-def resume_command(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
+def run_resume(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """`metarun resume RUN`; returns the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Go on with an interrupted run from its last checkpoint."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
@@ -50,7 +50,7 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
     saved = reopen(folder, trust)
     results = RunFolder(folder).read_results()
     if results.get("status") == "finished":
-        screen = console()
+        screen = make_console()
         screen.print(f"{folder} is finished already")
         if not find_lacking(results):
             make_end(results, folder).show(screen)

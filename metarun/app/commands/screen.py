@@ -32,6 +32,6 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", action="store_true", help="let the run's settings name code that is not metarun's")
 
 
-def wide_screen() -> Screen:
+def make_wide_screen() -> Screen:
     """Standard output; wide enough for a line a run where it is not a terminal."""
     return Screen(width=None if "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from metarun.app.commands.screen import Parser, wide_screen
+from metarun.app.commands.screen import Parser, make_wide_screen
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.screen import Screen
@@ -28,7 +28,7 @@ def run_subcommand(name: str, arguments: Sequence[str], command: Callable[[Seque
         known = f"(there is {', '.join(SUBCOMMANDS)}; settings are KEY=VALUE)"
         raise ConfigError(f"there is no subcommand {name}{suggest(name, SUBCOMMANDS)} {known}")
     try:
-        return _find(name, command)(Parser(prog=f"metarun {name}", allow_abbrev=False), arguments, wide_screen())
+        return _find(name, command)(Parser(prog=f"metarun {name}", allow_abbrev=False), arguments, make_wide_screen())
     except SystemExit as done:  # --help
         return int(done.code or 0)
 
@@ -36,21 +36,21 @@ def run_subcommand(name: str, arguments: Sequence[str], command: Callable[[Seque
 def _find(name: str, command: Callable[[Sequence[str]], int]) -> Subcommand:
     with tuning.frozen_imports():
         if name == "compare":
-            from metarun.app.commands.compare import compare_command as found
+            from metarun.app.commands.compare import run_compare as found
         elif name == "data":
-            from metarun.app.commands.data import data_command as found
+            from metarun.app.commands.data import run_data as found
         elif name == "eval":
-            from metarun.app.commands.eval import eval_command as found
+            from metarun.app.commands.eval import run_eval as found
         elif name in ("list", "show"):
             from metarun.app.commands import listing
 
-            return listing.list_command if name == "list" else listing.show_command
+            return listing.run_list if name == "list" else listing.run_show
         elif name == "replay":
-            from metarun.app.commands.replay import replay_command as found
+            from metarun.app.commands.replay import run_replay as found
         elif name == "rerun":
-            from metarun.app.commands.rerun import rerun_command
+            from metarun.app.commands.rerun import run_rerun
 
-            return partial(rerun_command, command=command)
+            return partial(run_rerun, command=command)
         else:
-            from metarun.app.commands.resume import resume_command as found
+            from metarun.app.commands.resume import run_resume as found
     return found

@@ -16,17 +16,17 @@ from metarun.run.device import name_device
 from metarun.run.parts import Parts
 from metarun.run.results import read_git_state, read_versions
 from metarun.run.tracking.sink import RunInfo
-from metarun.settings.names import run_name, task_name
+from metarun.settings.names import abbreviate_task, name_run
 from metarun.settings.schema import Settings
 
 
-def run_info(settings: Settings, folder: Path, sweep: str | None) -> RunInfo:
+def make_run_info(settings: Settings, folder: Path, sweep: str | None) -> RunInfo:
     """What a sink is told of the run in `folder`, a job of `sweep` or on its own."""
     chosen = settings.choices
     values, places = settings.as_dict(), [*settings.paths.values()]
     return RunInfo(
-        name=run_name(chosen, settings.data, settings.bn, settings.seed),
-        group=sweep or "-".join(filter(None, [chosen["algo"], chosen["data"], task_name(settings.data)])),
+        name=name_run(chosen, settings.data, settings.bn, settings.seed),
+        group=sweep or "-".join(filter(None, [chosen["algo"], chosen["data"], abbreviate_task(settings.data)])),
         kind="train",
         tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={settings.bn}"],
         config=_told(values, places) | dict(chosen),

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from metarun.app.jobs.claim import Claim
-from metarun.app.jobs.describe import describe_engine, describe_parts, describe_settings, run_info
+from metarun.app.jobs.describe import describe_engine, describe_parts, describe_settings, make_run_info
 from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_drawings, show_predictions, show_tasks
 from metarun.app.jobs.workers import share_run
-from metarun.app.messages import console
+from metarun.app.messages import make_console
 from metarun.core.command import join
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.identity import KEY, read_hash
@@ -56,7 +56,7 @@ def run_job(
         write_settings: writes those of a new run into its folder, once the run is accepted.
     """
     RunFolder(folder).check_links()
-    screen = console(quiet=stop_file is not None)  # one table for the whole sweep
+    screen = make_console(quiet=stop_file is not None)  # one table for the whole sweep
     with Claim(folder, screen, write_settings) as claim:
         results: dict[str, Any] = {"status": "failed", "overrides": overrides}
         try:
@@ -68,7 +68,7 @@ def run_job(
                 claim.files.write_results(results | {"error": str(error)})
             return 2
         screen.print(make_config_tree(settings.as_dict(), dict(settings.choices)))
-        info = run_info(settings, _shown(folder), sweep)
+        info = make_run_info(settings, _shorten_path(folder), sweep)
         results = describe_settings(settings, overrides)
         return _execute(settings, info, results, screen, stop_file, claim)
 
@@ -146,7 +146,7 @@ def _end(code: int, results: Mapping[str, Any], screen: Screen, sinks: Sequence[
         live.finish(results, code)
     if code == 0:
         screen.print()
-        make_end(results, _shown(folder)).show(screen)
+        make_end(results, _shorten_path(folder)).show(screen)
     elif code != 2:
         _say_how_to_go_on(screen, folder, results, claim.accepted)
     try:
@@ -165,13 +165,13 @@ def _say_how_to_go_on(screen: Screen, folder: Path, results: Mapping[str, Any], 
     screen.say(f"{results['status']}: {results['error']}")
     if not RunFolder(folder).has_settings():
         if began:
-            screen.say(f"{_shown(folder)} was removed while the run went on, or moved: then resume it there")
+            screen.say(f"{_shorten_path(folder)} was removed while the run went on, or moved: then resume it there")
         screen.say(f"run again with: metarun {join(results['overrides'])}")
         return
-    here = RunFolder(_shown(folder))
+    here = RunFolder(_shorten_path(folder))
     if results["status"] == "failed":
         if not results["error"].startswith("cannot write"):
-            screen.say(f"the traceback is in {_shown(folder)}/run.log")
+            screen.say(f"the traceback is in {_shorten_path(folder)}/run.log")
         if results["error"].startswith("Diverged"):
             screen.print("the numbers blew up: try a smaller optim.lr or algo.inner_lr, or optim.clip_norm=10")
         if where := results.get("diverged"):
@@ -182,7 +182,7 @@ def _say_how_to_go_on(screen: Screen, folder: Path, results: Mapping[str, Any], 
     screen.say(f"go on {start} with: {here.make_command('resume')}")
 
 
-def _shown(folder: Path) -> Path:
+def _shorten_path(folder: Path) -> Path:
     """The folder as a person here would type it."""
     folder, here = folder.resolve(), Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from metarun.algos.base.learner import Learner
-from metarun.app.jobs.retest_settings import SHAPE, settings_for
+from metarun.app.jobs.retest_settings import SHAPE, make_settings
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.known_source import KnownSource, know_source, recall_source
 from metarun.core.run_folder import RunFolder
@@ -31,8 +31,8 @@ from metarun.run.folder import load_best, write_task_scores
 from metarun.run.interrupt import StopRequest
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.build import build_learner, build_source, set_numerics
-from metarun.settings.conf import shipped
-from metarun.settings.names import task_name
+from metarun.settings.conf import read_shipped
+from metarun.settings.names import abbreviate_task
 from metarun.settings.places import ROOTS, check_places, find_places
 from metarun.settings.reopen import SavedSettings, reopen
 from metarun.settings.schema import Settings
@@ -68,11 +68,11 @@ class Trained:
     device: torch.device
     said: set[str] = field(default_factory=set)
 
-    def tests(
+    def run_tests(
         self, values: Mapping[str, Any], modes: Sequence[str], again: bool, stop: StopRequest, done: Done
     ) -> Iterator[dict[str, Any]]:
         """What each BatchNorm mode of the test with `values` found, in files or now."""
-        test = settings_for(self.saved, self.source.info.input_shape, values)
+        test = make_settings(self.saved, self.source.info.input_shape, values)
         source: TaskSource | None = None
         for mode in modes or self.modes[:2]:  # one transductive, one inductive
             if mode not in self.modes:
@@ -82,16 +82,16 @@ class Trained:
                 )
             one = test.change({"bn": mode})
             settings = one.resolve()
-            file = RunFolder(self.folder).evaluations / f"{_name(settings)}-{one.key()}.json"
+            file = RunFolder(self.folder).evaluations / f"{_name_test(settings)}-{one.key()}.json"
             kept = None if again else read_evaluation(file)
             if kept is None:
                 with wrong_input():
                     source = source or self.open_checked(one, settings, values)
-                kept = self.tested(settings, source, file, stop)
+                kept = self.run_test(settings, source, file, stop)
                 done(kept)
             yield kept
 
-    def opened(self, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
+    def open_source(self, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
         """The source of a test, its images as the run's network takes them, but for what `values` say of them."""
         name, own = settings.choices["data"], self.saved.choices["data"]
         source = build_source(settings, self.device, ("test",))
@@ -102,9 +102,9 @@ class Trained:
         if images and (name != own or shape != wanted):
             theirs = any(key in values for key in ("data.mean", "data.std")) or not hasattr(members(source)[0], "look")
             look = Look(*self.source.look) if self.source.look and not theirs else None
-            node: Mapping[str, Any] = self.saved.node("data") if name == own else shipped(name)
+            node: Mapping[str, Any] = self.saved.node("data") if name == own else read_shipped(name)
             size = node.get("image_size", shape[-1])
-            said = _fitting(name, size, shape, wanted, own if look else None)
+            said = _describe_fitting(name, size, shape, wanted, own if look else None)
             if said not in self.said:
                 self.said.add(said)
                 log.info("%s", said)
@@ -116,14 +116,14 @@ class Trained:
         same = settings.choices["data"] == self.saved.choices["data"]
         if same:
             check_places(test.config, ["data"])
-        source = self.opened(settings, values)
+        source = self.open_source(settings, values)
         if same and not any(key.startswith("data.") and key not in SHAPES for key in values):
             _check_split(self.folder, source.info.split_sha256, self.results["split_sha256"])
         return source
 
-    def tested(self, settings: Settings, source: TaskSource, file: Path, stop: StopRequest) -> dict[str, Any]:
+    def run_test(self, settings: Settings, source: TaskSource, file: Path, stop: StopRequest) -> dict[str, Any]:
         """What a test finds; written to `file`, with every task's score beside it."""
-        learner, n_tasks = self.learner(settings), settings.run["test_tasks"]
+        learner, n_tasks = self.make_learner(settings), settings.run["test_tasks"]
         started = time.perf_counter()
         scores = evaluate(learner, source, "test", n_tasks, settings.run["eval_batch_size"], stop)
         info = source.info
@@ -138,8 +138,8 @@ class Trained:
             "split_sha256": info.split_sha256,
             "episode_sha256": source.fingerprint("test", n_tasks),
             "source": info.facts,
-            "classes": len(_classes(source, "test")),
-            "seen": sorted(set(self.source.classes["train"]) & _classes(source, "test")),
+            "classes": len(_list_classes(source, "test")),
+            "seen": sorted(set(self.source.classes["train"]) & _list_classes(source, "test")),
             "seconds": time.perf_counter() - started,
             "device": str(self.device),
             "device_name": name_device(self.device),
@@ -152,7 +152,7 @@ class Trained:
         write_json(file, found)
         return found
 
-    def learner(self, settings: Settings) -> Learner:
+    def make_learner(self, settings: Settings) -> Learner:
         """The learner as the run tested it, but for what `settings` change."""
         learner = build_learner(settings, self.source).to(self.device)
         known = learner.state_dict()
@@ -161,7 +161,7 @@ class Trained:
 
 
 @contextmanager
-def trained(
+def open_trained(
     folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any], trust: bool = False
 ) -> Iterator[Trained]:
     """The run in `folder`, opened on the machine that was asked for, with the paths among `values`."""
@@ -197,13 +197,15 @@ def _check_split(folder: Path, now: str, then: str) -> None:
         raise ConfigError(f"{folder} was trained on another split of the data: {then[:12]}, not {now[:12]}")
 
 
-def _name(settings: Settings) -> str:
+def _name_test(settings: Settings) -> str:
     """What a test is, in a file's name."""
     data, tasks = settings.data, settings.run["test_tasks"]
-    return f"{settings.choices['data']}-{task_name(data)}-q{data['n_query']}-{settings.bn}-{tasks}"
+    return f"{settings.choices['data']}-{abbreviate_task(data)}-q{data['n_query']}-{settings.bn}-{tasks}"
 
 
-def _fitting(name: str, size: int, shape: Sequence[int], wanted: Sequence[int], normalised_as: str | None) -> str:
+def _describe_fitting(
+    name: str, size: int, shape: Sequence[int], wanted: Sequence[int], normalised_as: str | None
+) -> str:
     """What is done to the images of a source, of this size and then this shape, for a network's inputs."""
     done = [f"{size}x{size} pixels become {wanted[1]}x{wanted[2]}"] if size != wanted[1] else []
     if shape[0] != wanted[0]:
@@ -212,6 +214,6 @@ def _fitting(name: str, size: int, shape: Sequence[int], wanted: Sequence[int], 
     return f"images of {name}: {', '.join(done) or 'as they are'}"
 
 
-def _classes(source: Any, split: str) -> set[str]:
+def _list_classes(source: Any, split: str) -> set[str]:
     """The classes of a split by name, with that of their world; none where tasks are functions."""
     return {label for member in members(source) for label in getattr(member, "classes", {}).get(split, ())}

@@ -21,7 +21,7 @@ UNDER = ("data.", "paths.", "algo.test_")
 """Settings that no training depends on."""
 
 
-def combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[str], dict[str, Any]]:
+def list_combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[str], dict[str, Any]]:
     """What was typed: every combination of values, by key; BatchNorm modes; and what concerns this machine alone.
 
     Raises: ConfigError for what cannot be read, or changes what was trained.
@@ -48,7 +48,7 @@ def combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[str],
     )
 
 
-def settings_for(run: SavedSettings, input_shape: tuple[int, ...], values: Mapping[str, Any]) -> SavedSettings:
+def make_settings(run: SavedSettings, input_shape: tuple[int, ...], values: Mapping[str, Any]) -> SavedSettings:
     """The settings of a test.
 
     Args:

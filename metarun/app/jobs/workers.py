@@ -24,7 +24,7 @@ from metarun.run.processes import join_group, leading_group
 from metarun.run.progress import Diverged
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
-from metarun.settings.resolve import from_dict, target_of
+from metarun.settings.resolve import find_target, from_dict
 from metarun.settings.schema import Settings
 
 
@@ -53,8 +53,8 @@ def choose_processes(settings: Settings) -> int:
     one alone where tasks are functions, a step of which is done in less time than it takes to tell the others.
     Raises: ConfigError if the run is not to be shared by so many.
     """
-    asked, threads, algo = settings.run.get("processes", 1), settings.threads, target_of(settings.algo)
-    shareable = target_of(settings.run).shareable_tasks(settings.run)
+    asked, threads, algo = settings.run.get("processes", 1), settings.threads, find_target(settings.algo)
+    shareable = find_target(settings.run).shareable_tasks(settings.run)
     tasks = shareable if algo.splits else 1
     gpus = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
     _, launched = read_launched()

@@ -15,7 +15,7 @@ from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
 from metarun.core.words import format_with_name
 from metarun.report.runs import read_run
-from metarun.settings.reopen import saved_value
+from metarun.settings.reopen import read_saved_value
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
     """The job in `folder` of a sweep begun at the time `since`, in which `rerun` is tried again."""
     files = RunFolder(folder)
     overrides = " ".join(yaml.safe_load(files.overrides.read_text()) or [])  # nothing while it is being written
-    steps = int(saved_value(folder, "run.steps") or 0)
+    steps = int(read_saved_value(folder, "run.steps") or 0)
     results = files.read_results()
     if results:
         state, old = str(results.get("status")), files.results.stat().st_mtime < since
@@ -54,12 +54,12 @@ def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
         if old and (damage := _find_damage(folder, files.results.stat().st_mtime_ns)):
             return Job(folder, overrides, "failed", 0, steps, "", None, damage)
         means = {name: found["mean"] for name, found in (results.get("test") or {}).items()}
-        score = _score(means, read_directions(results))
+        score = _describe_score(means, read_directions(results))
         return Job(folder, overrides, state, results.get("steps", 0), steps, score, None, results.get("error"))
-    train, val = _last(files.metrics)
+    train, val = _read_last(files.metrics)
     step = int(train.get("step", 0))
     left = (steps - step) * train["seconds"] / step if step else None
-    return Job(folder, overrides, "running", step, steps, _score(val or train, {}), left, None)
+    return Job(folder, overrides, "running", step, steps, _describe_score(val or train, {}), left, None)
 
 
 @functools.cache
@@ -69,12 +69,12 @@ def _find_damage(folder: Path, written: int) -> str | None:
     return run.damage if run else None
 
 
-def _score(scores: Mapping[str, Any], directions: Directions) -> str:
+def _describe_score(scores: Mapping[str, Any], directions: Directions) -> str:
     name = choose_score(scores, directions)
     return format_with_name(name, scores[name]) if name in scores else ""
 
 
-def _last(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_last(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The last train and val lines, read from the file's end."""
     found: dict[str, dict[str, Any]] = {"train": {}, "val": {}}
     if path.exists():

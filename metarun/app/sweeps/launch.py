@@ -69,7 +69,7 @@ class Launch:
         self.signum: int | None = None
         self.before: dict[int, Any] = {}
 
-    def problem(self) -> str | None:
+    def find_problem(self) -> str | None:
         """Why nothing can be launched in this way here, if that is known, and what to type."""
         package = self.target.removeprefix("hydra_plugins.").split(".")[0]
         name, extra = package.replace("_", "-"), EXTRAS.get(package)

@@ -30,7 +30,7 @@ ASIDE = ("hydra.", "hydra/", "search=", "sweep.")
 """Overrides that a run of a trial's settings does without."""
 
 
-def require(asked: str, multirun: bool) -> None:
+def check_search(asked: str, multirun: bool) -> None:
     """Raise ConfigError where the search that `asked`, as `search=maml`, names cannot be."""
     if "," in asked:
         raise ConfigError(f"{asked} asks for several searches; each is a command of its own")
@@ -45,7 +45,7 @@ def require(asked: str, multirun: bool) -> None:
         raise ConfigError(f"{asked} needs Optuna 4.9 or later, and {metadata.version('optuna')} is installed: {OPTUNA}")
 
 
-def objective() -> float | None:
+def read_objective() -> float | None:
     """What Optuna is told of the job that ran: the validation score its checkpoint was chosen by, None if it failed.
 
     Raises: Refused if the study is after the opposite.
@@ -92,7 +92,7 @@ class Search(SweepTable):
                 Search.study = open_study(sweeper, config.sweep.rerun)
         except ConfigError as error:
             raise Refused(str(error)) from error
-        ready(self.study, sweeper)
+        prepare_sweeper(self.study, sweeper)
         super().on_multirun_start(config)
         if sweeper.n_trials < self.trials:
             self.screen.print(f"{self.trials - sweeper.n_trials} of {self.trials} trials are done")
@@ -111,11 +111,11 @@ class Search(SweepTable):
         except OSError as error:
             raise ConfigError(f"cannot write {folder}: {error.strerror}. Set paths.outputs=FOLDER") from error
 
-    def _expected(self, config: DictConfig) -> int:
+    def _count_expected(self, config: DictConfig) -> int:
         return self.trials
 
-    def _jobs(self) -> list[Job]:
-        return [_shown(job) for job in super()._jobs()]
+    def _read_jobs(self) -> list[Job]:
+        return [_shorten_job(job) for job in super()._read_jobs()]
 
     def break_off(self, error: BaseException) -> int:
         if isinstance(error, ValueError) and not any(trial.state.name == "COMPLETE" for trial in self.study.trials):
@@ -124,9 +124,9 @@ class Search(SweepTable):
             return 1
         return super().break_off(error)
 
-    def exit_code(self) -> int:
+    def find_exit_code(self) -> int:
         """0 where a trial finished: those that failed are the search's business."""
-        code = super().exit_code()
+        code = super().find_exit_code()
         return code if code > 128 else 0
 
     def _conclude(self, config: DictConfig) -> None:
@@ -136,7 +136,7 @@ class Search(SweepTable):
         best = self.study.best_trial
         fixed = [o for o in self.fixed if o.partition("=")[0] not in best.params]
         overrides = [f"{name}={value}" for name, value in best.params.items()]
-        folder = next(job.folder for job in super()._jobs() if set(overrides) <= set(job.overrides.split()))
+        folder = next(job.folder for job in super()._read_jobs() if set(overrides) <= set(job.overrides.split()))
         files = draw_study(self.study, self.folder)
         self.screen.print()
         results = RunFolder(folder).read_results()
@@ -169,7 +169,7 @@ def open_study(sweeper: DictConfig, rerun: str) -> optuna.Study:
     for trial in study.get_trials(states=[TrialState.RUNNING]):  # nobody runs them: the folder is ours
         storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
     if rerun == "failed":
-        for trial in settled(study):
+        for trial in list_settled(study):
             if trial.state == TrialState.FAIL:
                 study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
     return study
@@ -179,15 +179,15 @@ AGAIN = "again"
 """The user attribute of a trial that holds the number of the failed one it repeats."""
 
 
-def settled(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def list_settled(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Trials that ended, but for failed ones that were tried again."""
     repeated = {trial.user_attrs[AGAIN] for trial in study.trials if AGAIN in trial.user_attrs}
     return [trial for trial in study.trials if trial.state.is_finished() and trial.number not in repeated]
 
 
-def ready(study: optuna.Study, sweeper: DictConfig) -> None:
+def prepare_sweeper(study: optuna.Study, sweeper: DictConfig) -> None:
     """Have the sweeper, which counts new trials and seeds anew at each call, go on with what the study has."""
-    sweeper.n_trials = max(0, sweeper.n_trials - len(settled(study)))
+    sweeper.n_trials = max(0, sweeper.n_trials - len(list_settled(study)))
     if "seed" in sweeper.sampler and sweeper.sampler.seed is not None:
         sweeper.sampler.seed += len(study.trials)
     if sweeper.n_jobs < 1:  # as joblib says "all cores"
@@ -196,7 +196,7 @@ def ready(study: optuna.Study, sweeper: DictConfig) -> None:
         sweeper.n_jobs = joblib.effective_n_jobs(sweeper.n_jobs)
 
 
-def _shown(job: Job) -> Job:
+def _shorten_job(job: Job) -> Job:
     """The job with short numbers, and as its score that of the validation its checkpoint was chosen by."""
     overrides = re.sub(r"=(\d*\.\d{5,}\S*)", lambda found: f"={float(found[1]):.4g}", job.overrides)
     results = RunFolder(job.folder).read_results()

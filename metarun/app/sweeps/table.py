@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.live import Live
 from rich.table import Table
 
-from metarun.app.messages import console
+from metarun.app.messages import make_console
 from metarun.app.sweeps.end import conclude
 from metarun.app.sweeps.job_state import Job, read_job
 from metarun.app.sweeps.launch import JOBS, STARTED_FILE, Launch
@@ -55,7 +55,7 @@ def run_sweep(run: Callable[[], Any], arguments: Sequence[str]) -> int:
 
     No job on this machine outlives the call, whatever breaks it off.
     """
-    os.environ[ENVIRONMENT] = sweep_name(arguments)
+    os.environ[ENVIRONMENT] = name_sweep(arguments)
     os.environ.pop(JOBS, None)
     SweepTable.current = None
     try:
@@ -67,10 +67,10 @@ def run_sweep(run: Callable[[], Any], arguments: Sequence[str]) -> int:
             raise
         return SweepTable.current.break_off(error)
     assert SweepTable.current is not None
-    return SweepTable.current.exit_code()
+    return SweepTable.current.find_exit_code()
 
 
-def sweep_name(arguments: Sequence[str]) -> str:
+def name_sweep(arguments: Sequence[str]) -> str:
     """A name that the same command gives again: what is swept, and a hash of all overrides."""
     overrides = sorted(a for a in arguments if "=" in a and not a.lstrip("+").startswith((*ASIDE, "--")))
     swept = [o.replace("=", "-") for o in overrides if o.startswith("search=")]
@@ -79,7 +79,7 @@ def sweep_name(arguments: Sequence[str]) -> str:
     return f"{readable}-{hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]}"
 
 
-def n_jobs(overrides: Sequence[str], loader: ConfigLoader | None = None) -> int:
+def count_jobs(overrides: Sequence[str], loader: ConfigLoader | None = None) -> int:
     """How many jobs the overrides of a grid make; `loader` knows the choices that glob() asks for."""
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     return math.prod(
@@ -102,13 +102,13 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         SweepTable.current = self
         self.folder, self.rerun = Path(config.hydra.sweep.dir), config.sweep.rerun
-        self.expected = self._expected(config)
+        self.expected = self._count_expected(config)
         if self.expected:
             os.environ[JOBS] = str(self.expected)
         basic = "BasicLauncher" in config.hydra.launcher._target_
         self.launch = None if basic else Launch(self.folder, config.hydra.launcher)
         self.stopped = threading.Event()
-        if self.launch and self.launch.problem():
+        if self.launch and self.launch.find_problem():
             return  # the launcher says so, and break_off better
         self.since, self.said = time.time(), set[tuple[Path, str]]()
         with suppress(OSError):  # which the launcher meets again
@@ -116,7 +116,7 @@ class SweepTable(Callback):
             (self.folder / STOP_FILE).unlink(missing_ok=True)
             (self.folder / STARTED_FILE).touch()
             self.since = (self.folder / STARTED_FILE).stat().st_mtime
-        self.screen: Screen = console()
+        self.screen: Screen = make_console()
         self.screen.say(f"sweep of {self.expected or 'several'} jobs in {self.folder}")
         self.live = Live(console=self.screen, auto_refresh=False) if self.screen.is_terminal else None
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -130,23 +130,23 @@ class SweepTable(Callback):
         if not (self.launch and self.launch.signum):
             self._conclude(config)
 
-    def _expected(self, config: DictConfig) -> int | None:
+    def _count_expected(self, config: DictConfig) -> int | None:
         """How many jobs there will be, where that is known."""
         if "BasicSweeper" not in config.hydra.sweeper._target_:
             return None
         hydra = GlobalHydra.instance()
-        return n_jobs(config.hydra.overrides.task, hydra.config_loader() if hydra.is_initialized() else None)
+        return count_jobs(config.hydra.overrides.task, hydra.config_loader() if hydra.is_initialized() else None)
 
     def _conclude(self, config: DictConfig) -> None:
         """What is said at the end of a sweep that came to it."""
         conclude(self.folder, config, self.screen)
 
-    def exit_code(self) -> int:
+    def find_exit_code(self) -> int:
         """Of a sweep whose launcher came to its end: 1 if a job did not."""
         if self.launch and self.launch.signum:
             self._say("the sweep stopped; the same command goes on with it")
             return 128 + self.launch.signum
-        jobs = self._jobs()
+        jobs = self._read_jobs()
         done = sum(job.done for job in jobs)
         if (lacking := (self.expected or 0) - len(jobs)) > 0:
             self._say(f"{lacking} of the sweep's jobs never began, or had the settings of another")
@@ -159,7 +159,7 @@ class SweepTable(Callback):
         """
         if self.launch is None:
             raise error
-        if problem := self.launch.problem():
+        if problem := self.launch.find_problem():
             raise ConfigError(problem) from error
         if isinstance(error, SystemExit):  # Ray's way to take SIGTERM, after which it would abort us in three seconds
             signal.alarm(0)
@@ -187,7 +187,7 @@ class SweepTable(Callback):
         if self.launch:
             self.launch.give_signals_back()
         if not self.live:
-            self.screen.print(self._table(self._jobs()))
+            self.screen.print(self._make_table(self._read_jobs()))
 
     def _say(self, text: str) -> None:
         self.screen.say(text)
@@ -207,20 +207,20 @@ class SweepTable(Callback):
                 self.live.stop()
 
     def _look(self) -> None:
-        jobs = self._jobs()
+        jobs = self._read_jobs()
         for job in jobs:
             if job.state not in ("running", "waiting") and (job.folder, job.state) not in self.said:
                 self.said.add((job.folder, job.state))
                 if job.state == "failed" or not self.live:
                     self._say(f"{job.state}: {job.overrides}  {job.error or job.score}".rstrip())
         if self.live:
-            self.live.update(self._table(jobs), refresh=True)
+            self.live.update(self._make_table(jobs), refresh=True)
 
-    def _jobs(self) -> list[Job]:
+    def _read_jobs(self) -> list[Job]:
         folders = sorted(path.parent.parent for path in self.folder.glob("*/.hydra/overrides.yaml"))
         return [read_job(folder, self.since, self.rerun) for folder in folders]
 
-    def _table(self, jobs: list[Job]) -> Table:
+    def _make_table(self, jobs: list[Job]) -> Table:
         done = sum(job.done for job in jobs)
         table = Table(
             box=None, pad_edge=False, title=f"{done} of {self.expected or len(jobs)} done", title_justify="left"
