@@ -61,7 +61,7 @@ def _command(arguments: Sequence[str]) -> int:
 
 
 def _is_run(arguments: Sequence[str]) -> bool:
-    """Whether the command line runs something that processes can share, and not only tells something."""
+    """Return whether the command line starts a run, which several processes can share."""
     if {"--help", "-h", "--version", "--hydra-help"} & set(arguments):
         return False
     return not arguments or not _is_word(arguments[0]) or arguments[0] in ("resume", "rerun")
@@ -78,7 +78,7 @@ def _is_word(argument: str) -> bool:
 
 
 def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
-    """Flags, overrides as Hydra reads them, and whether this is a sweep.
+    """Return flags, overrides as Hydra reads them, and whether this is a sweep.
 
     Raises: ConfigError for what Hydra has no flag for, as `--optim.lr=0.1` from W&B's `${args}`.
     """
@@ -106,7 +106,7 @@ def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
 
 
 def _hydra(arguments: Sequence[str]) -> int:
-    """Compose the settings and run each job, with Hydra's errors made readable."""
+    """Compose the settings and run each job, and make Hydra's errors readable."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, instead of printing and exiting with 1
     import hydra
 

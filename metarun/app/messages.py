@@ -16,7 +16,7 @@ WIDTH_WITHOUT_TERMINAL = 120
 
 
 def make_console(quiet: bool = False) -> Screen:
-    """Standard output; wide where it is not a terminal."""
+    """Return standard output, wide if it is not a terminal."""
     return Screen(quiet=quiet, width=WIDTH_WITHOUT_TERMINAL)
 
 
@@ -28,7 +28,7 @@ def open_log(path: Path) -> logging.Handler:
 
 
 class LogFile(logging.FileHandler):
-    """A file of messages, without those that a full disk has no room for."""
+    """A log file that leaves out messages for which a full disk has no room."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
@@ -41,7 +41,7 @@ class LogFile(logging.FileHandler):
 
 @contextmanager
 def show_messages(screen: Screen) -> Iterator[None]:
-    """Inside, what the program has to say goes to the screen."""
+    """Inside the context, print the program's messages on the screen."""
     handler = Shown(screen)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
@@ -53,7 +53,7 @@ def show_messages(screen: Screen) -> Iterator[None]:
 
 
 class Shown(logging.Handler):
-    """Prints metarun's own messages, tracebacks aside."""
+    """Prints metarun's own messages, without tracebacks."""
 
     def __init__(self, screen: Screen) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Shown(logging.Handler):
 
 
 class CleanFormatter(logging.Formatter):
-    """Leaves out passwords, and what would steer the terminal of whoever looks at the file."""
+    """Removes passwords, and control characters that a reader's terminal would obey."""
 
     def format(self, record: logging.LogRecord) -> str:
         return mask(clean(super().format(record)))

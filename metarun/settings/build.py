@@ -34,7 +34,7 @@ from metarun.settings.schema import BUILD_KEYS, Node, Settings
 
 
 def build_parts(settings: Settings, folder: Path, group: Group | None = None) -> Parts:
-    """Source, learner and optimizers for a run in `folder` that the processes of `group` share.
+    """Build source, learner and optimizers for a run in `folder` that the processes of `group` share.
 
     torch gets `settings.threads`; `auto` leaves them to it, and to a launcher, which sets OMP_NUM_THREADS.
 
@@ -60,7 +60,7 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
 
 
 def set_numerics(settings: Settings, device: torch.device) -> None:
-    """Have this process compute on `device` as the settings say.
+    """Set how this process computes on `device`, as the settings say.
 
     Raises: ConfigError if the device has no such precision.
     """
@@ -98,7 +98,7 @@ class Optims:
 
 
 def build_source(settings: Settings, device: torch.device, splits: tuple[str, ...] = SPLITS) -> TaskSource:
-    """The task source of `settings.data`, to draw tasks of `splits` from."""
+    """Build the task source of `settings.data`; tasks are drawn from `splits`."""
     data = settings.data
     train, test = _make_shape(data.get("train", data)), _make_shape(data)
     plan = EpisodePlan(train, test, settings.seed, data.get("eval_seed", 0), splits)
@@ -111,7 +111,7 @@ def build_source(settings: Settings, device: torch.device, splits: tuple[str, ..
 
 
 def build_learner(settings: Settings, source: TaskSource | KnownSource) -> Learner:
-    """The learner of `settings.algo` on `settings.backbone`, its weights drawn from the run's seed."""
+    """Build the learner of `settings.algo` on `settings.backbone`, with weights drawn from the run's seed."""
     seed_everything(settings.seed, "weights")
     info = source.info
     shape, normalisation = info.input_shape, info.normalisation
@@ -144,18 +144,18 @@ def check_needs(algo: str, source: TaskSource) -> None:
 
 
 def build_run(settings: Settings, parts: Parts) -> Run:
-    """The protocol of `settings.run` over the parts."""
+    """Build the protocol of `settings.run` over the parts."""
     run: Run = _construct(settings.run, BUILD_KEYS["run"], parts=parts)
     return run
 
 
 def build_logger(node: Node, info: RunInfo) -> Sink:
-    """The sink that the settings `logger` describe; where it fails, the run goes on without it."""
+    """Build the sink of the settings `logger`; if it fails, the run continues without it."""
     return GuardedSink(lambda: _construct(node, info=info), info)
 
 
 def _construct(node: Node, without: Set[str] = frozenset(), **facts: Any) -> Any:
-    """What `node` describes, handed those of the runtime facts that its constructor asks for."""
+    """Construct what `node` describes, from its settings and the runtime facts that its constructor asks for."""
     with wrong_input():
         return _make_factory(node, without)(
             **{name: fact for name, fact in facts.items() if name in _find_parameters(node)}
@@ -163,7 +163,7 @@ def _construct(node: Node, without: Set[str] = frozenset(), **facts: Any) -> Any
 
 
 def _make_factory(node: Node, without: Set[str] = frozenset()) -> Callable[..., Any]:
-    """What makes the object that `node` describes, to be given the runtime facts."""
+    """Return a factory of what `node` describes, which takes the runtime facts."""
     kept = {key: value for key, value in node.items() if key not in without and key != "_partial_"}
     made: Callable[..., Any] = instantiate(kept, _convert_="all", _partial_=True)
     return made
@@ -174,7 +174,7 @@ def _find_parameters(node: Node) -> Set[str]:
 
 
 def _make_shape(node: Node) -> EpisodeShape:
-    """What tasks look like; zeros where they have no support and query sets."""
+    """Make the shape of tasks; its numbers are 0 if tasks have no support and query sets."""
     n_way, k_shot, n_query = (node.get(key, 0) for key in ("n_way", "k_shot", "n_query"))
     if isinstance(k_shot, list):
         least, most = k_shot
@@ -183,7 +183,7 @@ def _make_shape(node: Node) -> EpisodeShape:
 
 
 def _record(learner: Learner, compile: bool | str, device: torch.device) -> None:
-    """As run.compile says. Raises: ValueError if it asks for a record of a method that cannot be recorded."""
+    """Record the learner's steps as run.compile says. Raises: ValueError if the method cannot be recorded."""
     backend = "graph" if device.type == "cuda" else "replay"
     if compile is False:
         return
@@ -200,7 +200,7 @@ def _record(learner: Learner, compile: bool | str, device: torch.device) -> None
 
 
 def _lay_as_weights(optim: Optimizer, args: Any, kwargs: Any) -> None:
-    """Have gradients lie in memory as their weights do, which a kernel for all of them asks for."""
+    """Give each gradient the memory layout of its weight, which fused kernels require."""
     for weight in (weight for group in optim.param_groups for weight in group["params"]):
         if weight.grad is not None and weight.grad.stride() != weight.stride():
             weight.grad = torch.empty_like(weight).copy_(weight.grad)

@@ -39,13 +39,13 @@ log = logging.getLogger(__name__)
 
 
 def check(config: DictConfig) -> None:
-    """Raise ConfigError with all problems of `config`, one a line; warn of settings without effect."""
+    """Raise ConfigError with all problems of `config`, one per line; warn of settings without effect."""
     refuse(config)
     _warn(config)
 
 
 def refuse(config: DictConfig) -> None:
-    """Raise ConfigError with all problems of `config`, one a line."""
+    """Raise ConfigError with all problems of `config`, one per line."""
     _raise(_find_misshapen(config))
     parts = list(_list_parts(config))
     _raise(find_problem(kind, f"{key}._target_", node.get("_target_")) for kind, key, node in parts)
@@ -67,12 +67,12 @@ def refuse(config: DictConfig) -> None:
 
 
 def has_head(algo: str) -> bool:
-    """Whether the algorithm's class `algo` is built for a number of classes."""
+    """Return whether the algorithm's class `algo` is built for a fixed number of classes."""
     return bool({"outputs", "n_way"} & _list_parameters(algo))
 
 
 def _check_algo_and_data(algo: str, data: DictConfig) -> str | None:
-    """What keeps the algorithm from learning the data's tasks, if anything."""
+    """Return what keeps the algorithm from learning the data's tasks; None if nothing does."""
     found = getattr(get_object(data["_target_"]), "kinds", ("classification" if "n_way" in data else "regression",))
     kinds = get_object(algo).kinds
     names = algo.rpartition(".")[2], data["_target_"].rpartition(".")[2]
@@ -93,7 +93,7 @@ def _check_algo_and_data(algo: str, data: DictConfig) -> str | None:
 
 
 def _check_algo_and_backbone(config: DictConfig) -> str | None:
-    """Whether a backbone is chosen where none is asked for, or the other way round."""
+    """Return a problem if the algorithm lacks a backbone, or has one that it does not use."""
     name = config.algo["_target_"].rpartition(".")[2]
     asked, given = "backbone" in _list_parameters(config.algo["_target_"]), config.backbone["_target_"] != NO_BACKBONE
     if asked and not given:
@@ -108,7 +108,7 @@ def _list_root_keys() -> list[str]:
 
 
 def _find_misshapen(config: DictConfig) -> Iterator[str]:
-    """What is not there, or is no group of settings where one is wanted, so that nothing else can be looked at."""
+    """Find missing keys, and values where a group of settings must be; nothing else can be checked before."""
     for key in map(str, config):
         if key not in _list_root_keys():
             yield f"there is no setting {key}{suggest(key, _list_root_keys())}"
@@ -125,7 +125,7 @@ def _find_misshapen(config: DictConfig) -> Iterator[str]:
 
 
 def _name_choices(group: str) -> str:
-    """What a group may be."""
+    """Return the choices of a group, in words."""
     known = list_shipped(group.replace(".", "/"))
     return f": choose one, as {group.replace('.', '/')}={', '.join(known)}" if known else ""
 
@@ -136,7 +136,7 @@ def _list_items(config: DictConfig, key: str) -> list[tuple[str, Any]]:
 
 
 def _list_parts(config: DictConfig) -> Iterator[tuple[str, str, Any]]:
-    """What build.py makes an object of, each: its kind, its key and its settings."""
+    """List what build.py constructs, each with its kind, its key and its settings."""
     for group in GROUPS:
         yield group, group, config[group]
     if "schedule" in config.optim:
@@ -154,7 +154,7 @@ def _has(config: DictConfig, key: str) -> bool:
 
 
 def _find_unknown(kind: str, group: str, node: Any) -> list[str]:
-    """Keys that the constructor of the group does not have."""
+    """Find keys that the constructor of the group does not have."""
     known = _list_parameters(node["_target_"]) - FACTS[kind] | BUILD_KEYS.get(kind, set())
     return [
         f"there is no setting {group}.{key}{suggest(f'{group}.{key}', [f'{group}.{name}' for name in sorted(known)])}"
@@ -172,7 +172,7 @@ def _of_others(group: str, node: Any, own: Mapping[str, Any]) -> list[str]:
 
 
 def _find_missing(kind: str, group: str, node: Any) -> list[str]:
-    """Keys without which the group's constructor, or build.py, cannot do."""
+    """Find missing keys that the group's constructor, or build.py, requires."""
     name = node["_target_"].rpartition(".")[2]
     return [
         f"{group}.{parameter.name} is missing: {name} has no default for it"
@@ -184,7 +184,7 @@ def _find_missing(kind: str, group: str, node: Any) -> list[str]:
 
 
 def _find_out_of_range(node: Any, prefix: str, annotations: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Values that the annotations do not allow, and whether each refers to another setting."""
+    """Find values that the annotations do not allow, each with whether it refers to another setting."""
     for name, annotation in annotations.items():
         of_config = isinstance(node, DictConfig)
         if name not in node or (of_config and OmegaConf.is_missing(node, name)):

@@ -23,7 +23,7 @@ from metarun.settings.typed import read_override
 
 
 def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictConfig:
-    """The settings of `metarun WORD ...`, unresolved.
+    """Compose the settings of `metarun WORD ...`, unresolved.
 
     Args:
         words: overrides, as they are typed.
@@ -36,7 +36,7 @@ def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictCon
 
 @contextmanager
 def explain_errors(words: Sequence[str]) -> Iterator[None]:
-    """Inside, an error of Hydra's or OmegaConf's about the overrides `words` becomes a ConfigError.
+    """Inside the context, turn errors of Hydra or OmegaConf about the overrides `words` into a ConfigError.
 
     So does one that they did not foresee: whatever they raise themselves, it is of what was typed, or of its files.
     """
@@ -62,7 +62,7 @@ def _compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictCo
 
 
 def _explain(error: Exception, words: Sequence[str]) -> str:
-    """One message for what a person typed wrongly."""
+    """Return one message about what was typed wrongly."""
     text = _text(error)
     for word in words:
         if word.startswith("~") and word[1:].partition("=")[0] in schema.Config.__dataclass_fields__:
@@ -128,7 +128,7 @@ def _list_groups() -> set[str]:
 
 
 def _list_known(words: Sequence[str]) -> list[str]:
-    """Every setting there is under those choices of groups that do compose, and the groups."""
+    """List every setting of the chosen groups that compose, and the groups themselves."""
     groups = _list_groups()
     choices = [word for word in words if word.partition("=")[0].lstrip("+") in groups and "," not in word]
     try:

@@ -19,12 +19,12 @@ GROUPS = ("data", "backbone", "algo", "optim", "run", "logger")
 
 
 def list_shipped(group: str) -> list[str]:
-    """The choices of a group, by name."""
+    """List the choices of a group by name."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def read_shipped(name: str, group: str = "data") -> DictConfig:
-    """The settings of `GROUP=NAME` as they stand in its file. Raises: ConfigError if there is no such choice."""
+    """Read the settings of `GROUP=NAME` as they stand in its file. Raises: ConfigError if there is no such choice."""
     file = CONF / group / f"{name}.yaml"
     if not file.is_file():
         known = list_shipped(group)
@@ -37,7 +37,7 @@ def read_shipped(name: str, group: str = "data") -> DictConfig:
 
 
 def read_shipped_source(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The settings of `data=NAME` as they are shipped, resolved beside the rest of `settings`.
+    """Read the shipped settings of `data=NAME`, resolved together with the rest of `settings`.
 
     Raises: ConfigError if there is no such source.
     """

@@ -22,7 +22,7 @@ LONGEST = 100
 
 
 def name_run(choices: Mapping[str, Any], data: Mapping[str, Any], bn: str, seed: int) -> str:
-    """What a run is, in one readable word: algorithm, data, ways, shots, BatchNorm mode, seed."""
+    """Name a run in one readable word: algorithm, data, ways, shots, BatchNorm mode, seed."""
     modes = [] if bn == "none" else [bn]
     modes += ["trainval"] if data.get("trainval") else []
     words = [str(choices["algo"]), str(choices["data"]), abbreviate_task(data), *modes, f"s{seed}"]
@@ -30,14 +30,14 @@ def name_run(choices: Mapping[str, Any], data: Mapping[str, Any], bn: str, seed:
 
 
 def abbreviate_task(data: Mapping[str, Any]) -> str:
-    """5w1s: 5 ways, 1 shot. k5: 5 points of a function. Nothing where tasks have no shots."""
+    """Return 5w1s for 5 ways and 1 shot, k5 for 5 points of a function, and an empty string for tasks without shots."""
     if "k_shot" not in data:
         return ""
     return f"{data['n_way']}w{data['k_shot']}s" if "n_way" in data else f"k{data['k_shot']}"
 
 
 def make_key(config: DictConfig) -> str:
-    """Eight characters that differ where any resolved setting differs, paths, threads, processes and logger aside."""
+    """Make eight characters that depend on every resolved setting except paths, threads, processes and logger."""
     aside = ("hydra", "logger", "sweep", "threads")
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
     kept.run.pop("processes", None)  # an older run has none
@@ -54,12 +54,12 @@ def make_key(config: DictConfig) -> str:
 
 
 def make_sqlite_url(path: str) -> str:
-    """The database in the file `path`, whatever characters that has."""
+    """Make the URL of the database in the file `path`, whatever characters it has."""
     return f"sqlite:///{quote(path)}"
 
 
 def register() -> None:
-    """Make the resolvers known to OmegaConf."""
+    """Register the resolvers with OmegaConf."""
     options = {"replace": True}
     OmegaConf.register_new_resolver("metarun.sqlite_url", make_sqlite_url, **options)
     OmegaConf.register_new_resolver("metarun.unique", lambda: UNIQUE, **options)

@@ -18,7 +18,7 @@ ROOTS = ("paths.data", "paths.cache")
 
 
 def find_places(config: DictConfig) -> list[str]:
-    """The keys of `config` that name files or folders, as the constructors of its groups say."""
+    """Find the keys of `config` that name files or folders, as the constructors of its groups declare."""
     config = config.copy()
     OmegaConf.set_readonly(config, False)
     rename_moved(config)
@@ -32,7 +32,7 @@ def find_places(config: DictConfig) -> list[str]:
 
 
 def make_absolute(config: DictConfig) -> DictConfig:
-    """The same settings; relative paths that were typed, of files that are there, are absolute."""
+    """Return the same settings with absolute paths for existing files that were typed as relative paths."""
     kept = config.copy()
     OmegaConf.set_readonly(kept, False)
     for key in find_places(config):
@@ -44,7 +44,7 @@ def make_absolute(config: DictConfig) -> DictConfig:
 
 
 def check_places(config: DictConfig, groups: Sequence[str] = GROUPS) -> None:
-    """Raise ConfigError if a file or folder that the settings of `groups` name is not there any more.
+    """Raise ConfigError if a file or folder that the settings of `groups` name has gone.
 
     Caches are made anew, and what lies under paths.data may be downloaded.
     """

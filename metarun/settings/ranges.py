@@ -30,7 +30,7 @@ from metarun.settings.torch_ranges import find_ranges
 
 
 def find_parameters(target: str) -> dict[str, inspect.Parameter]:
-    """The parameters of `target` by name; without annotation those whose own cannot be read here.
+    """Find the parameters of `target` by name; those whose annotations cannot be read here have none.
 
     `**settings: Unpack[Keys]` stands for the keys of the TypedDict `Keys`, as it does for type checkers (PEP 692).
     """
@@ -51,20 +51,20 @@ def find_parameters(target: str) -> dict[str, inspect.Parameter]:
 
 
 def find_annotations(target: str) -> Mapping[str, Any]:
-    """The annotation of each parameter of `target` that has one to be read here."""
+    """Find the annotation of each parameter of `target` that has a readable one."""
     known = {name: parameter.annotation for name, parameter in find_parameters(target).items()}
     return {name: annotation for name, annotation in known.items() if annotation is not inspect.Parameter.empty}
 
 
 def find_choices(annotation: Any) -> tuple[Any, ...] | None:
-    """The values that the annotation names one by one; None where it names none."""
+    """Return the values that the annotation lists one by one; None if it lists none."""
     if annotation is bool:
         return True, False
     return get_args(annotation) if get_origin(annotation) is Literal else None
 
 
 def describe_problem(key: str, value: Any, annotation: Any) -> str | None:
-    """What keeps `value` from being what the annotation says, if anything.
+    """Describe why `value` is not what the annotation allows; None if it is.
 
     Numbers, in a range or not (Annotated with Gt, Ge, Lt or Le), text, choices (Literal, bool), lists of them, mappings
     and None are looked at; all else is the constructor's affair.
@@ -83,7 +83,7 @@ def describe_problem(key: str, value: Any, annotation: Any) -> str | None:
 
 
 def _aside(key: str, value: Any, options: Sequence[Any]) -> str:
-    """What to say of a value that only looks like one that is allowed."""
+    """Return a hint about a value that only looks like an allowed one."""
     if value is not None and any(_wanted(option) == "text" for option in options):
         text = str(value).replace("'", "") if isinstance(value, list | Mapping) else _shown(value)
         return f": type '{key}=\"{text}\"'"
@@ -96,7 +96,7 @@ def _aside(key: str, value: Any, options: Sequence[Any]) -> str:
 
 
 def _options(annotation: Any) -> tuple[list[Any], bool]:
-    """What the annotation allows, one by one, and whether None is allowed too."""
+    """Return the alternatives that the annotation allows, and whether None is allowed."""
     if get_origin(annotation) not in (Union, UnionType):
         return [annotation], False
     return [one for one in get_args(annotation) if one is not NoneType], NoneType in get_args(annotation)
@@ -129,7 +129,7 @@ def _fits(annotation: Any, value: Any) -> bool:
 
 
 def _is_number(value: Any, kind: type) -> bool:
-    """Whether it is a whole number, or a finite one; torch knows none beyond 64 bits."""
+    """Return whether it is a whole number or a finite one, within 64 bits as torch requires."""
     if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
         return False
     return abs(value) < LIMIT if isinstance(value, int) else math.isfinite(value)
@@ -141,7 +141,7 @@ def _is_mapping(kind: Any) -> bool:
 
 
 def _read(annotation: Any, names: dict[str, Any]) -> Any:
-    """The annotation itself, where it is kept as text; some are for type checkers alone."""
+    """Return the annotation itself if it is kept as text; some are for type checkers alone."""
     if isinstance(annotation, str):
         with suppress(Exception):  # whatever somebody's own annotation needs
             return eval(annotation, names)
@@ -150,7 +150,7 @@ def _read(annotation: Any, names: dict[str, Any]) -> Any:
 
 
 def _keys(keys: Any) -> dict[str, inspect.Parameter]:
-    """The keys of a TypedDict as parameters."""
+    """Return the keys of a TypedDict as parameters."""
     parameters = {}
     for name, annotation in get_type_hints(keys, include_extras=True).items():
         default = inspect.Parameter.empty if name in keys.__required_keys__ else None
@@ -163,7 +163,7 @@ def _keys(keys: Any) -> dict[str, inspect.Parameter]:
 
 
 def _wanted(annotation: Any) -> str | None:
-    """What the annotation allows, in words; None where it names choices, or is of what is not looked at."""
+    """Describe in words what the annotation allows; None if it lists choices, or is not checked."""
     if find_choices(annotation) is not None:
         return None
     if _ascends(annotation):
@@ -188,7 +188,7 @@ def _wanted(annotation: Any) -> str | None:
 
 
 def _item(annotation: Any) -> Any:
-    """What a list consists of; None where the annotation is of no list."""
+    """Return the annotation of a list's items; None if it is not a list."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     origin = get_origin(annotation)
@@ -196,13 +196,13 @@ def _item(annotation: Any) -> Any:
 
 
 def _length(annotation: Any) -> int | None:
-    """How many values a list has; None for any number of them."""
+    """Return the number of values of a list; None for any number."""
     kinds = get_args(annotation)
     return len(kinds) if get_origin(annotation) is tuple and kinds[-1] is not Ellipsis else None
 
 
 def _ascends(annotation: Any) -> bool:
-    """Whether a list is the least and the greatest of a range."""
+    """Return whether a list must be the least and the greatest of a range."""
     return get_origin(annotation) is Annotated and any(isinstance(mark, Ascending) for mark in get_args(annotation))
 
 

@@ -38,20 +38,20 @@ class SavedSettings:
     swept: bool = False
 
     def change(self, values: Mapping[str, Any]) -> SavedSettings:
-        """The same with other `values`, by dotted key."""
+        """Return the same settings with other `values`, by dotted key."""
         config = self.config.copy()
         for key, value in values.items():
             OmegaConf.update(config, key, value)
         return replace(self, config=config)
 
     def choose(self, group: str, name: str) -> SavedSettings:
-        """The same with the shipped settings of GROUP=NAME. Raises: ConfigError if there is no such choice."""
+        """Return the same with the shipped settings of GROUP=NAME. Raises: ConfigError if there is no such choice."""
         config = self.config.copy()
         config[group] = read_shipped(name, group)
         return replace(self, config=config, choices={**self.choices, group: name})
 
     def settle(self, *but: str) -> SavedSettings:
-        """The same with all settings resolved, those of the groups `but` aside: the others no longer follow them."""
+        """Return the same, resolved but for the groups `but`, so that the others no longer follow these."""
         config, whole = self.config.copy(), self.config.copy()
         OmegaConf.resolve(whole)
         for group in map(str, config):
@@ -60,20 +60,20 @@ class SavedSettings:
         return replace(self, config=config)
 
     def node(self, group: str) -> Node:
-        """The settings of a group, resolved and not checked."""
+        """Return the settings of a group, resolved and unchecked."""
         return OmegaConf.to_container(self.config[group], resolve=True)  # type: ignore[return-value]
 
     def resolve(self, warn: bool = False) -> Settings:
-        """As the function `resolve` does it. Raises: ConfigError with all problems, one a line."""
+        """Resolve the settings. Raises: ConfigError with all problems, one per line."""
         return resolve(self.config, self.choices, warn)
 
     def key(self) -> str:
-        """Eight characters that differ where the settings do what differs."""
+        """Return eight characters that depend on the settings, see names.py."""
         return make_key(self.config)
 
 
 def reopen(folder: Path, trust: bool = False) -> SavedSettings:
-    """The settings of the run in `folder`.
+    """Read the settings of the run in `folder`.
 
     Args:
         folder: the run's folder.
@@ -89,7 +89,7 @@ def reopen(folder: Path, trust: bool = False) -> SavedSettings:
 
 
 def read_saved_leaves(folder: Path) -> dict[str, Any]:
-    """The settings of the run in `folder` by dotted key, not resolved, with what was there then and nothing newer.
+    """Read the settings of the run in `folder` by dotted key, unresolved, without settings that are newer than the run.
 
     Classes have their names of today.
     """
@@ -100,7 +100,7 @@ def read_saved_leaves(folder: Path) -> dict[str, Any]:
 
 
 def compose_leaves(words: Sequence[str], folders: Sequence[str], trust: bool, where: str) -> dict[str, Any]:
-    """What the overrides `words` of a run give today, by dotted key.
+    """Compose the overrides `words` of a run with today's defaults, by dotted key.
 
     Args:
         words: the overrides.
@@ -118,5 +118,5 @@ def compose_leaves(words: Sequence[str], folders: Sequence[str], trust: bool, wh
 
 
 def read_saved_value(folder: Path, key: str) -> Any:
-    """One setting of the run in `folder`, resolved; None where it has none."""
+    """Read one setting of the run in `folder`, resolved; None if it has none."""
     return OmegaConf.select(OmegaConf.load(RunFolder(folder).settings), key)

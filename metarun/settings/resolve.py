@@ -16,7 +16,7 @@ from metarun.settings.schema import Node, Settings
 
 
 def resolve(config: DictConfig, choices: Mapping[str, Any] | None = None, warn: bool = True) -> Settings:
-    """The settings that `config` means; it stays as it is.
+    """Check and resolve `config`, which stays unchanged.
 
     Args:
         config: as Hydra composes it, or as a run saved it.
@@ -34,11 +34,11 @@ def resolve(config: DictConfig, choices: Mapping[str, Any] | None = None, warn: 
 
 
 def from_dict(values: Mapping[str, Any], choices: Mapping[str, str]) -> Settings:
-    """Settings that were checked and resolved before, in this process or in another."""
+    """Restore settings that were checked and resolved before, in this process or in another."""
     known = Settings.__dataclass_fields__
     return Settings(**{name: value for name, value in values.items() if name in known}, choices=dict(choices))
 
 
 def find_target(node: Node) -> Any:
-    """The class or function that the settings of a group name."""
+    """Return the class or function that the settings of a group name."""
     return get_object(node["_target_"])

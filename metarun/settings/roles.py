@@ -36,7 +36,7 @@ ROLES = {
 
 
 def find_problem(kind: str, key: str, target: Any) -> str | None:
-    """Say what keeps `target` from making the part of a run that the group `kind` names, if anything.
+    """Describe what keeps `target` from making the part of a run that the group `kind` is; None if nothing.
 
     Args:
         kind: a key of ROLES.
@@ -63,7 +63,7 @@ def find_problem(kind: str, key: str, target: Any) -> str | None:
 
 
 def _made_by(found: Any) -> type | None:
-    """The class of what is made: `found` itself, or what a function says that it returns."""
+    """Return the class of what `found` makes: itself, or what the function is annotated to return."""
     if inspect.isclass(found):
         return found
     with suppress(Exception):  # whatever somebody's own annotations need

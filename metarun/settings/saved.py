@@ -34,12 +34,12 @@ _FIRST = {now: then for then, now in MOVED.items()}
 
 
 def find_current_target(target: str) -> str:
-    """Where the class that settings call `target` is now."""
+    """Return where the class that settings call `target` is now."""
     return _renamed(target, MOVED)
 
 
 def find_first_target(target: str) -> str:
-    """What settings called the class `target` first: names of folders are made of it, and stay the same."""
+    """Return the first name of the class `target`, which names of folders are made of and which never changes."""
     return _renamed(target, _FIRST)
 
 
@@ -49,7 +49,7 @@ def _renamed(target: str, names: Mapping[str, str]) -> str:
 
 
 def rename_moved(config: DictConfig) -> None:
-    """Call every class in `config` what it is called now, and add the settings that stand for a class that is gone."""
+    """Give every class in `config` its name of today, and add settings that replace a class that is gone."""
     for node in list_class_nodes(config):
         target = node["_target_"]
         if not isinstance(target, str) or "." not in target:
@@ -60,7 +60,7 @@ def rename_moved(config: DictConfig) -> None:
 
 
 def rename_back(config: DictConfig) -> None:
-    """Undo `rename_moved`: call every class in `config` what it was called first, without settings that were added."""
+    """Undo `rename_moved`: give every class in `config` its first name, without the added settings."""
     for node in list_class_nodes(config):
         target = str(node["_target_"])
         for then, (now, added) in RENAMED.items():
@@ -74,7 +74,7 @@ def rename_back(config: DictConfig) -> None:
 
 
 def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
-    """The settings of the run in `folder`, not resolved, in today's words and with what is newer, and Hydra's own.
+    """Read the settings of the run in `folder`, unresolved, with today's names and newer settings, and Hydra's own.
 
     Hydra's are plain values: nothing that they refer to is looked up.
 
@@ -100,7 +100,7 @@ def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
 
 
 def list_class_nodes(node: Any) -> Iterator[DictConfig]:
-    """The parts of some settings that name a class, the whole among them."""
+    """Yield the parts of some settings that name a class, including the whole."""
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield node

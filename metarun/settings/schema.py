@@ -83,12 +83,12 @@ class Settings:
     choices: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of them by key, as conf/config.yaml has them."""
+        """Return all settings by key, as conf/config.yaml has them."""
         return {name: value for name, value in vars(self).items() if name != "choices"}
 
 
 class TaskKeys(TypedDict):
-    """What build.py makes an EpisodeShape of, for validation and test tasks."""
+    """What build.py reads to make the EpisodeShape of validation and test tasks."""
 
     n_way: Annotated[int, Ge(2)]
     k_shot: PositiveInt
@@ -96,7 +96,7 @@ class TaskKeys(TypedDict):
 
 
 class TrainTaskKeys(TypedDict):
-    """Likewise for training tasks, which may have another number of points in each meta-batch."""
+    """The same for training tasks, whose number of points may vary from meta-batch to meta-batch."""
 
     n_way: Annotated[int, Ge(2)]
     k_shot: PositiveInt | Annotated[Sequence[PositiveInt], Ascending()]
@@ -104,7 +104,7 @@ class TrainTaskKeys(TypedDict):
 
 
 class DataKeys(TaskKeys):
-    """What build.py reads of `data`, or other settings refer to."""
+    """What build.py reads from `data`, or other settings refer to."""
 
     train: TrainTaskKeys
     eval_seed: NonNegativeInt
@@ -113,21 +113,21 @@ class DataKeys(TaskKeys):
 
 
 class OptimKeys(TypedDict):
-    """What build.py reads of `optim`."""
+    """What build.py reads from `optim`."""
 
     clip_norm: PositiveFloat | None
     schedule: Node
 
 
 class RunKeys(TypedDict):
-    """What build.py and app/jobs/workers.py read of `run`."""
+    """What build.py and app/jobs/workers.py read from `run`."""
 
     compile: Literal["auto", True, False, "inductor"]
     processes: PositiveInt | Literal["auto"]
 
 
 class PathKeys(TypedDict):
-    """Of `paths`: folders."""
+    """The folders in `paths`."""
 
     data: str
     cache: str
@@ -135,7 +135,7 @@ class PathKeys(TypedDict):
 
 
 class PaperKeys(TypedDict):
-    """Of `paper`, where an experiment has one."""
+    """The keys of `paper`, if an experiment has one."""
 
     value: float
     ci95: NonNegativeFloat | None
@@ -143,7 +143,7 @@ class PaperKeys(TypedDict):
 
 
 class SweepKeys(TypedDict):
-    """Of `sweep`, which is no setting of a run."""
+    """The keys of `sweep`, which are not settings of a run."""
 
     rerun: Literal["interrupted", "failed", "all"]
 
@@ -170,5 +170,5 @@ OWN_ANNOTATIONS = {
 
 
 def register() -> None:
-    """Make the schema known to Hydra as the config `schema`."""
+    """Register the schema with Hydra as the config `schema`."""
     ConfigStore.instance().store(name="schema", node=Config)

@@ -15,7 +15,7 @@ PositiveShare = Annotated[float, Gt(0), Le(1)]
 
 
 class OptimizerSettings(TypedDict):
-    """Of the classes in torch.optim; what one of them does not have, it is not given."""
+    """Settings of the classes in torch.optim; a class gets those that it has."""
 
     lr: PositiveFloat
     betas: tuple[Decay, Decay]
@@ -32,7 +32,7 @@ class OptimizerSettings(TypedDict):
 
 
 class ScheduleSettings(TypedDict):
-    """Likewise of the classes in torch.optim.lr_scheduler."""
+    """Settings of the classes in torch.optim.lr_scheduler."""
 
     T_max: PositiveInt
     T_0: PositiveInt
@@ -59,7 +59,7 @@ class ScheduleSettings(TypedDict):
 
 
 def find_ranges(module: str) -> Mapping[str, Any]:
-    """Return the annotations that stand for those of a class of torch's in `module`; none for other modules."""
+    """Return the annotations for a class of torch's in `module`; empty for other modules."""
     if module.startswith("torch.optim.lr_scheduler"):
         return get_type_hints(ScheduleSettings, include_extras=True)
     return get_type_hints(OptimizerSettings, include_extras=True) if module.startswith("torch.optim.") else {}

@@ -35,14 +35,14 @@ def check_saved(config: DictConfig, where: str) -> None:
 
 
 def check_overrides(words: Sequence[Any], where: str) -> None:
-    """Raise ConfigError if the overrides in a run's folder are more than settings of a run, as hydra/launcher= is."""
+    """Raise ConfigError if overrides in a run's folder do more than set a run's settings, as hydra/launcher= does."""
     for word in words:
         if not isinstance(word, str) or not _SETTING.match(word):
             raise ConfigError(f"{where}: the override {word!r} is no setting of a run\n{ADVICE}")
 
 
 def _find_foreign(values: Any) -> Iterator[str]:
-    """What each value does that is not to be done for a stranger."""
+    """Find each value that does something which a stranger's settings may not do."""
     for key, value in _walk(values):
         if key.endswith("_target_"):
             if not PARTS.fullmatch(key):
@@ -54,7 +54,7 @@ def _find_foreign(values: Any) -> Iterator[str]:
 
 
 def _walk(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in a tree of mappings and lists, with its dotted key."""
+    """Yield every value in a tree of mappings and lists, with its dotted key."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             yield f"{prefix}{key}", value

@@ -45,7 +45,7 @@ def read_override(word: str) -> Override:
 
 
 def quote_value(word: str, several: bool) -> str:
-    """The override `word` as Hydra can read it: its value is quoted where Hydra's grammar has no place for it.
+    """Return the override `word` in a form that Hydra reads: its value is quoted if Hydra's grammar requires it.
 
     Args:
         word: KEY=VALUE, as it was typed.
@@ -67,7 +67,7 @@ def quote_value(word: str, several: bool) -> str:
 
 
 def read_word(word: str, sweep: bool) -> str:
-    """An override of the command line as Hydra takes it. Raises: ConfigError if that is not one, or not without -m."""
+    """Return an override of the command line as Hydra takes it. Raises: ConfigError if it is none, or needs -m."""
     typed = quote_value(word, sweep)
     override = _parse(typed)
     if override.is_sweep_override() and not sweep:
@@ -98,6 +98,6 @@ def _is_read(word: str) -> bool:
 
 
 def _quote(value: str) -> str:
-    """Text in Hydra's quotes; ~ at its beginning is the home folder, as in a shell."""
+    """Put text in Hydra's quotes; ~ at its beginning becomes the home folder, as in a shell."""
     value = os.path.expanduser(value) if value == "~" or value.startswith("~/") else value
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value) + "'"

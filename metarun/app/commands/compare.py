@@ -19,7 +19,7 @@ from metarun.report.tables import make_tables
 
 
 def run_compare(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
-    """`metarun compare PATH ...`; returns the exit code. Raises: ConfigError for wrong input."""
+    """Run `metarun compare PATH ...` and return the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Compare finished runs, task by task, in one table for each set that may be compared."
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folders with runs in or under them")
     parser.add_argument("--by", metavar="KEYS", help="algo,data.k_shot ...; default: the settings that differ")
@@ -87,7 +87,7 @@ def run_compare(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
 def _draw(
     html: Path | None, png: Path | None, comparisons: Sequence[Comparison], notes: Sequence[str], command: Sequence[str]
 ) -> None:
-    """Imports the drawing library, which takes a second."""
+    """Draw the figures into a page or into PNG files. The drawing library takes a second to import."""
     from metarun.report.figures import charts
     from metarun.report.figures.gallery import join_views, make_gallery, name_views
     from metarun.report.figures.page import render_page

@@ -29,7 +29,7 @@ from metarun.settings.schema import Settings
 
 
 def run_data(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
-    """`metarun data ...`; returns the exit code. Raises: ConfigError for wrong input."""
+    """Run `metarun data ...` and return the exit code. Raises: ConfigError for wrong input."""
     parser.description = "List the data sets, prepare one, or draw its first tasks."
     parser.add_argument("action", nargs="?", choices=("list", "prepare", "show"), default="list")
     parser.add_argument("name", nargs="?", metavar="NAME", help="as in data=NAME")
@@ -74,7 +74,7 @@ def _list(screen: Screen) -> None:
 
 
 def _describe_presence(node: Mapping[str, Any], root: Path) -> tuple[str, list[Path]]:
-    """Where the files of a source lie, in words, and the files or folders."""
+    """Describe in words where the files of a source are, and list these files or folders."""
     find = getattr(find_target(node), "find_files", None)
     if find is None:
         return "made by the program", []  # or of other sources
@@ -144,7 +144,7 @@ def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: P
 
 
 def _open(settings: Settings) -> Any:
-    """The source, on the CPU."""
+    """Build the source on the CPU."""
     import torch
 
     from metarun.settings.build import build_source

@@ -22,7 +22,7 @@ from metarun.run.interrupt import stop_requests
 
 
 def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
-    """`metarun eval RUN ...`; returns the exit code. Raises: ConfigError for wrong input."""
+    """Run `metarun eval RUN ...` and return the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Test a trained run on other sources, ways, shots and query counts, without training."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
     parser.add_argument(
@@ -68,7 +68,7 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
 def evaluate_run(
     folder: Path, typed: Sequence[str], again: bool, done: Done, trust: bool = False
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """What tests of the run in `folder` found, each kept in a file there, and why others could not be made.
+    """Test the run in `folder`; return the results, each kept in a file there, and why other tests were impossible.
 
     Args:
         typed: overrides; several values of a key make a test each.

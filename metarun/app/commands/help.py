@@ -80,7 +80,7 @@ def _list_groups(folders: Sequence[Path]) -> Iterator[str]:
 
 
 def find_meaning(file: Path) -> str:
-    """The first comment of a YAML file that is not a directive to Hydra."""
+    """Return the first comment of a YAML file that is not a directive to Hydra."""
     lines = (line[1:].strip() for line in file.read_text(errors="replace").splitlines() if line.startswith("#"))
     return next((line for line in lines if not line.startswith("@")), "")
 

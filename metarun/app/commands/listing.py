@@ -20,7 +20,7 @@ from metarun.report.runs import find_runs, read_run
 
 
 def run_list(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
-    """`metarun list PATH`; returns the exit code."""
+    """Run `metarun list PATH` and return the exit code."""
     parser.description = "List the runs under a folder with their state, score, age and size."
     parser.add_argument(
         "path", nargs="?", type=Path, metavar="PATH", default=Path("outputs"), help="a folder; default: outputs"
@@ -46,7 +46,7 @@ def run_list(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
 
 
 def run_show(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
-    """`metarun show RUN`; returns the exit code. Raises: ConfigError if there is no such run."""
+    """Run `metarun show RUN` and return the exit code. Raises: ConfigError if there is no such run."""
     parser.description = "Show one run: its end table, its files, and its curves over the outer steps."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
     folder = parser.parse_args(arguments).run

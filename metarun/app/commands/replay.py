@@ -16,7 +16,7 @@ from metarun.core.screen import Screen
 
 
 def run_replay(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
-    """`metarun replay RUN --step S`; returns the exit code. Raises: ConfigError for wrong input."""
+    """Run `metarun replay RUN --step S` and return the exit code. Raises: ConfigError for wrong input."""
     parser.description = (
         "Make an outer step of a run again, from its last checkpoint before it, and show the loss and the gradient of "
         "each of its tasks."

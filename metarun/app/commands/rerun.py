@@ -25,7 +25,7 @@ ASIDE = ("hydra", "paths", "sweep", "logger")
 def run_rerun(
     parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen, command: Callable[[Sequence[str]], int]
 ) -> int:
-    """`metarun rerun RUN`; returns the exit code of `command`, which runs a command line.
+    """Run `metarun rerun RUN` and return the exit code of `command`, which runs a command line.
 
     Raises: ConfigError for wrong input.
     """
@@ -42,7 +42,7 @@ def run_rerun(
 
 
 def make_arguments(folder: Path, more: Sequence[str], trust: bool = False) -> tuple[list[str], list[str]]:
-    """The command line that gives the run's settings again, and what differs from then, a line each.
+    """Make the command line that repeats the run's settings, and a line for each difference from that time.
 
     A setting whose default has changed since is given its value of then; overrides in `more` come after it.
 
@@ -69,7 +69,7 @@ def make_arguments(folder: Path, more: Sequence[str], trust: bool = False) -> tu
 
 
 def describe_code(results: Mapping[str, Any]) -> list[str]:
-    """How the program differs from the one that wrote `results`: commits, uncommitted changes, versions."""
+    """Describe how the program differs from the one that wrote `results`: commits, uncommitted changes, versions."""
     lines = []
     then, now = results.get("git"), read_git_state()
     if then and now and then["commit"] != now["commit"]:
@@ -91,7 +91,7 @@ def _describe_place(state: Mapping[str, Any] | None) -> str:
 
 
 def _count_between(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """How many commits lie between, where this checkout knows both."""
+    """Count the commits in between, if this checkout knows both."""
     span = f"{then['commit']}..{now['commit']}"
     try:
         counted = subprocess.run(
@@ -104,7 +104,7 @@ def _count_between(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _hold_values(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> tuple[list[str], list[str]]:
-    """Overrides that give today's settings their values of then, and what cannot be given back."""
+    """Return overrides that give today's settings their earlier values, and notes on those that cannot be restored."""
     overrides, notes = [], []
     for key in sorted({*then, *now}):
         if key.split(".")[0] in ASIDE or any(key == name or key.startswith(f"{name}.") for name in chosen):
@@ -122,18 +122,18 @@ def _hold_values(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[st
 
 
 def _is_same_place(then: Any, now: Any) -> bool:
-    """Whether `now` is a relative path, as it was typed, and `then` where that was."""
+    """Return whether `now` is a relative path as it was typed, and `then` the absolute path that it meant."""
     paths = isinstance(then, str) and isinstance(now, str) and then != now and os.path.isabs(then)
     return paths and then.endswith(f"{os.sep}{os.path.normpath(now)}")
 
 
 def _list_keys(overrides: Sequence[str]) -> set[str]:
-    """The keys that overrides set, groups among them, as dotted prefixes."""
+    """List the keys that overrides set, as dotted prefixes; groups count as keys."""
     return {find_key(override).replace("/", ".") for override in overrides}
 
 
 def _format_typed(value: Any) -> str:
-    """A value as Hydra's override grammar takes it."""
+    """Format a value so that Hydra's override grammar reads it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):

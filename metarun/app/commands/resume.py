@@ -24,7 +24,7 @@ MACHINE = ("device", "threads", "run.processes")
 
 
 def run_resume(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
-    """`metarun resume RUN`; returns the exit code. Raises: ConfigError for wrong input."""
+    """Run `metarun resume RUN` and return the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Go on with an interrupted run from its last checkpoint."
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
     parser.add_argument(
@@ -39,7 +39,7 @@ def run_resume(parser: argparse.ArgumentParser, arguments: Sequence[str], screen
 
 
 def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
-    """Go on with the run in `folder` from its last checkpoint; returns the exit code.
+    """Continue the run in `folder` from its last checkpoint; return the exit code.
 
     Args:
         folder: the run's folder.
@@ -65,7 +65,7 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
 
 
 def _read_changes(typed: Sequence[str], places: Sequence[str]) -> dict[str, Any]:
-    """What was typed, by key. Raises: ConfigError for what is not of MACHINE or `places`, or for several values."""
+    """Read what was typed, by key. Raises: ConfigError for a key not in MACHINE or `places`, or for several values."""
     allowed = [*MACHINE, *places]
     changes = {}
     for word in typed:

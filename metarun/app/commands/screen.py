@@ -14,10 +14,10 @@ WIDTH_WITHOUT_TERMINAL = 200
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and how it is typed."""
+    """Reports an error in one line, and shows the right usage."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Read the arguments; flags may stand between others."""
+        """Read the arguments. Flags may stand between other arguments."""
         return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -28,10 +28,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Add the flag without which the settings in a run's folder name no code but metarun's."""
+    """Add the flag that lets the settings in a run's folder name code that is not metarun's."""
     parser.add_argument("--trust", action="store_true", help="let the run's settings name code that is not metarun's")
 
 
 def make_wide_screen() -> Screen:
-    """Standard output; wide enough for a line a run where it is not a terminal."""
+    """Return standard output, wide enough for one line per run if it is not a terminal."""
     return Screen(width=None if "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)

@@ -17,7 +17,7 @@ Subcommand = Callable[[argparse.ArgumentParser, Sequence[str], Screen], int]
 
 
 def run_subcommand(name: str, arguments: Sequence[str], command: Callable[[Sequence[str]], int]) -> int:
-    """Do what the subcommand says; returns the exit code.
+    """Run the subcommand and return the exit code.
 
     Args:
         name, arguments: what was typed.

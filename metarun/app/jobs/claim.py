@@ -52,7 +52,7 @@ class Claim:
         return self
 
     def accept(self) -> None:
-        """Have the run begin, or go on: its settings are written if they are not there, and older results are gone.
+        """Let the run begin or continue: write its settings if they are missing, and remove older results.
 
         Raises: OSError if the folder cannot be written.
         """
@@ -81,7 +81,7 @@ class Claim:
 
 
 def remove_empty(folder: Path, top: Path | None = None) -> None:
-    """Remove the folder if nothing is in it, and those around it, up to and with `top`, that then are empty too."""
+    """Remove the folder if it is empty, and then its parents up to `top` as long as they are empty too."""
     with suppress(OSError):
         folder.rmdir()
         while top and folder != top:

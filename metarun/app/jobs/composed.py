@@ -25,7 +25,7 @@ from metarun.settings.resolve import resolve
 
 
 def run_new(config: DictConfig) -> int:
-    """Run the job that Hydra composed, in the folder that Hydra made; returns the exit code.
+    """Run the job that Hydra composed, in the folder that Hydra made; return the exit code.
 
     A job of a sweep whose folder an earlier sweep left takes up where that one stopped.
     Raises: ConfigError where the folder is another run's.
@@ -61,7 +61,7 @@ def run_new(config: DictConfig) -> int:
 
 
 def write_settings(files: RunFolder, config: DictConfig) -> None:
-    """Write the run's settings, Hydra's own and what was typed into its folder; where a run has a checkpoint, nothing.
+    """Write the run's settings, Hydra's own and the overrides into its folder, unless the run has a checkpoint.
 
     Raises: CannotWrite, and nothing is written.
     """
@@ -88,7 +88,7 @@ def write_settings(files: RunFolder, config: DictConfig) -> None:
 
 
 def _check_free(files: RunFolder) -> None:
-    """Raise ConfigError if a run is in the folder, whatever it has left there."""
+    """Raise ConfigError if the folder holds a run, or what is left of one."""
     if files.has_settings():
         raise ConfigError(
             f"{files.path} already holds a run; go on with it by: {files.make_command('resume')}, or choose "
@@ -102,7 +102,7 @@ def _check_free(files: RunFolder) -> None:
 
 
 def _clear(folder: Path, before: int) -> None:
-    """Take away what a run left `before` that moment, the settings aside; a requeued job keeps its own."""
+    """Remove what a run left before the moment `before`, except its settings; a requeued job keeps its own files."""
     for path in folder.iterdir():
         if path.stat().st_mtime_ns >= before:
             continue

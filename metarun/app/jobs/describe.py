@@ -21,7 +21,7 @@ from metarun.settings.schema import Settings
 
 
 def make_run_info(settings: Settings, folder: Path, sweep: str | None) -> RunInfo:
-    """What a sink is told of the run in `folder`, a job of `sweep` or on its own."""
+    """Describe for a sink the run in `folder`, alone or as a job of `sweep`."""
     chosen = settings.choices
     values, places = settings.as_dict(), [*settings.paths.values()]
     return RunInfo(
@@ -36,7 +36,7 @@ def make_run_info(settings: Settings, folder: Path, sweep: str | None) -> RunInf
 
 
 def describe_settings(settings: Settings, overrides: list[str]) -> dict[str, Any]:
-    """The fields of results.json that are known before anything is built."""
+    """Return the fields of results.json that are known before anything is built."""
     data = settings.data
     return {
         "status": "running",
@@ -57,7 +57,7 @@ def describe_settings(settings: Settings, overrides: list[str]) -> dict[str, Any
 
 
 def describe_parts(parts: Parts) -> dict[str, Any]:
-    """The fields of results.json that building its parts makes known."""
+    """Return the fields of results.json that are known once the parts are built."""
     return {
         "engine": describe_engine(parts.learner),
         **parts.learner.describe(),
@@ -73,14 +73,14 @@ def describe_parts(parts: Parts) -> dict[str, Any]:
 
 
 def describe_engine(learner: Learner, first: Batch | None = None, n_tasks: int = 0) -> str:
-    """What computes the tasks; with `first`, a batch of such tasks, how so many of them are computed, in words."""
+    """Describe in words what computes the tasks, and how many run together if tasks look like those of `first`."""
     if not isinstance(learner, RunsOnEngines):
         return "plain"
     return learner.describe_engine(first, n_tasks) if first else learner.engine
 
 
 def _told(values: dict[str, Any], places: list[str]) -> dict[str, Any]:
-    """Settings by dotted key, without what only the program cares for, and folders of this machine."""
+    """Return the settings by dotted key, without internal ones and folders of this machine."""
     aside = ("paths.", "logger.", "sweep.")
     return {
         key: mask_all(value)

@@ -42,7 +42,7 @@ def run_job(
     stop_file: Path | None = None,
     write_settings: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run, or go on with, what the settings say in `folder`; returns the exit code.
+    """Run the settings in `folder`, from the start or from a checkpoint; return the exit code.
 
     A run that is refused, for wrong settings or missing data, leaves the folder as it was; a job of a sweep leaves
     there why.
@@ -76,7 +76,7 @@ def run_job(
 def _execute(
     settings: Settings, info: RunInfo, results: dict[str, Any], screen: Screen, stop_file: Path | None, claim: Claim
 ) -> int:
-    """Build and run, filling `results`; writes results.json, says how it ended and closes the sinks, come what may."""
+    """Build and execute the run, filling `results`. Whatever happens, write results.json, report, close the sinks."""
     run: Run | None = None
     sinks: list[Sink] = []
     code = 1
@@ -140,7 +140,7 @@ def _execute(
 
 
 def _end(code: int, results: Mapping[str, Any], screen: Screen, sinks: Sequence[Sink], claim: Claim) -> None:
-    """Say how the run ended, and only then wait for its logger, which may have much to send."""
+    """Report how the run ended, and only then wait for its logger, which may have much to send."""
     folder = claim.files.path
     for live in sinks[1:]:
         live.finish(results, code)
@@ -183,6 +183,6 @@ def _say_how_to_go_on(screen: Screen, folder: Path, results: Mapping[str, Any], 
 
 
 def _shorten_path(folder: Path) -> Path:
-    """The folder as a person here would type it."""
+    """Return the folder as a person in this folder would type it."""
     folder, here = folder.resolve(), Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder

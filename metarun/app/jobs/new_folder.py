@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 
 class NewFolder(Callback):
-    """Hydra's callback that looks before Hydra makes the folder of a run."""
+    """Hydra's callback that notes what exists before Hydra makes the folder of a run."""
 
     top: ClassVar[Path | None] = None
     """The topmost folder that Hydra made for the run; None if its folder was there before."""

@@ -19,7 +19,7 @@ TASKS_PREDICTED = 4
 
 
 def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
-    """Draw the first training tasks into episodes.png, where they can be drawn."""
+    """Draw the first training tasks into episodes.png if they are images."""
     picture = draw_tasks(first, TASKS_DRAWN)
     if picture:
         path = parts.folder / "episodes.png"
@@ -29,7 +29,7 @@ def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
 
 
 def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
-    """Draw what the tested learner predicts of the first test tasks into predictions.png, where they are functions."""
+    """Draw the learner's predictions for the first test tasks into predictions.png if they are functions."""
     learner = parts.learner.eval()
     if not isinstance(learner, Predicting):
         return
@@ -48,7 +48,7 @@ def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
 
 
 def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
-    """What the tested learner draws of the first test tasks, each as NAME.png."""
+    """Save the learner's own drawings of the first test tasks, each as NAME.png."""
     if not isinstance(parts.learner, Drawing):
         return
     batch = next(parts.learner.eval().eval_stream(parts.source, "test", 0, TASKS_PREDICTED))
@@ -60,7 +60,7 @@ def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
 
 
 def show_curves(folder: Path, sinks: Sequence[Sink]) -> None:
-    """Draw learning curves into curves.png, where somebody will look at them."""
+    """Draw learning curves into curves.png if a sink shows pictures."""
     if not any(sink.shows for sink in sinks):
         return
     from metarun.report.figures.one_run import draw_run_curves  # imports the drawing library as well

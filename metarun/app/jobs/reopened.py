@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Trained:
-    """A finished run, opened again.
+    """A finished run that was opened again.
 
     Attributes:
         folder, results: where it is, and its results.json.
@@ -71,7 +71,7 @@ class Trained:
     def run_tests(
         self, values: Mapping[str, Any], modes: Sequence[str], again: bool, stop: StopRequest, done: Done
     ) -> Iterator[dict[str, Any]]:
-        """What each BatchNorm mode of the test with `values` found, in files or now."""
+        """Yield the result of the test with `values` in each BatchNorm mode, from a file or computed now."""
         test = make_settings(self.saved, self.source.info.input_shape, values)
         source: TaskSource | None = None
         for mode in modes or self.modes[:2]:  # one transductive, one inductive
@@ -92,7 +92,7 @@ class Trained:
             yield kept
 
     def open_source(self, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
-        """The source of a test, its images as the run's network takes them, but for what `values` say of them."""
+        """Open the source of a test, with images as the run's network expects them unless `values` say otherwise."""
         name, own = settings.choices["data"], self.saved.choices["data"]
         source = build_source(settings, self.device, ("test",))
         shape, wanted = source.info.input_shape, self.source.info.input_shape
@@ -112,7 +112,7 @@ class Trained:
         return source
 
     def open_checked(self, test: SavedSettings, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
-        """As `opened`. Raises: ConfigError if that is the run's own data, and it is split in another way than then."""
+        """Do the same. Raises: ConfigError if it is the run's own data, and its split has changed since."""
         same = settings.choices["data"] == self.saved.choices["data"]
         if same:
             check_places(test.config, ["data"])
@@ -122,7 +122,7 @@ class Trained:
         return source
 
     def run_test(self, settings: Settings, source: TaskSource, file: Path, stop: StopRequest) -> dict[str, Any]:
-        """What a test finds; written to `file`, with every task's score beside it."""
+        """Run a test, and write its result to `file` with the scores of every task beside it."""
         learner, n_tasks = self.make_learner(settings), settings.run["test_tasks"]
         started = time.perf_counter()
         scores = evaluate(learner, source, "test", n_tasks, settings.run["eval_batch_size"], stop)
@@ -153,7 +153,7 @@ class Trained:
         return found
 
     def make_learner(self, settings: Settings) -> Learner:
-        """The learner as the run tested it, but for what `settings` change."""
+        """Make the learner as the run tested it, with the changes in `settings`."""
         learner = build_learner(settings, self.source).to(self.device)
         known = learner.state_dict()
         learner.load_state_dict({k: v for k, v in self.state.items() if k in known or not k.endswith(AVERAGES)})
@@ -164,7 +164,7 @@ class Trained:
 def open_trained(
     folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any], trust: bool = False
 ) -> Iterator[Trained]:
-    """The run in `folder`, opened on the machine that was asked for, with the paths among `values`."""
+    """Open the run in `folder` on the machine that was asked for, with the paths among `values`."""
     run, files = open_run(folder), RunFolder(folder)
     if run.state != "finished":
         raise ConfigError(f"{folder} is {run.state}, and eval tests finished runs: {files.make_command('resume')}")
@@ -198,7 +198,7 @@ def _check_split(folder: Path, now: str, then: str) -> None:
 
 
 def _name_test(settings: Settings) -> str:
-    """What a test is, in a file's name."""
+    """Name a test, for the name of its file."""
     data, tasks = settings.data, settings.run["test_tasks"]
     return f"{settings.choices['data']}-{abbreviate_task(data)}-q{data['n_query']}-{settings.bn}-{tasks}"
 
@@ -206,7 +206,7 @@ def _name_test(settings: Settings) -> str:
 def _describe_fitting(
     name: str, size: int, shape: Sequence[int], wanted: Sequence[int], normalised_as: str | None
 ) -> str:
-    """What is done to the images of a source, of this size and then this shape, for a network's inputs."""
+    """Describe how images of this size and shape are changed into a network's inputs."""
     done = [f"{size}x{size} pixels become {wanted[1]}x{wanted[2]}"] if size != wanted[1] else []
     if shape[0] != wanted[0]:
         done.append("gray is repeated in 3 channels" if shape[0] < wanted[0] else "colours become gray")
@@ -215,5 +215,5 @@ def _describe_fitting(
 
 
 def _list_classes(source: Any, split: str) -> set[str]:
-    """The classes of a split by name, with that of their world; none where tasks are functions."""
+    """Return the names of a split's classes, with their world's; empty if tasks are functions."""
     return {label for member in members(source) for label in getattr(member, "classes", {}).get(split, ())}

@@ -22,7 +22,7 @@ UNDER = ("data.", "paths.", "algo.test_")
 
 
 def list_combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[str], dict[str, Any]]:
-    """What was typed: every combination of values, by key; BatchNorm modes; and what concerns this machine alone.
+    """List every combination of the typed values by key, the BatchNorm modes, and the settings of this machine.
 
     Raises: ConfigError for what cannot be read, or changes what was trained.
     """
@@ -49,7 +49,7 @@ def list_combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[
 
 
 def make_settings(run: SavedSettings, input_shape: tuple[int, ...], values: Mapping[str, Any]) -> SavedSettings:
-    """The settings of a test.
+    """Make the settings of a test.
 
     Args:
         run: the run's settings.

@@ -30,7 +30,7 @@ from metarun.settings.schema import Settings
 
 @contextmanager
 def share_run(settings: Settings, folder: Path) -> Iterator[tuple[Group, Settings]]:
-    """The group of processes that share the run in `folder`, of which this one is the first, and its settings then.
+    """Return the group of processes that share the run in `folder`, with this one as the first, and its new settings.
 
     Where nothing is said of threads, the processes share the cores.
     Raises: ConfigError if the run is not to be shared.
@@ -47,7 +47,7 @@ def share_run(settings: Settings, folder: Path) -> Iterator[tuple[Group, Setting
 
 
 def choose_processes(settings: Settings) -> int:
-    """The processes that share the tasks of a run: as many as torchrun started, or as `run.processes` says.
+    """Choose how many processes share the tasks of a run: as torchrun or `run.processes` says.
 
     `auto`: one a GPU, or else one for every `threads` of the cores that this process has, if there are tasks for them;
     one alone where tasks are functions, a step of which is done in less time than it takes to tell the others.
@@ -83,7 +83,7 @@ def choose_processes(settings: Settings) -> int:
 
 
 def work() -> int:
-    """Do this process's share of the run; returns the exit code.
+    """Do this process's share of the run; return the exit code.
 
     It writes nothing, and once all are there signals are the first process's affair: this one ends when that does.
     """

@@ -23,7 +23,7 @@ class DistinctJobs(Callback):
     """Hydra's callback that refuses a grid with two jobs of the same settings: they would share a folder."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Raise Refused for such jobs; other errors in the settings are the sweeper's to tell."""
+        """Raise Refused for such jobs. The sweeper itself reports other errors in the settings."""
         if "BasicSweeper" not in config.hydra.sweeper._target_:
             return
         try:
@@ -35,7 +35,7 @@ class DistinctJobs(Callback):
 
 
 def find_same_jobs(config: DictConfig) -> tuple[str, str, str] | None:
-    """Find a setting with two values that give the same folder: its key and these values.
+    """Find a setting of which two values lead to the same folder: its key and these values.
 
     Each value is composed once, with the first value of every other setting: a sum of values, not their product.
 
@@ -58,7 +58,7 @@ def find_same_jobs(config: DictConfig) -> tuple[str, str, str] | None:
 
 
 def _list_values(words: Sequence[str]) -> Mapping[str, list[str]]:
-    """The values of each override, as Hydra's sweeper makes them."""
+    """List the values of each override, as Hydra's sweeper does."""
     found: dict[str, list[str]] = {}
     for override in OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(words)):
         if override.is_discrete_sweep():

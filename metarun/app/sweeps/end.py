@@ -18,7 +18,7 @@ from metarun.run.tracking.sink import RunInfo
 
 
 def conclude(folder: Path, config: DictConfig, screen: Screen) -> None:
-    """Compare the finished runs of the sweep in `folder`, whose settings, but for what is swept, are `config`."""
+    """Compare the finished runs of the sweep in `folder`; `config` holds the settings that all jobs share."""
     finished = [run for run in find_runs([folder]) if run.state == "finished"]
     if len(finished) > 1:
         comparisons, notes = compare(finished, None, ["seed"], None, None)
@@ -33,7 +33,7 @@ def conclude(folder: Path, config: DictConfig, screen: Screen) -> None:
 
 
 def _write(folder: Path, comparisons: Sequence[Comparison], notes: Sequence[str]) -> list[Path]:
-    """comparison.csv, .png and .html; imports the drawing library, which takes a second."""
+    """Write comparison.csv, .png and .html. The drawing library takes a second to import."""
     from metarun.report.figures import charts
     from metarun.report.figures.gallery import join_views, make_gallery, name_views
     from metarun.report.figures.page import render_page
@@ -50,7 +50,7 @@ def _write(folder: Path, comparisons: Sequence[Comparison], notes: Sequence[str]
 
 
 def _share(folder: Path, config: DictConfig, runs: Sequence[Run], files: Sequence[Path], screen: Screen) -> None:
-    """Send the files to the dashboard as one more run of the sweep's group, the same one when the sweep is repeated."""
+    """Send the files to the dashboard as one more run of the sweep's group; a repeated sweep updates the same run."""
     from metarun.settings.build import build_logger
 
     ids = sorted(str(run.results["wandb_id"]) for run in runs if run.results.get("wandb_id"))

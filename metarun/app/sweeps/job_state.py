@@ -40,7 +40,7 @@ class Job:
 
 
 def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
-    """The job in `folder` of a sweep begun at the time `since`, in which `rerun` is tried again."""
+    """Read the job in `folder` of a sweep that began at the time `since` and repeats the jobs that `rerun` names."""
     files = RunFolder(folder)
     overrides = " ".join(yaml.safe_load(files.overrides.read_text()) or [])  # nothing while it is being written
     steps = int(read_saved_value(folder, "run.steps") or 0)
@@ -64,7 +64,7 @@ def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
 
 @functools.cache
 def _find_damage(folder: Path, written: int) -> str | None:
-    """What is wrong with a run that ended at the time `written`."""
+    """Find what is wrong with a run that ended at the time `written`."""
     run = read_run(folder)
     return run.damage if run else None
 
@@ -75,7 +75,7 @@ def _describe_score(scores: Mapping[str, Any], directions: Directions) -> str:
 
 
 def _read_last(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The last train and val lines, read from the file's end."""
+    """Read the last train line and the last val line, from the file's end."""
     found: dict[str, dict[str, Any]] = {"train": {}, "val": {}}
     if path.exists():
         with open(path, "rb") as file:

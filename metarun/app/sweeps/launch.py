@@ -32,7 +32,7 @@ PATIENCE = 60.0
 
 
 def register(conf: Path) -> None:
-    """Make the resolvers of conf/hydra/launcher known; its files stand in for the plugins' own of the same names."""
+    """Register the resolvers of conf/hydra/launcher, whose files replace the plugins' own of the same names."""
     # Under `uv run` Ray would build an environment for each job.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     Plugins.instance()  # which stores their settings
@@ -70,7 +70,7 @@ class Launch:
         self.before: dict[int, Any] = {}
 
     def find_problem(self) -> str | None:
-        """Why nothing can be launched in this way here, if that is known, and what to type."""
+        """Explain why this launcher cannot start jobs here, with what to type; None if nothing is known against it."""
         package = self.target.removeprefix("hydra_plugins.").split(".")[0]
         name, extra = package.replace("_", "-"), EXTRAS.get(package)
         if self.target not in Plugins.instance().class_name_to_class:
@@ -81,7 +81,7 @@ class Launch:
         return None
 
     def take_signals(self) -> None:
-        """From here on the first SIGINT or SIGTERM stops the jobs, not this process; a second acts as usual."""
+        """From now on the first SIGINT or SIGTERM stops the jobs, not this process; a second one acts as usual."""
         if not self.remote:
             self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
 
@@ -97,12 +97,12 @@ class Launch:
         self.stop()
 
     def stop(self) -> None:
-        """Ask the jobs to stop, by a file: they may be in other process groups, containers or machines."""
+        """Ask the jobs to stop through a file, because they may be in other process groups, containers or machines."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / STOP_FILE).touch()
 
     def wait(self) -> None:
-        """Until no job holds its folder, or patience ends."""
+        """Wait until no job holds its folder, or patience ends."""
         end = time.monotonic() + PATIENCE
         while self.folder.is_dir() and time.monotonic() < end:
             if not any(run.state == "running" for run in find_runs([self.folder])):

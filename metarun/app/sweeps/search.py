@@ -31,7 +31,7 @@ ASIDE = ("hydra.", "hydra/", "search=", "sweep.")
 
 
 def check_search(asked: str, multirun: bool) -> None:
-    """Raise ConfigError where the search that `asked`, as `search=maml`, names cannot be."""
+    """Raise ConfigError if the search that was typed, as `search=maml`, is impossible."""
     if "," in asked:
         raise ConfigError(f"{asked} asks for several searches; each is a command of its own")
     if not multirun:
@@ -46,7 +46,7 @@ def check_search(asked: str, multirun: bool) -> None:
 
 
 def read_objective() -> float | None:
-    """What Optuna is told of the job that ran: the validation score its checkpoint was chosen by, None if it failed.
+    """Return the validation score that chose the job's checkpoint, for Optuna; None if the job failed.
 
     Raises: Refused if the study is after the opposite.
     """
@@ -72,7 +72,7 @@ def wait_for_others() -> None:
 
 
 class Search(SweepTable):
-    """Hydra's callback that readies the study for the sweeper, shows its trials, and ends with the best."""
+    """Hydra's callback that prepares the study for the sweeper, shows its trials, and ends with the best one."""
 
     SCORE = "validation"
     study: optuna.Study
@@ -101,7 +101,7 @@ class Search(SweepTable):
         self.fixed = typed if any(o.startswith("algo=") for o in typed) else [f"algo={chosen}", *typed]
 
     def _hold(self, folder: Path) -> None:
-        """Keep a second command from taking this one's running trials for abandoned."""
+        """Lock the folder, so that a second command does not take this one's running trials for abandoned."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(folder / ".lock", timeout=0)
@@ -125,12 +125,12 @@ class Search(SweepTable):
         return super().break_off(error)
 
     def find_exit_code(self) -> int:
-        """0 where a trial finished: those that failed are the search's business."""
+        """Return 0 if a trial finished; failed trials are normal in a search."""
         code = super().find_exit_code()
         return code if code > 128 else 0
 
     def _conclude(self, config: DictConfig) -> None:
-        """End with the best trial, how to run it again, and pictures of the study."""
+        """Show the best trial, how to run it again, and pictures of the study."""
         from metarun.report.figures.study import draw_study, make_summary
 
         best = self.study.best_trial
@@ -144,7 +144,7 @@ class Search(SweepTable):
 
 
 def open_study(sweeper: DictConfig, rerun: str) -> optuna.Study:
-    """The study of `sweeper`, made if there is none; its trials that were interrupted or are to be tried again wait.
+    """Open the study of `sweeper`, or create it; trials that were interrupted or should be repeated wait in it.
 
     Raises: ValueError if the study there is of another space or direction.
     """
@@ -180,13 +180,13 @@ AGAIN = "again"
 
 
 def list_settled(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that ended, but for failed ones that were tried again."""
+    """List the trials that ended, without failed ones that were repeated."""
     repeated = {trial.user_attrs[AGAIN] for trial in study.trials if AGAIN in trial.user_attrs}
     return [trial for trial in study.trials if trial.state.is_finished() and trial.number not in repeated]
 
 
 def prepare_sweeper(study: optuna.Study, sweeper: DictConfig) -> None:
-    """Have the sweeper, which counts new trials and seeds anew at each call, go on with what the study has."""
+    """Let the sweeper, which counts new trials and seeds anew at each call, continue from what the study has."""
     sweeper.n_trials = max(0, sweeper.n_trials - len(list_settled(study)))
     if "seed" in sweeper.sampler and sweeper.sampler.seed is not None:
         sweeper.sampler.seed += len(study.trials)
@@ -197,7 +197,7 @@ def prepare_sweeper(study: optuna.Study, sweeper: DictConfig) -> None:
 
 
 def _shorten_job(job: Job) -> Job:
-    """The job with short numbers, and as its score that of the validation its checkpoint was chosen by."""
+    """Return the job with short numbers, and with the validation score that chose its checkpoint as its score."""
     overrides = re.sub(r"=(\d*\.\d{5,}\S*)", lambda found: f"={float(found[1]):.4g}", job.overrides)
     results = RunFolder(job.folder).read_results()
     best = results.get("val") or {}

@@ -71,7 +71,7 @@ def run_sweep(run: Callable[[], Any], arguments: Sequence[str]) -> int:
 
 
 def name_sweep(arguments: Sequence[str]) -> str:
-    """A name that the same command gives again: what is swept, and a hash of all overrides."""
+    """Return a name that the same command gives again: the swept keys, and a hash of all overrides."""
     overrides = sorted(a for a in arguments if "=" in a and not a.lstrip("+").startswith((*ASIDE, "--")))
     swept = [o.replace("=", "-") for o in overrides if o.startswith("search=")]
     swept += [o.partition("=")[0].lstrip("+") for o in overrides if "," in o or "(" in o]
@@ -80,7 +80,7 @@ def name_sweep(arguments: Sequence[str]) -> str:
 
 
 def count_jobs(overrides: Sequence[str], loader: ConfigLoader | None = None) -> int:
-    """How many jobs the overrides of a grid make; `loader` knows the choices that glob() asks for."""
+    """Count the jobs that the overrides of a grid make; `loader` knows the choices for glob()."""
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     return math.prod(
         len(list(o.sweep_iterator())) for o in parsed if o.is_sweep_override() and not o.is_interval_sweep()
@@ -131,18 +131,18 @@ class SweepTable(Callback):
             self._conclude(config)
 
     def _count_expected(self, config: DictConfig) -> int | None:
-        """How many jobs there will be, where that is known."""
+        """Count the expected jobs; None if the number is not known."""
         if "BasicSweeper" not in config.hydra.sweeper._target_:
             return None
         hydra = GlobalHydra.instance()
         return count_jobs(config.hydra.overrides.task, hydra.config_loader() if hydra.is_initialized() else None)
 
     def _conclude(self, config: DictConfig) -> None:
-        """What is said at the end of a sweep that came to it."""
+        """Report at the end of a complete sweep."""
         conclude(self.folder, config, self.screen)
 
     def find_exit_code(self) -> int:
-        """Of a sweep whose launcher came to its end: 1 if a job did not."""
+        """Return 1 if a job of a completed sweep has not finished, else 0."""
         if self.launch and self.launch.signum:
             self._say("the sweep stopped; the same command goes on with it")
             return 128 + self.launch.signum
@@ -153,7 +153,7 @@ class SweepTable(Callback):
         return int(done < max(self.expected or 0, len(jobs)))
 
     def break_off(self, error: BaseException) -> int:
-        """End a sweep whose launcher raised `error`, and the jobs that this machine has; returns the exit code.
+        """End a sweep whose launcher raised `error`, and its jobs on this machine; return the exit code.
 
         Raises: ConfigError if there is no such launcher; `error` where the jobs ran in this process.
         """
