@@ -63,6 +63,14 @@ def test_versions_of_code_and_of_libraries_are_told(tmp_path: Path) -> None:
     for place, (torch, commit) in enumerate((("2.11", "a"), ("2.15", "b"), ("2.15", "b"))):
         versions = {"torch": torch, "python": "3.11"}
         config = settings("MAML", None, seed=place)
-        finished(tmp_path / str(place), SCORES, "maml", place, config, versions=versions, git={"commit": commit})
+        finished(
+            tmp_path / str(place),
+            SCORES,
+            "maml",
+            place,
+            config,
+            versions=versions,
+            git={"commit": commit, "dirty": False},
+        )
     notes = [note for note in notes_of(tmp_path, by=["algo"]) if note.startswith("the runs are of")]
     assert notes == ["the runs are of 2 versions of the code", "the runs are of torch 2.11 and 2.15"]

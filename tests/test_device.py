@@ -28,6 +28,7 @@ from metarun.core.tuning import set_precision
 from metarun.data.augment import Look
 from metarun.data.files.splits import SPLITS
 from metarun.data.images import ImageClasses, ImageTasks
+from metarun.run import device
 from metarun.run.device import name_device
 from metarun.settings import build
 
@@ -59,7 +60,10 @@ ONCE = dict(PAIRS) | dict.fromkeys(ALGOS, "glyphs")  # each method on one source
 
 
 @pytest.mark.parametrize(("algo", "data"), ONCE.items())
-def test_outer_steps_and_tests_wait_for_no_number(settings: Settings, algo: str, data: str) -> None:
+def test_outer_steps_and_tests_wait_for_no_number(
+    settings: Settings, algo: str, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "DEVICES", ("meta",))
     parts = parts_of(settings(f"algo={algo}", f"data={data}", "device=meta"))
     learner = parts.learner.train()
     batch = next(learner.train_stream(parts.source, 0, 3))

@@ -50,10 +50,11 @@ OF_ALL_POINTS = {  # scores of all query points together, which tell of each oth
     "anp": {"loss", "log_likelihood"},
     "gp_oracle": {"loss", "log_likelihood"},
 }
-FROM_TASKS = [  # those that learn from tasks, and not from single images or not at all
+FROM_TASKS = [  # those that learn from tasks one by one, and not from single images, a meta-batch as one or not at all
     (algo, data)
     for algo, data in ON
-    if algo != "gp_oracle" and (not issubclass(CLASSES[algo], Pretraining) or CLASSES[algo] is MetaBaseline)
+    if algo not in ("gp_oracle", "taml")
+    and (not issubclass(CLASSES[algo], Pretraining) or CLASSES[algo] is MetaBaseline)
 ]
 
 TINY = {

@@ -123,8 +123,8 @@ def test_a_block_of_the_transformer_is_torchs_attention() -> None:
     torch.manual_seed(0)
     block, theirs = Block(8, 2).double(), nn.MultiheadAttention(8, 2, batch_first=True).double()
     with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([block.query.weight, block.key_value.weight]))
-        theirs.in_proj_bias.copy_(torch.cat([block.query.bias, block.key_value.bias]))
+        theirs.in_proj_weight.copy_(torch.cat([block.query.weight, block.key.weight, block.value.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([block.query.bias, torch.zeros(8), block.value.bias]))
         theirs.out_proj.weight.copy_(block.join.weight)
         theirs.out_proj.bias.copy_(block.join.bias)
     tokens = torch.randn(6, 8, dtype=torch.float64)
@@ -168,9 +168,8 @@ def test_attention_to_labels_alone_is_a_matching_network() -> None:
     by a key of its own that is far from it."""
     block = Attention(5, 2, 3)
     with torch.no_grad():
-        for layer in (block.query, block.key, block.value):
-            layer.bias.zero_()
-            layer.weight.zero_()
+        for parameter in block.parameters():
+            parameter.zero_()
         block.query.weight[:, :2] = block.key.weight[:, :2] = torch.eye(2) * 2**0.25
         block.value.weight[:, 2:] = torch.eye(3)
     x, labels = torch.randn(6, 2) * 0.5, nn.functional.one_hot(torch.arange(6) % 3).float()
@@ -227,6 +226,18 @@ def test_the_controller_writes_and_reads_as_the_equations_say() -> None:
         seen = np.concatenate([attend(key, rows) @ rows for key in keys])
         expected = layer(net.head, np.concatenate([asked, seen]))
         assert net(support, targets, query)[number].detach().numpy() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("n_way", [4, 0])
+@pytest.mark.parametrize("kind", [InContext, SNAIL, MANN])
+def test_no_parameter_is_without_use(kind: type, n_way: int) -> None:
+    """Its gradient would be rounding alone, which Adam makes as large as any."""
+    learner, batch = reader(kind, n_way).train(), task(n_way)
+    torch.manual_seed(0)
+    learner.meta_gradient(batch)
+    assert {
+        name: float(value.grad.norm()) for name, value in learner.named_parameters() if value.grad.norm() < 1e-9
+    } == {}
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from conftest import has
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from test_contract import PAIRS, parts_of, state_of
+from test_settings import ANNOTATIONS
 
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import ExampleSource
@@ -37,7 +38,6 @@ from metarun.settings.check import check
 from metarun.settings.conf import CONF
 from metarun.settings.ranges import find_annotations, find_choices
 from metarun.settings.resolve import resolve
-from metarun.settings.schema import ANNOTATIONS
 
 Numbers = dict[str, Any]
 """Tensors, numbers and lists by name."""
@@ -54,6 +54,10 @@ TRAINING = ("data.train.n_way", "data.train.k_shot", "data.train.n_query", "data
 NO_EFFECT: dict[str | tuple[str, str], str] = {
     "algo.engine": SPEED,
     "algo.task_chunk": SPEED,
+    **{
+        (algo, "algo.min_std"): UNTRIED + "is of functions: see test_memory.py"
+        for algo in ("incontext", "mann", "snail")
+    },
     "run.on_nan": UNTRIED + "is about gradients that are not finite: see test_finite.py",
     "run.compile": UNTRIED + "records what repeats itself: see test_recorder.py",
     "run.processes": UNTRIED + "starts processes: see test_sharing.py",
@@ -74,7 +78,9 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
 """Settings, of every choice or of one, that change no outcome, and why."""
 
 VALUES: dict[str | tuple[str, str], list[Any]] = {
+    "algo.attention": [[[8, 32], [256, 128], [512, 256]], [[64, 32], [256, 8], [512, 256]]],
     "algo.curvature": ["hessian"],
+    "algo.decay": [0.05],
     "algo.first_order_steps": [1],
     "algo.generations": [1],
     "algo.inner_clip_norm": [0.01],
@@ -113,11 +119,12 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "data.sources": [["cifar_fs"], ["omniglot", "fc100"]],
     ("folder", "data.split"): ["{files}/split.txt"],
     ("omniglot", "data.split"): ["lake"],
-    "paper": [{"value": 98.7}],
+    "paper": [{"value": 98.7, "ci95": None, "source": "Somebody 2020"}],
 }
 """Other values of a setting, of every choice or of one, where the rule of `other_values` has none that is legal."""
 
 BESIDE: dict[str | tuple[str, str], Values] = {
+    "algo.decay": {"algo.rows": 4, "algo.reads": 2},  # of which there are fewer than images
     "algo.fce_steps": {"algo.fce": True},
     ("maml_pp", "algo.first_order"): {"algo.first_order_steps": 0},
     "algo.inner_beta2": {"algo.inner_optimizer": "adam"},

@@ -13,7 +13,7 @@ from metarun.ops import context
 Params = dict[str, Tensor]
 
 
-def call(module: nn.Module, params: Params, *inputs: Tensor) -> Any:
+def call(module: nn.Module, params: Params, *inputs: Any) -> Any:
     """Return `module(*inputs)` with the module's parameters replaced by `params`; the module itself does not change."""
     return torch.func.functional_call(module, params, inputs, tie_weights=False)
 

@@ -90,20 +90,21 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.before, self.between = LayerNorm(width), LayerNorm(width)
-        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.query, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)  # a bias would add the same to all scores of a query
         self.join = nn.Linear(width, width)
         self.connected = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, tokens: Tensor, rows: int) -> Tensor:
         """Let all tokens attend to the first `rows`."""
         normal = self.before(tokens)
-        tokens = tokens + self.join(self._attend(self.query(normal), self.key_value(normal[:rows])))
+        known = normal[:rows]
+        tokens = tokens + self.join(self._attend(self.query(normal), self.key(known), self.value(known)))
         out: Tensor = tokens + self.connected(self.between(tokens))
         return out
 
-    def _attend(self, query: Tensor, key_value: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         size = query.shape[-1] // self.heads
-        q = query.reshape(-1, self.heads, size)  # [R, h, d]
-        k, v = (part.reshape(-1, self.heads, size) for part in key_value.chunk(2, -1))  # [S, h, d]
+        q, k, v = (part.reshape(-1, self.heads, size) for part in (query, key, value))  # [R, h, d], [S, h, d] twice
         weights = torch.softmax(torch.einsum("rhd,shd->hrs", q, k) / math.sqrt(size), -1)
         return torch.einsum("hrs,shd->rhd", weights, v).flatten(1)

@@ -3,7 +3,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -67,8 +66,8 @@ class SupportReader(EpisodicLearner):
         rows = support.shape[0]
         if self.training:
             return torch.rand(rows, device=support.device).argsort()
-        fixed = np.random.default_rng(0).permutation(rows)  # torch's own would differ from task to task under vmap
-        return torch.as_tensor(fixed, device=support.device)
+        # A hash of the positions; numbers that torch drew would differ from task to task under vmap.
+        return (torch.arange(rows, device=support.device) * 2654435761 % 2**32).argsort()
 
     def predictions(self, batch: Batch) -> Prediction | None:
         found = super().predictions(batch)

@@ -117,7 +117,8 @@ class Attention(nn.Module):
     def __init__(self, inputs: int, keys: int, values: int) -> None:
         super().__init__()
         self.keys = keys
-        self.query, self.key, self.value = (nn.Linear(inputs, size) for size in (keys, keys, values))
+        self.query, self.value = nn.Linear(inputs, keys), nn.Linear(inputs, values)
+        self.key = nn.Linear(inputs, keys, bias=False)  # a bias would add the same to all scores of a position
 
     def forward(self, positions: Positions) -> Positions:
         past, last = positions
