@@ -161,7 +161,8 @@ def test_a_warning_begins_where_it_is_true(
 
 
 SPECIAL = {  # what else a setting of schema.ANNOTATIONS may be
-    "threads": ["auto"], "run.processes": ["auto"], "optim.clip_norm": [None], "paper.ci95": [None], "data.train.k_shot": [[3, 50], [4, 4]],
+    "threads": ["auto"], "run.processes": ["auto"], "optim.clip_norm": [None], "paper.ci95": [None],
+    "data.train.k_shot": [[3, 50], [4, 4]],
 }  # fmt: skip
 NEVER = [True, False, "x", "", float("nan"), [], [3], [1, 2, 3], [50, 3], {"a": 1}]
 LEAST = {
