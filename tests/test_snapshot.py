@@ -52,6 +52,8 @@ CHOSEN = [
 @pytest.mark.parametrize("name", CHOSEN)
 def test_the_numbers_are_as_they_were(cache: Path, name: str) -> None:
     exactly = snapshot.made_with() == KEPT["made_with"]
+    if "vit" in name and snapshot.made_with()["torch"] != KEPT["made_with"]["torch"]:
+        pytest.skip("torch's trunc_normal_ draws other initial weights in other versions")
     kept, found = KEPT["cases"][name], snapshot.numbers_of(*CASES[name], cache)
     images = "alike" if found.get("images") == kept.get("images") else "others"
     apart = [
