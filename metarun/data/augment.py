@@ -11,15 +11,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from metarun.core.episodes import Bits
-from metarun.data import randaugment
 from metarun.data.device import to_device
 
 Augment = Literal["none", "standard", "randaugment"]
-RANDOM_WORDS: dict[str, int] = {"none": 0, "standard": 6, "randaugment": 3 + randaugment.RANDOM_WORDS}
-"""Random words that one image takes, for each kind of augmentation."""
+RANDOM_WORDS: dict[str, int] = {"none": 0, "standard": 6, "randaugment": 3 + 4}
+"""Random words that one image takes, for each kind of augmentation: three to move and mirror it, where it does."""
 
 JITTER = 0.4
 """Brightness, contrast and saturation are each multiplied by a factor from 1 - JITTER to 1 + JITTER."""
@@ -73,7 +71,9 @@ class Look:
         if uniform is not None and self.augment == "randaugment":
             place = to_device(uniform[:, :3], pixels.device)
             flat = _crop_and_mirror(pixels.flatten(0, -4), place[:, :2], place[:, 2] < 0.5)  # [R, C, H, W]
-            pixels = randaugment.randaugment(flat, torch.from_numpy(uniform[:, 3:])).reshape(pixels.shape)
+            from metarun.data.randaugment import randaugment  # which imports torchvision
+
+            pixels = randaugment(flat, torch.from_numpy(uniform[:, 3:])).reshape(pixels.shape)
         x = pixels.to(torch.get_default_dtype()).div_(255)
         if uniform is not None and self.augment == "standard":
             drawn = to_device(uniform, pixels.device, x.dtype)
@@ -125,6 +125,8 @@ def _crop_and_mirror(x: Tensor, place: Tensor, mirror: Tensor) -> Tensor:
 
 
 def _to_gray(x: Tensor) -> Tensor:
+    from torchvision.transforms.v2.functional import rgb_to_grayscale  # takes two seconds: only to augment
+
     return rgb_to_grayscale(x) if x.shape[1] == 3 else x
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 import torch
-from torchvision.datasets import CIFAR100
 
 from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
@@ -53,6 +52,8 @@ class CIFAR100Tasks(PhotoTasks):
     @staticmethod
     def find_files(root: str) -> list[Path]:
         """Return the files that would be read, without downloading any."""
+        from torchvision.datasets import CIFAR100
+
         original = Path(root).expanduser() / "cifar100" / str(CIFAR100.base_folder)
         return _find_trees(Path(root).expanduser()) or [original] * (original.parent / "complete").exists()
 
@@ -89,11 +90,15 @@ def _fetch_original(root: Path) -> Path:
         f"Put cifar-100-python.tar.gz, or images in folders named after their classes, into {folder}, or set "
         "paths.data=FOLDER (or METARUN_DATA)"
     )
+    from torchvision.datasets import CIFAR100
+
     fetch_once(folder, "CIFAR-100", lambda: CIFAR100(str(folder), download=True), instead)
     return folder / str(CIFAR100.base_folder)
 
 
 def _read_pickles(folder: Path) -> Mapping[str, list[ImageFile]]:
+    from torchvision.datasets import CIFAR100
+
     try:
         CIFAR100(str(folder.parent))  # compares the MD5 sums
     except RuntimeError as error:

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
-RANDOM_WORDS = 4
-"""Random numbers that one image takes: twice an operation and its sign."""
-
 MAGNITUDE = 0.3
 """Strength of each operation, as a share of the greatest; torchvision's default is 9 of 30."""
 
@@ -20,7 +17,7 @@ def randaugment(x: Tensor, uniform: Tensor) -> Tensor:
     """Apply two of `OPERATIONS`, drawn for each image separately, to images [R, 1 or 3, H, W] uint8.
 
     Args:
-        uniform: numbers in 0..1, [R, RANDOM_WORDS], on the CPU; they choose each operation and its sign.
+        uniform: numbers in 0..1, [R, 4], on the CPU; they choose each operation and its sign, twice.
     Reference: Cubuk, Zoph, Shlens, Le. RandAugment. NeurIPS 2020. arXiv:1909.13719; operations and ranges are those of
         torchvision.transforms.v2.RandAugment, which draws once for a whole batch.
     """

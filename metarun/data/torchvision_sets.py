@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision.datasets
 
 from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
@@ -54,6 +53,8 @@ class Torchvision(ImageTasks):
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
+        import torchvision.datasets  # takes two seconds: only to open the set
+
         dataset_class = getattr(torchvision.datasets, dataset, None)
         if dataset_class is None:
             raise ValueError(f"data.dataset={dataset} is not in torchvision.datasets")

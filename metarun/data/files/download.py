@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
-from torchvision.datasets.utils import download_url
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +43,8 @@ def download_archive(url: str, md5: str, folder: Path) -> None:
 
     Raises: RuntimeError if its MD5 sum is wrong; tarfile.TarError if a member would lie outside the folder.
     """
+    from torchvision.datasets.utils import download_url
+
     download_url(url, str(folder), md5=md5)
     aside = folder / ".unpacking"  # hidden, so that nobody takes its images for the data set
     shutil.rmtree(aside, ignore_errors=True)
