@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from metarun.core.tasks import Batch, Prediction
+from metarun.core.tasks import Batch, Examples, Prediction
 
 
 @runtime_checkable
@@ -45,6 +45,18 @@ class EncodesInputs(Protocol):
 
     def encoded(self) -> AbstractContextManager[None]:
         """Inside, `evaluate` expects inputs that are already encoded by `input_encoder`."""
+        ...
+
+
+@runtime_checkable
+class AdaptsToTask(Protocol):
+    """A learner whose outputs for the queries of a task can be asked for, as someone who uses a trained model does."""
+
+    def adapt_to(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
+        """Adapt to the support set of one task; x [S, ...].
+
+        Returns: what predicts outputs [M, ...] for query inputs [M, ...]: logits of n_way classes, or values.
+        """
         ...
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from metarun.algos.base.chunks import choose_tasks_at_once
 from metarun.algos.base.learn2learn import choose_engine
 from metarun.algos.base.learner import Learner
-from metarun.algos.base.wrappers import Wrapper
+from metarun.algos.base.wrappers import Predictor, Wrapper
 from metarun.core import objectives
 from metarun.core.tasks import Batch, Examples, Metrics, Objective, Prediction
 from metarun.ops import context, norm
@@ -111,16 +111,15 @@ class EpisodicLearner(Learner):
             return {name: score.detach() for name, score in scores.items()}
 
     def predictions(self, batch: Batch) -> Prediction | None:
-        if batch.n_way or self.engine == "learn2learn":
+        if batch.n_way:
             return None
-        with torch.no_grad():
-            means = []
-            for support_x, support_y, x in zip(*batch.support, batch.query.x, strict=True):
-                with context.adapting():
-                    state = self.adapt(self.theta(), Examples(support_x, support_y), batch.n_way)
-                with context.recording():
-                    means.append(self.predict(self.theta(), state, x))
+        tasks = zip(*batch.support, batch.query.x, strict=True)
+        means = [self.adapt_to(Examples(support_x, support_y), 0)(x) for support_x, support_y, x in tasks]
         return Prediction(torch.stack(means), None)
+
+    @torch.no_grad()
+    def adapt_to(self, support: Examples, n_way: int) -> Predictor:
+        return torch.no_grad()(self._adapt(self.theta(), support, n_way)[1])
 
     def chunk(self, batch: Batch, n_tasks: int) -> int:
         """Choose how many of `n_tasks` tasks like those of the batch to run at once.
@@ -213,19 +212,21 @@ class EpisodicLearner(Learner):
         return Scored({name: score[None] for name, score in scored.scores.items()}, scored.statistics)
 
     def _score_task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
-        state = None
-        with context.adapting():
-            if self.wrapper:
-                predictor = self.wrapper(self, support)
-            else:
-                state = self.adapt(params, support, n_way)
-                predictor = partial(self.predict, params, state)
+        state, predictor = self._adapt(params, support, n_way)
         with context.recording() as statistics:
             output = predictor(query.x)
         scores = self.score(params, state, output, query.y)
         if not self.wrapper:  # which has no state to hand on
             scores |= self.extra_scores(params, state, query)
         return Scored(scores, statistics)
+
+    def _adapt(self, params: Params, support: Examples, n_way: int) -> tuple[Any, Predictor]:
+        """Adapt to a task; return the state, None from learn2learn's wrappers, and what predicts its queries."""
+        with context.adapting():
+            if self.wrapper:
+                return None, self.wrapper(self, support)
+            state = self.adapt(params, support, n_way)
+        return state, partial(self.predict, params, state)
 
 
 class Scored(NamedTuple):

@@ -13,6 +13,7 @@ from metarun.algos.base.own_gradient import PulledLearner, pull
 from metarun.algos.gradient.maml import Adapted
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Examples, Objective
+from metarun.ops import context
 from metarun.ops.functional import Params, call, gradient, within
 
 
@@ -93,8 +94,12 @@ def _make_minibatches(y: Tensor, n_way: int, size: int, steps: int) -> Tensor:
 
     They are made on the device, because a GPU would wait for a copy from the host.
     """
-    n_rows = y.shape[0]
-    order = torch.arange(n_rows, device=y.device).view(max(n_way, 1), -1).T.flatten()  # rows lie class by class
+    n_rows, order = y.shape[0], torch.arange(y.shape[0], device=y.device)
+    if n_way and context.is_transformed():  # tasks together have equal classes, which lie one after the other
+        order = order.view(n_way, -1).T.flatten()
+    elif n_way:
+        nth = (y[:, None] == y).tril(-1).sum(-1)  # [S], how many of its class come before a row
+        order = (nth * n_way + y).argsort()
     size = min(size, n_rows)
     rows: Tensor = order[torch.arange(steps * size, device=y.device) % n_rows].view(steps, size)
     return rows
