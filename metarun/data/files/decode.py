@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,15 @@ POINTERS = {
 """How small files begin that stand for an image which is elsewhere, and how to get it."""
 
 Pixels = NDArray[np.uint8]
+
+
+class OpenImage(NamedTuple):
+    """An image that Pillow has opened already, and what messages call it."""
+
+    path: str
+    image: Image.Image
+
+
 log = logging.getLogger(__name__)
 
 
@@ -142,21 +151,40 @@ def encode_bitmap(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
+def read_pixels(files: Sequence[ImageFile | OpenImage], scale: Scale, name: str) -> Pixels:
+    """Decode images into memory: pixels [R, C, size, size].
+
+    Args:
+        name: what messages call the images.
+    Raises: ValueError that names the images that cannot be read.
+    """
+    pixels = np.empty((len(files), scale.channels, scale.size, scale.size), np.uint8)
+    _fill(pixels, files, scale, name)
+    return pixels
+
+
 def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], scale: Scale) -> None:
     names = sorted(files)
     ordered = [file for label in names for file in files[label]]
     log.info("reading the %d images of %s, once", len(ordered), name)
     starts = np.cumsum([0, *(len(files[label]) for label in names)], dtype=np.int64)
     pixels = create_cache_file(path, names, starts, (len(ordered), scale.channels, scale.size, scale.size))
+    if not _fill(pixels, ordered, scale, name) and scale.range is not None:
+        log.warning("data.range has no effect: none of the images of %s is gray of more than 8 bits", name)
+    pixels.flush()
 
+
+def _fill(pixels: Pixels, ordered: Sequence[ImageFile | OpenImage], scale: Scale, name: str) -> bool:
+    """Decode images into `pixels`; return whether some are gray of more than 8 bits."""
     deep: dict[int, Limits] = {}
     deep_colours: list[int] = []
     has_deep: list[bool] = []
 
-    def fill(row: int, scale: Scale) -> str | None:
+    def fill_row(row: int, scale: Scale) -> str | None:
         data = b""
         try:
-            image = _open(data := ordered[row].read(), scale)
+            source = ordered[row]
+            image = source.image if isinstance(source, OpenImage) else _open(data := source.read(), scale)
             if is_deep_colour(image):
                 deep_colours.append(row)
             has_deep.append(is_deep(image))
@@ -168,7 +196,7 @@ def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], sca
             return f"{ordered[row].path} ({_explain(error, data)})"
         return None
 
-    broken = _fill_all(partial(fill, scale=scale), range(len(ordered)), name)
+    broken = _fill_all(partial(fill_row, scale=scale), range(len(ordered)), name)
     if deep and not broken:
         low, high = min(one.low for one in deep.values()), max(one.high for one in deep.values())
         black, white = guess_range(deep.values())
@@ -178,7 +206,7 @@ def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], sca
             *(len(deep), len(ordered), name, low, high, black, white),
         )
         known = replace(scale, range=(black, white))
-        broken = _fill_all(partial(fill, scale=known), sorted(deep), name)
+        broken = _fill_all(partial(fill_row, scale=known), sorted(deep), name)
     if broken:
         more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
         raise ValueError(
@@ -186,20 +214,18 @@ def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], sca
             f"{'; '.join(broken[:MAX_NAMED])}{more}. "
             "Replace or remove them"
         )
-    if scale.range is not None and not any(has_deep):
-        log.warning("data.range has no effect: none of the images of %s is gray of more than 8 bits", name)
     if deep_colours:
         log.warning(
             "%d of the images of %s have colours of 16 bits, of which the upper 8 are used", len(deep_colours), name
         )
-    pixels.flush()
+    return any(has_deep)
 
 
-def _fill_all(fill: Callable[[int], str | None], rows: Sequence[int], name: str) -> list[str]:
+def _fill_all(fill_row: Callable[[int], str | None], rows: Sequence[int], name: str) -> list[str]:
     """Fill rows of pixels, several at a time, and return what keeps images from being read."""
     screen = Screen(stderr=True)
     with ThreadPoolExecutor() as pool:
-        done = track(pool.map(fill, rows), name, len(rows), console=screen, transient=True,
+        done = track(pool.map(fill_row, rows), name, len(rows), console=screen, transient=True,
                      disable=not screen.is_terminal)  # fmt: skip
         return [problem for problem in done if problem]
 

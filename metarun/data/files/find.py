@@ -59,7 +59,7 @@ def list_files(place: Path) -> list[ImageFile]:
     the folder lead nowhere.
     """
     if place.is_dir():
-        found = [ImageFile(name, partial(_read_file, entry.path)) for name, entry in _list_folder(place)]
+        found = [ImageFile(name, partial(read_file, entry.path)) for name, entry in _list_folder(place)]
     elif place.is_file():
         archive = open_zip(place)
         found = [
@@ -148,7 +148,8 @@ def _explain_no_zip(path: Path, error: Exception) -> str:
     return f"{path} is neither a folder nor a zip file: give a folder, or a zip file, of images"
 
 
-def _read_file(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """Read an image file whole. Raises: ValueError if it is too large for one."""
     with open(path, "rb") as file:
         return _read_at_most(file)
 
