@@ -1,4 +1,4 @@
-"""The experiment runner for meta-learning; what authors of a learner, a source, a network or a sink import.
+"""The experiment runner for meta-learning: trained models, and what authors of a learner, a source or a sink import.
 
 `from metarun import Learner` and the like take their module in when they are first asked for: `import metarun` alone
 imports no torch.
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "Model": "metarun.app.model",
     "Learner": "metarun.algos.base.learner",
     "EpisodicLearner": "metarun.algos.base.episodic",
     "MetricLearner": "metarun.algos.base.metric",

@@ -161,3 +161,41 @@ def noise_tasks(
     )
     split = {s: data.names[i * classes : (i + 1) * classes] for i, s in enumerate(("train", "val", "test"))}
     return ImageTasks(data, split, EpisodePlan(train, test, seed, 0), rotation, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def used_runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A folder with a finished run of each kind of `used_runs.RUNS`."""
+    from used_runs import RUNS
+
+    from metarun.cli import command
+
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["metarun"])
+        for name, words in RUNS.items():
+            GlobalHydra.instance().clear()
+            assert command([*words, f"paths.cache={cache}", f"hydra.run.dir={folder / name}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def use(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Exit code, standard output and standard error of `metarun` with these words; few tasks fit a temperature."""
+    from metarun.app.jobs import calibrated
+    from metarun.cli import command
+
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("METARUN_CACHE", str(cache))
+    monkeypatch.setattr(calibrated, "LEAST_TASKS", 4)
+    monkeypatch.setattr(calibrated, "MOST_TASKS", 4)
+
+    def used(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = command([str(word) for word in words])
+        out, error = capsys.readouterr()
+        return code, out, error
+
+    return used

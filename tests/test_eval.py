@@ -242,7 +242,8 @@ def test_only_finished_runs_with_their_weights_are_tested(runs: Path, say: Say, 
     assert f"{run / 'checkpoints' / 'best.pt'} is missing, and it is what is tested" in say("eval", run)[2]
     (run / "results.json").unlink()
     code, _, error = say("eval", run)
-    assert (code, error) == (2, f"metarun: {run} is died, and eval tests finished runs: metarun resume {run}\n")
+    told = f"metarun: {run} is died, and only a finished run can be tested or used: metarun resume {run}\n"
+    assert (code, error) == (2, told)
     code, _, error = say("eval", tmp_path)
     assert (code, error) == (2, f"metarun: {tmp_path} is not the folder of a run: it has no .hydra/config.yaml\n")
 

@@ -85,6 +85,16 @@ class RunFolder:
         return self.path / "evals"
 
     @property
+    def calibration(self) -> Path:
+        """The temperature of the probabilities of `metarun predict`, for each BatchNorm mode."""
+        return self.path / "calibration.json"
+
+    @property
+    def export(self) -> Path:
+        """A folder with the files of `metarun export`."""
+        return self.path / "export"
+
+    @property
     def replays(self) -> Path:
         """A folder with tasks that `metarun replay` wrote."""
         return self.path / "replays"

@@ -30,6 +30,8 @@ def runs_in_pieces(layers: tuple[nn.Module, ...], x: Tensor) -> TypeGuard[Block]
     """Return whether these layers form such a block and `run_first_block` is faster for images x [R, C, H, W]."""
     if x.device.type != "cpu" or x.shape[1] != 1 or x.requires_grad or context.is_transformed():
         return False
+    if torch.compiler.is_exporting():  # for batches of any size
+        return False
     convolution, normalise, pool = layers
     return (
         isinstance(convolution, Conv2d)

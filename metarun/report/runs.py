@@ -25,7 +25,7 @@ from metarun.core.scores import Directions, choose_score, read_directions
 OUTCOME_FIELDS = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id", KEY})
 """Scalar fields of results.json that are outcomes of a run, not settings."""
 
-INNER_FOLDERS = frozenset({"checkpoints", "wandb", "tensorboard", "evals", "replays"})
+INNER_FOLDERS = frozenset({"checkpoints", "wandb", "tensorboard", "evals", "export", "replays"})
 """Folders inside a run's folder, which contain no other run."""
 
 

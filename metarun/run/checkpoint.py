@@ -28,7 +28,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     with written_whole(path) as file:
         told = _Told(file)
         try:
-            torch.save({"version": CHECKPOINT_VERSION, "random": _get_random_states(), **state}, cast(IO[bytes], told))
+            torch.save({"version": CHECKPOINT_VERSION, "random": get_random_states(), **state}, cast(IO[bytes], told))
         except RuntimeError as error:
             raise told.failure or error from error
 
@@ -98,7 +98,8 @@ def restore_random(states: dict[str, Any]) -> None:
     np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))
 
 
-def _get_random_states() -> dict[str, Any]:
+def get_random_states() -> dict[str, Any]:
+    """Return the states of all global generators, for `restore_random`."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {

@@ -53,6 +53,8 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
     )
     screen.print(Text("metarun compare PATH ...                       finished runs, task by task (compare --help)"))
     screen.print(Text("metarun eval RUN [data=NAME,NAME] [KEY=VALUE]  test it on other data, ways and shots"))
+    screen.print(Text("metarun predict RUN --support FOLDER --query IMAGES   name images after some of each class"))
+    screen.print(Text("metarun export RUN                             its network, for other programs"))
     screen.print(Text("metarun data [prepare|show NAME]               data sets at hand; fetch one; draw its tasks"))
     screen.print(Text("metarun --cfg job | --version | --config-dir DIR   settings; version; your own YAML files\n"))
     for group in _list_groups(folders):

@@ -11,7 +11,7 @@ from metarun.core import tuning
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.screen import Screen
 
-SUBCOMMANDS = ("compare", "data", "eval", "list", "replay", "rerun", "resume", "show")
+SUBCOMMANDS = ("compare", "data", "eval", "export", "list", "predict", "replay", "rerun", "resume", "show")
 
 Subcommand = Callable[[argparse.ArgumentParser, Sequence[str], Screen], int]
 
@@ -41,10 +41,14 @@ def _find(name: str, command: Callable[[Sequence[str]], int]) -> Subcommand:
             from metarun.app.commands.data import run_data as found
         elif name == "eval":
             from metarun.app.commands.eval import run_eval as found
+        elif name == "export":
+            from metarun.app.commands.export import run_export as found
         elif name in ("list", "show"):
             from metarun.app.commands import listing
 
             return listing.run_list if name == "list" else listing.run_show
+        elif name == "predict":
+            from metarun.app.commands.predict import run_predict as found
         elif name == "replay":
             from metarun.app.commands.replay import run_replay as found
         elif name == "rerun":

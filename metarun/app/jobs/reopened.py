@@ -167,7 +167,9 @@ def open_trained(
     """Open the run in `folder` on the machine that was asked for, with the paths among `values`."""
     run, files = open_run(folder), RunFolder(folder)
     if run.state != "finished":
-        raise ConfigError(f"{folder} is {run.state}, and eval tests finished runs: {files.make_command('resume')}")
+        raise ConfigError(
+            f"{folder} is {run.state}, and only a finished run can be tested or used: {files.make_command('resume')}"
+        )
     files.check_links()
     best = load_best(files)
     # What a test changes of the data is to change nothing else, as run.steps.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 from torch import Tensor
 
-from metarun.core.tasks import Batch, Prediction
+from metarun.core.tasks import Batch, Examples, Prediction
 from metarun.report.figures.charts import GREY, PALETTE, render_png
 from metarun.report.figures.completions import draw_completions
 
@@ -29,13 +29,39 @@ def draw_predictions(batch: Batch, predicted: Prediction) -> bytes | None:
     return render_png(alt.vconcat(*rows))
 
 
-def _draw_panel(batch: Batch, predicted: Prediction, task: int) -> alt.LayerChart:
+def draw_function(support: Examples, x: Tensor, y: Tensor | None, predicted: Prediction) -> bytes | None:
+    """Draw the predictions for one function as a PNG; None if inputs or outputs have other dimensions than one.
+
+    Args:
+        support: the given points, x [S, 1] and y [S, 1].
+        x: the inputs that were asked for [M, 1].
+        y: their values [M, 1], where they are known.
+    """
+    if x.shape[-1] != 1 or predicted.mean.shape[-1] != 1:
+        return None
+    order = x[:, 0].argsort()
+    one = Examples(support.x[None], support.y[None])
+    asked = Examples(x[order][None], (predicted.mean if y is None else y)[order][None])
+    drawn = Prediction(predicted.mean[order][None], None if predicted.std is None else predicted.std[order][None])
+    panel = _draw_panel(Batch(one, asked, 0), drawn, 0, "", y is not None)
+    return render_png(panel.properties(width=560, height=360))
+
+
+def _draw_panel(
+    batch: Batch, predicted: Prediction, task: int, title: str | None = None, known: bool = True
+) -> alt.LayerChart:
+    """Draw one task.
+
+    Args:
+        title: by default the task's number.
+        known: whether the values of the query points are; else they are not drawn.
+    """
     seen, asked = batch.support, batch.query
     spread = None if predicted.std is None else 1.96 * predicted.std
     said = "mean" if spread is None else BAND_LABEL
     points = [
         {"x": x, "y": y, "what": what}
-        for what, side in (("query points", asked), ("support points", seen))
+        for what, side in (*([("query points", asked)] if known else []), ("support points", seen))
         for x, y in zip(_list_numbers(side.x, task), _list_numbers(side.y, task), strict=True)
     ]
     line = [
@@ -44,9 +70,8 @@ def _draw_panel(batch: Batch, predicted: Prediction, task: int) -> alt.LayerChar
     if spread is not None:
         for point, half in zip(line, _list_numbers(spread, task), strict=True):
             point |= {"low": point["y"] - half, "high": point["y"] + half}
-    kinds = alt.Color(
-        "what:N", scale=alt.Scale(domain=["support points", "query points", said], range=[PALETTE[1], GREY, PALETTE[0]])
-    )
+    colors = {"support points": PALETTE[1], **({"query points": GREY} if known else {}), said: PALETTE[0]}
+    kinds = alt.Color("what:N", scale=alt.Scale(domain=list(colors), range=list(colors.values())))
     x, y = alt.X("x:Q", scale=alt.Scale(nice=False), title="x"), alt.Y("y:Q", title="y")
     curve = alt.Chart(alt.InlineData(values=[point | {"what": said} for point in line])).encode(x=x)
     dots = alt.Chart(alt.InlineData(values=points)).encode(x=x, y=y, color=kinds)
@@ -56,7 +81,7 @@ def _draw_panel(batch: Batch, predicted: Prediction, task: int) -> alt.LayerChar
         curve.mark_line(strokeWidth=2).encode(y=y, color=kinds),
         dots.transform_filter("datum.what === 'support points'").mark_circle(size=70, opacity=1),
     ]
-    return alt.LayerChart(layer=layers, title=f"test task {task}", width=330, height=220)
+    return alt.LayerChart(layer=layers, title=f"test task {task}" if title is None else title, width=330, height=220)
 
 
 def _list_numbers(values: Tensor, task: int) -> list[float]:

@@ -1,0 +1,39 @@
+"""`metarun export`: the network of a trained run, as files for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from metarun.app.commands.screen import add_trust
+from metarun.app.exported import describe_network, export_backbone
+from metarun.app.model import Model
+from metarun.core.run_folder import RunFolder
+from metarun.core.screen import Screen
+
+
+def run_export(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
+    """Run `metarun export RUN` and return the exit code. Raises: ConfigError for wrong input."""
+    parser.description = "Write the network of a trained run: weights, a program of torch.export, and ONNX."
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to; default: RUN/export")
+    parser.add_argument("--bn", metavar="MODE", help="BatchNorm mode; default: the run's")
+    add_trust(parser)
+    asked = parser.parse_args(arguments)
+    model = Model.load(asked.run, asked.bn, device="cpu", trust=asked.trust)
+    folder = asked.to or RunFolder(asked.run).export
+    said = export_backbone(model, folder)
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, words in said.items():
+        table.add_row(name, Text(words))
+    screen.print(Text(f"written to {folder}/"))
+    screen.print(table)
+    if warning := describe_network(model):
+        screen.print(Text(warning))
+    return 0
