@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from commands import TINY, metarun, results_of
+from used_runs import first_task, lay_out, queries_of
 
 from metarun.algos.base.learn2learn import IMPORTED, choose_engine
 from metarun.app.commands.help import REQUIREMENTS
+from metarun.app.jobs import calibrated
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -28,6 +31,24 @@ def test_the_algorithm_shown_whole_runs(tmp_path: Path, cache: Path) -> None:
     code, out, error = metarun(*typed[1].split(), *TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)
     assert code == 0, out + error
     assert results_of(tmp_path / "r")["algo"] == "soft_neighbour"
+
+
+def test_the_model_in_use_that_is_shown_runs(
+    used_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(from metarun import Model\n.*?)```", README, re.S)
+    (tmp_path / "outputs").mkdir()
+    shutil.copytree(used_runs / "proto", tmp_path / "outputs" / "RUN")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(calibrated, "LEAST_TASKS", 4)
+    monkeypatch.setattr(calibrated, "MOST_TASKS", 4)
+    files = queries_of(lay_out(first_task(used_runs / "proto"), tmp_path))
+    for name, nth in (("fox1", 0), ("fox2", 1), ("owl1", 3), ("new1", 4), ("new2", 2)):  # three of each class
+        shutil.copy(files[nth], tmp_path / f"{name}.jpg")  # PNGs: what a file is stands in it
+    exec(code, {})
+    answers, *probabilities = capsys.readouterr().out.splitlines()
+    assert set(re.findall(r"'(\w+)'", answers)) <= {"fox", "owl"}
+    assert len(probabilities) == 2
 
 
 def test_readme_help_and_the_package_ask_for_the_same() -> None:
