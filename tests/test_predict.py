@@ -255,6 +255,26 @@ def test_a_model_needs_nothing_but_its_folder(use: Say, tmp_path: Path, cache: P
     assert not (elsewhere / "calibration.json").exists()
 
 
+def test_trained_weights_of_a_network_are_in_the_run_and_not_asked_for_again(
+    use: Say, tmp_path: Path, cache: Path
+) -> None:
+    from torchvision import models
+
+    torch.save(models.shufflenet_v2_x0_5().state_dict(), tmp_path / "weights.pth")
+    words = [*TINY, "algo=simpleshot", "bn=running", "backbone=torchvision", "backbone.name=shufflenet_v2_x0_5"]
+    words = [word for word in words if word not in ("backbone.hidden=8", "data.train.n_way=5")]
+    words += [f"backbone.weights={tmp_path / 'weights.pth'}", "backbone.image_size=32", "backbone.frozen=true"]
+    GlobalHydra.instance().clear()
+    code, out, error = use(
+        *words, "run.steps=1", "run.val_every=1", f"paths.cache={cache}", f"hydra.run.dir={tmp_path / 'run'}"
+    )
+    assert code == 0, out + error
+    images = [np.full((28, 28), shade, np.uint8) for shade in (0, 120, 255)]
+    before = Model.load(tmp_path / "run").embed(images)
+    (tmp_path / "weights.pth").unlink()
+    assert torch.equal(Model.load(tmp_path / "run").embed(images), before)
+
+
 def test_of_functions_points_go_in_and_predictions_with_deviation_come_out(
     used_runs: Path, use: Say, tmp_path: Path
 ) -> None:

@@ -23,7 +23,9 @@ class Using(Protocol):
     bn: str
     learner: Learner
 
-    def look_at(self, images: Any) -> tuple[Tensor, Tensor]: ...
+    def read_pixels(self, images: Any) -> Tensor: ...
+
+    def make_inputs(self, pixels: Tensor) -> Tensor: ...
 
     def find_temperature(self) -> float: ...
 
@@ -65,12 +67,12 @@ class Classifier:
 
     def logits(self, images: Any) -> Tensor:
         """Return the learner's own outputs [M, N] for images."""
-        return self.answer(self.model.look_at(images)[1])
+        return self.answer(self.model.read_pixels(images))
 
-    def answer(self, x: Tensor) -> Tensor:
-        """Return logits [M, N] for inputs [M, C, H, W] of the network."""
-        parts = [x] if self.model.bn == "transductive" else torch.split(x, QUERIES_AT_ONCE)
-        return torch.cat([self._predict(part) for part in parts]).cpu()
+    def answer(self, pixels: Tensor) -> Tensor:
+        """Return logits [M, N] for pixels [M, C, H, W] that the model has read."""
+        parts = [pixels] if self.model.bn == "transductive" else torch.split(pixels, QUERIES_AT_ONCE)
+        return torch.cat([self._predict(self.model.make_inputs(part)).cpu() for part in parts])
 
     def weigh(self, logits: Tensor) -> Tensor:
         """Return the probabilities [M, N] of logits [M, N]."""
@@ -80,8 +82,9 @@ class Classifier:
     def embed(self, images: Any) -> Tensor:
         """Return the embeddings [M, ...] of images; with bn=support the support set alone normalises them."""
         backbone, rows = self.model.find_backbone(), len(self.examples.x)
+        x = self.model.make_inputs(self.model.read_pixels(images))
         with context.support_rows(rows):
-            embedded: Tensor = backbone(torch.cat([self.examples.x, self.model.look_at(images)[1]]))
+            embedded: Tensor = backbone(torch.cat([self.examples.x, x]))
         return embedded[rows:].cpu()
 
 

@@ -132,9 +132,10 @@ class Model:
         self._check_ways(len(support))
         with wrong_input():
             given = {label: take_images(images) for label, images in support.items()}
-        pixels, x = self.look_at([image for images in given.values() for image in images], "the support set")
+        pixels = self.read_pixels([image for images in given.values() for image in images], "the support set")
         counts = torch.tensor([len(images) for images in given.values()])
         y = torch.arange(len(given)).repeat_interleave(counts)
+        x = self.make_inputs(pixels)
         return Classifier(self, Support(list(given), pixels, y), Examples(x, y.to(x.device)))
 
     def adapt_to_points(self, x: Any, y: Any) -> Function:
@@ -155,11 +156,11 @@ class Model:
         With bn=support and bn=transductive the images of a call normalise each other, which a warning says;
         `Classifier.embed` has no such effect.
         """
-        backbone = self.find_backbone()
+        backbone, pixels = self.find_backbone(), self.read_pixels(images)
         if not norm.normalises_rows_alone(backbone):
             log.warning("bn=%s: the embedding of an image depends on the others that are embedded with it", self.bn)
         with torch.no_grad():
-            embedded: Tensor = backbone(self.look_at(images)[1])
+            embedded: Tensor = backbone(self.make_inputs(pixels))
         return embedded.cpu()
 
     def find_backbone(self) -> nn.Module:
@@ -171,18 +172,24 @@ class Model:
             )
         return self.learner.backbone
 
-    def look_at(self, images: Any, name: str = "those given") -> tuple[Tensor, Tensor]:
-        """Return images as pixels [R, C, H, W] uint8, and as inputs of the network on its device.
+    def read_pixels(self, images: Any, name: str = "those given") -> Tensor:
+        """Read images as the network sees them: pixels [R, C, H, W] uint8, on the CPU.
 
+        Args:
+            images: what is to be read.
+            name: what messages call them.
         Raises: ConfigError that names images which cannot be read.
         """
+        with wrong_input():
+            scale = find_scale(self.settings.data, self.info.input_shape)
+            return torch.from_numpy(read_pixels(take_images(images), scale, name))
+
+    def make_inputs(self, pixels: Tensor) -> Tensor:
+        """Make inputs [R, C, H, W] of the network, on its device, of pixels [R, C, H, W] uint8."""
         normalisation = self.run.source.look or self.info.normalisation
         if normalisation is None:
             raise ConfigError("the run was trained on images that are not all normalised alike: yours would fit none")
-        with wrong_input():
-            scale = find_scale(self.settings.data, self.info.input_shape)
-            pixels = torch.from_numpy(read_pixels(take_images(images), scale, name))
-        return pixels, Look(*normalisation)(pixels.to(self.run.device), None)
+        return Look(*normalisation)(pixels.to(self.run.device), None)
 
     def _check_ways(self, n_way: int) -> None:
         """Raise ConfigError if the learner does not take so many classes."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from metarun.core.errors import suggest
+from metarun.ops import context
 
 TRAINING_HEADS = ("aux1", "aux2", "AuxLogits")
 """Extra classifiers of GoogLeNet and Inception that only training uses."""
@@ -42,7 +43,8 @@ def classifier(name: str, weights: str | None) -> tuple[nn.Module, Any]:
             net.aux_logits = False
     if weights is None:
         return net, None
-    _load(net, _read_state(weights, name, choices.__members__), (head, *TRAINING_HEADS), weights)
+    if not context.now.restoring:
+        _load(net, _read_state(weights, name, choices.__members__), (head, *TRAINING_HEADS), weights)
     if hasattr(net, "transform_input"):
         net.transform_input = True  # as torchvision does with its weights
     return net, (trained or choices.DEFAULT).transforms()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from metarun.data.files.decode import OpenImage, Scale
-from metarun.data.files.find import ImageFile, is_image, list_images, read_file
+from metarun.data.files.find import ImageFile, list_images, read_file
 
 Given = ImageFile | OpenImage
 
@@ -41,10 +42,8 @@ def list_given(places: Sequence[Path]) -> list[ImageFile]:
     """
     found: list[ImageFile] = []
     for place in places:
-        if place.is_file() and is_image(place.name):
-            inside = [ImageFile(str(place), partial(read_file, str(place)))]
-        elif place.is_file() and place.suffix.lower() != ".zip":
-            raise ValueError(f"{place} is no image by its name, and no zip file")
+        if place.is_file() and place.suffix.lower() != ".zip" and not is_zipfile(place):
+            inside = [ImageFile(str(place), partial(read_file, str(place)))]  # whatever its ending
         elif not place.exists():
             raise ValueError(f"there is no file or folder {place}")
         else:

@@ -21,6 +21,7 @@ class _Now:
     twice: bool = False
     recorded: list[tuple[Tensor, Tensor]] | None = None
     way: Way | None = None
+    restoring: bool = False
 
 
 now = _Now()
@@ -56,6 +57,11 @@ def differentiated(twice: bool) -> AbstractContextManager[None]:
 def convolving(way: Way) -> AbstractContextManager[None]:
     """Inside, convolutions under a transform are computed this `way` on every device. For tests and timings."""
     return _during(way=way)
+
+
+def restoring() -> AbstractContextManager[None]:
+    """Inside, networks are built whose weights come from a checkpoint afterwards: they need no others."""
+    return _during(restoring=True)
 
 
 def is_transformed() -> bool:

@@ -50,10 +50,10 @@ class Answers:
 
 
 def make_answer_table(answers: Answers) -> Table:
-    """Make a table with a line for each file; where classes are known, it shows those that were missed."""
-    known, shared = bool(answers.known), _find_shared(answers.files)
+    """Make a table with a line for each file, inside the folder that all share, and the classes that were missed."""
+    known, shared = bool(answers.known), find_shared(answers.files)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(Text(f"file in {shared}" if shared else "file"), overflow="fold")
+    table.add_column("file", overflow="fold")
     table.add_column("class", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
     if known:
@@ -106,8 +106,8 @@ def format_answer_csv(answers: Answers) -> str:
     return file.getvalue()
 
 
-def _find_shared(files: Sequence[str]) -> str:
-    """The folder that all files lie in, at any depth; empty if there is none."""
+def find_shared(files: Sequence[str]) -> str:
+    """Find the folder that all files lie in, at any depth; empty if there is none."""
     folders = [file.split("/")[:-1] for file in files]
     together = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))
     return "/".join(names[0] for names in together)

@@ -20,6 +20,7 @@ from metarun.core.errors import ConfigError
 from metarun.core.screen import Screen
 from metarun.core.words import name_network, name_task
 from metarun.report.predicted import (
+    find_shared,
     format_answer_csv,
     make_answer_table,
     make_mistake_table,
@@ -56,6 +57,9 @@ def run_predict(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
     asked = parser.parse_args([word for word in arguments if word not in typed])
     if asked.overrides:
         raise ConfigError(f"{asked.overrides[0]} is no KEY=VALUE; images stand after --query")
+    for path in (asked.csv, asked.png):
+        if path and not path.absolute().parent.is_dir():  # said before anything is computed
+            raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
     settings = dict(map(_read, typed))
     bn, device = settings.pop("bn", None), settings.pop("device", None)
     with show_messages(screen):
@@ -71,7 +75,9 @@ def _show_classes(model: Model, asked: Any, screen: Screen) -> None:
     few, queries, answers = answer_classes(model, asked.support, asked.query)
     shots = few.support.y.bincount().tolist()
     counts = "1 image" if max(shots) == 1 else " to ".join(map(str, sorted({min(shots), max(shots)}))) + " images"
-    facts = {"support": f"{len(few.classes)} classes, {counts} each", "bn": describe_mode(model)}
+    facts = {"bn": describe_mode(model), "support": f"{len(few.classes)} classes, {counts} each"}
+    shared, n = find_shared(answers.files), len(answers.files)
+    facts["queries"] = f"{n} image{'s' * (n > 1)}{f' in {shared}' * bool(shared)}"
     facts["probability"] = describe_calibration(model)
     screen.print(_make_heading(model, facts))
     screen.print(make_answer_table(answers))

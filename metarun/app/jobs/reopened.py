@@ -23,7 +23,7 @@ from metarun.core.whole import write_json
 from metarun.core.words import is_percent
 from metarun.data.augment import Look
 from metarun.data.resize import Resized, members
-from metarun.ops import norm
+from metarun.ops import context, norm
 from metarun.report.runs import open_run, read_evaluation
 from metarun.run.device import held_device, name_device
 from metarun.run.evaluation import evaluate
@@ -154,7 +154,8 @@ class Trained:
 
     def make_learner(self, settings: Settings) -> Learner:
         """Make the learner as the run tested it, with the changes in `settings`."""
-        learner = build_learner(settings, self.source).to(self.device)
+        with context.restoring():
+            learner = build_learner(settings, self.source).to(self.device)
         known = learner.state_dict()
         learner.load_state_dict({k: v for k, v in self.state.items() if k in known or not k.endswith(AVERAGES)})
         return learner
@@ -189,7 +190,9 @@ def open_trained(
                 source = know_source(build_source(settings, device))
             _check_split(folder, source.info.split_sha256, run.results["split_sha256"])
         modes: list[str] = [settings.bn]
-        if norm.has_batch_norm(build_learner(settings, source)):
+        with context.restoring():
+            normalised = norm.has_batch_norm(build_learner(settings, source))
+        if normalised:
             modes = list(dict.fromkeys([settings.bn, "transductive", "support"]))
         yield Trained(folder, run.results, saved, source, best["learner"], modes, device)
 
