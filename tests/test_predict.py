@@ -81,6 +81,16 @@ def test_images_may_be_paths_open_images_arrays_or_tensors(used_runs: Path, task
             few.predict(wrong)
 
 
+def test_gray_images_of_more_than_8_bits_are_read_by_one_range(used_runs: Path) -> None:
+    """The support set goes up to 4000, so white is 4095, for a query alone too."""
+    few = Model.load(used_runs / "running").adapt(
+        {"a": [np.full((28, 28), 4000, np.uint16)], "b": [np.full((28, 28), 1000, np.uint16)]}
+    )
+    assert few.support.pixels[:, 0, 0, 0].tolist() == [249, 62]  # 255 * 4000 / 4095, 255 * 1000 / 4095
+    dark, bright = np.full((28, 28), 200, np.uint16), np.full((28, 28), 4095, np.uint16)
+    assert few.read([dark])[0, 0, 0, 0] == few.read([dark, bright])[0, 0, 0, 0] == 12  # 255 * 200 / 4095
+
+
 def test_any_number_of_classes_and_images_where_the_method_has_no_head(used_runs: Path, task: Path) -> None:
     support = {label: files[: 1 + (label == "c1")] for label, files in list(classes_of(task / "support").items())[:3]}
     model = Model.load(used_runs / "proto")
@@ -220,6 +230,11 @@ def test_a_temperature_is_fitted_once_and_kept(used_runs: Path, use: Say, task: 
     kept["temperature"] = 7.0
     (run / "calibration.json").write_text(json.dumps({"bn=support": kept}))
     assert Model.load(run).calibration.temperature == 7
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | {"trainval": True}))
+    (run / "calibration.json").unlink()
+    assert "trained on its validation classes" in Model.load(run).calibration.missing
+    (run / "results.json").write_text(json.dumps(results))
     kept["best_step"] = -1  # of other weights
     (run / "calibration.json").write_text(json.dumps({"bn=support": kept}))
     assert Model.load(run).calibration.temperature != 7

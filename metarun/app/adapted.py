@@ -11,6 +11,7 @@ from metarun.algos.base.abilities import AdaptsToTask, Predicting
 from metarun.algos.base.learner import Learner
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import Batch, Examples, Prediction
+from metarun.data.files.decode import Range
 from metarun.ops import context
 
 QUERIES_AT_ONCE = 256
@@ -23,7 +24,7 @@ class Using(Protocol):
     bn: str
     learner: Learner
 
-    def read_pixels(self, images: Any) -> Tensor: ...
+    def read_pixels(self, images: Any, name: str, limits: Range | None) -> tuple[Tensor, Range | None]: ...
 
     def make_inputs(self, pixels: Tensor) -> Tensor: ...
 
@@ -33,11 +34,12 @@ class Using(Protocol):
 
 
 class Support(NamedTuple):
-    """A support set: class names, what the network sees [S, C, H, W] uint8, and the images' labels [S]."""
+    """A support set: class names, what the network sees [S, C, H, W] uint8, the images' labels [S], and their range."""
 
     classes: list[str]
     pixels: Tensor
     y: Tensor
+    limits: Range | None
 
 
 class Classifier:
@@ -67,7 +69,11 @@ class Classifier:
 
     def logits(self, images: Any) -> Tensor:
         """Return the learner's own outputs [M, N] for images."""
-        return self.answer(self.model.read_pixels(images))
+        return self.answer(self.read(images))
+
+    def read(self, images: Any, name: str = "those given") -> Tensor:
+        """Read images as pixels [M, C, H, W], as the support set was read; messages call them `name`."""
+        return self.model.read_pixels(images, name, self.support.limits)[0]
 
     def answer(self, pixels: Tensor) -> Tensor:
         """Return logits [M, N] for pixels [M, C, H, W] that the model has read."""
@@ -82,7 +88,7 @@ class Classifier:
     def embed(self, images: Any) -> Tensor:
         """Return the embeddings [M, ...] of images; with bn=support the support set alone normalises them."""
         backbone, rows = self.model.find_backbone(), len(self.examples.x)
-        x = self.model.make_inputs(self.model.read_pixels(images))
+        x = self.model.make_inputs(self.read(images))
         with context.support_rows(rows):
             embedded: Tensor = backbone(torch.cat([self.examples.x, x]))
         return embedded[rows:].cpu()

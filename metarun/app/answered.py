@@ -32,7 +32,7 @@ def answer_classes(model: Model, support: Path, places: Sequence[Path]) -> tuple
         classes = read_layout(support).classes
         few = model.adapt_to_classes({label: classes[label] for label in sorted(classes)})
         files = list_given(places)
-        pixels = model.read_pixels(files, "the queries")
+        pixels = few.read(files, "the queries")
     answered = few.weigh(few.answer(pixels)).tolist()
     truth = [find_class(file.path, few.classes) for file in files]
     return few, pixels, Answers([file.path for file in files], few.classes, answered, truth)

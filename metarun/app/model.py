@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from metarun.app.jobs.reopened import Trained, open_trained
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.tasks import Examples
 from metarun.data.augment import Look
-from metarun.data.files.decode import read_pixels
+from metarun.data.files.decode import Range, read_pixels
 from metarun.data.given import find_scale, take_images
 from metarun.ops import norm
 from metarun.run import checkpoint
@@ -131,12 +132,13 @@ class Model:
             )
         self._check_ways(len(support))
         with wrong_input():
-            given = {label: take_images(images) for label, images in support.items()}
-        pixels = self.read_pixels([image for images in given.values() for image in images], "the support set")
+            given = {label: take_images(own) for label, own in support.items()}
+        images = [image for own in given.values() for image in own]
+        pixels, limits = self.read_pixels(images, "the support set")
         counts = torch.tensor([len(images) for images in given.values()])
         y = torch.arange(len(given)).repeat_interleave(counts)
         x = self.make_inputs(pixels)
-        return Classifier(self, Support(list(given), pixels, y), Examples(x, y.to(x.device)))
+        return Classifier(self, Support(list(given), pixels, y, limits), Examples(x, y.to(x.device)))
 
     def adapt_to_points(self, x: Any, y: Any) -> Function:
         """Adapt to points x [S, D_in], y [S, D_out] of a function."""
@@ -156,7 +158,7 @@ class Model:
         With bn=support and bn=transductive the images of a call normalise each other, which a warning says;
         `Classifier.embed` has no such effect.
         """
-        backbone, pixels = self.find_backbone(), self.read_pixels(images)
+        backbone, pixels = self.find_backbone(), self.read_pixels(images)[0]
         if not norm.normalises_rows_alone(backbone):
             log.warning("bn=%s: the embedding of an image depends on the others that are embedded with it", self.bn)
         with torch.no_grad():
@@ -172,17 +174,22 @@ class Model:
             )
         return self.learner.backbone
 
-    def read_pixels(self, images: Any, name: str = "those given") -> Tensor:
-        """Read images as the network sees them: pixels [R, C, H, W] uint8, on the CPU.
+    def read_pixels(
+        self, images: Any, name: str = "those given", limits: Range | None = None
+    ) -> tuple[Tensor, Range | None]:
+        """Read images as the network sees them: pixels [R, C, H, W] uint8, on the CPU, and their range.
 
         Args:
             images: what is to be read.
             name: what messages call them.
+            limits: the range of gray images of more than 8 bits where the run has none; None guesses it.
         Raises: ConfigError that names images which cannot be read.
         """
         with wrong_input():
             scale = find_scale(self.settings.data, self.info.input_shape)
-            return torch.from_numpy(read_pixels(take_images(images), scale, name))
+            scale = replace(scale, range=scale.range or limits)
+            pixels, limits = read_pixels(take_images(images), scale, name)
+        return torch.from_numpy(pixels), limits
 
     def make_inputs(self, pixels: Tensor) -> Tensor:
         """Make inputs [R, C, H, W] of the network, on its device, of pixels [R, C, H, W] uint8."""

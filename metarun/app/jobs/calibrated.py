@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from metarun.algos.base.abilities import AdaptsToTask
@@ -27,7 +29,7 @@ from metarun.settings.reopen import SavedSettings
 from metarun.settings.resolve import find_target
 from metarun.settings.schema import Node, Settings
 
-QUERIES = 4000
+QUERIES = 2000
 """About as many queries are asked: half of their tasks fit the temperature, the others measure the error."""
 
 LEAST_TASKS, MOST_TASKS = 20, 400
@@ -113,6 +115,8 @@ def _recall(kept: Any, run: Trained) -> Calibration | None:
 
 def _open_validation(run: Trained, saved: SavedSettings, settings: Settings) -> TaskSource:
     """Open the run's own data. Raises: ConfigError if that would be a download, or it is not what it was."""
+    if run.results.get("trainval"):
+        raise ConfigError("the run was trained on its validation classes (data.trainval=true)")
     check_places(saved.config, ["data"])
     parts: list[Node] = [read_shipped_source(settings.as_dict(), name) for name in settings.data.get("sources", ())]
     if not all(map(_is_at_hand, parts or [settings.data])):
@@ -161,7 +165,9 @@ def _ask(learner: AdaptsToTask, source: TaskSource, n_tasks: int) -> tuple[Tenso
 
 def _ask_one_by_one(learner: AdaptsToTask, source: TaskSource, n_tasks: int) -> Iterator[tuple[Tensor, Tensor]]:
     stream = source.episodes("val", 0, 1)
-    for _ in range(n_tasks):
+    screen = Console(stderr=True)
+    tasks = range(n_tasks)
+    for _ in track(tasks, "validation tasks", console=screen, transient=True, disable=not screen.is_terminal):
         batch = next(stream)
         predict = learner.adapt_to(Examples(batch.support.x[0], batch.support.y[0]), batch.n_way)
         yield predict(batch.query.x[0]).cpu(), batch.query.y[0].cpu()

@@ -56,6 +56,8 @@ POINTERS = {
 """How small files begin that stand for an image which is elsewhere, and how to get it."""
 
 Pixels = NDArray[np.uint8]
+Range = tuple[float, float]
+"""Values of black and white in gray images of more than 8 bits."""
 
 
 class OpenImage(NamedTuple):
@@ -87,7 +89,7 @@ class Scale:
     channels: int = 3
     fit: str = "stretch"
     invert: bool = False
-    range: tuple[float, float] | None = None
+    range: Range | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("interpolation", get_args(Interpolation)), ("fit", get_args(Fit))):
@@ -151,16 +153,15 @@ def encode_bitmap(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def read_pixels(files: Sequence[ImageFile | OpenImage], scale: Scale, name: str) -> Pixels:
-    """Decode images into memory: pixels [R, C, size, size].
+def read_pixels(files: Sequence[ImageFile | OpenImage], scale: Scale, name: str) -> tuple[Pixels, Range | None]:
+    """Decode images into memory: pixels [R, C, size, size], and the range of those of more than 8 bits, if any.
 
     Args:
         name: what messages call the images.
     Raises: ValueError that names the images that cannot be read.
     """
     pixels = np.empty((len(files), scale.channels, scale.size, scale.size), np.uint8)
-    _fill(pixels, files, scale, name)
-    return pixels
+    return pixels, _fill(pixels, files, scale, name)
 
 
 def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], scale: Scale) -> None:
@@ -169,13 +170,13 @@ def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], sca
     log.info("reading the %d images of %s, once", len(ordered), name)
     starts = np.cumsum([0, *(len(files[label]) for label in names)], dtype=np.int64)
     pixels = create_cache_file(path, names, starts, (len(ordered), scale.channels, scale.size, scale.size))
-    if not _fill(pixels, ordered, scale, name) and scale.range is not None:
+    if _fill(pixels, ordered, scale, name) is None and scale.range is not None:
         log.warning("data.range has no effect: none of the images of %s is gray of more than 8 bits", name)
     pixels.flush()
 
 
-def _fill(pixels: Pixels, ordered: Sequence[ImageFile | OpenImage], scale: Scale, name: str) -> bool:
-    """Decode images into `pixels`; return whether some are gray of more than 8 bits."""
+def _fill(pixels: Pixels, ordered: Sequence[ImageFile | OpenImage], scale: Scale, name: str) -> Range | None:
+    """Decode images into `pixels`; return the range of those that are gray of more than 8 bits, if there are any."""
     deep: dict[int, Limits] = {}
     deep_colours: list[int] = []
     has_deep: list[bool] = []
@@ -205,8 +206,8 @@ def _fill(pixels: Pixels, ordered: Sequence[ImageFile | OpenImage], scale: Scale
             "If they are others, set data.range=[BLACK,WHITE] (of data=folder)",
             *(len(deep), len(ordered), name, low, high, black, white),
         )
-        known = replace(scale, range=(black, white))
-        broken = _fill_all(partial(fill_row, scale=known), sorted(deep), name)
+        scale = replace(scale, range=(black, white))
+        broken = _fill_all(partial(fill_row, scale=scale), sorted(deep), name)
     if broken:
         more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
         raise ValueError(
@@ -218,7 +219,7 @@ def _fill(pixels: Pixels, ordered: Sequence[ImageFile | OpenImage], scale: Scale
         log.warning(
             "%d of the images of %s have colours of 16 bits, of which the upper 8 are used", len(deep_colours), name
         )
-    return any(has_deep)
+    return scale.range if any(has_deep) else None
 
 
 def _fill_all(fill_row: Callable[[int], str | None], rows: Sequence[int], name: str) -> list[str]:
