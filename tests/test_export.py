@@ -59,6 +59,9 @@ def test_what_cannot_be_exported_is_one_message(used_runs: Path, use: Say) -> No
         "metarun: CNP has no backbone to export: it has networks of its own\n",
     )
     assert use("export", used_runs / "running", "--bn", "none")[0] == 2
+    file = used_runs / "running" / "results.json"
+    told = f"metarun: cannot write {file}: File exists. Add --to FOLDER, with another one\n"
+    assert use("export", used_runs / "running", "--to", file)[::2] == (2, told)
 
 
 def test_without_its_packages_onnx_is_left_out_and_they_are_named(

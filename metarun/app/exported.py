@@ -33,11 +33,14 @@ def export_backbone(model: Model, folder: Path) -> dict[str, str]:
     """Write the network to `folder`: its weights, programs that take batches of any size, and how inputs are made.
 
     Returns: by file, what to say of it.
-    Raises: ConfigError if the learner has no network, or it cannot be traced.
+    Raises: ConfigError if the learner has no network, it cannot be traced, or there can be no such folder.
     """
     net = _find_backbone(model.learner)
     x = torch.randn(TRACED, *model.info.input_shape, device=model.run.device)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror}. Add --to FOLDER, with another one") from error
     with written_whole(folder / WEIGHTS) as file:
         torch.save({name: value.cpu() for name, value in net.state_dict().items()}, file)
     said = {WEIGHTS: f"weights, {sum(p.numel() for p in net.parameters()):,} parameters: torch.load(FILE)"}
