@@ -21,6 +21,8 @@ from used_runs import TINY, Say, classes_of, first_task, lay_out, queries_of
 
 from metarun import Model
 from metarun.core.calibration import find_calibration_error, fit_temperature
+from metarun.settings.build import build_source
+from metarun.settings.reopen import reopen
 
 
 @pytest.fixture
@@ -251,12 +253,16 @@ def test_a_model_needs_nothing_but_its_folder(use: Say, tmp_path: Path, cache: P
     words = [word for word in TINY if not word.startswith(("data.al", "data.ch", "data.train.n_way", "data.k_shot"))]
     own = ["data=folder", f"data.path={tmp_path / 'photos'}", "data.image_size=20", "data.n_way=2", "data.n_query=2"]
     own += ["data.fractions=[0.5,0.25,0.25]", "algo=protonet", "bn=running", "backbone=conv4_strided"]
+    own += ["data.fit=crop", "data.interpolation=box", "data.channels=1"]
     GlobalHydra.instance().clear()
     code, out, error = use(*words, *own, f"paths.cache={cache}", f"hydra.run.dir={tmp_path / 'own'}")
     assert code == 0, out + error
     files = sorted((tmp_path / "photos").glob("k0[0-3]/*.png"))
     support = {label: [file for file in files if file.parent.name == label][:2] for label in ("k00", "k01", "k02")}
-    before = Model.load(tmp_path / "own").adapt(support).logits(files)
+    model = Model.load(tmp_path / "own")
+    source = build_source(reopen(tmp_path / "own").resolve(), torch.device("cpu"))
+    assert torch.equal(model.read_pixels(files)[0], source.pixels[: len(files)])
+    before = model.adapt(support).logits(files)
     assert Model.load(tmp_path / "own").calibration.tasks == 4
     elsewhere = Path(shutil.move(tmp_path / "own", tmp_path / "elsewhere"))
     (elsewhere / "calibration.json").unlink()
