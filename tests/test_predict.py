@@ -21,6 +21,8 @@ from used_runs import TINY, Say, classes_of, first_task, lay_out, queries_of
 
 from metarun import Model
 from metarun.core.calibration import find_calibration_error, fit_temperature
+from metarun.data.files.decode import Scale
+from metarun.data.given import find_scale
 from metarun.settings.build import build_source
 from metarun.settings.reopen import reopen
 
@@ -81,6 +83,16 @@ def test_images_may_be_paths_open_images_arrays_or_tensors(used_runs: Path, task
     ):
         with pytest.raises(ValueError, match=re.escape(words)):
             few.predict(wrong)
+
+
+def test_files_are_scaled_as_the_runs_settings_say() -> None:
+    omniglot = {"interpolation": "lanczos", "invert": True, "image_size": 28, "channels": 1}
+    assert find_scale(omniglot, (1, 28, 28)) == Scale(28, "lanczos", 1, "stretch", invert=True)
+    folder = {"interpolation": "box", "fit": "crop", "range": [0, 4095]}
+    assert find_scale(folder, (3, 84, 84)) == Scale(84, "box", 3, "crop", range=(0, 4095))
+    assert find_scale({"glyph_seed": 0}, (1, 28, 28)) == Scale(28, "bicubic", 1, "crop")  # which has no files
+    with pytest.raises(ValueError, match="no square images"):
+        find_scale({}, (2,))
 
 
 def test_gray_images_of_more_than_8_bits_are_read_by_one_range(used_runs: Path) -> None:
