@@ -14,11 +14,11 @@ from commands import TINY, metarun, results_of
 from run_folders import finished
 from wandb.proto.wandb_internal_pb2 import Record
 
-from metarun.report.listing import list_sync_commands
 from metarun.report.runs import find_runs
 from metarun.run.tracking.json_lines import JsonLines
 from metarun.run.tracking.sink import RunInfo
 from metarun.run.tracking.tensorboard_sink import TensorBoardSink
+from metarun.run.tracking.uploads import list_uploads
 from metarun.run.tracking.wandb_sink import WandbSink
 
 OPTIONS: dict[str, Any] = {
@@ -194,10 +194,10 @@ def test_list_has_the_command_that_uploads_what_was_not_uploaded(tmp_path: Path)
         (tmp_path / name / "wandb" / "offline-run-1-x").mkdir(parents=True)
         (tmp_path / name / "wandb" / "offline-run-1-x" / "run-x.wandb").touch()
     sync = [f"wandb sync {tmp_path}/s/*/wandb/offline-run-*", f"wandb sync '{tmp_path}/t u'/wandb/offline-run-*"]
-    assert list_sync_commands(find_runs([tmp_path])) == sync
+    assert list_uploads({run.folder: run.state for run in find_runs([tmp_path])}) == sync
     for file in tmp_path.glob("s/*/wandb/*/*.wandb"):
         file.with_name("run-x.wandb.synced").touch()
-    assert list_sync_commands(find_runs([tmp_path])) == sync[1:]
+    assert list_uploads({run.folder: run.state for run in find_runs([tmp_path])}) == sync[1:]
 
 
 def test_tensorboard_files_hold_the_metrics(tmp_path: Path) -> None:

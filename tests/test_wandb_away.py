@@ -20,11 +20,11 @@ from test_sinks import OPTIONS, info, items, parsed, records
 from wandb_server import WandbServer, wandb_server
 
 from metarun.core.errors import ConfigError
-from metarun.report.listing import list_sync_commands
 from metarun.report.runs import find_runs
 from metarun.run.tracking import wandb_environment
 from metarun.run.tracking.guarded import GuardedSink
 from metarun.run.tracking.sink import NoSink
+from metarun.run.tracking.uploads import list_uploads
 from metarun.run.tracking.wandb_sink import WandbSink
 from metarun.settings.build import build_logger
 
@@ -285,7 +285,7 @@ def test_list_has_commands_for_all_that_was_not_uploaded(tmp_path: Path) -> None
     leave(tmp_path / "s w" / "c", "run")
     leave(tmp_path / "s w", "offline-run")
     leave(tmp_path / "d" / "e", "offline-run", 900)
-    commands = list_sync_commands(find_runs([tmp_path]))
+    commands = list_uploads({run.folder: run.state for run in find_runs([tmp_path])})
     assert [shlex.split(command)[:2] for command in commands] == [["wandb", "sync"]] * 3
     where = shlex.quote(str(tmp_path / "s w"))
     assert sorted(commands) == sorted(

@@ -11,7 +11,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from metarun.core.command import quote
 from metarun.core.scores import choose_score
 from metarun.core.screen import Facts
 from metarun.core.words import format_with_name, name_network, name_task
@@ -22,12 +21,6 @@ STATE_STYLES |= dict.fromkeys(("failed", "died", "damaged"), "red")
 
 CHANGING_FILES = ("results.json", "metrics.jsonl", "run.log", ".hydra/config.yaml")
 """Files that change while a run goes on."""
-
-SETTLING = 10.0
-"""Seconds in which W&B may still close a file of a run that is over and uploaded."""
-
-ONLINE_TOO = " --no-skip-online"
-"""What `wandb sync` needs to take runs that were to be uploaded while they ran."""
 
 FILE_MEANINGS = {
     "results.json": "status, scores with intervals, times, versions",
@@ -68,36 +61,6 @@ def make_run_table(runs: Sequence[Run], now: float) -> Table:
         ]
         table.add_row(Text(str(run.folder)), state, Text(describe_run(run)), *numbers)
     return table
-
-
-def list_sync_commands(runs: Sequence[Run]) -> list[str]:
-    """List commands that upload what W&B does not have yet, as far as the files here tell.
-
-    A sweep's comparison lies in the folder of its runs. Files of a run that goes on are left to it.
-    """
-    waiting: dict[tuple[str, Path], list[Path]] = {}
-    again: list[Path] = []
-    for folder in _list_tracked(runs):
-        for file in sorted(folder.glob("wandb/*run-*/*.wandb")):
-            synced = file.with_name(f"{file.name}.synced")  # made by `wandb sync`, and by us after an upload
-            if not synced.exists():
-                kind = "offline-run" if file.parent.name.startswith("offline-run-") else "run"
-                folders = waiting.setdefault((kind, folder.parent), [])
-                folders += [folder] if folder not in folders else []
-            elif synced.stat().st_mtime + SETTLING < file.stat().st_mtime:  # uploaded while the run went on
-                again.append(file.parent)
-    commands = []
-    for (kind, parent), folders in waiting.items():
-        where = quote(folders[0]) if len(folders) == 1 else f"{quote(parent)}/*"
-        commands.append(f"wandb sync{ONLINE_TOO if kind == 'run' else ''} {where}/wandb/{kind}-*")
-    commands += [f"wandb sync{ONLINE_TOO} --no-skip-synced {quote(folder)}" for folder in again]
-    return commands
-
-
-def _list_tracked(runs: Sequence[Run]) -> list[Path]:
-    """List the folders that may have files of W&B's: those of runs, and of sweeps."""
-    folders = dict.fromkeys(run.folder for run in runs if run.state != "running")
-    return [*dict.fromkeys(run.folder.parent for run in runs if run.folder.parent not in folders), *folders]
 
 
 def describe_run(run: Run) -> str:

@@ -14,9 +14,10 @@ from metarun.core.errors import ConfigError
 from metarun.core.screen import Screen
 from metarun.report import retests
 from metarun.report.figures.curves import draw_curves
-from metarun.report.listing import list_sync_commands, make_file_table, make_run_table, make_unfinished
+from metarun.report.listing import make_file_table, make_run_table, make_unfinished
 from metarun.report.one_run import find_lacking, make_end
 from metarun.report.runs import find_runs, read_run
+from metarun.run.tracking.uploads import TITLE, list_uploads
 
 
 def run_list(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
@@ -31,8 +32,8 @@ def run_list(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     started = [run for run in runs if run.state != "unstarted"]
     if started:
         screen.print(make_run_table(started, time.time()))
-        commands = list_sync_commands(started)
-        for line in ["not uploaded to W&B yet:", *commands] if commands else []:
+        commands = list_uploads({run.folder: run.state for run in started})
+        for line in [TITLE, *commands] if commands else []:
             screen.say(line)
     else:
         screen.print(f"there is no run under {path}")
