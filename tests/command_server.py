@@ -2,16 +2,25 @@
 
 Started with the number of a socket's file descriptor. A request is a line of JSON: {"fork": {arguments, cwd, env}},
 with the files that become its standard output and error, is answered by the command's process id; {"wait": id} by its
-exit code, negative where a signal ended it, once it has ended.
+exit code, negative where a signal ended it, once it has ended. What stands behind the number is a command that is done
+first, so that the others start sooner. STRIKE in a command's environment is for strike.py.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
 import socket
 import sys
+import tempfile
+import threading
+from contextlib import suppress
+from typing import NoReturn
+
+import strike
 
 
 def serve(connection: socket.socket) -> None:
@@ -31,15 +40,14 @@ def serve(connection: socket.socket) -> None:
         if pid == 0:
             connection.close()
             run(files, **request["fork"])
-            return
         for file in files:
             os.close(file)
         connection.send(str(pid).encode())
 
 
 def run(files: list[int], arguments: list[str], cwd: str, env: dict[str, str]) -> None:
-    """Become the command; ends with SystemExit, as the console script does."""
-    from metarun.cli import command
+    """Become the command; never returns."""
+    from metarun.cli import main
 
     os.setsid()
     with open(os.devnull) as nothing:
@@ -53,7 +61,22 @@ def run(files: list[int], arguments: list[str], cwd: str, env: dict[str, str]) -
     sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = ["metarun", *arguments]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(command(arguments))
+    if fault := os.environ.pop("STRIKE", None):
+        strike.arm(fault)
+    try:
+        main()
+    except SystemExit as done:
+        end(int(done.code or 0))
+
+
+def end(code: int) -> NoReturn:
+    """Exit as Python does, but leave the memory to the system: torch takes a second to give it back."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def import_all() -> None:
@@ -68,8 +91,33 @@ def import_all() -> None:
     import metarun.app.sweeps.table  # noqa: F401
 
 
+def warm_up(arguments: list[str]) -> None:
+    """Do a command here, and forget it; on a CPU no thread stays that a fork would lose."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from metarun.cli import command
+
+    before, here = dict(os.environ), os.getcwd()
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nothing:
+        os.chdir(folder)
+        sys.argv, streams = ["metarun"], (sys.stdout, sys.stderr)
+        sys.stdout = sys.stderr = nothing
+        code = command(arguments)
+        sys.stdout, sys.stderr = streams
+        os.chdir(here)
+    assert code == 0, arguments
+    GlobalHydra.instance().clear()
+    os.environ.clear()
+    os.environ.update(before)
+
+
 if __name__ == "__main__":
     sys.path.remove(os.path.dirname(os.path.abspath(__file__)))  # a command does not find the tests' modules
+    number, *warm = sys.argv[1:]
     import_all()
-    serve(socket.socket(fileno=int(sys.argv[1])))
-    os._exit(0)  # nothing is left to be cleaned up; a command has left serve with SystemExit
+    if warm:
+        warm_up(warm)
+    gc.collect()
+    gc.freeze()  # what all commands share is not looked through again in each
+    serve(socket.socket(fileno=int(number)))
+    os._exit(0)  # nothing is left to be cleaned up

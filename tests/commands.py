@@ -31,13 +31,15 @@ SERVER = Path(__file__).with_name("command_server.py")
 class Command:
     """A command that was started; as much of subprocess.Popen as tests need."""
 
-    def __init__(self, arguments: list[str], cwd: Path, env: dict[str, str], out: int | None) -> None:
-        self.args, self.returncode = arguments, None
+    def __init__(
+        self, arguments: list[str], cwd: Path, env: dict[str, str], out: int | None, warm: tuple[str, ...]
+    ) -> None:
+        self.args, self.returncode, self.server = arguments, None, _server(warm)
         self.out: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.error: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
         request = {"fork": {"arguments": arguments, "cwd": str(cwd), "env": env}}
         streams = [self.out.fileno(), self.error.fileno()] if out is None else [out, out]
-        self.pid: int = _ask(request, streams)
+        self.pid: int = _ask(self.server, request, streams)
         self._ended = os.pidfd_open(self.pid)
 
     def poll(self) -> int | None:
@@ -49,7 +51,7 @@ class Command:
         if self.returncode is None:
             if not select.select([self._ended], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
-            self.returncode = _ask({"wait": self.pid})
+            self.returncode = _ask(self.server, {"wait": self.pid})
             os.close(self._ended)
         return self.returncode
 
@@ -72,11 +74,12 @@ Process = Command | subprocess.Popen[str]
 
 
 @functools.cache
-def _server() -> socket.socket:
+def _server(warm: tuple[str, ...] = ()) -> socket.socket:
     """The connection to the process that forks commands; it ends when this one does."""
     here, there = socket.socketpair()
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, SERVER, str(there.fileno())], pass_fds=[there.fileno()], env=env)
+    words = [sys.executable, str(SERVER), str(there.fileno()), *warm]
+    process = subprocess.Popen(words, pass_fds=[there.fileno()], env=env)
     there.close()
 
     def end() -> None:
@@ -87,9 +90,9 @@ def _server() -> socket.socket:
     return here
 
 
-def _ask(request: dict[str, Any], files: list[int] | None = None) -> int:
-    socket.send_fds(_server(), [json.dumps(request).encode() + b"\n"], files or [])
-    answer = _server().recv(64)
+def _ask(server: socket.socket, request: dict[str, Any], files: list[int] | None = None) -> int:
+    socket.send_fds(server, [json.dumps(request).encode() + b"\n"], files or [])
+    answer = server.recv(64)
     assert answer, "the process that forks commands has ended"
     return int(answer)
 
@@ -100,14 +103,20 @@ def start(
     cache: Path,
     fresh: bool = False,
     out: int | None = None,
+    warm: tuple[str, ...] = (),
     **environment: str | None,
 ) -> Process:
-    """A running `metarun` with these arguments, in the folder `cwd`; `out` is an open file for all that it prints."""
+    """A running `metarun` with these arguments, in the folder `cwd`.
+
+    Args:
+        out: an open file for all that it prints.
+        warm: a command that the process which forks it has done before, so that it starts sooner.
+    """
     env = {**os.environ, "METARUN_CACHE": str(cache), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
     env = {name: value for name, value in env.items() if value is not None}
     words = [str(word) for word in arguments]
     if not fresh:
-        return Command(words, cwd, env, out)
+        return Command(words, cwd, env, out, warm)
     return subprocess.Popen(
         [sys.executable, "-m", "metarun", *words],
         cwd=cwd, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
