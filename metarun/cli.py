@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -14,11 +15,13 @@ from metarun.core.streams import lasting_streams
 
 def main() -> None:
     """Console script: run and exit with the code of design section 8."""
-    sys.exit(command(sys.argv[1:]))
+    code = command(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is done: a second Ctrl-C ends torch's second of tidying up
+    sys.exit(code)
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 130 or 143 interrupted."""
+    """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 129, 130 or 143 interrupted."""
     with lasting_streams():
         return _command(arguments)
 

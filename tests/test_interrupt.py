@@ -13,14 +13,14 @@ from omegaconf import OmegaConf
 from metarun.app.sweeps.launch import Launch
 from metarun.run.interrupt import REQUEUE_SIGNAL, STOP_FILE, Interrupted, StopRequest, hand_on, stop_requests
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, REQUEUE_SIGNAL]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, REQUEUE_SIGNAL]
 
 
 @pytest.fixture(autouse=True)
 def heard() -> Iterator[list[int]]:
     """The signals that came to whoever had them before: somebody else than Python, which would end the tests."""
     found: list[int] = []
-    before = [signal.signal(signum, lambda signum, frame: found.append(signum)) for signum in SIGNALS[:2]]
+    before = [signal.signal(signum, lambda signum, frame: found.append(signum)) for signum in SIGNALS[:-1]]
     before.append(signal.signal(REQUEUE_SIGNAL, signal.SIG_DFL))
     yield found
     for signum, handler in zip(SIGNALS, before, strict=True):
@@ -34,7 +34,7 @@ def requeued(heard: list[int]) -> list[int]:
     return heard
 
 
-@pytest.mark.parametrize("signum", SIGNALS[:2])
+@pytest.mark.parametrize("signum", SIGNALS[:-1])
 def test_a_first_signal_is_noted_and_a_second_goes_to_whoever_had_it_before(heard: list[int], signum: int) -> None:
     with stop_requests() as stop:
         assert not stop.made
@@ -53,7 +53,7 @@ def test_a_second_ctrl_c_ends_a_run_in_the_midst_of_a_step() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("came", [None, *SIGNALS[:2]])
+@pytest.mark.parametrize("came", [None, *SIGNALS[:-1]])
 @pytest.mark.parametrize("fails", [False, True])
 def test_afterwards_signals_go_where_they_went_before_however_the_run_ended(
     heard: list[int], came: int | None, fails: bool
@@ -75,6 +75,14 @@ def test_afterwards_signals_go_where_they_went_before_however_the_run_ended(
     assert [signal.getsignal(signum) for signum in SIGNALS] == before
     signal.raise_signal(signal.SIGINT)
     assert heard == [signal.SIGINT]
+
+
+def test_a_lost_terminal_that_nohup_has_taken_away_stays_away(heard: list[int]) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_requests() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert not stop.made
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_the_signal_to_requeue_is_left_alone_where_nobody_requeues() -> None:
@@ -132,7 +140,7 @@ def test_a_signal_that_came_before_the_file_is_the_one_that_is_told(tmp_path: Pa
         stop.raise_if_made()
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (REQUEUE_SIGNAL, 140)])
+@pytest.mark.parametrize(("signum", "code"), list(zip(SIGNALS, (130, 143, 129, 140), strict=True)))
 def test_an_interruption_says_its_signal_and_code_also_in_another_process(signum: signal.Signals, code: int) -> None:
     """As a launcher brings it back."""
     for error in (Interrupted(signum), pickle.loads(pickle.dumps(Interrupted(signum)))):
@@ -151,7 +159,7 @@ def test_a_signal_to_a_job_in_the_sweeps_own_process_ends_the_sweep(
 def test_a_signal_to_a_job_in_a_process_of_its_own_goes_on_only_to_a_launcher_that_requeues(
     requeued: list[int],
 ) -> None:
-    for signum, told in ((signal.SIGINT, []), (signal.SIGTERM, []), (REQUEUE_SIGNAL, [REQUEUE_SIGNAL])):
+    for signum, told in ((signal.SIGINT, []), (signal.SIGHUP, []), (REQUEUE_SIGNAL, [REQUEUE_SIGNAL])):
         hand_on(signum, launched=True)
         assert requeued == told
 
@@ -162,7 +170,7 @@ def launch(
     return Launch(folder, OmegaConf.create({"_target_": launcher}))
 
 
-@pytest.mark.parametrize("signum", SIGNALS[:2])
+@pytest.mark.parametrize("signum", SIGNALS[:-1])
 def test_a_first_signal_to_a_sweep_with_a_launcher_stops_its_jobs_by_the_file_and_a_second_is_as_usual(
     tmp_path: Path, heard: list[int], capsys: pytest.CaptureFixture[str], signum: int
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from metarun.core.command import join
 from metarun.core.errors import ConfigError
 from metarun.core.results_file import read_results_file
-from metarun.core.whole import write_json
+from metarun.core.whole import UNFINISHED, write_json
 
 SHIPPED = ("metarun.", "torch.nn.", "torch.optim.", "torchvision.models.")
 """Where the classes are that the settings of any run may name; settings/roles.py checks what they are."""
@@ -102,6 +102,12 @@ class RunFolder:
     def list_traces(self) -> list[Path]:
         """List the existing files of those that a run writes after it has begun."""
         return [path for path in (self.metrics, self.last, self.previous, self.best, self.results) if path.exists()]
+
+    def list_unfinished(self) -> list[Path]:
+        """List files that were being written when a process of the run was killed, or will be by one that lives."""
+        return [
+            path for folder in (self.path, self.settings.parent, self.checkpoints) for path in folder.glob(UNFINISHED)
+        ]
 
     def has_settings(self) -> bool:
         return self.settings.is_file()

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import IO, Any
 
 
+UNFINISHED = "*.part"
+"""Names of files that are being written, or that a killed process left."""
+
+
 class CannotWrite(OSError):
     """A file could not be written: the disk is full, or the folder is gone or closed to us. The message names it."""
 
@@ -23,7 +27,9 @@ def naming_what_fails(path: Path) -> Iterator[None]:
     except CannotWrite:
         raise
     except OSError as error:
-        raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from error
+        told = CannotWrite(f"cannot write {path}: {error.strerror or error}")
+        told.strerror = error.strerror  # for those whose message names another place
+        raise told from error
 
 
 def describe_os_error(error: OSError) -> str:

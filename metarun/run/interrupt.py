@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, `kill`, and a terminal that is gone, as with a lost ssh."""
 
 REQUEUE_SIGNAL: signal.Signals | None = getattr(signal, "SIGUSR2", None)  # Windows has none
 """The signal by which submitit tells a job that its time is up and that it will be requeued."""
@@ -56,13 +60,14 @@ class StopRequest:
 
 @contextmanager
 def stop_requests(file: Path | None = None) -> Iterator[StopRequest]:
-    """Inside, the first SIGINT or SIGTERM, or the appearance of `file`, is only noted; a second signal acts as usual.
+    """Inside, the first of STOP_SIGNALS, or the appearance of `file`, is only noted; a second signal acts as usual.
 
+    A SIGHUP that is ignored, as under `nohup`, stays so.
     If a launcher requeues on SIGUSR2, that signal asks to stop as well, and the caller hands it on. SIGTERM is then
     only a warning before that signal or a kill: it asks for a checkpoint, and the run goes on.
     """
     request = StopRequest(file)
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = find_handlers()
     requeues = False
     if REQUEUE_SIGNAL is not None and (requeues := callable(handler := signal.getsignal(REQUEUE_SIGNAL))):
         before[REQUEUE_SIGNAL] = handler
@@ -81,6 +86,14 @@ def stop_requests(file: Path | None = None) -> Iterator[StopRequest]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+def find_handlers() -> dict[signal.Signals, Any]:
+    """Find who gets STOP_SIGNALS now, but for a SIGHUP that `nohup` has taken away."""
+    found = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    return {
+        signum: handler for signum, handler in found.items() if signum.name != "SIGHUP" or handler != signal.SIG_IGN
+    }
 
 
 def hand_on(signum: int, launched: bool) -> None:

@@ -54,12 +54,16 @@ class Claim:
     def accept(self) -> None:
         """Let the run begin or continue: write its settings if they are missing, and remove older results.
 
+        So is what killed processes of the run were writing: whoever holds the lock is the only one that writes here.
+
         Raises: OSError if the folder cannot be written.
         """
         if self.accepted:
             return
         self.write_settings()
         self.files.results.unlink(missing_ok=True)
+        for path in self.files.list_unfinished():
+            path.unlink()
         log = open_log(self.files.log)
         self.early.setTarget(log)
         self.early.flush()

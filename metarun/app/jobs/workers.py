@@ -19,7 +19,7 @@ from metarun.core import machine
 from metarun.core.errors import ConfigError
 from metarun.core.launched import read_launched
 from metarun.run.device import held_device
-from metarun.run.interrupt import StopRequest
+from metarun.run.interrupt import STOP_SIGNALS, StopRequest
 from metarun.run.processes import join_group, leading_group
 from metarun.run.progress import Diverged
 from metarun.run.team import Group, Lost
@@ -98,7 +98,7 @@ def work() -> int:
             share.restore()
         try:
             group.connect()
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in STOP_SIGNALS:
                 signal.signal(signum, signal.SIG_IGN)
             share.execute([], StopRequest())
         except (Lost, Diverged):  # of which the first process tells

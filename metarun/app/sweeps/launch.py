@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.core import machine
 from metarun.report.runs import find_runs
-from metarun.run.interrupt import STOP_FILE
+from metarun.run.interrupt import STOP_FILE, find_handlers
 
 JOBS = "METARUN_JOBS"
 """Environment variable with the number of jobs of the sweep."""
@@ -81,9 +81,9 @@ class Launch:
         return None
 
     def take_signals(self) -> None:
-        """From now on the first SIGINT or SIGTERM stops the jobs, not this process; a second one acts as usual."""
+        """From now on the first signal to stop stops the jobs, not this process; a second one acts as usual."""
         if not self.remote:
-            self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {signum: signal.signal(signum, self._note) for signum in find_handlers()}
 
     def give_signals_back(self) -> None:
         for signum, handler in self.before.items():
