@@ -45,6 +45,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 
 @pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the campaigns of tests/faults work, which share the undisturbed run."""
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="session")
 def settings(full: Callable[..., DictConfig], cache: Path) -> Callable[..., DictConfig]:
     """Compose settings as the command line does, on tasks few and small enough to take no time.
 

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from metarun.core.identity import KEY
+from metarun.core.results_file import SEAL
 
 
 def settings(algo: str = "MAML", inner_lr: float | None = 0.4, lr: float = 0.001, seed: int = 0) -> dict[str, Any]:
@@ -77,7 +78,8 @@ def forget_hash(folder: Path) -> Path:
     """Make a run one of before settings, results and checkpoints had a hash, or its data stood in a checkpoint."""
     hydra, results = folder / ".hydra" / "hydra.yaml", folder / "results.json"
     hydra.write_text("".join(line for line in hydra.read_text().splitlines(True) if not line.startswith(KEY)))
-    results.write_text(json.dumps({key: value for key, value in json.loads(results.read_text()).items() if key != KEY}))
+    kept = {key: value for key, value in json.loads(results.read_text()).items() if key not in (KEY, SEAL)}
+    results.write_text(json.dumps(kept))
     for file in (folder / "checkpoints").glob("*.pt"):
         state = torch.load(file)
         torch.save({key: value for key, value in state.items() if key not in (KEY, "source")}, file)

@@ -1,7 +1,7 @@
 """Strikes a command at one of its operations on files: it dies there, or the disk is full from there on.
 
-`arm` counts what a command opens for writing, renames, links, removes and makes below the folder that it was started
-in and the cache; Python tells it of each just before it is done. Programs and processes that the command starts are not counted.
+`arm` counts what a command opens for writing, renames, links, removes and makes in the folder where it was started and
+in the cache; Python tells of each just before it is done. Other processes that the command starts are not counted.
 """
 
 from __future__ import annotations
@@ -58,4 +58,4 @@ def arm(fault: str) -> None:
 
 
 def _writes(mode: str | None, flags: int) -> bool:
-    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) if isinstance(flags, int) else "r" != (mode or "r")[0]
+    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) if isinstance(flags, int) else (mode or "r")[0] != "r"

@@ -16,6 +16,7 @@ from run_folders import forget_hash
 
 from metarun.cli import command
 from metarun.core.identity import KEY, hash_settings
+from metarun.core.results_file import seal
 from metarun.report.runs import read_run
 
 WORDS = [
@@ -347,7 +348,7 @@ def test_odd_lines_of_metrics_are_passed_over(runs: Path, say: Say, line: bytes)
 
 def test_a_finished_run_that_lacks_what_the_end_table_shows_says_what(runs: Path, say: Say) -> None:
     path = Path("mine", "results.json")
-    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "engine"}))
+    path.write_text(json.dumps(seal({k: v for k, v in json.loads(path.read_text()).items() if k != "engine"})))
     code, text = say("show", "mine")
     assert (code, "mine/results.json has no engine" in text) == (2, True)
     assert say("list", ".")[0] == 0

@@ -13,6 +13,7 @@ from commands import TINY, metarun, results_of
 from run_folders import forget_hash
 
 from metarun.app.commands.rerun import describe_code, make_arguments
+from metarun.core.results_file import seal
 from metarun.run.results import read_versions
 
 OWN = """\
@@ -124,7 +125,7 @@ def test_wrong_input_ends_with_2(run: Path, cache: Path, typed: list[str], messa
 def test_a_choice_that_is_gone_is_named(run: Path, cache: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     results["overrides"] = ["algo=gone", *results["overrides"]]
-    (run / "results.json").write_text(json.dumps(results))
+    (run / "results.json").write_text(json.dumps(seal(results)))
     code, _, error = metarun("rerun", "r", cwd=run.parent, cache=cache)
     assert code == 2
     assert "the run's settings no longer compose: " in error

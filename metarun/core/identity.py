@@ -67,6 +67,8 @@ def find_disagreement(
         config, hydra, results: the content of its config.yaml, hydra.yaml and results.json.
     """
     own = as_mapping(hydra.get("hydra"))
+    if config and not own and (folder.hydra.exists() or results.get(KEY)):
+        return describe_lost_choices(folder)
     now = hash_settings(config, own)
     if (told := hydra.get(KEY)) and told != now:
         return (
@@ -78,6 +80,11 @@ def find_disagreement(
     if (told := results.get(KEY)) and config and told != now:
         return f"{folder.results} is of another run than {folder.settings}: {UNDO}"
     return None
+
+
+def describe_lost_choices(folder: RunFolder) -> str:
+    """Describe that what was chosen and typed cannot be read."""
+    return f"{folder.hydra} is missing or damaged, and it has what was chosen and typed: {UNDO}"
 
 
 def check_run(folder: RunFolder) -> None:

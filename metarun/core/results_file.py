@@ -1,13 +1,18 @@
-"""results.json: the types of its fields, and reading it, whoever wrote it."""
+"""results.json and the results of later tests: types of their fields, a seal, and reading them, whoever wrote them."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # that of typing is not enough for pydantic before Python 3.12
+
+SEAL = "content_sha256"
+"""Field with the hash of all others; older files have none."""
 
 
 class Score(TypedDict):
@@ -70,25 +75,67 @@ class Results(TypedDict, total=False):
     paper: Paper | None
 
 
-def read_results_file(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Read results.json; empty if it is missing or not as it should be, and then what is wrong with it."""
+class Trained(TypedDict):
+    """What a run was trained on, as a later test of it says."""
+
+    data: str
+    n_way: int | None
+    k_shot: int | None
+    bn: str
+    trainval: bool
+
+
+class Evaluation(TypedDict):
+    """The fields of a later test that somebody reads; there are others."""
+
+    algo: str
+    backbone: str | None
+    seed: int
+    data: str
+    n_way: int | None
+    k_shot: int
+    n_query: int
+    bn: str
+    trained: Trained
+    test: dict[str, Score]
+    split_sha256: str
+    seen: list[str]
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the seal, by which a change is noticed: of a person, or of a disk."""
+    kept = {key: value for key, value in content.items() if key != SEAL}
+    return kept | {SEAL: _hash(kept)}
+
+
+def read_results_file(path: Path, kind: type = Results) -> tuple[dict[str, Any], str | None]:
+    """Read a file of `kind`, Results or Evaluation.
+
+    Returns: its content, empty if it is missing or not as it should be, and then what is wrong with it.
+    """
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
         return {}, None
     except (OSError, ValueError) as error:
         return {}, f"{path} cannot be read: {error}"
-    if problem := find_wrong_type(found):
+    if problem := find_wrong_type(found, kind):
         return {}, f"{path} is malformed: {problem}"
+    if (told := found.get(SEAL)) and told != _hash({key: value for key, value in found.items() if key != SEAL}):
+        return {}, f"{path} was changed after it was written"
     return found, None
 
 
-def find_wrong_type(results: Any) -> str | None:
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def find_wrong_type(results: Any, kind: type = Results) -> str | None:
     """Describe the first field of a wrong type, if any."""
     from pydantic import ValidationError
 
     try:
-        _adapter().validate_python(results, strict=True)
+        _adapter(kind).validate_python(results, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
@@ -96,8 +143,8 @@ def find_wrong_type(results: Any) -> str | None:
 
 
 @functools.cache
-def _adapter() -> Any:
+def _adapter(kind: type) -> Any:
     """What checks types; imported when it is needed, for it takes a tenth of a second."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Results)
+    return TypeAdapter(kind)

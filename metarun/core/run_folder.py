@@ -9,7 +9,7 @@ from typing import Any
 
 from metarun.core.command import join
 from metarun.core.errors import ConfigError
-from metarun.core.results_file import read_results_file
+from metarun.core.results_file import read_results_file, seal
 from metarun.core.whole import UNFINISHED, write_json
 
 SHIPPED = ("metarun.", "torch.nn.", "torch.optim.", "torchvision.models.")
@@ -142,4 +142,5 @@ class RunFolder:
         return read_results_file(self.results)[0]
 
     def write_results(self, results: dict[str, Any]) -> None:
-        write_json(self.results, results)
+        """Write results.json, sealed. Raises: CannotWrite."""
+        write_json(self.results, seal(results))

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-
 UNFINISHED = "*.part"
 """Names of files that are being written, or that a killed process left."""
 

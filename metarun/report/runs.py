@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.identity import KEY, as_mapping, find_disagreement, read_overrides, read_yaml
-from metarun.core.results_file import read_results_file
+from metarun.core.results_file import SEAL, Evaluation, read_results_file
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
 
-OUTCOME_FIELDS = frozenset({"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id", KEY})
+OUTCOME_FIELDS = frozenset(
+    {"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id", KEY, SEAL}
+)
 """Scalar fields of results.json that are outcomes of a run, not settings."""
 
 INNER_FOLDERS = frozenset({"checkpoints", "wandb", "tensorboard", "evals", "export", "replays"})
@@ -82,9 +84,16 @@ class Run:
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Read the results of later tests of the run, in the order of source, ways, shots and queries."""
-        files = sorted(self.files.evaluations.glob("*.json"))
-        found = [one for file in files if (one := read_evaluation(file))]
+        found = [one for file in self._evaluation_files() if (one := read_evaluation(file))]
         return sorted(found, key=lambda one: (one["data"], one["n_way"] or 0, one["k_shot"], one["n_query"]))
+
+    def damaged_evaluations(self) -> list[str]:
+        """Describe the files of later tests that cannot be read; `metarun eval` makes these tests again."""
+        read = [read_results_file(file, Evaluation)[1] for file in self._evaluation_files()]
+        return [f"{problem}. The same metarun eval makes this test again" for problem in read if problem]
+
+    def _evaluation_files(self) -> list[Path]:
+        return sorted(self.files.evaluations.glob("*.json"))
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of metrics.jsonl, except one that is being written, was cut off or is no line of metrics."""
@@ -168,11 +177,7 @@ def find_config_dirs(folder: Path) -> list[str]:
 
 def read_evaluation(file: Path) -> dict[str, Any] | None:
     """Read the result of a test by `metarun eval`; None if the file is missing or broken."""
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "test" in found else None
+    return read_results_file(file, Evaluation)[0] or None
 
 
 def _is_fact(key: str, value: Any) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from metarun.core.errors import ConfigError
+from metarun.core.identity import as_mapping, describe_lost_choices, read_yaml
 from metarun.core.run_folder import RunFolder
 from metarun.settings.conf import CONF, GROUPS, read_shipped
 from metarun.settings.replaced import RENAMED
@@ -79,12 +80,12 @@ def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     Hydra's are plain values: nothing that they refer to is looked up.
 
     A setting that is newer than the run has its default of today; a choice of one's own has none.
-    Raises: ConfigError if there is no run.
+    Raises: ConfigError if there is no run, or Hydra's own settings are lost.
     """
     files = RunFolder(folder)
     files.check()
     config = OmegaConf.load(files.settings)
-    hydra: dict[str, Any] = yaml.safe_load(files.hydra.read_text())["hydra"]
+    hydra = _read_hydra(files)
     assert isinstance(config, DictConfig)
     rename_moved(config)
     root = OmegaConf.load(CONF / "config.yaml")
@@ -97,6 +98,15 @@ def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
         if (CONF / group / f"{choice}.yaml").is_file():
             config[group] = OmegaConf.merge(read_shipped(choice, group), config[group])
     return config, hydra
+
+
+def _read_hydra(files: RunFolder) -> dict[str, Any]:
+    """Read Hydra's own settings. Raises: ConfigError if what was chosen is not among them."""
+    hydra = as_mapping(read_yaml(files.hydra).get("hydra"))
+    chosen = as_mapping(as_mapping(hydra.get("runtime")).get("choices"))
+    if not {*GROUPS} - {"logger"} <= {*chosen}:
+        raise ConfigError(describe_lost_choices(files))
+    return dict(hydra)
 
 
 def list_class_nodes(node: Any) -> Iterator[DictConfig]:

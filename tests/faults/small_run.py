@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from commands import Command, start
 
+from metarun.core.results_file import SEAL
+
 FEW = [
     "data=glyphs", "data.alphabets=6", "data.characters=6", "data.n_way=2", "data.n_query=2", "data.train.n_query=2",
     "data.train.n_way=2", "backbone=conv4", "backbone.hidden=4", "run.val_tasks=4", "run.test_tasks=12",
@@ -24,7 +26,7 @@ TRAINING = [
 WORDS = [*FEW, *TRAINING, "logger=none"]
 WARM = (*WORDS, "hydra.run.dir=r", "paths.cache=cache")
 
-CLOCKS = {"seconds", "tasks_per_second", "wandb_id", "git"}
+CLOCKS = {"seconds", "tasks_per_second", "wandb_id", "git", SEAL}
 """What differs between two runs of the same command."""
 
 

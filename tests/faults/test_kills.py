@@ -11,11 +11,6 @@ from small_run import Trial, do
 TWENTY = [1, 7, 14, 19, 23, 30, 38, 44, 52, 58, 66, 71, 75, 77, 79, 80, 81, 83, 84, 85]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kills")
-
-
 def assert_held(*trials: Trial) -> None:
     assert trials
     assert [trial for trial in trials if not trial.held] == []

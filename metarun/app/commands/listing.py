@@ -38,8 +38,8 @@ def run_list(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     else:
         screen.print(f"there is no run under {path}")
     for run in runs:
-        if run.damage:
-            screen.say(run.damage)
+        for problem in [*([run.damage] if run.damage else []), *run.damaged_evaluations()]:
+            screen.say(problem)
     if len(started) < len(runs):
         first = next(run.folder for run in runs if run.state == "unstarted")
         screen.print(f"{len(runs) - len(started)} with settings alone, never started: {first} ...")
@@ -69,6 +69,8 @@ def run_show(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     if found := run.evaluations():
         screen.print()
         screen.print(retests.make_table(found))
+    for problem in run.damaged_evaluations():
+        screen.say(problem)
     for drawing in draw_curves(run, min(screen.width, 100), screen.is_terminal and not screen.no_color):
         screen.print()
         screen.print(Text.from_ansi(drawing), soft_wrap=True)

@@ -16,6 +16,7 @@ from metarun.algos.base.learner import Learner
 from metarun.app.jobs.retest_settings import SHAPE, make_settings
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.known_source import KnownSource, know_source, recall_source
+from metarun.core.results_file import seal
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import estimate, list_directions
 from metarun.core.tasks import TaskSource
@@ -149,7 +150,7 @@ class Trained:
         }
         file.parent.mkdir(exist_ok=True)
         write_task_scores(file.with_suffix(".npz"), scores)
-        write_json(file, found)
+        write_json(file, seal(found))
         return found
 
     def make_learner(self, settings: Settings) -> Learner:

@@ -1,0 +1,71 @@
+"""A few of the campaign's damaged files; scripts/faults.py makes them all."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import damages
+import pytest
+from small_run import do
+from test_kills import assert_held
+
+from metarun.core.results_file import SEAL, read_results_file, seal
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "damage"),
+    [
+        ("resume", "r/.hydra/hydra.yaml", "emptied"),
+        ("resume", "r/.hydra/hydra.yaml", "missing"),
+        ("resume", "r/.hydra/config.yaml", "cut"),
+        ("resume", "r/checkpoints/last.pt", "changed in a bit"),
+        ("eval", "r/checkpoints/best.pt", "cut"),
+        ("eval", "r/results.json", "changed in a bit"),
+        ("show", "r/.hydra/hydra.yaml", "missing"),
+        ("show", "r/results.json", "emptied"),
+        ("compare", "r/test_tasks.npz", "changed in a bit"),
+        ("compare", "r/results.json", "cut"),
+    ],
+)
+def test_a_damaged_file_is_named_or_changes_no_number(root: Path, command: str, file: str, damage: str) -> None:
+    assert_held(damages.damage_one(root, command, file, damage, 0))
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "changed in a bit"])
+def test_a_damaged_test_of_a_run_is_named_by_show(root: Path, damage: str) -> None:
+    """Whichever bit it is."""
+    damages.make_runs(root)
+    name = next(name for name in damages.list_files(root, "show") if re.search(r"evals/.*\.json", name))
+    for seed in range(4 if damage == "changed in a bit" else 1):
+        assert_held(damages.damage_one(root, "show", name, damage, seed))
+
+
+def test_a_number_that_was_changed_in_the_results_is_noticed_by_every_command(root: Path) -> None:
+    def double(place: Path) -> None:
+        path = place / "r" / "results.json"
+        results = json.loads(path.read_text())
+        results["test"]["accuracy"]["mean"] *= 1.5
+        path.write_text(json.dumps(results))
+
+    damages.make_runs(root)
+    for command in ("eval", "show", "list", "compare"):
+        said = damages.say(root / "sound", root / "changed", damages.COMMANDS[command], double)[1]
+        assert "r/results.json was changed after it was written" in said.replace("\n", "")
+
+
+def test_results_that_are_sealed_are_read_as_they_were_written(tmp_path: Path) -> None:
+    content = {"status": "finished", "seconds": {"total": 0.1 + 0.2}, "test": None, "error": "±"}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(seal(content), indent=1))
+    found, problem = read_results_file(path)
+    assert (problem, found) == (None, content | {SEAL: found[SEAL]})
+    assert seal(found) == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", damages.COMMANDS)
+def test_every_file_in_every_way(root: Path, command: str) -> None:
+    assert_held(*damages.damage_each(root, commands=[command]))
+    assert do(root / "sound", "list", ".")[0] == 0
