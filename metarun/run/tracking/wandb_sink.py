@@ -6,7 +6,8 @@ import csv
 import logging
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,19 @@ OFFLINE_START_SECONDS = 90.0
 
 ID_FILE = "run_id"
 """In the folder `wandb` of a run: its id there, from the first second on."""
+
+
+@contextmanager
+def ended_service() -> Iterator[None]:
+    """After an error inside, W&B's own process is given up: neither Python's end nor the next run asks for it."""
+    import wandb
+
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):  # it may have been killed
+            wandb.teardown()
+        raise
 
 
 class WandbSink:
@@ -132,6 +146,7 @@ class WandbSink:
         else:
             self.notes = [self.run.url] if self.run.url else []
 
+    @ended_service()
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         shown = {f"{split}/{name}": value for name, value in metrics.items()}
         if split == "val":  # a W&B sweep optimises this, and may end a trial early by it
@@ -144,6 +159,7 @@ class WandbSink:
             self.run.log({"step": step, **shown}, step=self.row, commit=True)
             self.resumed = False
 
+    @ended_service()
     def show(self, name: str, file: Path) -> None:
         import wandb
 
@@ -159,6 +175,7 @@ class WandbSink:
         else:
             show({name: wandb.Image(str(file))})
 
+    @ended_service()
     def finish(self, results: Mapping[str, Any], exit_code: int) -> None:
         import wandb
 

@@ -1,0 +1,52 @@
+"""W&B away or killed, runs that go on for long, and the table of it all; scripts/faults.py makes the whole."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import long_runs
+import pytest
+import wandb_away
+from long_runs import Use
+from small_run import Trial
+from test_kills import assert_held
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+
+def test_a_run_outlives_the_process_of_wandb_and_prints_no_traceback(root: Path) -> None:
+    assert_held(wandb_away.kill_service(root / "wandb", root, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mood", wandb_away.MOODS)
+def test_a_run_ends_with_its_numbers_whatever_the_mood_of_the_server_of_wandb(root: Path, mood: str) -> None:
+    assert_held(wandb_away.try_mood(root, mood))
+
+
+@pytest.mark.slow
+def test_memory_threads_and_open_files_do_not_grow_with_steps_or_jobs(root: Path) -> None:
+    assert_held(long_runs.watch_steps(root / "steps", 2_000), long_runs.watch_jobs(root / "jobs", 40))
+
+
+@pytest.mark.parametrize(
+    ("late", "held"),
+    [(Use(1049, 5, 12), True), (Use(1060, 4, 10), False), (Use(1000, 7, 10), False), (Use(1000, 4, 13), False)],
+)
+def test_what_a_process_holds_may_not_grow_from_a_third_of_its_way_on(late: Use, held: bool) -> None:
+    """Before, it fills: caches, imports. At most 5 % more memory, two threads or files."""
+    filling = [Use(100 * n, 1, n) for n in range(10)]
+    assert long_runs.judge("", [*filling, *[Use(1000, 4, 10)] * 10, *[late] * 10]).held == held
+
+
+def test_the_table_counts_each_fault_s_outcomes_and_has_the_most_that_was_lost() -> None:
+    from faults import make_table
+
+    trials = [
+        Trial("a", "", "equal", 2),
+        Trial("b", "", "said"),
+        Trial("a", "", "ended with 1", 1),
+        Trial("a", "", "equal"),
+    ]
+    assert make_table(trials)[2:] == ["| a | 3 | 2 |  | 1 | 2 |", "| b | 1 |  | 1 |  |  |"]
