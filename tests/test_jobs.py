@@ -35,6 +35,7 @@ from metarun.app.sweeps.launch import STARTED_FILE
 from metarun.app.sweeps.table import SweepTable
 from metarun.core.errors import ConfigError, Refused
 from metarun.core.known_source import know_source
+from metarun.core.results_file import seal
 from metarun.core.run_folder import RunFolder
 from metarun.data.augment import Look
 from metarun.report.runs import read_run
@@ -454,7 +455,7 @@ def test_a_run_that_is_refused_says_why_and_leaves_nothing(
 def test_a_job_of_a_sweep_with_wrong_settings_leaves_why_and_what_was_typed(settings: Settings, tmp_path: Path) -> None:
     code, results = run(settings("run.steps=0"), tmp_path, tmp_path / STOP_FILE, typed=["run.steps=0"])
     error = "run.steps=0 must be a whole number of at least 1"
-    assert (code, results) == (2, {"status": "failed", "error": error, "overrides": ["run.steps=0"]})
+    assert (code, results) == (2, seal({"status": "failed", "overrides": ["run.steps=0"], "error": error}))
 
 
 def test_results_say_what_ran_on_what_and_which_tasks_it_was_tested_on(
@@ -588,6 +589,7 @@ def test_a_run_that_is_resumed_has_no_results_before_its_end_and_its_sweep_shows
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save(config, folder / ".hydra" / "config.yaml")
     (folder / ".hydra" / "overrides.yaml").write_text("[algo=protonet]")
+    (folder / ".hydra" / "hydra.yaml").write_text("hydra: {overrides: {task: [algo=protonet]}}")
 
     def look(row: dict[str, Any]) -> None:
         if "step" not in row:  # a picture, that of the curves after the end
