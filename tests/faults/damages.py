@@ -119,7 +119,7 @@ def _judge(place: Path, command: str, name: str, code: int, said: str, known: di
         return found if found == "equal" else "said" if told else f"{found}, and nothing is said: {said[-600:]}"
     if code == 0 and clean(said) == known[command]:
         return "equal"
-    if (place / name).exists() is False and (command in ("show", "list") and ("evals" in name or "died" in said)):
+    if (place / name).exists() is False and (("evals" in name and command in ("show", "list")) or "died" in said):
         return "said"
     if name.endswith(UNSEALED) and command == "show":
         return "equal"  # the curves alone differ

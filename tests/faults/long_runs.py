@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from commands import Command
-from small_run import FEW, Trial, begin
+from small_run import FEW, Trial, begin, last_step
 
 GROWTH = 1.05
 """Memory at the end over that at a third of the way, at most; threads and files may not grow by more than two."""
@@ -35,32 +35,31 @@ def watch_steps(place: Path, steps: int) -> Trial:
     """A run of so many outer steps."""
     words = ["algo=protonet", *FEW, f"run.steps={steps}", "run.meta_batch_size=1", "logger=none", "run.val_every=1000"]
     run = begin(place, *words, "run.log_every=20", "run.checkpoint_every=500", "hydra.run.dir=r")
-    return _watch(run, f"{steps:,} outer steps", place, lambda: (place / "r" / "test_tasks.npz").exists())
+    return _watch(run, f"{steps:,} outer steps", place, lambda: last_step(place / "r") / steps)
 
 
 def watch_jobs(place: Path, jobs: int) -> Trial:
     """A sweep of so many jobs, one after the other in one process."""
     words = ["-m", "algo=protonet", *FEW, "run.steps=2", "logger=none", f"seed=range({jobs})", "hydra.sweep.dir=s"]
-    done = place / "s"  # the comparison that follows the last job is another matter
-    return _watch(
-        begin(place, *words),
-        f"{jobs:,} jobs in one process",
-        place,
-        lambda: len([*done.glob("*/results.json")]) >= jobs,
-    )
+
+    def count() -> float:
+        return len([*(place / "s").glob("*/results.json")]) / jobs
+
+    return _watch(begin(place, *words), f"{jobs:,} jobs in one process", place, count)
 
 
-def _watch(run: Command, what: str, place: Path, is_done: Callable[[], bool]) -> Trial:
+def _watch(run: Command, what: str, place: Path, find_progress: Callable[[], float]) -> Trial:
+    """Watch from a tenth of the way to its end: what comes before and after, as a comparison, is another matter."""
     seen: list[Use] = []
-    while run.poll() is None and not is_done():
+    while run.poll() is None and (progress := find_progress()) < 1:
         try:
-            seen.append(read_use(run.pid))
+            seen += [read_use(run.pid)] if progress > 0.1 else []
         except (OSError, KeyError):  # it has just ended
             break
         time.sleep(0.2)
     out, error = run.communicate(timeout=600)
-    if run.returncode:
-        return Trial(what, "", f"ended with {run.returncode}: {(out + error)[-600:]}")
+    if run.returncode or not seen:
+        return Trial(what, "", f"ended with {run.returncode}, seen {len(seen)} times: {(out + error)[-600:]}")
     shutil.rmtree(place)
     return judge(what, seen)
 
