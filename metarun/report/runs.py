@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +81,16 @@ class Run:
         try:
             with np.load(self.files.test_tasks) as file:
                 return file["index"].astype(np.int64), file[metric].astype(np.float64)
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        except (
+            OSError,
+            KeyError,
+            ValueError,
+            EOFError,
+            NotImplementedError,
+            struct.error,
+            zlib.error,
+            zipfile.BadZipFile,
+        ):
             return None
 
     def evaluations(self) -> list[dict[str, Any]]:

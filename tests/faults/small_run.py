@@ -123,4 +123,5 @@ def go_on(place: Path, words: list[str], expected: dict[str, Any], folder: str =
     if litter := [str(path.relative_to(place)) for path in place.rglob("*.part")]:
         return f"left behind: {' '.join(litter)}", 0
     resumed = re.search(r"going on from step (\d+)", said)
-    return compare(expected, run), max(0, made - int(resumed[1] if resumed else 0)) if made else 0
+    kept = made if "finished already" in said else int(resumed[1]) if resumed else 0
+    return compare(expected, run), max(0, made - kept)

@@ -26,6 +26,7 @@ from metarun.core.results_file import SEAL, read_results_file, seal
         ("show", "r/.hydra/hydra.yaml", "missing"),
         ("show", "r/results.json", "emptied"),
         ("compare", "r/test_tasks.npz", "changed in a bit"),
+        ("compare", "r/test_tasks.npz", "emptied"),
         ("compare", "r/results.json", "cut"),
     ],
 )
