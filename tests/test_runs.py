@@ -201,7 +201,11 @@ def test_show_of_an_unfinished_run_says_how_to_go_on(five: Path, capsys: pytest.
         (["show", "{}/day/don"], "there is no folder {}/day/don; did you mean {}/day/done?"),
         (["show"], "show: the following arguments are required: RUN. usage: metarun show [-h] RUN"),
         (["resume"], "resume: the following arguments are required: RUN"),
-        (["lst"], "there is no subcommand lst; did you mean list? (there is compare, data, eval, export, list, predict, replay,"),
+        (
+            ["lst"],
+            "there is no subcommand lst; did you mean list? (there is compare, data, eval, export, list, predict, "
+            "replay,",
+        ),
     ],
 )  # fmt: skip
 def test_wrong_input_ends_with_code_2(
