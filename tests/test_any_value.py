@@ -84,10 +84,10 @@ def build(choice: int, word: str, folder: Path) -> None:
     build_run(chosen, parts)
 
 
-QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
+QUIET = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 
-@settings(max_examples=40, derandomize=True, **QUIET)
+@settings(max_examples=40, **QUIET)
 @given(words())
 def test_a_value_builds_a_run_or_is_told(drawn: tuple[int, str]) -> None:
     with tempfile.TemporaryDirectory() as folder, suppress(ConfigError):
@@ -95,14 +95,14 @@ def test_a_value_builds_a_run_or_is_told(drawn: tuple[int, str]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, **QUIET)
+@settings(max_examples=400, **QUIET)
 @given(words())
 def test_many_values_build_a_run_or_are_told(drawn: tuple[int, str]) -> None:
     test_a_value_builds_a_run_or_is_told.hypothesis.inner_test(drawn)
 
 
 @pytest.mark.slow
-@settings(max_examples=200, **QUIET)
+@settings(max_examples=80, **QUIET)
 @given(words())
 def test_a_value_runs_or_is_told_by_the_command(drawn: tuple[int, str]) -> None:
     """Exit code 1 is for numbers that blow up."""
