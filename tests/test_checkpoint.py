@@ -118,9 +118,9 @@ def test_a_write_that_fails_half_way_leaves_the_results_before_it_whole(
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             RunFolder(tmp_path).write_results({"status": "finished", "steps": 8})
-    assert RunFolder(tmp_path).read_results() == {"status": "interrupted", "steps": 4}
+    assert RunFolder(tmp_path).read_results().items() >= {"status": "interrupted", "steps": 4}.items()
     RunFolder(tmp_path).write_results({"status": "finished", "steps": 8})
-    assert RunFolder(tmp_path).read_results() == {"status": "finished", "steps": 8}
+    assert RunFolder(tmp_path).read_results().items() >= {"status": "finished", "steps": 8}.items()
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 

@@ -287,7 +287,7 @@ def test_a_sweep_that_breaks_off_stops_the_jobs_of_this_machine_and_says_so(
     done: list[str] = []
     calls = {name: (lambda name=name: done.append(name)) for name in ("stop", "wait", "give_signals_back")}
     with table_of(sweep.folder, "seed=0") as table:
-        table.launch = SimpleNamespace(remote=remote, signum=None, problem=lambda: None, **calls)
+        table.launch = SimpleNamespace(remote=remote, signum=None, find_problem=lambda: None, **calls)
         assert table.break_off(error) == code
     assert done == ([] if remote else ["stop", "wait"]) + ["give_signals_back"]
     out = " ".join(capsys.readouterr().out.split())
@@ -666,7 +666,7 @@ def test_a_test_on_other_images_of_the_same_size_normalises_them_as_the_networks
         Trained(tmp_path, results, saved, know_source(own), {}, modes, torch.device("cpu")) for saved in (noise, test)
     )
     pixels, seen = (
-        next(run.opened(test.resolve(), {}).episodes("test", 0, 2)).query.x for run in (as_they_are, opened)
+        next(run.open_source(test.resolve(), {}).episodes("test", 0, 2)).query.x for run in (as_they_are, opened)
     )
     assert pixels.min() == 0
     assert 0.9 < pixels.max() <= 1

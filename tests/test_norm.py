@@ -62,6 +62,7 @@ def test_support_statistics_do_not_see_the_queries() -> None:
 CONTEXTS = {  # by what they change
     "support_rows": lambda: context.support_rows(4),
     "adapting": context.adapting,
+    "restoring": context.restoring,
     "twice": lambda: context.differentiated(twice=True),
     "recorded": context.recording,
     "way": lambda: context.convolving("patches"),

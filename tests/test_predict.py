@@ -21,6 +21,7 @@ from used_runs import TINY, Say, classes_of, first_task, lay_out, queries_of
 
 from metarun import Model
 from metarun.core.calibration import find_calibration_error, fit_temperature
+from metarun.core.results_file import seal
 from metarun.data.files.decode import Scale
 from metarun.data.given import find_scale
 from metarun.settings.build import build_source
@@ -245,7 +246,7 @@ def test_a_temperature_is_fitted_once_and_kept(used_runs: Path, use: Say, task: 
     (run / "calibration.json").write_text(json.dumps({"bn=support": kept}))
     assert Model.load(run).calibration.temperature == 7
     results = json.loads((run / "results.json").read_text())
-    (run / "results.json").write_text(json.dumps(results | {"trainval": True}))
+    (run / "results.json").write_text(json.dumps(seal(results | {"trainval": True})))
     (run / "calibration.json").unlink()
     assert "trained on its validation classes" in Model.load(run).calibration.missing
     (run / "results.json").write_text(json.dumps(results))

@@ -264,9 +264,9 @@ def test_a_new_run_begins_with_its_first_step_in_each_process_and_signals_are_th
     for name in ("last.pt", "previous.pt"):
         (tmp_path / "checkpoints" / name).unlink()
     assert second.work(settings(*SHORT), tmp_path) == 0
-    ignored = [(signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_IGN)]
-    assert second.done[:3] == ["connected", *ignored]
-    assert [done[0] for done in second.done[3:]] == [0, 1, 2, 3]
+    ignored = [(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert second.done[:4] == ["connected", *ignored]
+    assert [done[0] for done in second.done[4:]] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("error", [Lost("the first has ended"), Diverged("loss is nan", 3)])
