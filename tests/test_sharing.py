@@ -182,6 +182,7 @@ def test_jobs_of_a_sweep_take_one_gpu_each_and_a_run_alone_takes_all(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv(JOBS, raising=False)
     config = settings("run.processes=auto", "run.meta_batch_size=8", "run.val_tasks=8", "device=auto", "threads=1")
     assert workers.choose_processes(resolve(config)) == 2
     monkeypatch.setenv(JOBS, "4")
