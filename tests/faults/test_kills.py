@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import kills
@@ -9,6 +10,11 @@ import pytest
 from small_run import Trial, do
 
 TWENTY = [1, 7, 14, 19, 23, 30, 38, 44, 52, 58, 66, 71, 75, 77, 79, 80, 81, 83, 84, 85]
+
+
+campaign = pytest.mark.skipif(
+    "METARUN_FAULTS" not in os.environ, reason="random moments: python scripts/faults.py, or METARUN_FAULTS=1"
+)
 
 
 def assert_held(*trials: Trial) -> None:
@@ -54,28 +60,28 @@ def test_a_second_ctrl_c_while_python_ends_prints_no_traceback(root: Path) -> No
     assert_held(*trials)
 
 
-@pytest.mark.slow
+@campaign
 def test_runs_that_are_killed_before_twenty_of_their_operations_on_files(root: Path) -> None:
     assert_held(*kills.kill_at_each_operation(root, TWENTY))
 
 
-@pytest.mark.slow
+@campaign
 def test_runs_that_are_killed_at_random_moments(root: Path) -> None:
     assert_held(*kills.kill_at_random(root, 12))
 
 
-@pytest.mark.slow
+@campaign
 @pytest.mark.parametrize("name", kills.SIGNALS)
 def test_signals_at_random_moments(root: Path, name: str) -> None:
     assert_held(*kills.stop_by_signal(root, 4, name))
 
 
-@pytest.mark.slow
+@campaign
 def test_a_run_one_of_whose_two_processes_is_killed(root: Path) -> None:
     assert_held(*kills.kill_one_process_of_two(root, 1))
 
 
-@pytest.mark.slow
+@campaign
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_sweep_that_is_killed(root: Path, whole: bool) -> None:
     assert_held(*kills.kill_a_sweep(root / str(whole), 1, whole))
