@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import tempfile
 from contextlib import suppress
@@ -21,6 +22,8 @@ from metarun.settings.compose import compose
 from metarun.settings.conf import list_shipped
 from metarun.settings.resolve import resolve
 from metarun.settings.typed import read_word
+
+campaign = pytest.mark.skipif("METARUN_FAULTS" not in os.environ, reason="long: METARUN_FAULTS=1")
 
 SMALL = ["run.steps=1", "run.meta_batch_size=2", "run.val_tasks=2", "run.test_tasks=2", "threads=1", "logger=none"]
 IMAGES = [
@@ -94,14 +97,14 @@ def test_a_value_builds_a_run_or_is_told(drawn: tuple[int, str]) -> None:
         build(*drawn, Path(folder))
 
 
-@pytest.mark.slow
+@campaign
 @settings(max_examples=400, **QUIET)
 @given(words())
 def test_many_values_build_a_run_or_are_told(drawn: tuple[int, str]) -> None:
     test_a_value_builds_a_run_or_is_told.hypothesis.inner_test(drawn)
 
 
-@pytest.mark.slow
+@campaign
 @settings(max_examples=80, **QUIET)
 @given(words())
 def test_a_value_runs_or_is_told_by_the_command(drawn: tuple[int, str]) -> None:

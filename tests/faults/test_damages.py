@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from small_run import do
 from test_kills import assert_held
 
 from metarun.core.results_file import SEAL, read_results_file, seal
+
+campaign = pytest.mark.skipif("METARUN_FAULTS" not in os.environ, reason="long: METARUN_FAULTS=1")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ def test_results_that_are_sealed_are_read_as_they_were_written(tmp_path: Path) -
     assert seal(found) == found
 
 
-@pytest.mark.slow
+@campaign
 @pytest.mark.parametrize("command", damages.COMMANDS)
 def test_every_file_in_every_way(root: Path, command: str) -> None:
     assert_held(*damages.damage_each(root, commands=[command]))
