@@ -112,15 +112,14 @@ def main() -> int:
         parser.error(f"there is no campaign {', '.join(sorted(unknown))}; there are {', '.join(CAMPAIGNS)}")
     trials: list[Trial] = []
     for name in asked.campaigns or CAMPAIGNS:
-        began, root = time.monotonic(), Path(tempfile.mkdtemp(prefix=f"faults-{name}-"))
+        began, root, before = time.monotonic(), Path(tempfile.mkdtemp(prefix=f"faults-{name}-")), len(trials)
         for trial in CAMPAIGNS[name](root, max(4, asked.times)):
             trials.append(trial)
             if not trial.held:
                 print(f"DOES NOT HOLD: {trial.fault}, {trial.moment}: {trial.outcome}", flush=True)
         shutil.rmtree(root, ignore_errors=True)
-        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+        print("\n".join([f"{name}: {time.monotonic() - began:.0f} s", *make_table(trials[before:])]), flush=True)
     lines = make_table(trials)
-    print("\n".join(lines))
     if asked.table:
         write_table(lines, f"uv run python scripts/faults.py {' '.join([*asked.campaigns, f'--times {asked.times}'])}")
     return int(not all(trial.held for trial in trials))
