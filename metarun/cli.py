@@ -53,6 +53,8 @@ def _command(arguments: Sequence[str]) -> int:
         else:
             return _hydra(arguments)
     except (ConfigError, Refused) as error:
+        if _is_interrupted(error):
+            return 130
         _complain(error)
         return 2
     except CannotWrite as error:
@@ -60,6 +62,10 @@ def _command(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt as stop:
         return getattr(stop, "exit_code", 130)
+    except Exception as error:
+        if _is_interrupted(error):
+            return 130
+        raise
     return 0
 
 
@@ -68,6 +74,15 @@ def _is_run(arguments: Sequence[str]) -> bool:
     if {"--help", "-h", "--version", "--hydra-help"} & set(arguments):
         return False
     return not arguments or not _is_word(arguments[0]) or arguments[0] in ("resume", "rerun")
+
+
+def _is_interrupted(error: BaseException | None) -> bool:
+    """Return whether the error came of a Ctrl-C within a library, whose own tidying up then failed."""
+    while error is not None:
+        if type(error) is KeyboardInterrupt:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _complain(error: BaseException) -> None:

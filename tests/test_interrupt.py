@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from metarun import cli
 from metarun.app.sweeps.launch import Launch
+from metarun.core.errors import ConfigError
 from metarun.run.interrupt import REQUEUE_SIGNAL, STOP_FILE, Interrupted, StopRequest, hand_on, stop_requests
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, REQUEUE_SIGNAL]
@@ -198,3 +200,32 @@ def test_a_sweep_on_a_cluster_takes_no_signal_for_its_jobs_go_on(tmp_path: Path)
     sweep.take_signals()
     assert sweep.remote
     assert [signal.getsignal(s) for s in SIGNALS] == before
+
+
+@pytest.mark.parametrize("kind", [AttributeError, ConfigError])
+def test_a_ctrl_c_that_a_library_turns_into_another_error_is_a_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: type[Exception]
+) -> None:
+    """As argparse does, which puts back what it had not yet taken away, and OmegaConf amid a copy."""
+
+    def read(arguments: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            try:
+                raise kind("no save_nargs")
+            except kind as error:
+                raise kind(f"told otherwise: {error}") from error
+
+    monkeypatch.setattr(cli, "_read", read)
+    assert cli.command(["seed=1"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_without_a_ctrl_c_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(arguments: object) -> None:
+        raise AttributeError("no save_nargs")
+
+    monkeypatch.setattr(cli, "_read", read)
+    with pytest.raises(AttributeError):
+        cli.command(["seed=1"])
