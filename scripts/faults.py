@@ -1,6 +1,6 @@
 """Try faults on short runs: kills, signals, full disks, damaged files, W&B's server; and write a table.
 
-python scripts/faults.py                             # every campaign, about half an hour on two cores
+python scripts/faults.py                             # every campaign; with --times 8 ten minutes on two cores
 python scripts/faults.py kills disks --times 10      # some of them, with fewer random moments
 python scripts/faults.py --table                     # and write the table into scripts/README.md
 
