@@ -30,11 +30,6 @@ def format_with_name(score: str, value: float) -> str:
     return format_with_unit(score, value) if score == "accuracy" else f"{score} {format_with_unit(score, value)}"
 
 
-def format_difference(score: str, mean: float, half: float) -> str:
-    """Format a difference and the half-width of its interval, as +1.20 ± 0.40."""
-    return f"{'-' if mean < 0 else '+'}{format_value(score, abs(mean))} ± {format_value(score, half)}"
-
-
 def format_p(p: float | None) -> str:
     """Format a p-value with three digits; an empty string for none."""
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"

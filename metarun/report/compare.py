@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from metarun.core.errors import ConfigError, suggest
+from metarun.core.errors import ConfigError
 from metarun.core.scores import Estimate, choose_score, estimate, find_direction
 from metarun.core.words import is_percent
 from metarun.report.confounds import note_confounds
 from metarun.report.groups import (
     COMPARABLE_FIELDS,
     Group,
+    check_group,
     check_keys,
     find_distinguishing,
     find_group,
@@ -118,10 +119,11 @@ def compare(
         score, sign = _choose_score(members, metric, better)
         groups, notes = form_groups(members, keys, over, score)
         tables.append(Table(score, sign, keys, groups, [*notes, *note_confounds(groups, keys, over)]))
+    known = [(table.groups, table.keys) for table in tables]
     if plan:
-        check_plan(plan, [(table.groups, table.keys) for table in tables])
+        check_plan(plan, known)
     if baseline:
-        check_baseline(baseline, tables)
+        check_group(baseline, known, "--baseline")
     found = []
     for values, table in zip(sets, tables, strict=True):
         shared = dict(zip(COMPARABLE_FIELDS, values, strict=True))
@@ -138,14 +140,6 @@ class Table:
     keys: tuple[str, ...]
     groups: list[Group]
     notes: list[str]
-
-
-def check_baseline(baseline: Mapping[str, str], tables: Sequence[Table]) -> None:
-    """Raise ConfigError if no table has the group `baseline`, or one has several."""
-    if all(find_group(table.groups, table.keys, baseline) is None for table in tables):
-        names = [name_group(table.keys, group.values) for table in tables for group in table.groups]
-        asked = name_group(list(baseline), list(baseline.values()))
-        raise ConfigError(f"--baseline {asked} is no group{suggest(asked, names)}; there is {'; '.join(names)}")
 
 
 def _choose_score(runs: Sequence[Run], metric: str | None, better: str | None) -> tuple[str, int]:

@@ -160,6 +160,18 @@ def find_group(
     return found[0] if found else None
 
 
+def check_group(wanted: Mapping[str, str], tables: Sequence[tuple[Sequence[Group], Sequence[str]]], flag: str) -> None:
+    """Raise ConfigError if the settings `wanted`, which `flag` named, pick no group of any table, or several of one.
+
+    Args:
+        tables: the groups and the keys of each.
+    """
+    if all(find_group(groups, keys, wanted, flag) is None for groups, keys in tables):
+        asked = name_group(list(wanted), list(wanted.values()))
+        names = [name_group(keys, group.values) for groups, keys in tables for group in groups]
+        raise ConfigError(f"{flag} {asked} is no group{suggest(asked, names)}; there is {'; '.join(names)}")
+
+
 def name_group(keys: Sequence[str], values: Sequence[Any]) -> str:
     """Return a name for the group with these values."""
     return ",".join(f"{key}={value}" for key, value in zip(keys, values, strict=True)) or "all runs"

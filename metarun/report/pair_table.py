@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from metarun.core.words import format_difference, format_p, is_percent
+from metarun.core.words import format_p, is_percent
 from metarun.report.compare import Comparison
 from metarun.report.planned import Pair
 from metarun.report.power import MOST_SEEDS, POWER
-from metarun.report.stats import Difference
+from metarun.report.stats import format_difference
 from metarun.report.two_levels import SIGNIFICANCE_LEVEL
 
 
@@ -21,9 +21,9 @@ def make_pair_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]
     heads += [f"seeds for {_format_size(metric, plan.effect)}"] if plan.effect is not None else []
     lines = []
     for pair in comparison.pairs:
-        line = [" - ".join(pair.names), _format(metric, pair.over_tasks), format_p(pair.p)]
+        line = [" - ".join(pair.names), format_difference(metric, pair.over_tasks), format_p(pair.p)]
         if by_seeds:
-            line += [_format(metric, pair.with_seeds), format_p(pair.p_with_seeds)]
+            line += [format_difference(metric, pair.with_seeds), format_p(pair.p_with_seeds)]
         line += [f"{100 * pair.won:.0f} %"]
         if plan.margin is not None:
             line += [_format_equality(pair)]
@@ -59,10 +59,6 @@ def make_pair_caption(comparison: Comparison) -> list[str]:
 
 def _format_size(metric: str, size: float) -> str:
     return f"{100 * size if is_percent(metric) else size:g}"
-
-
-def _format(metric: str, difference: Difference | None) -> str:
-    return "" if difference is None else format_difference(metric, difference.mean, difference.ci95)
 
 
 def _format_equality(pair: Pair) -> str:

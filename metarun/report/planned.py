@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metarun.core.errors import ConfigError, suggest
+from metarun.core.errors import ConfigError
 from metarun.core.words import is_percent
-from metarun.report.groups import Group, find_group, name_group
+from metarun.report.groups import Group, check_group, find_group, name_group
 from metarun.report.power import count_seeds, count_tasks
 from metarun.report.stats import Difference, compare_paired, correct_by_holm
 from metarun.report.two_levels import estimate_difference, estimate_equivalence
@@ -107,12 +107,9 @@ def compare_pairs(
 
 def check_plan(plan: Plan, tables: Sequence[tuple[Sequence[Group], Sequence[str]]]) -> None:
     """Raise ConfigError if settings of the plan pick no group of any table: `tables` have their groups and keys."""
-    names = [name_group(keys, group.values) for groups, keys in tables for group in groups]
     for pair in plan.pairs:
         for wanted in pair:
-            if all(find_group(groups, keys, wanted, "--pair") is None for groups, keys in tables):
-                asked = name_group(list(wanted), list(wanted.values()))
-                raise ConfigError(f"--pair {asked} is no group{suggest(asked, names)}; there is {'; '.join(names)}")
+            check_group(wanted, tables, "--pair")
         if not any(
             all(find_group(groups, keys, wanted, "--pair") is not None for wanted in pair) for groups, keys in tables
         ):

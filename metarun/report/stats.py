@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarun.core.scores import estimate
+from metarun.core.words import format_value
 
 MIN_SEEDS = 3
 """Least seeds for an interval over seeds, or a test of a difference; fewer do not show how far seeds spread."""
@@ -31,6 +32,14 @@ class Difference:
     mean: float
     ci95: float
     p: float
+
+
+def format_difference(score: str, found: Difference | None) -> str:
+    """Format a difference and the half-width of its interval, as +1.20 ± 0.40; an empty string for none."""
+    if found is None:
+        return ""
+    sign = "-" if found.mean < 0 else "+"
+    return f"{sign}{format_value(score, abs(found.mean))} ± {format_value(score, found.ci95)}"
 
 
 def compare_paired(scores: NDArray[np.floating[Any]], reference: NDArray[np.floating[Any]]) -> Difference:

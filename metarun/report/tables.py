@@ -12,10 +12,11 @@ from rich.text import Text
 
 from metarun.core.scores import WILSON
 from metarun.core.secrets import mask
-from metarun.core.words import format_difference, format_duration, format_p, format_value, is_percent, name_task
+from metarun.core.words import format_duration, format_p, format_value, is_percent, name_task
 from metarun.report.compare import Comparison, Row
 from metarun.report.narrow import choose_columns
 from metarun.report.pair_table import make_pair_caption, make_pair_cells
+from metarun.report.stats import format_difference
 from metarun.report.two_levels import SIGNIFICANCE_LEVEL
 
 
@@ -101,7 +102,7 @@ def make_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         line += [str(len(group.runs))]
         if compared:
             line += [
-                "" if row.difference is None else format_difference(metric, row.difference.mean, row.difference.ci95),
+                format_difference(metric, row.difference),
                 format_p(row.p),
                 *([format_p(row.p_with_seeds)] if by_seeds else []),
                 row.mark,

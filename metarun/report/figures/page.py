@@ -60,16 +60,21 @@ def _describe_table(
         "title": title,
         "apart": apart,
         "heads": heads,
-        "words": len(comparison.keys),
+        "words": range(len(comparison.keys)),
         "rows": [
             {"cells": line, "mark": row.mark, "color": name and found.colors[name]}
             for row, line, name in zip(comparison.rows, lines, colors, strict=True)
         ],
         "caption": make_caption(comparison),
-        "pairs": dict(zip(("heads", "lines"), make_pair_cells(comparison), strict=True)),
-        "pair_caption": make_pair_caption(comparison),
+        "pairs": _describe_pairs(comparison),
         "figures": [_describe_figure(figure, datasets) for figure in found.own[place]],
     }
+
+
+def _describe_pairs(comparison: Comparison) -> dict[str, Any]:
+    heads, lines = make_pair_cells(comparison)
+    caption = make_pair_caption(comparison)
+    return {"heads": heads, "words": [0], "rows": [{"cells": line} for line in lines], "caption": caption}
 
 
 def _describe_figure(figure: Figure, datasets: dict[str, Any]) -> dict[str, Any]:
@@ -105,4 +110,5 @@ def _describe_settings(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     if len(comparisons) > 1:
         heads = ["table", *heads]
         lines = [[str(table), *line] for (table, *_), line in zip(members, lines, strict=True)]
-    return {"base": base, "heads": heads, "lines": lines}
+    rows = [{"cells": line} for line in lines]
+    return {"base": base, "heads": heads, "words": [len(heads) - 1], "rows": rows}
