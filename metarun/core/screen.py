@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -12,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from metarun.core.secrets import mask
+
+T = TypeVar("T")
 
 NEUTRAL = "Cc", "Cs", "Zl", "Zp"
 """Unicode categories of characters that steer a terminal, or cannot be written to one."""
@@ -50,6 +53,19 @@ class Screen(Console):
     def say(self, text: str) -> None:
         """Print text that may hold a command: no line is broken but by the terminal itself."""
         self.print(Text(mask(text)), soft_wrap=True)
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+    """Yield the items, with a bar of progress on standard error if that is a terminal.
+
+    Args:
+        what: what the items are.
+        total: how many they are.
+    """
+    from rich import progress  # only where something takes long
+
+    screen = Screen(stderr=True)
+    return progress.track(items, what, total, console=screen, transient=True, disable=not screen.is_terminal)
 
 
 @dataclass

@@ -84,10 +84,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all. Raises: CannotWrite if the file cannot be written."""
     with written_whole(path) as file:
-        file.write(f"{json.dumps(content, indent=1)}\n".encode())
+        file.write(content)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` to `path`, whole or not at all. Raises: CannotWrite if the file cannot be written."""
+    write_bytes(path, f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def _sync_folder(folder: Path) -> None:

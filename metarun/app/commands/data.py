@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import inspect
 import io
 import json
 import time
@@ -20,11 +19,12 @@ from metarun.app.commands.files import write
 from metarun.app.commands.help import find_meaning
 from metarun.app.messages import show_messages
 from metarun.core.errors import ConfigError
-from metarun.core.screen import Screen
+from metarun.core.screen import Facts, Screen
 from metarun.report.listing import format_size
+from metarun.settings.at_hand import find_files
 from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
-from metarun.settings.resolve import find_target, resolve
+from metarun.settings.resolve import resolve
 from metarun.settings.schema import Settings
 
 
@@ -75,13 +75,11 @@ def _list(screen: Screen) -> None:
 
 def _describe_presence(node: Mapping[str, Any], root: Path) -> tuple[str, list[Path]]:
     """Describe in words where the files of a source are, and list these files or folders."""
-    find = getattr(find_target(node), "find_files", None)
-    if find is None:
+    found = find_files(node)
+    if found is None:
         return "made by the program", []  # or of other sources
-    settings = {key: node[key] for key in inspect.signature(find).parameters}
-    found: list[Path] = find(**settings)
     if not found:
-        return ("where data.path says" if settings.get("path", "") is None else "no"), []
+        return ("where data.path says" if node.get("path", "") is None else "no"), []
     first, *others = (str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in found)
     return ", ".join([first, *(Path(other).name for other in others)]), found
 
@@ -111,17 +109,15 @@ def _prepare(settings: Settings, name: str, screen: Screen) -> None:
     source = _open(settings)
     seconds = time.perf_counter() - started
     classes = source.info.facts.get("classes", {})
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_row("data", f"{name}, ready in {seconds:.1f} s")
-    table.add_row("inputs", "x".join(map(str, source.info.input_shape)))
-    table.add_row("classes", ", ".join(f"{split} {count}" for split, count in classes.items()))
-    table.add_row("split", f"sha256 {source.info.split_sha256}")
+    facts = Facts()
+    facts.add("data", f"{name}, ready in {seconds:.1f} s")
+    facts.add("inputs", "x".join(map(str, source.info.input_shape)))
+    facts.add("classes", ", ".join(f"{split} {count}" for split, count in classes.items()))
+    facts.add("split", f"sha256 {source.info.split_sha256}")
     if hasattr(source, "pixels"):
         pixels = source.pixels.numpy()
-        table.add_row("images", f"{len(pixels)}, sha256 {hashlib.sha256(pixels).hexdigest()}")
-    screen.print(table)
+        facts.add("images", f"{len(pixels)}, sha256 {hashlib.sha256(pixels).hexdigest()}")
+    facts.show(screen)
 
 
 def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: Path, screen: Screen) -> None:

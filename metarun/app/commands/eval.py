@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from metarun.app.commands.files import write
+from metarun.app.commands.files import write_and_say
 from metarun.app.commands.screen import add_trust
 from metarun.app.jobs.reopened import Done, open_trained
 from metarun.app.jobs.retest_settings import list_combinations
@@ -55,8 +55,7 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
         ] = picture
     for path, content in files.items():
         if path:
-            write(path, content)
-            screen.print(Text(f"written: {path}"))
+            write_and_say(path, content, screen)
     before = len(found) - len(made)
     again = f"; {before} of {len(found)} made before, --again repeats them" if before else ""
     screen.print(Text(f"kept in {RunFolder(asked.run).evaluations}/{again}"))

@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
 from metarun.app.commands.screen import add_trust
 from metarun.app.exported import describe_network, export_backbone
 from metarun.app.model import Model
 from metarun.core.run_folder import RunFolder
-from metarun.core.screen import Screen
+from metarun.core.screen import Facts, Screen
 
 
 def run_export(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
@@ -27,13 +26,11 @@ def run_export(parser: argparse.ArgumentParser, arguments: Sequence[str], screen
     model = Model.load(asked.run, asked.bn, device="cpu", trust=asked.trust)
     folder = asked.to or RunFolder(asked.run).export
     said = export_backbone(model, folder)
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    facts = Facts()
     for name, words in said.items():
-        table.add_row(name, Text(words))
+        facts.add(name, words)
     screen.print(Text(f"written to {folder}/"))
-    screen.print(table)
+    facts.show(screen)
     if warning := describe_network(model):
         screen.print(Text(warning))
     return 0

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from metarun.app.answered import answer_classes, answer_function, describe_calibration, describe_mode
-from metarun.app.commands.files import write
+from metarun.app.commands.files import write_and_say
 from metarun.app.commands.screen import add_trust
 from metarun.app.messages import show_messages
 from metarun.app.model import Model
 from metarun.core.errors import ConfigError
-from metarun.core.screen import Screen
+from metarun.core.screen import Facts, Screen
 from metarun.core.words import name_network, name_task
 from metarun.report.predicted import (
     find_shared,
@@ -79,26 +79,26 @@ def _show_classes(model: Model, asked: Any, screen: Screen) -> None:
     shared, n = find_shared(answers.files), len(answers.files)
     facts["queries"] = f"{n} image{'s' * (n > 1)}{f' in {shared}' * bool(shared)}"
     facts["probability"] = describe_calibration(model)
-    screen.print(_make_heading(model, facts))
+    _show_heading(model, facts, screen)
     screen.print(make_answer_table(answers))
     if answers.known:
         screen.print(Text.assemble(("accuracy  ", "bold"), summarise_accuracy(answers)))
         if table := make_mistake_table(answers):
             screen.print(table)
     if asked.csv:
-        _write(asked.csv, format_answer_csv(answers).encode(), screen)
+        write_and_say(asked.csv, format_answer_csv(answers).encode(), screen)
     if asked.png:
         from metarun.report.figures.answers import draw_answers
 
         seen = few.support
-        _write(asked.png, draw_answers(seen.pixels.numpy(), seen.y.tolist(), queries.numpy(), answers), screen)
+        write_and_say(asked.png, draw_answers(seen.pixels.numpy(), seen.y.tolist(), queries.numpy(), answers), screen)
 
 
 def _show_function(model: Model, asked: Any, screen: Screen) -> None:
     if len(asked.query) > 1:
         raise ConfigError("of a function, --query is one CSV file of inputs")
     found = answer_function(model, asked.support, asked.query[0])
-    screen.print(_make_heading(model, {"support": f"{len(found.support.x)} points"}))
+    _show_heading(model, {"support": f"{len(found.support.x)} points"}, screen)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head in found.heads:
         table.add_column(head, justify="right")
@@ -108,28 +108,25 @@ def _show_function(model: Model, asked: Any, screen: Screen) -> None:
     if found.mse is not None:
         screen.print(Text.assemble(("mse  ", "bold"), f"{found.mse:.4f} of {len(found.rows)} points"))
     if asked.csv:
-        _write(asked.csv, found.format_csv().encode(), screen)
+        write_and_say(asked.csv, found.format_csv().encode(), screen)
     if asked.png:
         from metarun.report.figures.predictions import draw_function  # imports the drawing library: a second
 
         picture = draw_function(found.support, found.x, found.y, found.predicted)
         if picture is None:
             raise ConfigError("--png draws functions of one number with one value, and these have others")
-        _write(asked.png, picture, screen)
+        write_and_say(asked.png, picture, screen)
 
 
-def _make_heading(model: Model, facts: dict[str, str]) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    results = model.run.results
+def _show_heading(model: Model, facts: dict[str, str], screen: Screen) -> None:
+    results, shown = model.run.results, Facts()
     task = name_task(results.get("n_way"), results.get("k_shot"))
     what = [f"{results['algo']} trained on {results['data']}", task, *name_network(results["backbone"])]
-    table.add_row("run", Text(", ".join(filter(None, [*what, f"step {results['best_step']}"]))))
+    shown.add("run", ", ".join(filter(None, [*what, f"step {results['best_step']}"])))
     for name, fact in facts.items():
         if fact:
-            table.add_row(name, Text(fact))
-    return table
+            shown.add(name, fact)
+    shown.show(screen)
 
 
 def _read(word: str) -> tuple[str, Any]:
@@ -137,8 +134,3 @@ def _read(word: str) -> tuple[str, Any]:
     if override.deletes or len(override.values) != 1:
         raise ConfigError(f"{word} is to be one value: a model is used in one way")
     return override.key, override.values[0]
-
-
-def _write(path: Path, content: bytes, screen: Screen) -> None:
-    write(path, content)
-    screen.print(Text(f"written: {path}"))

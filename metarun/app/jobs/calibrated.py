@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import math
@@ -11,8 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from metarun.algos.base.abilities import AdaptsToTask
@@ -20,13 +17,14 @@ from metarun.app.jobs.reopened import Trained
 from metarun.core.calibration import find_calibration_error, fit_temperature
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.run_folder import RunFolder
+from metarun.core.screen import track
 from metarun.core.tasks import Examples, TaskSource
 from metarun.core.whole import CannotWrite, write_json
+from metarun.settings.at_hand import find_files
 from metarun.settings.build import build_source
 from metarun.settings.conf import read_shipped_source
 from metarun.settings.places import check_places
 from metarun.settings.reopen import SavedSettings
-from metarun.settings.resolve import find_target
 from metarun.settings.schema import Node, Settings
 
 QUERIES = 2000
@@ -119,18 +117,13 @@ def _open_validation(run: Trained, saved: SavedSettings, settings: Settings) -> 
         raise ConfigError("the run was trained on its validation classes (data.trainval=true)")
     check_places(saved.config, ["data"])
     parts: list[Node] = [read_shipped_source(settings.as_dict(), name) for name in settings.data.get("sources", ())]
-    if not all(map(_is_at_hand, parts or [settings.data])):
+    if any(find_files(part) == [] for part in parts or [settings.data]):
         raise ConfigError(f"the data {settings.choices['data']} is not on this machine")
     with wrong_input():
         source = build_source(settings, run.device, ("val",))
     if source.info.split_sha256 != run.results["split_sha256"]:
         raise ConfigError(f"the data {settings.choices['data']} is split in another way than when the run was trained")
     return source
-
-
-def _is_at_hand(node: Node) -> bool:
-    find = getattr(find_target(node), "find_files", None)
-    return find is None or bool(find(**{key: node[key] for key in inspect.signature(find).parameters}))
 
 
 def _fit(
@@ -165,9 +158,7 @@ def _ask(learner: AdaptsToTask, source: TaskSource, n_tasks: int) -> tuple[Tenso
 
 def _ask_one_by_one(learner: AdaptsToTask, source: TaskSource, n_tasks: int) -> Iterator[tuple[Tensor, Tensor]]:
     stream = source.episodes("val", 0, 1)
-    screen = Console(stderr=True)
-    tasks = range(n_tasks)
-    for _ in track(tasks, "validation tasks", console=screen, transient=True, disable=not screen.is_terminal):
+    for _ in track(range(n_tasks), "validation tasks", n_tasks):
         batch = next(stream)
         predict = learner.adapt_to(Examples(batch.support.x[0], batch.support.y[0]), batch.n_way)
         yield predict(batch.query.x[0]).cpu(), batch.query.y[0].cpu()

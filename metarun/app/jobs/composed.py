@@ -17,7 +17,7 @@ from metarun.app.sweeps.launch import STARTED_FILE
 from metarun.core.errors import ConfigError
 from metarun.core.identity import KEY, hash_settings
 from metarun.core.run_folder import RunFolder
-from metarun.core.whole import CannotWrite, written_whole
+from metarun.core.whole import CannotWrite, write_bytes
 from metarun.report.runs import read_run
 from metarun.run.interrupt import STOP_FILE
 from metarun.settings.places import make_absolute
@@ -79,8 +79,7 @@ def write_settings(files: RunFolder, config: DictConfig) -> None:
     }
     try:
         for path, text in texts.items():
-            with written_whole(path) as file:
-                file.write(text.encode())
+            write_bytes(path, text.encode())
     except CannotWrite:
         for path in texts:
             path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from metarun.algos.base.abilities import Drawing, Predicting
 from metarun.core.tasks import Batch
-from metarun.core.whole import written_whole
+from metarun.core.whole import write_bytes, written_whole
 from metarun.run.parts import Parts
 from metarun.run.tracking.pictures import draw_tasks
 from metarun.run.tracking.sink import Sink
@@ -23,7 +23,7 @@ def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
     picture = draw_tasks(first, TASKS_DRAWN)
     if picture:
         path = parts.folder / "episodes.png"
-        _save(picture, path)
+        save_picture(picture, path)
         for sink in sinks:
             sink.show("episodes", path)
 
@@ -41,8 +41,7 @@ def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
 
     if picture := draw_predictions(batch, predicted):
         path = parts.folder / "predictions.png"
-        with written_whole(path) as file:
-            file.write(picture)
+        write_bytes(path, picture)
         for sink in sinks:
             sink.show("predictions", path)
 
@@ -54,7 +53,7 @@ def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
     batch = next(parts.learner.eval().eval_stream(parts.source, "test", 0, TASKS_PREDICTED))
     for name, picture in parts.learner.draw(batch).items():
         path = parts.folder / f"{name}.png"
-        _save(picture, path)
+        save_picture(picture, path)
         for sink in sinks:
             sink.show(name, path)
 
@@ -67,12 +66,12 @@ def show_curves(folder: Path, sinks: Sequence[Sink]) -> None:
 
     if picture := draw_run_curves(folder):
         path = folder / "curves.png"
-        with written_whole(path) as file:
-            file.write(picture)
+        write_bytes(path, picture)
         for sink in sinks:
             sink.show("curves", path)
 
 
-def _save(picture: Image, path: Path) -> None:
+def save_picture(picture: Image, path: Path) -> None:
+    """Save a picture as PNG, whole or not at all."""
     with written_whole(path) as file:
         picture.save(file, "PNG")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from metarun.app.jobs.pictures import save_picture
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.run_folder import RunFolder
 from metarun.core.tasks import Batch
@@ -86,7 +87,7 @@ def _write(one: Batch, path: Path) -> list[Path]:
         np.savez_compressed(file, n_way=one.n_way, **arrays)
     if picture := draw_tasks(one, 1):
         files.append(path.with_suffix(".png"))
-        picture.save(files[-1])
+        save_picture(picture, files[-1])
     return files
 
 

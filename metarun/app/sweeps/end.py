@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.command import quote
 from metarun.core.screen import Screen
-from metarun.core.whole import written_whole
+from metarun.core.whole import write_bytes
 from metarun.report.compare import Comparison, compare
 from metarun.report.formats import format_csv
 from metarun.report.runs import Run, find_runs
@@ -44,8 +44,7 @@ def _write(folder: Path, comparisons: Sequence[Comparison], notes: Sequence[str]
         files[".png"] = charts.render_png(join_views(comparisons, found))
     files[".html"] = render_page(comparisons, found, notes, ["compare", str(folder)]).encode()
     for suffix, content in files.items():
-        with written_whole(folder / f"comparison{suffix}") as file:
-            file.write(content)
+        write_bytes(folder / f"comparison{suffix}", content)
     return [folder / f"comparison{suffix}" for suffix in files]
 
 

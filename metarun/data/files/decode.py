@@ -20,9 +20,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.progress import track
 
-from metarun.core.screen import Screen
+from metarun.core.screen import track
 from metarun.data.files.cache import create_cache_file, open_or_write
 from metarun.data.files.deep import Limits, find_limits, guess_range, is_deep, is_deep_colour, scale_to_eight_bits
 from metarun.data.files.find import ImageFile
@@ -224,11 +223,8 @@ def _fill(pixels: Pixels, ordered: Sequence[ImageFile | OpenImage], scale: Scale
 
 def _fill_all(fill_row: Callable[[int], str | None], rows: Sequence[int], name: str) -> list[str]:
     """Fill rows of pixels, several at a time, and return what keeps images from being read."""
-    screen = Screen(stderr=True)
     with ThreadPoolExecutor() as pool:
-        done = track(pool.map(fill_row, rows), name, len(rows), console=screen, transient=True,
-                     disable=not screen.is_terminal)  # fmt: skip
-        return [problem for problem in done if problem]
+        return [problem for problem in track(pool.map(fill_row, rows), name, len(rows)) if problem]
 
 
 def _explain(error: Exception, data: bytes) -> str:

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from metarun.core.whole import written_whole
+from metarun.core.whole import write_bytes
 from metarun.data.files.split_words import find_parts
 from metarun.data.files.splits import SPLITS
 
@@ -47,8 +47,7 @@ def write_split_file(path: Path, split: Mapping[str, Sequence[str]]) -> None:
     """Write a file that `read_split_file` reads, whole or not at all. Raises: ValueError if it cannot be written."""
     lines = (f"{part} {normalise_name(label)}\n" for part in SPLITS for label in split[part])
     try:
-        with written_whole(path) as file:
-            file.write("".join(lines).encode())
+        write_bytes(path, "".join(lines).encode())
     except OSError as error:
         raise ValueError(f"cannot write the class split {path}: {error.strerror}. Set data.split=FILE") from error
     log.info("split the classes %s into train, val, test: %s", "/".join(str(len(split[s])) for s in SPLITS), path)
