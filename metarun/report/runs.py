@@ -174,8 +174,8 @@ def open_run(folder: Path) -> Run:
 
 def read_config_dirs(folder: Path) -> list[str]:
     """Read the folders of YAML files of one's own that the run in `folder` was given by --config-dir."""
-    hydra = read_yaml(RunFolder(folder).hydra).get("hydra") or {}
-    sources = (hydra.get("runtime") or {}).get("config_sources") or []
+    hydra = as_mapping(read_yaml(RunFolder(folder).hydra).get("hydra"))
+    sources = as_mapping(hydra.get("runtime")).get("config_sources") or []
     return [str(source["path"]) for source in sources if source.get("provider") == "command-line"]
 
 

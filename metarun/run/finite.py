@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,6 +57,12 @@ def find_gradient(learner: Learner) -> str | None:
     return named[int(found[0])][0] if len(found) else None
 
 
+def describe_gradient(learner: Learner) -> str:
+    """Say which parameter's gradient is not finite, the first of them; an empty string if all are."""
+    name = find_gradient(learner)
+    return f"the gradient of {name} is not finite" if name else ""
+
+
 def trace(learner: Learner, batch: Any, group: Group, step: int) -> Diverged:
     """Find the first task of a meta-batch whose loss or gradient is not finite by itself, and what of it is not.
 
@@ -64,8 +70,7 @@ def trace(learner: Learner, batch: Any, group: Group, step: int) -> Diverged:
         batch: the whole meta-batch; the processes of `group` look at their parts.
         step: the number of the outer step, from 1.
     """
-    name = find_gradient(learner)
-    what = f"the gradient of {name} is not finite" if name else "a gradient is not finite"
+    what = describe_gradient(learner) or "a gradient is not finite"
     if not hasattr(batch, "tasks"):
         return Diverged(f"{what} at outer step {step}", step)
     first, last = group.share(batch.n_tasks)
@@ -82,7 +87,7 @@ def trace(learner: Learner, batch: Any, group: Group, step: int) -> Diverged:
     return Diverged(f"{what} at outer step {step}{where}", step, task)
 
 
-class Examined:
+class Examined(NamedTuple):
     """What one task does to the learner.
 
     Attributes:
@@ -91,8 +96,9 @@ class Examined:
         problem: what is not finite, in words; empty if all is.
     """
 
-    def __init__(self, metrics: dict[str, float], gradient: float, problem: str) -> None:
-        self.metrics, self.gradient, self.problem = metrics, gradient, problem
+    metrics: dict[str, float]
+    gradient: float
+    problem: str
 
 
 def examine(learner: Learner, task: Any) -> Examined:
@@ -106,12 +112,10 @@ def examine(learner: Learner, task: Any) -> Examined:
         grads = [value.grad for value in learner.parameters() if value.grad is not None]
         length = float(torch.stack([grad.double().square().sum() for grad in grads]).sum().sqrt()) if grads else 0.0
         wrong = next((name for name, value in metrics.items() if not abs(value) < float("inf")), None)
-        gradient = find_gradient(learner)
+        problem = f"{wrong} is {metrics[wrong]}" if wrong else describe_gradient(learner)
     finally:
         for value, grad in kept:
             value.grad = grad
         for buffer, before in buffers:
             buffer.copy_(before)
-    if wrong:
-        return Examined(metrics, length, f"{wrong} is {metrics[wrong]}")
-    return Examined(metrics, length, f"the gradient of {gradient} is not finite" if gradient else "")
+    return Examined(metrics, length, problem)

@@ -55,12 +55,12 @@ class OuterSteps:
 
     def make(self, progress: Progress) -> None:
         """Make the next outer step, and count it. Raises: Diverged if a gradient is not finite."""
-        batch = self.draw()
+        batch, parts = self.draw(), self.parts
         self.watch.begin()
         try:
-            metrics = self._step(batch, progress.step)
+            self.state, metrics = parts.group.outer_step(parts.learner, self.state, batch, parts.optims, progress.step)
         except NotFinite:
-            found = trace(self.parts.learner, batch, self.parts.group, progress.step + 1)
+            found = trace(parts.learner, batch, parts.group, progress.step + 1)
             self.skipped_in_a_row += 1
             if not self.skips or self.skipped_in_a_row > MOST_SKIPS:
                 progress.step += 1
@@ -71,13 +71,8 @@ class OuterSteps:
         else:
             self.skipped_in_a_row = 0
             self.pending.append(metrics)
-        for schedule in self.parts.schedules:
+        for schedule in parts.schedules:
             if schedule.optimizer in self.stepped:  # optimizers of other stages pause, with their schedules
                 schedule.step()
         self.stepped.clear()
         progress.step += 1
-
-    def _step(self, batch: Any, step: int) -> Metrics:
-        parts = self.parts
-        self.state, metrics = parts.group.outer_step(parts.learner, self.state, batch, parts.optims, step)
-        return metrics

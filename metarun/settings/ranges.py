@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import NoneType, UnionType
 from typing import (
@@ -110,16 +110,11 @@ def _allows(annotation: Any, value: Any) -> bool:
         if _ascends(annotation):
             return listed and len(value) == 2 and value[0] <= value[1]
         return listed and len(value) == (_length(annotation) or len(value))
-    kind, *bounds = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
+    kind, limits = _read_kind(annotation)
     if kind is str:
         return isinstance(value, str)
     if kind in (int, float):
-        return _is_number(value, kind) and all(
-            compare(value, getattr(bound, name))
-            for bound in bounds
-            for cls, (name, compare, _) in BOUNDS.items()
-            if isinstance(bound, cls)
-        )
+        return _is_number(value, kind) and all(compare(value, limit) for limit, compare, _ in limits)
     return isinstance(value, Mapping) if _is_mapping(kind) else True
 
 
@@ -173,18 +168,24 @@ def _wanted(annotation: Any) -> str | None:
         each = [_wanted(option) or ", ".join(map(str, find_choices(option) or ["anything"])) for option in options]
         count = f" of {length}" if (length := _length(annotation)) else ""
         return f"a list{count}, each {' or '.join([*each, *['null'] * nullable])}"
-    kind, *bounds = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
+    kind, limits = _read_kind(annotation)
     if kind in (int, float):
-        words = [
-            f"{word} {getattr(bound, name):g}"
-            for bound in bounds
-            for cls, (name, _, word) in BOUNDS.items()
-            if isinstance(bound, cls)
-        ]
+        words = [f"{word} {limit:g}" for limit, _, word in limits]
         return " ".join(["a whole number" if kind is int else "a number", *[" and ".join(words)] * bool(words)])
     if kind is str:
         return "text"
     return "a group of settings" if _is_mapping(kind) else None
+
+
+def _read_kind(annotation: Any) -> tuple[Any, list[tuple[float, Callable[[Any, Any], bool], str]]]:
+    """Return the type of a value, and the limits of its range: each with how it is compared, and that in words."""
+    kind, *marks = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
+    return kind, [
+        (getattr(mark, name), compare, word)
+        for mark in marks
+        for cls, (name, compare, word) in BOUNDS.items()
+        if isinstance(mark, cls)
+    ]
 
 
 def _item(annotation: Any) -> Any:

@@ -58,17 +58,21 @@ class TAML(MAML):
             term = (scores["entropy_after"] - scores["entropy_before"]).mean()
         else:
             term = measure_inequality(scores["loss_before"], self.bias)
-        found = {name: score.detach().mean() for name, score in scores.items()}
-        return scores["loss"].mean() + self.weight * term, found | {"bias": term.detach()}
+        return scores["loss"].mean() + self.weight * term, self._average(scores) | {"bias": term.detach()}
+
+    def score(self, params: Params, state: Any, output: Tensor, y: Tensor) -> dict[str, Tensor]:
+        scores = super().score(params, state, output, y)
+        if self.training and self.bias == "entropy":
+            scores = scores | {"entropy_after": find_entropy(output)}
+        return scores
 
     def extra_scores(self, params: Params, state: Adapted, query: Examples) -> dict[str, Tensor]:
         if not self.training:
             return super().extra_scores(params, state, query)
         before = call(self.net, within(params, "net"), query.x)
-        if self.bias != "entropy":
-            return {"loss_before": self.objective(before, query.y)["loss"]}
-        after = self.predict(params, state, query.x)
-        return {"entropy_before": find_entropy(before), "entropy_after": find_entropy(after)}
+        if self.bias == "entropy":
+            return {"entropy_before": find_entropy(before)}
+        return {"loss_before": self.objective(before, query.y)["loss"]}
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"bias": self.bias}
