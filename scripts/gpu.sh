@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything worth doing in ten minutes on a machine with a GPU and no network, stage by stage.
 #
-#   bash scripts/gpu.sh setup check micro bench profile       # is it right, how fast is it, where does the time go
+#   bash scripts/gpu.sh setup check micro bench profile overlap  # is it right, how fast is it, where does the time go
 #   bash scripts/gpu.sh setup omniglot                        # starts runs that go on when the script has ended
 #   WAIT=240 bash scripts/gpu.sh setup cifar collect          # more of them; waits for all, and gathers what they found
 #   DEVICE=cpu STEPS=4 bash scripts/gpu.sh setup check ...    # a dry run: every block, cut short
@@ -78,6 +78,10 @@ profile() {
     within 40 python3 scripts/gpu/kernels.py --device "$DEVICE" ${STEPS:+--tasks 2 --timed 1} --out "$OUT/profile.txt"
 }
 
+overlap() {
+    within 40 python3 scripts/gpu/overlap.py --device "$DEVICE" ${STEPS:+--tasks 2 --timed 1} --out "$OUT/overlap.txt"
+}
+
 start() {  # NAME SETTING...: a run of its own, which goes on when this script has ended
     local name=$1 settings
     shift
@@ -120,7 +124,7 @@ collect() {
 failed=0 summary=()
 for stage in "$@"; do
     case $stage in
-        setup | check | micro | bench | profile | omniglot | cifar | collect) ;;
+        setup | check | micro | bench | profile | overlap | omniglot | cifar | collect) ;;
         *) echo "there is no stage $stage; see the first lines of $0" && exit 2 ;;
     esac
 done
