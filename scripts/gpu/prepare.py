@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -37,6 +38,9 @@ CARRIED = (
 """Packages in the ranges of pyproject.toml."""
 
 THEIR_NEEDS = ("antlr4-python3-runtime==4.9.*", "farama-notifications")
+
+CARRIED_WITH_NEEDS = ("pydantic",)
+"""Packages whose parts must fit each other to the version."""
 
 
 def main(arguments: list[str]) -> None:
@@ -69,19 +73,21 @@ def pack_packages(path: Path, python: str) -> None:
     metarun is among them by its name and version alone: what runs is the checkout.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = ["uv", "pip", "install", "--quiet", "--python", python, "--no-deps", "--link-mode", "copy"]
-        subprocess.run([*command, "--target", folder, *_requirements(), *THEIR_NEEDS, str(ROOT)], cwd=ROOT, check=True)
+        command = ["uv", "pip", "install", "--quiet", "--python", python, "--link-mode", "copy", "--target", folder]
+        alone = [*_requirements(CARRIED), *THEIR_NEEDS, str(ROOT)]
+        for words in (["--no-deps", *alone], _requirements(CARRIED_WITH_NEEDS)):
+            subprocess.run([*command, *words], cwd=ROOT, check=True)
         for unwanted in ("metarun", "tests"):  # learn2learn installs its tests under that name
             shutil.rmtree(Path(folder) / unwanted)
         with tarfile.open(path, "w:gz") as archive:
             archive.add(folder, arcname="packages")
 
 
-def _requirements() -> list[str]:
-    """Return the requirements of `CARRIED` as they stand in pyproject.toml."""
+def _requirements(names: Sequence[str]) -> list[str]:
+    """Return the requirements of these packages as they stand in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     listed = [*project["dependencies"], *project["optional-dependencies"]["learn2learn"]]
-    return [line for line in listed if re.split(r"[<>=]", line)[0] in CARRIED]
+    return [line for line in listed if re.split(r"[<>=]", line)[0] in names]
 
 
 def _size_of_checkout() -> int:
