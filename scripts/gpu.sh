@@ -79,7 +79,7 @@ profile() {
 }
 
 overlap() {
-    within 40 python3 scripts/gpu/overlap.py --device "$DEVICE" ${STEPS:+--tasks 2 --timed 1} --out "$OUT/overlap.txt"
+    within 60 python3 scripts/gpu/overlap.py --device "$DEVICE" ${STEPS:+--tasks 2 --timed 1} --out "$OUT/overlap.txt"
 }
 
 start() {  # NAME SETTING...: a run of its own, which goes on when this script has ended
