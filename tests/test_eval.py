@@ -208,7 +208,7 @@ def test_list_and_show_tell_of_tests(runs: Path, say: Say, tmp_path: Path) -> No
     assert "evals" not in say("list", tmp_path)[1]
     say("eval", run)
     heads, _, row = say("list", tmp_path)[1].split("\n")[1:4]
-    assert (heads.split()[4], row.split()[-6]) == ("evals", "2")
+    assert (heads.split()[4], row.split()[-7]) == ("evals", "2")
     out = say("show", run)[1]
     assert "results of metarun eval" in out
     assert sum(line.startswith(" glyphs   5-way 1-shot") for line in out.splitlines()) == 2

@@ -59,8 +59,8 @@ def test_list_tells_the_five_states_apart(five: Path, capsys: pytest.CaptureFixt
     dead = five / "day" / "dead"
     with alone_in(dead):
         _, out, _ = said(capsys, "list", five)
-    rows = [line.split() for line in out.splitlines() if line.strip().startswith(str(five))]
-    states = {Path(row[0]).name: row[1] for row in rows}
+    rows = [line.split() for line in out.splitlines() if line.rstrip().endswith(tuple(map(str, five.glob("day/*"))))]
+    states = {row[0]: row[1] for row in rows if Path(row[-1]).name == row[0]}
     assert states == {"done": "finished", "failed": "failed", "stopped": "interrupted", "dead": "running"}
     assert f"1 with settings alone, never started: {five / 'day' / 'refused'}" in out
     assert read(dead).state == "died"
@@ -103,9 +103,9 @@ def test_list_says_what_ran_how_well_how_far_and_how_large(five: Path, capsys: p
     for name in ("results.json", "metrics.jsonl", "run.log", ".hydra/config.yaml"):
         os.utime(folder / name, (time.time() - 7300,) * 2)
     _, out, _ = said(capsys, "list", five)
-    lines = {Path(line.split()[0]).name: " ".join(line.split()[1:]) for line in out.splitlines() if "bn=" in line}
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if "bn=" in line}
     assert lines["done"] == (
-        "finished maml glyphs 5-way 1-shot conv4 bn=transductive seed 3 test 50.00 % 40/40 2 h 3 MB"
+        f"finished maml glyphs 5-way 1-shot conv4 bn=transductive seed 3 test 50.00 % 40/40 2 h 3 MB {folder}"
     )
     assert "val 40.00 % 17/40" in lines["failed"]  # the last line of metrics.jsonl says 0.2 + 40/200
     assert "MAML Glyphs" in lines["dead"]  # without results.json and Hydra's choices: the classes

@@ -14,7 +14,11 @@ from rich.text import Text
 from metarun.core.scores import choose_score
 from metarun.core.screen import Facts
 from metarun.core.words import format_with_name, name_network, name_task
+from metarun.report.references import name_shortly
 from metarun.report.runs import Run
+
+NARROW, WIDE = 110, 160
+"""Columns below which words are shortened, and from which on folders are shown."""
 
 STATE_STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow"}
 STATE_STYLES |= dict.fromkeys(("failed", "died", "damaged"), "red")
@@ -40,26 +44,38 @@ FILE_MEANINGS = {
 }
 
 
-def make_run_table(runs: Sequence[Run], now: float) -> Table:
-    """Make a table with a line for each run: its state, name, last score, progress, age and size."""
+def make_run_table(runs: Sequence[Run], now: float, width: int) -> Table:
+    """Make a table with a line for each run: its id, state, name, last score, progress, age and size.
+
+    Args:
+        runs: in the order of the lines.
+        now: seconds since 1970.
+        width: columns of the screen; a narrow one gets shorter words, a wide one the folders too.
+    """
+    narrow, wide = width < NARROW, width >= WIDE
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    table.add_column("state")
-    table.add_column("what")
-    tested = any(run.evaluations() for run in runs)
-    for head in ("score", *(["evals"] if tested else []), "step", "age", "size"):
+    table.add_column("run", no_wrap=not narrow, overflow="fold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    tested, told = any(run.evaluations() for run in runs), any(map(describe_notes, runs))
+    for head in ("score", *(["evals"] if tested else []), "step", "age", *([] if narrow else ["size"])):
         table.add_column(head, justify="right", no_wrap=True)
+    for head in (*(["notes"] if told else []), *(["folder"] if wide else [])):
+        table.add_column(head, overflow="fold")
+    names = name_shortly([run.folder for run in runs])
     for run in runs:
-        state = Text(run.state, style=STATE_STYLES.get(run.state, ""))
-        evals = [str(len(run.evaluations()) or "")] if tested else []
-        numbers = [
+        table.add_row(
+            Text(names[run.folder]),
+            Text(run.state, style=STATE_STYLES.get(run.state, "")),
+            Text(name_briefly(run) if narrow else describe_run(run)),
             describe_score(run),
-            *evals,
+            *([str(len(run.evaluations()) or "")] if tested else []),
             describe_progress(run),
             format_age(now - find_last_change(run.folder)),
-            format_size(run.folder),
-        ]
-        table.add_row(Text(str(run.folder)), state, Text(describe_run(run)), *numbers)
+            *([] if narrow else [format_size(run.folder)]),
+            *([Text(describe_notes(run))] if told else []),
+            *([Text(str(run.folder))] if wide else []),
+        )
     return table
 
 
@@ -71,6 +87,26 @@ def describe_run(run: Run) -> str:
     words += [*name_network(run.value("backbone") or "none"), f"bn={run.value('bn')}", f"seed {run.value('seed')}"]
     words += ["trained on train and val"] if run.value("trainval") else []
     return " ".join(str(word) for word in words if word is not None)
+
+
+def name_briefly(run: Run) -> str:
+    """Name the run in a few letters, as `maml glyphs 5w1s s0`."""
+    ways, shots = _read_setting(run, "n_way"), _read_setting(run, "k_shot")
+    task = None if shots is None else f"{ways}w{shots}s" if ways else f"k{shots}"
+    words = [run.value("algo"), run.value("data"), task, f"s{run.value('seed')}"]
+    return " ".join(str(word) for word in words if word is not None)
+
+
+def was_refused(run: Run) -> bool:
+    """Return whether the run, a job of a sweep, was refused before it began: its settings or its data were wrong."""
+    return run.state == "failed" and "steps" not in run.results
+
+
+def describe_notes(run: Run) -> str:
+    """Return the run's tags, with a # before each, and its notes."""
+    tags, notes = run.results.get("tags"), run.results.get("notes")
+    words = [f"#{tag}" for tag in tags] if isinstance(tags, list) else []
+    return " ".join([*words, str(notes)] if notes else words)
 
 
 def describe_score(run: Run) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import struct
 import zipfile
@@ -23,14 +22,12 @@ from metarun.core.identity import KEY, as_mapping, find_disagreement, read_overr
 from metarun.core.results_file import SEAL, Evaluation, read_results_file
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
+from metarun.report.references import walk_runs
 
 OUTCOME_FIELDS = frozenset(
     {"status", "error", "best_step", "saved_step", "steps", "tasks_per_second", "wandb_id", KEY, SEAL}
 )
 """Scalar fields of results.json that are outcomes of a run, not settings."""
-
-INNER_FOLDERS = frozenset({"checkpoints", "wandb", "tensorboard", "evals", "export", "replays"})
-"""Folders inside a run's folder, which contain no other run."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +126,8 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
             around = path.parent if path.parent.is_dir() else Path()
             known = [str(around / name.name) for name in around.iterdir() if name.is_dir()]
             raise ConfigError(f"there is no folder {path}{suggest(str(path), known)}")
-        for name, folders, files in os.walk(path):
-            folder = Path(name)
-            if "results.json" in files or RunFolder(folder).has_settings():
-                found.setdefault(folder.resolve(), folder)
-            folders[:] = sorted(inner for inner in folders if inner not in INNER_FOLDERS and inner[0] != ".")
+        for folder in walk_runs(path):
+            found.setdefault(folder.resolve(), folder)
     return [run for folder in sorted(found.values()) if (run := read_run(folder))]
 
 

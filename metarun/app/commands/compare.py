@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metarun.app.commands.files import write
+from metarun.app.commands.screen import FindRun
 from metarun.core.errors import ConfigError
 from metarun.core.screen import Screen
 from metarun.report import formats
@@ -21,7 +22,10 @@ from metarun.report.tables import make_tables
 def run_compare(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """Run `metarun compare PATH ...` and return the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Compare finished runs, task by task, in one table for each set that may be compared."
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folders with runs in or under them")
+    parser.add_argument(
+        "paths", nargs="+", action=FindRun, metavar="PATH",
+        help="folders with runs in or under them, or the ends of their names; `last`: the last sweep or run",
+    )  # fmt: skip
     parser.add_argument("--by", metavar="KEYS", help="algo,data.k_shot ...; default: the settings that differ")
     parser.add_argument("--over", metavar="KEYS", default="seed", help="keys to average over; default: seed")
     parser.add_argument("--metric", help="a score of results.json; default: accuracy, return, log_likelihood or mse")

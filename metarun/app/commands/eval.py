@@ -10,7 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from metarun.app.commands.files import write_and_say
-from metarun.app.commands.screen import add_trust
+from metarun.app.commands.screen import add_run, add_trust
 from metarun.app.jobs.reopened import Done, open_trained
 from metarun.app.jobs.retest_settings import list_combinations
 from metarun.app.messages import show_messages
@@ -24,7 +24,7 @@ from metarun.run.interrupt import stop_requests
 def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """Run `metarun eval RUN ...` and return the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Test a trained run on other sources, ways, shots and query counts, without training."
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    add_run(parser)
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE,VALUE", help="data=cub,omniglot data.k_shot=1,5 run.test_tasks=600"
     )

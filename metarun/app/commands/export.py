@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from metarun.app.commands.screen import add_trust
+from metarun.app.commands.screen import add_run, add_trust
 from metarun.app.exported import describe_network, export_backbone
 from metarun.app.model import Model
 from metarun.core.run_folder import RunFolder
@@ -18,7 +18,7 @@ from metarun.core.screen import Facts, Screen
 def run_export(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """Run `metarun export RUN` and return the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Write the network of a trained run: weights, a program of torch.export, and ONNX."
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    add_run(parser)
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to; default: RUN/export")
     parser.add_argument("--bn", metavar="MODE", help="BatchNorm mode; default: the run's")
     add_trust(parser)

@@ -9,29 +9,31 @@ from pathlib import Path
 
 from rich.text import Text
 
+from metarun.app.commands.screen import add_run
 from metarun.core.command import quote
 from metarun.core.errors import ConfigError
 from metarun.core.screen import Screen
 from metarun.report import retests
 from metarun.report.figures.curves import draw_curves
-from metarun.report.listing import make_file_table, make_run_table, make_unfinished
+from metarun.report.listing import make_file_table, make_run_table, make_unfinished, was_refused
 from metarun.report.one_run import find_lacking, make_end
+from metarun.report.references import OUTPUTS, find_folder, find_start
 from metarun.report.runs import find_runs, read_run
 from metarun.run.tracking.uploads import TITLE, list_uploads
 
 
 def run_list(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """Run `metarun list PATH` and return the exit code."""
-    parser.description = "List the runs under a folder with their state, score, age and size."
-    parser.add_argument(
-        "path", nargs="?", type=Path, metavar="PATH", default=Path("outputs"), help="a folder; default: outputs"
-    )
-    path = parser.parse_args(arguments).path
+    parser.description = "List the runs under a folder with their ids, states and scores, the newest last."
+    parser.add_argument("path", nargs="?", metavar="PATH", default="outputs", help="a folder; default: outputs")
+    parser.add_argument("--all", action="store_true", help="runs that were refused, too")
+    asked = parser.parse_args(arguments)
 
-    runs = find_runs([path])
-    started = [run for run in runs if run.state != "unstarted"]
+    path = Path(asked.path) if asked.path == str(OUTPUTS) else find_folder(asked.path, several=True)
+    runs = sorted(find_runs([path]), key=lambda run: find_start(run.folder))
+    started = [run for run in runs if run.state != "unstarted" and (asked.all or not was_refused(run))]
     if started:
-        screen.print(make_run_table(started, time.time()))
+        screen.print(make_run_table(started, time.time(), screen.width))
         commands = list_uploads({run.folder: run.state for run in started})
         for line in [TITLE, *commands] if commands else []:
             screen.say(line)
@@ -40,16 +42,19 @@ def run_list(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     for run in runs:
         for problem in [*([run.damage] if run.damage else []), *run.damaged_evaluations()]:
             screen.say(problem)
-    if len(started) < len(runs):
-        first = next(run.folder for run in runs if run.state == "unstarted")
-        screen.print(f"{len(runs) - len(started)} with settings alone, never started: {first} ...")
+    unstarted = [run for run in runs if run.state == "unstarted"]
+    refused = [run for run in runs if was_refused(run)]
+    if unstarted:
+        screen.print(f"{len(unstarted)} with settings alone, never started: {unstarted[0].folder} ...")
+    if refused and not asked.all:
+        screen.print(f"{len(refused)} refused for their settings or data; --all shows them")
     return 0
 
 
 def run_show(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """Run `metarun show RUN` and return the exit code. Raises: ConfigError if there is no such run."""
     parser.description = "Show one run: its end table, its files, and its curves over the outer steps."
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    add_run(parser)
     folder = parser.parse_args(arguments).run
 
     run = read_run(folder)

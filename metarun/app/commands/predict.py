@@ -13,7 +13,7 @@ from rich.text import Text
 
 from metarun.app.answered import answer_classes, answer_function, describe_calibration, describe_mode
 from metarun.app.commands.files import write_and_say
-from metarun.app.commands.screen import add_trust
+from metarun.app.commands.screen import add_run, add_trust
 from metarun.app.messages import show_messages
 from metarun.app.model import Model
 from metarun.core.errors import ConfigError
@@ -38,7 +38,7 @@ def run_predict(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
     parser.epilog = (
         "Of a run on functions, FOLDER is a CSV file of points (inputs, then values), and IMAGES is one of inputs."
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    add_run(parser)
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="bn=support, device=cpu, algo.test_inner_steps=10"
     )

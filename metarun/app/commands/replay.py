@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
-from metarun.app.commands.screen import add_trust
+from metarun.app.commands.screen import add_run, add_trust
 from metarun.app.messages import show_messages
 from metarun.core import tuning
 from metarun.core.screen import Screen
@@ -21,7 +20,7 @@ def run_replay(parser: argparse.ArgumentParser, arguments: Sequence[str], screen
         "Make an outer step of a run again, from its last checkpoint before it, and show the loss and the gradient of "
         "each of its tasks."
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    add_run(parser)
     parser.add_argument("--step", type=int, required=True, metavar="S", help="the outer step, from 1")
     parser.add_argument("--task", type=int, metavar="I", help="this task alone, from 0; its tensors are written")
     add_trust(parser)

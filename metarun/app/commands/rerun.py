@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarun.app.commands.screen import add_trust
+from metarun.app.commands.screen import add_run, add_trust
 from metarun.core.command import find_key, join, keep_last
 from metarun.core.errors import ConfigError
 from metarun.core.screen import Screen
@@ -30,7 +30,7 @@ def run_rerun(
     Raises: ConfigError for wrong input.
     """
     parser.description = "Run again what a run ran, with the settings it had, in a folder of its own."
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    add_run(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, as seed=1")
     add_trust(parser)
     asked = parser.parse_args(arguments)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metarun.app.commands.screen import add_trust
+from metarun.app.commands.screen import add_run, add_trust
 from metarun.app.messages import make_console
 from metarun.core import tuning
 from metarun.core.errors import ConfigError
@@ -26,7 +26,7 @@ MACHINE = ("device", "threads", "run.processes")
 def run_resume(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """Run `metarun resume RUN` and return the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Go on with an interrupted run from its last checkpoint."
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, as outputs/DATE/RUN")
+    add_run(parser)
     parser.add_argument(
         "overrides",
         nargs="*",

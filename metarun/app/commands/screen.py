@@ -8,9 +8,12 @@ from typing import Any, NoReturn
 
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.screen import Screen
+from metarun.report.references import find_folder
 
 WIDTH_WITHOUT_TERMINAL = 200
 """Columns where there is no terminal and COLUMNS says nothing: enough for one line a run."""
+
+RUN_HELP = "the run's folder; or its id in `metarun list`, or the end of its name; or `last`"
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,6 +28,20 @@ class Parser(argparse.ArgumentParser):
         word = next((word.split("=")[0] for word in message.split() if word.startswith("--")), "")
         hint = suggest(word, flags) if message.startswith("unrecognized") and word else ""
         raise ConfigError(f"{self.prog.removeprefix('metarun ')}: {message}{hint}. {self.format_usage().strip()}")
+
+
+class FindRun(argparse.Action):
+    """Stores the folder of the run that was called by its path, its id, the end of its name, or `last`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        several = self.nargs == "+"
+        found = [find_folder(word, several) for word in values] if several else find_folder(values)
+        setattr(namespace, self.dest, found)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the argument RUN, which becomes the path of the run's folder."""
+    parser.add_argument("run", action=FindRun, metavar="RUN", help=RUN_HELP)
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
