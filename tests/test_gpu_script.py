@@ -117,7 +117,7 @@ def runs(tmp_path: Path) -> Path:
         (folder / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     test = {"accuracy": {"mean": 0.75, "ci95": 0.0125}}
     (folder / "done" / "results.json").write_text(json.dumps({"status": "finished", "test": test}))
-    (folder / "late" / "results.json").write_text(json.dumps({"status": "interrupted"}))
+    (folder / "late" / "results.json").write_text(json.dumps({"status": "interrupted", "test": None}))
     return folder
 
 

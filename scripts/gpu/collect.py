@@ -82,7 +82,7 @@ def read_run(runs: Path, name: str) -> dict[str, Any]:
         "step": max((line["step"] for line in metrics), default=0),
         "seconds": training.get("seconds"),
         "tasks_per_second": training.get("tasks_per_second"),
-        "test": results.get("test", {}).get("accuracy"),
+        "test": (results.get("test") or {}).get("accuracy"),
         "val": validation.get("accuracy"),
     }
 
