@@ -172,7 +172,8 @@ class EpisodicLearner(Learner):
         def of_tensors(theta: Params, support: Examples, query: Examples) -> Any:
             return function(theta, Batch(support, query, chunk.n_way))
 
-        theta = {name: value.detach() for name, value in self.theta().items()}
+        # torch.matmul takes other kernels for what requires a gradient, so a recording's theta does as the plain one.
+        theta = {name: value.detach().requires_grad_(value.requires_grad) for name, value in self.theta().items()}
         key = (chunk.n_way, self.training, self.phase())
         return self.recorder(use, of_tensors, theta, chunk.support, chunk.query, key=key)
 
