@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import noise_tasks
+from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from metarun.app.commands.help import find_meaning
@@ -323,6 +324,15 @@ def test_what_is_tuned_for_a_pair_comes_with_it_and_yields_to_what_is_typed(file
     (key, tuned), *_ = values.items()
     assert OmegaConf.select(full(*typed(file)), f"{group}.{key}") == tuned
     assert OmegaConf.select(full(f"{group}.{key}=77", *typed(file)), f"{group}.{key}") == 77
+
+
+def test_methods_with_a_rate_of_an_inner_loop_have_another_for_sine_waves(full: Compose) -> None:
+    """The rates in algo/ are for the mean loss of classes; squared errors fall apart with them."""
+    rated = [path.stem for path in (CONF / "algo").glob("*.yaml") if "inner_lr" in OmegaConf.load(path).algo]
+    functions = [name for name in rated if "regression" in get_class(full(f"algo={name}").algo._target_).kinds]
+    assert len(functions) > 10
+    lacking = [name for name in sorted(functions) if not (CONF / "tuned" / f"sinusoid-{name}.yaml").exists()]
+    assert lacking == []
 
 
 def test_a_backbone_that_nothing_uses_is_refused_as_is_none_where_one_is_needed(full: Compose) -> None:
