@@ -15,6 +15,9 @@ from small_run import FEW, Trial, begin, last_step
 GROWTH = 1.05
 """Memory at the end over that at a third of the way, at most; threads and files may not grow by more than two."""
 
+PAUSE = 0.05
+"""Seconds between two looks, so many that some fall where a job has no file open but those it keeps."""
+
 
 class Use(NamedTuple):
     """What a process holds: memory in kB, threads, open files."""
@@ -56,7 +59,7 @@ def _watch(run: Command, what: str, place: Path, find_progress: Callable[[], flo
             seen += [read_use(run.pid)] if progress > 0.1 else []
         except (OSError, KeyError):  # it has just ended
             break
-        time.sleep(0.2)
+        time.sleep(PAUSE)
     out, error = run.communicate(timeout=600)
     if run.returncode or not seen:
         return Trial(what, "", f"ended with {run.returncode}, seen {len(seen)} times: {(out + error)[-600:]}")
@@ -65,17 +68,24 @@ def _watch(run: Command, what: str, place: Path, find_progress: Callable[[], flo
 
 
 def judge(what: str, seen: list[Use]) -> Trial:
-    """Compare the last tenth of the time with the tenth after a third of it, each at its most."""
+    """Compare the last tenth of the time with the tenth after a third of it.
+
+    Memory and threads at their most. Files at their fewest: between four and fourteen are open while a job writes,
+    reads the cache and asks git, whenever one looks; what is never closed is there in every look.
+    """
     tenth = max(1, len(seen) // 10)
-    early, late = (
-        Use(*map(max, zip(*part, strict=True))) for part in (seen[len(seen) // 3 :][:tenth], seen[-tenth - 1 :])
-    )
+    early, late = (_summarise(part) for part in (seen[len(seen) // 3 :][:tenth], seen[-tenth - 1 :]))
     flat = late.memory <= GROWTH * early.memory
     flat = flat and late.threads <= early.threads + 2 and late.files <= early.files + 2
     told = f"{early.memory:,} to {late.memory:,} kB, {early.threads} to {late.threads} threads, "
     told += f"{early.files} to {late.files} open files"
     print(f"{what}: {told}", flush=True)
     return Trial(f"{what}: {told}", "", "equal" if flat else f"grows: {told}")
+
+
+def _summarise(part: list[Use]) -> Use:
+    memory, threads, files = zip(*part, strict=True)
+    return Use(max(memory), max(threads), min(files))
 
 
 def read_use(pid: int) -> Use:
