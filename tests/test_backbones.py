@@ -22,6 +22,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from metarun.algos.gradient.maml import MAML
 from metarun.backbones.conv4 import Conv4
+from metarun.backbones.conv4_r2d2 import R2D2Network
 from metarun.backbones.resnet import ResNet
 from metarun.backbones.resnet12 import ResNet12
 from metarun.backbones.torchvision_nets import Torchvision, replace_layers
@@ -93,6 +94,33 @@ def test_resnet18_for_large_images_is_torchvisions_with_the_same_weights() -> No
     assert torch.allclose(ours.eval()(x), theirs.eval()(x), atol=1e-12)
 
 
+def test_r2d2s_features_are_as_published() -> None:
+    """On mini-ImageNet 51,200 numbers: 384 x 10 x 10 of the third block and 512 x 5 x 5 of the fourth."""
+    with torch.device("meta"):
+        large = R2D2Network((3, 84, 84), "running", (96, 192, 384, 512))
+        assert large.eval()(torch.empty(1, 3, 84, 84)).shape == (1, 51_200)
+        assert large.out_features == 51_200
+        assert R2D2Network((3, 32, 32), "running").out_features == 64 * 16 + 64 * 4
+
+
+@pytest.mark.usefixtures("doubles")
+def test_r2d2s_features_are_those_of_the_plain_formula_and_lose_numbers_in_training_alone() -> None:
+    torch.manual_seed(0)
+    network, x = R2D2Network((2, 12, 12), "none", (3, 4, 5), drop_rate=0.4), torch.randn(6, 2, 12, 12)
+    out, maps = x, []
+    for weight, bias in zip(*[iter(network.parameters())] * 2, strict=True):
+        out = F.max_pool2d(F.conv2d(out, weight, bias, padding=1), 2)
+        out = torch.where(out > 0, out, 0.1 * out)
+        maps.append(out.flatten(1))
+    expected = torch.cat(maps[1:], 1)  # 4 x 3 x 3 + 5 x 1 x 1
+    assert torch.allclose(network.eval()(x), expected, atol=1e-12)
+    trained = network.train()(x)
+    kept = trained[:, :36] != 0  # of the last but one map, whose noise nothing follows
+    assert torch.allclose(trained[:, :36][kept], expected[:, :36][kept] / 0.6, atol=1e-12)
+    assert 0.3 < 1 - kept.double().mean() < 0.5
+    assert 0.2 < (trained[:, 36:] == 0).double().mean() < 0.6
+
+
 def tasks_of(side: int) -> Batch:
     shape = EpisodeShape(3, 2, 1)
     return noise_tasks(shape, shape, size=side).batch("train", np.arange(2))
@@ -150,6 +178,7 @@ def test_maml_meta_gradient_on_resnet12_is_that_of_a_plain_loop(engine: str) -> 
 
 TINY = {
     "conv6": lambda: Conv4((1, 16, 16), "transductive", 4, layers=6, halvings=2),
+    "conv4_r2d2": lambda: R2D2Network((1, 16, 16), "transductive", (3, 4, 5), drop_rate=0.0),
     "resnet10": lambda: ResNet((1, 16, 16), "support", (4, 6)),
     "resnet18": lambda: ResNet((1, 32, 32), "transductive", (4, 6), blocks=2, stem="large"),
     "wrn": lambda: WideResNet((1, 16, 16), "transductive", depth=10, width=1),
@@ -406,6 +435,8 @@ def test_weights_that_cannot_be_had_say_what_to_do_in_one_line(hub: Path, saved:
         (lambda: WideResNet((3, 32, 32), "none", depth=27), "backbone.depth=27 is not 6 n"),
         (lambda: ViT((3, 32, 32), heads=5), "backbone.hidden=192 is no multiple of backbone.heads=5"),
         (lambda: ViT((3, 32, 32), patch_size=33), "backbone.patch_size=33 is above the 32x32 pixels"),
+        (lambda: R2D2Network((3, 8, 8), "none"), "4 halvings leave nothing of 8x8 images"),
+        (lambda: R2D2Network((3, 84, 84), "none", drop_rate=1.5), "backbone.drop_rate=1.5 must be at least 0"),
         (lambda: ResNet((1,), "none"), "ResNet needs images, and the inputs are numbers of shape"),
     ],
 )

@@ -19,7 +19,18 @@ from metarun import Model
 from metarun.app import exported
 from metarun.settings.ranges import find_parameters
 
-NETWORKS = ["conv4", "conv4_strided", "conv4_map", "conv6", "resnet10", "resnet12", "wrn28_10", "vit", "mlp"]
+NETWORKS = [
+    "conv4",
+    "conv4_strided",
+    "conv4_map",
+    "conv4_r2d2",
+    "conv6",
+    "resnet10",
+    "resnet12",
+    "wrn28_10",
+    "vit",
+    "mlp",
+]
 RUNNERS = importlib.util.find_spec("onnxscript") and importlib.util.find_spec("onnxruntime")
 
 
