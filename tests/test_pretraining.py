@@ -25,6 +25,7 @@ from metarun.algos.transfer.meta_baseline import MetaBaseline
 from metarun.algos.transfer.simpleshot import SimpleShot
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import Batch, Examples
+from metarun.ops.functional import call, within
 from metarun.settings.build import build_learner, build_source
 from metarun.settings.resolve import resolve
 
@@ -41,7 +42,9 @@ LEARNERS = {
     "simpleshot": lambda backbone, chunk: SimpleShot(backbone, 12, "cl2n", "auto", chunk),
     "baseline": lambda backbone, chunk: Baseline(backbone, 12, **fit_settings(chunk)),
     "baseline_pp": lambda backbone, chunk: BaselinePP(backbone, 12, 5.0, **fit_settings(chunk)),
-    "finetune": lambda backbone, chunk: FineTune(backbone, 12, **fit_settings(chunk)),
+    "finetune": lambda backbone, chunk: FineTune(backbone, 12, "none", 0.3, **fit_settings(chunk)),
+    "l2sp": lambda backbone, chunk: FineTune(backbone, 12, "l2sp", 0.3, **fit_settings(chunk)),
+    "features": lambda backbone, chunk: FineTune(backbone, 12, "features", 0.3, **fit_settings(chunk)),
     "meta_baseline": lambda backbone, chunk: MetaBaseline(backbone, 12, 10, 0.6, 32, 5.0, "auto", chunk),
 }
 
@@ -116,7 +119,7 @@ def test_a_tasks_head_is_what_torchs_optimizer_makes_of_it(name: str) -> None:
         head = CosineHead(4, 3, 5.0)
         unit = support / support.norm(dim=1, keepdim=True)
         head.weight.data = torch.stack([unit[y == c].mean(0) for c in range(3)])
-    fit(head, support, y)
+    fit_with_decay(head, support, y)
     assert torch.allclose(logits(learner, support.tolist(), y.tolist(), query.tolist()), head(query))
 
 
@@ -132,26 +135,89 @@ def test_baseline_pp_scales_its_cosines_in_training_and_in_test(scale: float) ->
     assert torch.allclose(got, torch.tensor([[0.6 * scale, 0.8 * scale]]))
 
 
-def fit(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
-    optim = torch.optim.SGD(module.parameters(), LR, weight_decay=DECAY)
+def fit(
+    module: nn.Module, x: torch.Tensor, y: torch.Tensor, pull: Callable[[], torch.Tensor | float] = lambda: 0.0
+) -> None:
+    optim = torch.optim.SGD(module.parameters(), LR)
     for _ in range(STEPS):
         optim.zero_grad()
-        F.cross_entropy(module(x), y).backward()
+        (F.cross_entropy(module(x), y) + pull()).backward()
         optim.step()
 
 
-def test_fine_tuning_is_what_torchs_optimizer_makes_of_a_copy_of_the_network() -> None:
-    learner, task = LEARNERS["finetune"](conv4(), 1).eval(), batch(1)
+def fit_with_decay(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    fit(module, x, y, lambda: DECAY / 2 * sum(value.square().sum() for value in module.parameters()))
+
+
+@pytest.mark.parametrize("pull", ["none", "l2sp", "features"])
+def test_fine_tuning_is_what_torchs_optimizer_makes_of_a_copy_of_the_network(pull: str) -> None:
+    """With a pull the head alone decays: the network goes to its source, not to zero."""
+    learner, task = LEARNERS["finetune" if pull == "none" else pull](conv4(), 1).eval(), batch(1)
     before = copy.deepcopy(learner.state_dict())
     x, y, query = task.support.x[0], task.support.y[0], task.query.x[0]
     net = nn.Sequential(copy.deepcopy(learner.backbone), nn.Linear(6, 3))
-    embedded = F.normalize(net[0](x), dim=1).detach()
-    net[1].weight.data = torch.stack([embedded[y == c].mean(0) for c in range(3)])
+    source = copy.deepcopy(net[0])
+    embedded = net[0](x).detach()
+    unit = F.normalize(embedded, dim=1)
+    net[1].weight.data = torch.stack([unit[y == c].mean(0) for c in range(3)])
     nn.init.zeros_(net[1].bias)
-    fit(net, x, y)
+
+    def far() -> torch.Tensor:
+        decay = DECAY / 2 * sum(value.square().sum() for value in net[1].parameters())
+        if pull == "features":
+            return decay + 0.3 * (net[0](x) - embedded).square().sum() / len(x)
+        pairs = zip(net[0].parameters(), source.parameters(), strict=True)
+        return decay + 0.3 * sum((value - was.detach()).square().sum() for value, was in pairs)
+
+    if pull == "none":
+        fit_with_decay(net, x, y)
+    else:
+        fit(net, x, y, far)
     expected = F.cross_entropy(net(query), task.query.y[0])
-    assert torch.allclose(learner.evaluate(task)["loss"], expected)
+    assert torch.allclose(learner.evaluate(task)["loss"], expected, rtol=1e-12)
     assert furthest(learner.state_dict(), before) == 0
+
+
+def test_what_is_pulled_to_its_source_does_not_decay_to_zero() -> None:
+    """Of one class the cross-entropy is 0: a pulled factor stays at its source 1.5, and without a pull it decays to
+    (1 - .1 * .01)^7 of that in seven steps. So does the head, from 1 in either case."""
+    x, y = torch.tensor([[1.0], [2.0]]), torch.tensor([0, 0])
+    for pull, factor in (("l2sp", 1.0), ("none", (1 - LR * DECAY) ** STEPS)):
+        learner = FineTune(Scaled(), 12, pull, 0.3, **fit_settings(1))
+        tuned = learner.adapt(learner.theta(), Examples(x, y), 1).phi
+        assert tuned["backbone.factor"].item() == pytest.approx(1.5 * factor, rel=1e-12)
+        assert tuned["head.weight"].item() == pytest.approx((1 - LR * DECAY) ** STEPS, rel=1e-12)
+
+
+class Scaled(nn.Module):
+    """x times a factor."""
+
+    out_features = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * x
+
+
+@pytest.mark.parametrize("pull", ["l2sp", "features"])
+def test_the_stronger_the_pull_the_nearer_the_network_stays(pull: str) -> None:
+    """By the weights for one pull, by the embeddings of the support set for the other."""
+    task, lengths = batch(1), []
+    torch.manual_seed(0)
+    backbone = conv4()
+    for weight in (0.0, 0.05, 0.2):
+        learner = FineTune(backbone, 12, pull, weight, **fit_settings(1)).eval()
+        theta = learner.theta()
+        tuned = learner.adapt(theta, Examples(task.support.x[0], task.support.y[0]), 3).phi
+        moved = [tuned[name] - value for name, value in theta.items() if name.startswith("backbone.")]
+        if pull == "features":
+            x = task.support.x[0]
+            moved = [call(backbone, within(tuned, "backbone"), x) - backbone(x)]
+        lengths.append(sum(value.square().sum().item() for value in moved))
+    assert lengths[0] > 1.01 * lengths[1] > 1.01 * lengths[2]
 
 
 def test_meta_baseline_takes_images_then_tasks_wherever_the_stream_starts() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -76,18 +76,30 @@ class Fit:
     def of(cls, settings: FitSettings) -> Fit:
         return cls(settings["inner_lr"], settings["test_inner_steps"], settings["inner_weight_decay"])
 
-    def __call__(self, loss: Callable[[Params], Tensor], start: Params) -> Params:
-        """Return the weights after the fit of `loss` from `start`; they are constants for outer derivatives."""
-        return fit_weights(loss, start, self.steps, self.lr, self.weight_decay)
+    def __call__(self, loss: Callable[[Params], Tensor], start: Params, kept: Container[str] = ()) -> Params:
+        """Return the weights after the fit of `loss` from `start`; they are constants for outer derivatives.
+
+        Those whose names are in `kept` do not decay.
+        """
+        return fit_weights(loss, start, self.steps, self.lr, self.weight_decay, kept)
 
     def describe(self) -> dict[str, Any]:
         """Return facts to report beside a method's scores."""
         return {"inner_steps": {"train": 0, "test": self.steps}, "inner_lr": self.lr}
 
 
-def fit_weights(loss: Callable[[Params], Tensor], params: Params, steps: int, lr: float, weight_decay: float) -> Params:
-    """Return `params` after gradient descent with weight decay; they are constants for outer derivatives."""
+def fit_weights(
+    loss: Callable[[Params], Tensor],
+    params: Params,
+    steps: int,
+    lr: float,
+    weight_decay: float,
+    kept: Container[str] = (),
+) -> Params:
+    """Return `params` after gradient descent with weight decay, but for those `kept` from it; all are constants for
+    outer derivatives."""
+    decay = {name: 0.0 if name in kept else weight_decay for name in params}
     for _ in range(steps):
         grads = gradient(loss, params, first_order=True)
-        params = {name: value - lr * (grads[name] + weight_decay * value) for name, value in params.items()}
+        params = {name: value - lr * (grads[name] + decay[name] * value) for name, value in params.items()}
     return params
