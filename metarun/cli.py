@@ -102,6 +102,7 @@ def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
     """
     from hydra._internal.utils import get_args_parser
 
+    from metarun.app.typed_runs import name_folders
     from metarun.core.errors import ConfigError
     from metarun.settings.typed import read_word
 
@@ -120,7 +121,7 @@ def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
     flags, words = list(arguments), list(known.overrides)
     for word in words:
         flags.remove(word)
-    return flags, [read_word(word, known.multirun) for word in words], known.multirun
+    return flags, [read_word(name_folders(word, known.multirun), known.multirun) for word in words], known.multirun
 
 
 def _hydra(arguments: Sequence[str]) -> int:

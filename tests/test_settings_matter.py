@@ -58,6 +58,11 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
         (algo, "algo.min_std"): UNTRIED + "is of functions: see test_memory.py"
         for algo in ("incontext", "mann", "snail")
     },
+    **{
+        (path.stem, "backbone.weights"): UNTRIED + "starts from another run: see test_start.py"
+        for path in (CONF / "backbone").glob("*.yaml")
+        if path.stem not in ("none", "torchvision")
+    },
     "run.on_nan": UNTRIED + "is about gradients that are not finite: see test_finite.py",
     "run.compile": UNTRIED + "records what repeats itself: see test_recorder.py",
     "run.processes": UNTRIED + "starts processes: see test_sharing.py",

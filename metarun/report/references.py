@@ -54,6 +54,17 @@ def find_folder(word: str, several: bool = False) -> Path:
     return found[0] if found else path
 
 
+def find_run(word: str) -> Path | None:
+    """Find the folder of the run that `word` calls, as `find_folder` does; None if no run is called so.
+
+    Raises: ConfigError if several are, or there is no last one.
+    """
+    folders = list(walk_runs(OUTPUTS)) if OUTPUTS.is_dir() else []
+    called = word == LAST or any(str(folder).endswith(word.rstrip("/")) for folder in folders) or Path(word).exists()
+    found = find_folder(word) if called else Path()
+    return found.resolve() if called and RunFolder(found).has_settings() else None
+
+
 def walk_runs(path: Path) -> Iterator[Path]:
     """Yield the folders of runs at or under `path`."""
     for name, folders, files in os.walk(path):

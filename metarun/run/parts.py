@@ -18,7 +18,10 @@ from metarun.run.team import Group
 
 @dataclass
 class Parts:
-    """The learner, source, optimizers and schedules of a run, with its device, folder and processes."""
+    """The learner, source, optimizers and schedules of a run, with its device, folder and processes.
+
+    `facts` are what results.json says besides, as which other run the weights come from.
+    """
 
     learner: Learner
     source: TaskSource
@@ -27,6 +30,7 @@ class Parts:
     device: torch.device
     folder: Path
     group: Group = field(default_factory=Group)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of learner, optimizers and schedules, for a checkpoint."""

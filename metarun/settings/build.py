@@ -17,7 +17,7 @@ from metarun.algos.base.abilities import Recordable
 from metarun.algos.base.learner import Learner
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, wrong_input
-from metarun.core.known_source import KnownSource
+from metarun.core.known_source import KnownSource, know_source
 from metarun.core.seeding import seed_everything
 from metarun.core.tasks import EpisodePlan, EpisodeShape, TaskSource
 from metarun.data.files.splits import SPLITS
@@ -31,6 +31,7 @@ from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.conf import list_shipped, read_shipped, read_shipped_source
 from metarun.settings.ranges import find_parameters
 from metarun.settings.schema import BUILD_KEYS, Node, Settings
+from metarun.settings.start import Start, open_start
 
 
 def build_parts(settings: Settings, folder: Path, group: Group | None = None) -> Parts:
@@ -46,7 +47,8 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
     device = choose_device(settings.device)
     set_numerics(settings, device)
     source = build_source(settings, device)
-    learner = build_learner(settings, source).to(device)
+    start = find_start(settings)
+    learner = build_learner(settings, source, start).to(device)
     group = group or Group()
     factories = Optims(settings, group, device)
     with wrong_input():
@@ -56,7 +58,8 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
         raise ConfigError(
             f"optims.{unknown[0]}: {type(learner).__name__} has the optimizers {', '.join(factories.made)}"
         )
-    return Parts(learner, source, optims, factories.schedules, device, folder, group)
+    facts = start.describe(know_source(source).classes) if start else {}
+    return Parts(learner, source, optims, factories.schedules, device, folder, group, facts)
 
 
 def set_numerics(settings: Settings, device: torch.device) -> None:
@@ -110,12 +113,32 @@ def build_source(settings: Settings, device: torch.device, splits: tuple[str, ..
     return source
 
 
-def build_learner(settings: Settings, source: TaskSource | KnownSource) -> Learner:
-    """Build the learner of `settings.algo` on `settings.backbone`, with weights drawn from the run's seed."""
+def find_start(settings: Settings) -> Start | None:
+    """Open the run that the backbone's weights come from; None if they are drawn, or the network loads them itself.
+
+    Raises: ConfigError if `backbone.weights` names nothing.
+    """
+    weights = settings.backbone.get("weights")
+    if "weights" in _find_parameters(settings.backbone):
+        return None
+    start = open_start(weights)
+    if weights is not None and start is None:
+        raise ConfigError(f"backbone.weights={weights} is not the folder of a run, nor its id or the end of its name")
+    return start
+
+
+def build_learner(settings: Settings, source: TaskSource | KnownSource, start: Start | None = None) -> Learner:
+    """Build the learner of `settings.algo` on `settings.backbone`, with weights drawn from the run's seed.
+
+    The backbone's come from `start`, if there is one.
+    """
     seed_everything(settings.seed, "weights")
     info = source.info
     shape, normalisation = info.input_shape, info.normalisation
-    backbone = _construct(settings.backbone, bn=settings.bn, input_shape=shape, normalisation=normalisation)
+    own = BUILD_KEYS["backbone"] - _find_parameters(settings.backbone)
+    backbone = _construct(settings.backbone, own, bn=settings.bn, input_shape=shape, normalisation=normalisation)
+    if start:
+        start.load_into(backbone, settings.backbone)
     if info.train_classes is None and "train_classes" in _find_parameters(settings.algo):
         raise ConfigError(
             f"{settings.algo['_target_'].rpartition('.')[2]} trains on single labelled examples, and the chosen data "

@@ -46,6 +46,8 @@ def make_key(config: DictConfig) -> str:
     for name in ("optims", "deterministic"):
         if not kept.get(name):
             kept.pop(name, None)  # nor these
+    if kept.backbone.get("weights") is None and not str(kept.backbone["_target_"]).endswith(".Torchvision"):
+        kept.backbone.pop("weights", None)  # nor this
     for name in config.paths:
         kept.paths[name] = ""  # settings that name them are the same everywhere
     rename_back(kept)  # a class that has moved is the same one

@@ -13,6 +13,7 @@ from metarun.core.ranges import OnDisk
 from metarun.settings.conf import GROUPS
 from metarun.settings.ranges import find_annotations
 from metarun.settings.saved import rename_moved
+from metarun.settings.schema import BUILD_ANNOTATIONS
 
 ROOTS = ("paths.data", "paths.cache")
 
@@ -25,7 +26,10 @@ def find_places(config: DictConfig) -> list[str]:
     found = [
         f"{group}.{key}"
         for group in GROUPS
-        for key, annotation in find_annotations(str(config[group]["_target_"])).items()
+        for key, annotation in {
+            **BUILD_ANNOTATIONS.get(group, {}),
+            **find_annotations(str(config[group]["_target_"])),
+        }.items()
         if key in config[group] and _is_on_disk(annotation)
     ]
     return [*ROOTS, *found]

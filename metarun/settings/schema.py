@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from metarun.core.ranges import Ascending, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import Ascending, FilePath, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 Node = Mapping[str, Any]
 """The settings of one group: `_target_` and what its constructor is given, as plain values."""
@@ -112,6 +112,12 @@ class DataKeys(TaskKeys):
     wide: Annotated[int, Ge(2)]
 
 
+class BackboneKeys(TypedDict):
+    """What build.py reads from `backbone`, where its constructor does not take it: another run's folder."""
+
+    weights: FilePath | None
+
+
 class OptimKeys(TypedDict):
     """What build.py reads from `optim`."""
 
@@ -153,7 +159,8 @@ def _annotations(keys: type) -> dict[str, Any]:
 
 
 BUILD_ANNOTATIONS = {
-    group: _annotations(keys) for group, keys in (("data", DataKeys), ("optim", OptimKeys), ("run", RunKeys))
+    group: _annotations(keys)
+    for group, keys in (("data", DataKeys), ("backbone", BackboneKeys), ("optim", OptimKeys), ("run", RunKeys))
 }
 """Of the keys of a group that its constructor is not given."""
 

@@ -69,6 +69,7 @@ def describe_parts(parts: Parts) -> dict[str, Any]:
         "split_sha256": parts.source.info.split_sha256,
         "source": parts.source.info.facts,
         "trainval": bool(parts.source.info.facts.get("trainval")),
+        **parts.facts,
     }
 
 

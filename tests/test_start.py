@@ -1,0 +1,153 @@
+"""A run whose backbone has the weights of another run's: backbone.weights=RUN."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL
+from omegaconf import DictConfig, OmegaConf
+from run_folders import finished
+from test_contract import parts_of
+
+from metarun.app.typed_runs import name_folders
+from metarun.cli import command
+from metarun.core.errors import ConfigError
+from metarun.core.known_source import know_source
+from metarun.report.groups import find_varied
+from metarun.report.runs import find_runs
+from metarun.settings.build import build_parts
+from metarun.settings.names import make_key
+from metarun.settings.reopen import reopen
+from metarun.settings.start import Start
+
+Settings = Callable[..., DictConfig]
+
+
+def network_of(parts: object) -> torch.nn.Module:
+    return next(m for n, m in parts.learner.named_modules() if n.endswith("backbone") and hasattr(m, "blocks"))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("algo", ["baseline", "distill", "maml", "meta_curvature", "relationnet", "snail"])
+def test_a_runs_backbone_is_found_wherever_its_algorithm_has_it(settings: Settings, tmp_path: Path, algo: str) -> None:
+    """Under one name or another, with copies of it and tensors for each of its weights beside it."""
+    trained = parts_of(settings(f"algo={algo}", "run.steps=4", "seed=1"))
+    own = network_of(trained)
+    fresh = network_of(parts_of(settings("algo=baseline", f"backbone={backbone_of(algo)}")))
+    assert not all(map(torch.equal, fresh.state_dict().values(), own.state_dict().values()))
+    Start(tmp_path, trained.learner.state_dict(), {}).load_into(fresh, {})
+    assert all(map(torch.equal, fresh.state_dict().values(), own.state_dict().values()))
+
+
+def backbone_of(algo: str) -> str:
+    defaults = (Path("conf/algo") / f"{algo}.yaml").read_text()
+    return next((w.split(":")[1].strip() for w in defaults.splitlines() if "override /backbone:" in w), "conv4_strided")
+
+
+def test_another_network_is_refused_with_what_differs(settings: Settings, tmp_path: Path) -> None:
+    config = settings("algo=baseline")
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    start = Start(tmp_path, parts_of(config).learner.state_dict(), {})
+    for word in ("backbone.hidden=6", "backbone.layers=3"):
+        other = settings("algo=baseline", word)
+        with pytest.raises(ConfigError, match=rf"the network there is not this one .*{word.partition('.')[2][:6]}"):
+            start.load_into(network_of(parts_of(other)), OmegaConf.to_container(other.backbone))  # type: ignore[arg-type]
+
+
+def test_a_network_with_a_normalisation_for_each_inner_step_is_none_that_others_start_from(
+    settings: Settings, tmp_path: Path
+) -> None:
+    trained = parts_of(settings("algo=maml_pp"))
+    with pytest.raises(ConfigError, match="the network there is not this one"):
+        Start(tmp_path, trained.learner.state_dict(), {}).load_into(network_of(parts_of(settings("algo=maml"))), {})
+
+
+@pytest.mark.parametrize("there", ["running", "transductive"])
+def test_averages_of_batchnorm_come_along_where_both_runs_have_them(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture, there: str
+) -> None:
+    caplog.set_level(logging.WARNING)
+    trained = parts_of(settings("algo=baseline", f"bn={there}"))
+    state = {name: value + 3 for name, value in trained.learner.state_dict().items()}
+    network = network_of(parts_of(settings("algo=protonet", "backbone=conv4", "bn=running")))
+    Start(tmp_path, state, {}).load_into(network, {})
+    mean = dict(network.named_buffers())["blocks.1.running_mean"]
+    assert mean.unique().tolist() == ([3.0] if there == "running" else [0.0])
+    assert ("starts afresh" in caplog.text) == (there == "transductive")
+
+
+def test_classes_that_the_other_run_was_trained_on_are_told(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its training classes are this one's test classes, and one of those for validation."""
+    caplog.set_level(logging.WARNING)
+    known = know_source(parts_of(settings("algo=protonet")).source).classes
+    same = Start(tmp_path, {}, known)
+    assert same.describe(known)["start"]["seen"] == []
+    seen = [*known["test"], known["val"][0]]
+    start = Start(tmp_path, {}, {"train": [*seen, "elsewhere/a"]})
+    assert start.describe(known)["start"]["seen"] == sorted(seen)
+    assert f"was trained on {len(seen)} classes that this run takes for unseen ones" in caplog.text
+
+
+def test_what_a_run_starts_from_is_typed_as_runs_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (one, two) = (finished(tmp_path / "outputs" / name, [0.4, 0.5]) for name in ("one-70a8", "two-70b9"))
+    newest = max((one, two), key=lambda folder: (folder / ".hydra" / "config.yaml").stat().st_mtime)
+    for typed, several, became in (
+        ("backbone.weights=70a8", False, f"backbone.weights={one}"),
+        ("+backbone.weights=outputs/one-70a8", False, f"+backbone.weights={one}"),
+        ("backbone.weights=70a8,two-70b9,null", True, f"backbone.weights={one},{two},null"),
+        ("backbone.weights=last", False, f"backbone.weights={newest}"),
+        ("backbone.weights=DEFAULT", False, "backbone.weights=DEFAULT"),
+        ("backbone.name=70a8", False, "backbone.name=70a8"),
+    ):
+        assert name_folders(typed, several) == became
+
+
+def test_what_is_no_run_is_refused(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.weights=nowhere is not the folder of a run"):
+        parts_of(settings("algo=maml", "backbone.weights=nowhere"))
+
+
+def test_a_run_from_the_start_is_the_same_job_as_before_there_was_the_setting(settings: Settings) -> None:
+    config = settings("algo=maml").copy()
+    key = make_key(config)
+    OmegaConf.set_struct(config, False)
+    del config.backbone.weights
+    assert make_key(config) == key
+    config.backbone.weights = "somewhere"
+    assert make_key(config) != key
+
+
+def test_a_run_starts_from_the_last_one_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    """Two seeds of a pre-training, and a run from each: their first weights are the other's best ones, and they are
+    one group to `compare`, apart from runs that start at random."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["metarun"])
+    words = [*SMALL, "backbone=conv4_strided", "backbone.hidden=4", "logger=none", f"paths.cache={cache}"]
+    for seed in (0, 1):
+        first, second = f"outputs/first{seed}", f"outputs/second{seed}"
+        assert command([*words, "algo=simpleshot", f"seed={seed}", f"hydra.run.dir={first}"]) == 0
+        assert (
+            command([*words, "algo=protonet", f"seed={seed}", "backbone.weights=last", f"hydra.run.dir={second}"]) == 0
+        )
+        parts = build_parts(reopen(Path(second)).resolve(), tmp_path)
+        best = torch.load(f"{first}/checkpoints/best.pt")["learner"]
+        assert all(torch.equal(v, best[f"backbone.{n}"]) for n, v in network_of(parts).state_dict().items())
+        results = json.loads(Path(second, "results.json").read_text())
+        assert results["start"]["folder"] == str(tmp_path / first)
+        assert results["start"]["seed"] == seed
+        assert results["backbone.weights"].startswith("simpleshot on glyphs ")
+    assert command([*words, "algo=protonet", "hydra.run.dir=outputs/alone"]) == 0
+    seconds = [run for run in find_runs([Path("outputs")]) if "second" in run.folder.name]
+    assert find_varied(seconds, ["seed"]) == []
+    alone = find_runs([Path("outputs/alone")])
+    assert find_varied([*seconds, *alone], ["seed"]) == ["backbone.weights"]
