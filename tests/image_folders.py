@@ -29,6 +29,19 @@ def make(path: Path | str | None, cache: Path, plan: EpisodePlan = PLAN, **chang
     return Folder(plan, torch.device("cpu"), path, cache=str(cache / "cache"), **{**OPTIONS, **changes})
 
 
+def write_noise(root: Path, classes: Sequence[str], images: int, *shape: int) -> Path:
+    """Write images of random pixels, of `shape` height and width and 3 where they are of colours, by class.
+
+    A class is a folder in `root`, as `c00` or `train/c00`.
+    """
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for i in range(images):
+            Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
 def shades(source: Folder, split: str) -> set[int]:
     """Class numbers of the pictures that tasks of a split hold."""
     batch = source.batch(split, np.arange(40))

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import compose_quickly
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +19,7 @@ from metarun.cli import command
 from metarun.core.dotted import nodes
 from metarun.core.errors import ConfigError
 from metarun.settings.build import build_parts, build_run
-from metarun.settings.compose import compose
+from metarun.settings.compose import explain_errors
 from metarun.settings.conf import list_shipped
 from metarun.settings.resolve import resolve
 from metarun.settings.typed import read_word
@@ -62,7 +63,7 @@ TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=0x250), max_size=6)
 
 @functools.cache
 def composed(choice: int) -> DictConfig:
-    return compose([*SMALL, *CHOICES[choice]])
+    return compose_quickly(*SMALL, *CHOICES[choice])
 
 
 @functools.cache
@@ -82,7 +83,10 @@ def words(draw: st.DrawFn) -> tuple[int, str]:
 
 def build(choice: int, word: str, folder: Path) -> None:
     """Make all that a run has, as the command line does. Raises: ConfigError."""
-    chosen = resolve(compose([*SMALL, *CHOICES[choice], read_word(word, sweep=False)]), warn=False)
+    words = [*SMALL, *CHOICES[choice], read_word(word, sweep=False)]
+    with explain_errors(words):
+        config = compose_quickly(*words)
+    chosen = resolve(config, warn=False)
     parts = build_parts(chosen, folder)
     build_run(chosen, parts)
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import noise_tasks
 from omegaconf import DictConfig
-from test_contract import ALGOS, PAIRS, parts_of
+from test_contract import ALGOS, FEWER_STEPS, PAIRS, parts_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metarun.app.jobs.reopened import open_trained
@@ -64,7 +64,7 @@ def test_outer_steps_and_tests_wait_for_no_number(
     settings: Settings, algo: str, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "DEVICES", ("meta",))
-    parts = parts_of(settings(f"algo={algo}", f"data={data}", "device=meta"))
+    parts = parts_of(settings(f"algo={algo}", f"data={data}", "device=meta", *FEWER_STEPS[algo]))
     learner = parts.learner.train()
     batch = next(learner.train_stream(parts.source, 0, 3))
     tested = next(parts.source.episodes("val", 0, 3))

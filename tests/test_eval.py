@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, noise_tasks
-from hydra.core.global_hydra import GlobalHydra
+from image_folders import write_noise
 from omegaconf import OmegaConf
 from PIL import Image
 from run_folders import forget_hash
+from same_process import Use, finish_runs, using
 
 from metarun.app.jobs import reopened
-from metarun.cli import command
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.augment import Look
 from metarun.data.files.splits import check_split
@@ -29,9 +29,6 @@ from metarun.data.union import Union
 
 TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
 FUNCTIONS = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
-
-Said = tuple[int, str, str]
-Say = Callable[..., Said]
 
 
 @pytest.fixture(scope="module")
@@ -44,27 +41,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
         "maml": TINY,
         "cnp": [*FUNCTIONS, "algo=cnp", "data=sinusoid", "algo.width=8", "logger=none"],
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["metarun"])
-        for name, words in typed.items():
-            GlobalHydra.instance().clear()
-            assert command([*words, f"paths.cache={cache}", f"hydra.run.dir={folder / name}"]) == 0
-    return folder
+    return finish_runs(folder, typed, cache)
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cache: Path) -> Say:
+def say(capsys: pytest.CaptureFixture[str], cache: Path) -> Iterator[Use]:
     """Exit code, standard output and standard error of `metarun` with these words."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("METARUN_CACHE", str(cache))
-
-    def said(*words: str | Path) -> Said:
-        capsys.readouterr()
-        code = command([str(word) for word in words])
-        out, error = capsys.readouterr()
-        return code, out, error
-
-    return said
+    with using(capsys, cache, 200) as said:
+        yield said
 
 
 def own(runs: Path, name: str, to: Path) -> Path:
@@ -77,7 +61,7 @@ def made_of(run: Path) -> list[dict[str, Any]]:
 
 
 def test_the_own_source_gives_the_runs_own_scores_bit_for_bit_and_once(
-    runs: Path, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Path, say: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("proto", "maml", "running", "cnp"):
         run = own(runs, name, tmp_path)
@@ -106,14 +90,9 @@ def bn_of(results: bytes) -> str:
     return str(json.loads(results)["bn"])
 
 
-def test_images_of_another_source_are_made_what_the_network_takes(runs: Path, say: Say, tmp_path: Path) -> None:
+def test_images_of_another_source_are_made_what_the_network_takes(runs: Path, say: Use, tmp_path: Path) -> None:
     """20 classes of colour images of 40x30 pixels, for a network of gray 28x28 ones."""
-    rng = np.random.default_rng(0)
-    for label in range(20):
-        (tmp_path / "mine" / f"c{label:02d}").mkdir(parents=True)
-        for nth in range(6):
-            colours = rng.integers(0, 256, (30, 40, 3), np.uint8)
-            Image.fromarray(colours).save(tmp_path / "mine" / f"c{label:02d}" / f"{nth}.png")
+    write_noise(tmp_path / "mine", [f"c{label:02d}" for label in range(20)], 6, 30, 40, 3)
     run, table = own(runs, "proto", tmp_path), tmp_path / "t.csv"
     words = ["data=glyphs,folder", f"data.path={tmp_path / 'mine'}", "data.n_way=3", "data.n_query=2,3"]
     code, out, error = say("eval", run, *words, "--csv", table)
@@ -167,7 +146,7 @@ def test_every_member_of_a_union_is_normalised_once() -> None:
 
 
 def test_shots_make_a_curve_and_ways_may_differ_where_heads_are_made_for_each_task(
-    runs: Path, say: Say, tmp_path: Path
+    runs: Path, say: Use, tmp_path: Path
 ) -> None:
     run = own(runs, "proto", tmp_path)
     code, out, error = say("eval", run, "data.k_shot=1,12", "data.n_way=3", "bn=support")
@@ -184,7 +163,7 @@ def test_shots_make_a_curve_and_ways_may_differ_where_heads_are_made_for_each_ta
     assert "data.n_way=3: this MAML has a head for 5 classes; leave data.n_way=5, or train one that" in error
 
 
-def test_classes_that_were_trained_on_are_told(runs: Path, say: Say, tmp_path: Path) -> None:
+def test_classes_that_were_trained_on_are_told(runs: Path, say: Use, tmp_path: Path) -> None:
     """Alphabet 4 of five is tested on, and is one of the first six of ten, which were trained on."""
     run = own(runs, "proto", tmp_path)
     said = "glyphs: 12 of 12 test classes were trained on, alphabet004/character00 among them"
@@ -192,7 +171,7 @@ def test_classes_that_were_trained_on_are_told(runs: Path, say: Say, tmp_path: P
     assert "trained on, alphabet" not in say("eval", run)[1]
 
 
-def test_a_learner_of_functions_is_tested_on_others(runs: Path, say: Say, tmp_path: Path) -> None:
+def test_a_learner_of_functions_is_tested_on_others(runs: Path, say: Use, tmp_path: Path) -> None:
     run = own(runs, "cnp", tmp_path)
     code, out, error = say("eval", run, "data=sinusoid,harmonic,gp", "data.k_shot=5,10")
     assert (code, error) == (0, ""), out
@@ -203,7 +182,7 @@ def test_a_learner_of_functions_is_tested_on_others(runs: Path, say: Say, tmp_pa
     assert (code, error) == (2, "metarun: data=glyphs: its tasks are classes, and the run's were functions\n")
 
 
-def test_list_and_show_tell_of_tests(runs: Path, say: Say, tmp_path: Path) -> None:
+def test_list_and_show_tell_of_tests(runs: Path, say: Use, tmp_path: Path) -> None:
     run = own(runs, "proto", tmp_path)
     assert "evals" not in say("list", tmp_path)[1]
     say("eval", run)
@@ -228,7 +207,7 @@ def test_list_and_show_tell_of_tests(runs: Path, say: Say, tmp_path: Path) -> No
         (["data.k_shot=[1"], "data.k_shot=[1 cannot be read"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_tested_is_said_in_a_line(runs: Path, say: Say, words: list[str], said: str) -> None:
+def test_what_cannot_be_tested_is_said_in_a_line(runs: Path, say: Use, words: list[str], said: str) -> None:
     code, _, error = say("eval", runs / "proto", *words)
     assert code == 2
     assert said in error
@@ -236,7 +215,7 @@ def test_what_cannot_be_tested_is_said_in_a_line(runs: Path, say: Say, words: li
     assert not (runs / "proto" / "evals").exists()
 
 
-def test_only_finished_runs_with_their_weights_are_tested(runs: Path, say: Say, tmp_path: Path) -> None:
+def test_only_finished_runs_with_their_weights_are_tested(runs: Path, say: Use, tmp_path: Path) -> None:
     run = own(runs, "proto", tmp_path)
     (run / "checkpoints" / "best.pt").unlink()
     assert f"{run / 'checkpoints' / 'best.pt'} is missing, and it is what is tested" in say("eval", run)[2]
@@ -258,22 +237,18 @@ def test_only_splits_that_tasks_are_drawn_of_have_to_be_large_enough() -> None:
     assert check_split(split, sizes, replace(plan, splits=("test",))) == split
 
 
-def test_a_test_needs_no_more_classes_than_its_own_split_has(runs: Path, say: Say, tmp_path: Path) -> None:
+def test_a_test_needs_no_more_classes_than_its_own_split_has(runs: Path, say: Use, tmp_path: Path) -> None:
     """Of 12 classes, 6 are for tests and 2 for validation: a run is tested 5-way, and cannot be trained so."""
     run = own(runs, "proto", tmp_path)
-    for nth in range(12):
-        split = "train" if nth < 4 else "val" if nth < 6 else "test"
-        (tmp_path / "mine" / split / f"c{nth:02d}").mkdir(parents=True)
-        for place in range(6):
-            pixels = np.random.default_rng([nth, place]).integers(0, 256, (28, 28), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "mine" / split / f"c{nth:02d}" / f"{place}.png")
+    splits = ["train"] * 4 + ["val"] * 2 + ["test"] * 6
+    write_noise(tmp_path / "mine", [f"{split}/c{nth:02d}" for nth, split in enumerate(splits)], 6, 28, 28)
     words = ["data=folder", f"data.path={tmp_path / 'mine'}", "data.n_way=5", "data.n_query=2"]
     code, out, error = say("eval", run, *words)
     assert (code, error) == (0, ""), out
     assert {one["classes"] for one in made_of(run) if one["data"] == "folder"} == {6}
 
 
-def test_a_run_older_than_a_setting_is_tested_with_the_settings_default(runs: Path, say: Say, tmp_path: Path) -> None:
+def test_a_run_older_than_a_setting_is_tested_with_the_settings_default(runs: Path, say: Use, tmp_path: Path) -> None:
     folder = forget_hash(own(runs, "proto", tmp_path))
     file = folder / ".hydra" / "config.yaml"
     config = OmegaConf.load(file)

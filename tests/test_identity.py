@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from run_folders import forget_hash
+from same_process import finish_runs, using
 
-from metarun.cli import command
 from metarun.core.identity import KEY, hash_settings
 from metarun.core.results_file import seal
 from metarun.report.runs import read_run
@@ -28,15 +26,10 @@ Say = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """Two finished runs of the same command but for the seed: `mine` and `other`."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["metarun"])
-        for name, seed in (("mine", 0), ("other", 1)):
-            GlobalHydra.instance().clear()
-            assert command([*WORDS, f"seed={seed}", f"hydra.run.dir={folder / name}"]) == 0
-    return folder
+    typed = {name: [*WORDS, f"seed={seed}"] for name, seed in (("mine", 0), ("other", 1))}
+    return finish_runs(tmp_path_factory.mktemp("made"), typed, cache)
 
 
 @pytest.fixture
@@ -48,24 +41,15 @@ def runs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> Iterator[Say]:
+def say(capsys: pytest.CaptureFixture[str], cache: Path) -> Iterator[Say]:
     """Exit code and all output of `metarun` with these words."""
-    monkeypatch.setattr("sys.argv", ["metarun"])
-    monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv("METARUN_CACHE", str(cache))
-    for name in ("METARUN_SWEEP", "METARUN_JOBS"):  # which the command sets
-        monkeypatch.setenv(name, "")
-        os.environ.pop(name)
+    with using(capsys, cache, 300) as use:
 
-    def said(*words: str | Path) -> tuple[int, str]:
-        GlobalHydra.instance().clear()
-        capsys.readouterr()
-        code = command([str(word) for word in words])
-        out, error = capsys.readouterr()
-        return code, " ".join((out + error).split())
+        def said(*words: str | Path) -> tuple[int, str]:
+            code, out, error = use(*words)
+            return code, " ".join((out + error).split())
 
-    yield said
-    GlobalHydra.instance().clear()
+        yield said
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -220,7 +204,7 @@ REFUSED = {
     "a value out of range": ["run.steps=0"],
     "a setting that is none": ["run.stepps=3"],
     "a choice that is none": ["algo=mamml"],
-    "too many ways": ["data=glyphs", "data.n_way=500"],
+    "too many ways": ["data=glyphs", "data.alphabets=4", "data.characters=4", "data.n_way=500"],
     "no data": ["data=folder", "data.path=nosuch", "backbone=conv4"],
     "too many processes": ["run.processes=99"],
     "a device that is none": ["device=cuda:7"],

@@ -22,7 +22,6 @@ from metarun.run.parts import Parts
 FUNCTIONS = [algo for algo, data in PAIRS if data == "sinusoid" and algo not in ("mann", "snail")]  # see TOO_SLOW
 PROCESSES = ("cnp", "np", "anp")
 STEPS = {  # running averages need longer; what sees no tasks in training, or is good from the start, as well
-    "protonet": 150,
     "r2d2": 150,
     "simpleshot": 200,
     "baseline": 200,
@@ -37,7 +36,7 @@ SMALL_NET = ["backbone=conv4_strided", "optim.lr=0.003"]
 FEW_INNER = ["algo.inner_steps=3", "algo.test_inner_steps=3"]
 IMAGES = [*SMALL_NET, "run.meta_batch_size=64"]
 EXTRA = {
-    "protonet": ["data.train.n_query=5"],
+    "protonet": SMALL_NET,
     "matchingnet": SMALL_NET,
     "r2d2": SMALL_NET,
     "relationnet": SMALL_NET,
@@ -50,7 +49,10 @@ EXTRA = {
     "cavia": ["algo.inner_lr=30", "optim.lr=0.01"],
     "meta_baseline": [*SMALL_NET, "algo.batch_size=64"],
     "minibatch_prox": ["algo.inner_steps=5", "algo.test_inner_steps=5", "optim.lr=0.01", "run.meta_batch_size=4"],
-    "reptile": ["algo.inner_steps=4", "algo.test_inner_steps=15", "data.train.n_query=1", "run.meta_batch_size=4"],
+    "reptile": [
+        "backbone=conv4_strided",
+        *("algo.inner_steps=4", "algo.test_inner_steps=15", "data.train.n_query=1", "run.meta_batch_size=4"),
+    ],
     "imaml": [*FEW_INNER, "algo.cg_steps=2"],
     "maml_pp": [*FEW_INNER, "run.meta_batch_size=4"],
 }

@@ -7,11 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from image_folders import write_noise
 from run_folders import forget_hash
 from test_identity import Say, say  # noqa: F401
 
@@ -26,12 +25,7 @@ WORDS = [
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with images of 8 classes in `birds`."""
-    rng = np.random.default_rng(0)
-    for number in range(8):
-        for image in range(4):
-            path = tmp_path / "here" / "birds" / f"c{number}" / f"{image}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(path)
+    write_noise(tmp_path / "here" / "birds", [f"c{number}" for number in range(8)], 4, 20, 20, 3)
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
 

@@ -33,7 +33,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import shutil
 import sys
@@ -46,13 +45,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hydra.core.global_hydra import GlobalHydra
-
-from metarun.cli import command
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import snapshot
+from same_process import using
 
 RUNS = Path(__file__).parent / "data" / "runs"
 FINISHED = ["maml", "protonet", "cnp", "evaluated"]
@@ -79,23 +76,14 @@ def say(
     """What `metarun` with these words prints, in a folder that has copies of all runs."""
     shutil.copytree(RUNS, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["metarun"])
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("METARUN_CACHE", str(cache))
-    for name in ("METARUN_SWEEP", "METARUN_JOBS"):  # which the command sets
-        monkeypatch.setenv(name, "")
-        os.environ.pop(name)
+    with using(capsys, cache, 200) as use:
 
-    def said(*words: str) -> str:
-        GlobalHydra.instance().clear()
-        capsys.readouterr()
-        code = command(words)
-        out, error = capsys.readouterr()
-        assert code == 0, out + error
-        return out
+        def said(*words: str) -> str:
+            code, out, error = use(*words)
+            assert code == 0, out + error
+            return out
 
-    yield said
-    GlobalHydra.instance().clear()
+        yield said
 
 
 def results_of(folder: Path | str) -> dict[str, Any]:

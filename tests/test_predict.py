@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra.core.global_hydra import GlobalHydra
+from image_folders import write_noise
 from PIL import Image
 from used_runs import TINY, Say, classes_of, first_task, lay_out, queries_of
 
@@ -257,12 +258,7 @@ def test_a_temperature_is_fitted_once_and_kept(used_runs: Path, use: Say, task: 
 
 def test_a_model_needs_nothing_but_its_folder(use: Say, tmp_path: Path, cache: Path) -> None:
     """A run on somebody's images, which are gone afterwards: temperature 1, and why."""
-    rng = np.random.default_rng(0)
-    for label in range(12):
-        (tmp_path / "photos" / f"k{label:02d}").mkdir(parents=True)
-        for nth in range(6):
-            colours = rng.integers(0, 256, (30, 40, 3), np.uint8)
-            Image.fromarray(colours).save(tmp_path / "photos" / f"k{label:02d}" / f"{nth}.png")
+    write_noise(tmp_path / "photos", [f"k{label:02d}" for label in range(12)], 6, 30, 40, 3)
     words = [word for word in TINY if not word.startswith(("data.al", "data.ch", "data.train.n_way", "data.k_shot"))]
     own = ["data=folder", f"data.path={tmp_path / 'photos'}", "data.image_size=20", "data.n_way=2", "data.n_query=2"]
     own += ["data.fractions=[0.5,0.25,0.25]", "algo=protonet", "bn=running", "backbone=conv4_strided"]

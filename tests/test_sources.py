@@ -8,9 +8,9 @@ import time
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from commands import metarun, start
+from image_folders import write_noise
 from PIL import Image
 
 from metarun.settings.conf import CONF
@@ -19,13 +19,7 @@ from metarun.settings.conf import CONF
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Twenty classes of twenty noisy pictures."""
-    rng = np.random.default_rng(0)
-    for c in range(20):
-        (tmp_path / "photos" / f"c{c:02d}").mkdir(parents=True)
-        for i in range(20):
-            pixels = rng.integers(0, 256, (90, 90, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / f"c{c:02d}" / f"{i}.png")
-    return tmp_path / "photos"
+    return write_noise(tmp_path / "photos", [f"c{c:02d}" for c in range(20)], 20, 90, 90, 3)
 
 
 def test_every_source_is_listed_with_what_is_at_hand(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def wait_until_told(server: WandbServer) -> None:
         time.sleep(1.5)
 
 
+@pytest.mark.slow  # 9 s; the test above goes the same way with a server
 def test_an_offline_run_that_is_killed_and_resumed_has_no_rows_twice_either(tmp_path: Path, cache: Path) -> None:
     typed = [*WANDB, "run.steps=39", "run.checkpoint_every=1000", "run.val_every=5", "hydra.run.dir=r"]
     process = start(*typed, cwd=tmp_path, cache=cache, WANDB_MODE="offline")

@@ -15,6 +15,7 @@ from test_kills import assert_held
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 
+@pytest.mark.slow  # 10 s; tests/test_wandb_away.py has a sink that fails at any call
 def test_a_run_outlives_the_process_of_wandb_and_prints_no_traceback(root: Path) -> None:
     assert_held(wandb_away.kill_service(root / "wandb", root, 1))
 
