@@ -20,7 +20,7 @@ from metarun.algos.transfer.distill import Distill
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
-ALPHA, TEMPERATURE, C = 0.3, 4.0, 1.0
+ALPHA, TEMPERATURE, C = 0.3, 4.0, 0.4
 
 
 def learner(bn: str = "transductive", steps: int = 4) -> Distill:

@@ -108,6 +108,15 @@ def test_a_resumed_run_goes_on_with_the_count(tmp_path: Path) -> None:
     assert again.facts()["skipped_steps"] == 2
 
 
+def test_steps_that_are_skipped_count_in_a_row(tmp_path: Path) -> None:
+    """More of them than a run may skip in a row, with one between that is made."""
+    half = MOST_SKIPS // 2 + 5
+    bad = set(range(2 * BATCH * half + BATCH)) - set(range(BATCH * half, BATCH * half + BATCH))
+    run = run_in(tmp_path, bad, on_nan="skip", steps=2 * half + 2)
+    run.execute([], StopRequest())
+    assert run.facts()["skipped_steps"] == 2 * half > MOST_SKIPS
+
+
 def test_a_run_that_skips_on_and_on_ends(tmp_path: Path) -> None:
     run = run_in(tmp_path, set(range(4000)), on_nan="skip", steps=1000)
     with pytest.raises(Diverged, match=f"at outer step {MOST_SKIPS + 1}, task 0 of 4"):

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ from PIL import Image
 from used_runs import TINY, Say, classes_of, first_task, lay_out, queries_of
 
 from metarun import Model
+from metarun.app.answered import describe_calibration, describe_mode
+from metarun.app.jobs.calibrated import Calibration
 from metarun.core.calibration import find_calibration_error, fit_temperature
 from metarun.core.results_file import seal
 from metarun.data.files.decode import Scale
@@ -72,6 +76,8 @@ def test_images_may_be_paths_open_images_arrays_or_tensors(used_runs: Path, task
         task / "query",
     ):
         assert torch.equal(few.logits(given), expected)
+    ink = [array > 127 for array in arrays]
+    assert torch.equal(few.logits(ink), few.logits([255 * array.astype(np.uint8) for array in ink]))
     others = model.adapt({label: [np.asarray(Image.open(one)) for one in own] for label, own in classes_of(task / "support").items()})  # fmt: skip # noqa: E501
     assert torch.equal(others.logits(files), expected)
     for wrong, words in (
@@ -336,6 +342,7 @@ def test_points_that_cannot_be_read_are_named_with_their_line(used_runs: Path, u
     for text, words in (
         ("1,2\n1,abc\n", "line 2: 'abc' is not a finite number"),
         ("x,y\n1,nan\n", "line 2: 'nan' is not a finite number"),
+        ("1,2\nx,y\n", "line 2: 'x' is not a finite number"),  # heads stand in the first line alone
         ("1,2,3\n", "line 1, has 3 columns, not 2"),
         ("x,y\n\n", "has no points"),
     ):
@@ -366,6 +373,30 @@ def test_the_calibration_error_is_worked_out_by_hand() -> None:
     probabilities = torch.stack([confidence, 1 - confidence], 1)
     expected = 0.8 * 0.15 + 0.2 * 0.4
     assert math.isclose(find_calibration_error(probabilities, torch.tensor([0, 0, 0, 1, 0])), expected, rel_tol=1e-12)
+
+
+def test_bins_of_confidence_are_closed_above() -> None:
+    """Of 15 bins, 0.6 ends the ninth, which 0.58 is in too: |1/2 - 0.59|."""
+    confidence = torch.tensor([0.6, 0.58], dtype=torch.float64)
+    found = find_calibration_error(torch.stack([confidence, 1 - confidence], 1), torch.tensor([0, 1]))
+    assert math.isclose(found, 0.09, rel_tol=1e-12)
+
+
+def test_what_is_said_of_the_probabilities_and_of_bn_has_each_number_in_its_place() -> None:
+    known = Calibration(
+        temperature=1.5, tasks=40, task="5-way 1-shot", accuracy=0.71, accuracy_transductive=0.83, error_before=0.12,
+        error_after=0.034, missing="", best_step=7,
+    )  # fmt: skip
+    model: Any = SimpleNamespace(
+        calibration=known, bn="support", run=SimpleNamespace(modes=["transductive", "support"])
+    )
+    assert describe_calibration(model) == (
+        "temperature 1.5, fitted on 20 5-way 1-shot validation tasks; on 20 others the calibration error is 12.0 % "
+        "without it, 3.4 % with it"
+    )
+    assert describe_mode(model).endswith(
+        "; trained with bn=transductive: 71.0 % instead of 83.0 % right in 40 validation tasks"
+    )
 
 
 def test_using_a_model_imports_no_torchvision() -> None:
