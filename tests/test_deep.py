@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metarun.data.files.decode import Scale
+from metarun.data.files.deep import Limits, guess_range
 
 RNG = np.random.default_rng(0)
 TEXTURES = RNG.integers(0, 256, (8, 4, 16, 16))
@@ -116,3 +117,8 @@ def _png_of_16_bits() -> bytes:
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     data = zlib.compress(b"\0" + struct.pack(">HHH", 4095, 2000, 10))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def test_fractions_that_use_a_quarter_of_their_range_are_not_stretched() -> None:
+    assert guess_range([Limits(0, 0.3, True)]) == (0, 1)
+    assert guess_range([Limits(0, 0.2, True)]) == (0, 0.2)

@@ -230,3 +230,7 @@ def test_an_empty_split_in_a_file_is_refused_unless_no_task_is_drawn_from_it(tmp
         make(photos, tmp_path, split=str(tmp_path / "mine.txt"))
     tested = EpisodePlan(PLAN.train, PLAN.test, 0, 0, ("test",))
     assert shades(make(photos, tmp_path, tested, split=str(tmp_path / "mine.txt")), "test") == {0, 1, 2}
+
+
+def test_a_name_with_another_word_beside_that_of_a_split_names_none() -> None:
+    assert [find_parts(name) for name in ("test_pilots", "train birds", "meta_val")] == [set(), set(), {"val"}]

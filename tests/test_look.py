@@ -102,3 +102,14 @@ def test_a_look_that_does_not_fit_is_refused() -> None:
         Look(augment="heavy")
     with pytest.raises(ValueError, match="must be as many, and std above 0"):
         Look(mean=(0.5,), std=(0.0,))
+
+
+def test_randaugment_takes_operation_and_sign_from_numbers_of_their_own() -> None:
+    x = torch.randint(0, 256, (2, 1, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    turn = randaugment.OPERATIONS["Rotate"]
+    number = ([*randaugment.OPERATIONS].index("Rotate") + 0.5) / len(randaugment.OPERATIONS)
+    drawn = torch.tensor([[number, 0.2, 0.01, 0.5], [number, 0.8, 0.01, 0.5]])  # the second operation is Identity
+    assert torch.equal(
+        randaugment.randaugment(x, drawn),
+        torch.cat([turn(x[:1], -randaugment.MAGNITUDE), turn(x[1:], randaugment.MAGNITUDE)]),
+    )

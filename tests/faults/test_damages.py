@@ -66,6 +66,8 @@ def test_results_that_are_sealed_are_read_as_they_were_written(tmp_path: Path) -
     found, problem = read_results_file(path)
     assert (problem, found) == (None, content | {SEAL: found[SEAL]})
     assert seal(found) == found
+    path.write_text(path.read_text().replace("finished", "failed"))
+    assert read_results_file(path) == ({}, f"{path} was changed after it was written")
 
 
 @campaign
