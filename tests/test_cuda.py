@@ -41,7 +41,7 @@ pytestmark = [
 Settings = Callable[..., DictConfig]
 State = dict[str, torch.Tensor]
 
-NOISY = {"np", "anp", "snail", "mann"}
+NOISY = {"np", "anp", "snail", "mann", "neural_statistician", "metagan", "metagan_maml"}
 """Methods that draw random numbers on the device, which a GPU draws otherwise."""
 
 

@@ -35,6 +35,7 @@ ANNOTATIONS = {
 GOES_WITH = {  # what does not go with the default data or algorithm
     **{f"algo={name}": ["data=gp"] for name in ("cnp", "np", "anp", "gp_oracle")},
     "backbone=none": ["algo=cnp", "data=gp"],
+    "data=sets": ["algo=neural_statistician", "algo.likelihood=gaussian", "backbone=mlp"],
 }
 
 

@@ -20,7 +20,17 @@ from metarun.settings.schema import BUILD_ANNOTATIONS, BUILD_KEYS, OWN_ANNOTATIO
 FACTS = {
     "data": {"plan", "device", "open_source"},
     "backbone": {"input_shape", "bn", "normalisation"},
-    "algo": {"backbone", "bn", "input_shape", "n_way", "outputs", "objective", "train_classes", "prior"},
+    "algo": {
+        "backbone",
+        "bn",
+        "input_shape",
+        "n_way",
+        "outputs",
+        "objective",
+        "train_classes",
+        "prior",
+        "normalisation",
+    },
     "optim": {"params"},
     "optim.schedule": {"optimizer"},
     "run": {"parts"},

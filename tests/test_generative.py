@@ -1,0 +1,252 @@
+"""The Neural Statistician in float64, where the answer is known, and its sets of numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metarun.algos.generative.neural_statistician import NeuralStatistician, to_gaussian
+from metarun.backbones.mlp import MLP
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
+from metarun.data.sets import FAMILIES, Sets
+from metarun.ops.functional import one_hot
+
+pytestmark = pytest.mark.usefixtures("doubles")
+
+S, T, POINTS = 0.7, 0.4, 5
+V = S + T
+"""c ~ N(0, 1); z given c ~ N(c, S); x given z ~ N(z, T)."""
+
+
+def statistician(backbone: nn.Module | None = None, layers: int = 0, **changed: object) -> NeuralStatistician:
+    backbone = backbone or nn.Identity()
+    backbone.out_features = getattr(backbone, "out_features", 1)  # type: ignore[assignment]
+    shape = changed.pop("shape", (1,))
+    own = {"likelihood": "gaussian", "skip": False, "sample_dropout": False, "normalisation": None} | changed
+    sizes = {"context": 1, "latent": 1, "width": 1, "layers": layers, "filters": 2}
+    return NeuralStatistician(backbone, shape, engine="auto", task_chunk=0, **(sizes | own))  # type: ignore[arg-type]
+
+
+def exact_statistician() -> NeuralStatistician:
+    """Every network at the exact Gaussian answer for sets of POINTS."""
+    learner = statistician()
+
+    def put(network: nn.Module, weight: list[list[float]], mean: float, variance: float) -> None:
+        log_std = 0.5 * math.log(variance)
+        linear = network[-1] if isinstance(network, nn.Sequential) else network
+        linear.weight.copy_(torch.tensor(weight))
+        linear.bias.copy_(torch.tensor([mean, 6 * math.atanh(log_std / 6)]))
+
+    with torch.no_grad():
+        learner.member[-1].weight.fill_(1)
+        put(learner.context, [[POINTS / (POINTS + V), 0], [0, 0]], 0, V / (POINTS + V))
+        put(learner.latent, [[S / V, T / V], [0, 0]], 0, S * T / V)
+        put(learner.prior, [[1], [0]], 0, S)
+        put(learner.decoder[0], [[1], [0]], 0, T)
+    return learner
+
+
+def drawn_sets(n: int, seed: int = 0) -> Tensor:
+    rng = np.random.default_rng(seed)
+    covariance = V * np.eye(POINTS) + 1
+    return torch.from_numpy(rng.multivariate_normal(np.zeros(POINTS), covariance, n))
+
+
+def evidence(x: Tensor) -> Tensor:
+    covariance = V * torch.eye(POINTS) + 1
+    return torch.distributions.MultivariateNormal(torch.zeros(POINTS), covariance).log_prob(x)
+
+
+def bound_of(learner: NeuralStatistician, sets: Tensor) -> Tensor:
+    """The bound of each set [n, POINTS], exactly: its integrand is quadratic in 1 + POINTS standard normal numbers, and
+    the mean over plus and minus sqrt(1 + POINTS) along each of them is the expectation of every such function."""
+    n, directions = len(sets), math.sqrt(1 + POINTS) * torch.eye(1 + POINTS)
+    noise = torch.cat([directions, -directions]).repeat_interleave(n, 0)  # of each set in turn, once for each direction
+    x = sets.repeat(2 + 2 * POINTS, 1).reshape(-1, 1)
+
+    def draw(q: torch.distributions.Distribution, first: int) -> Tensor:
+        return q.mean + q.stddev * (noise[:, :1] if first == 0 else noise[:, 1:].reshape(-1, 1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner, "_draw", draw)
+        classes = torch.eye(len(noise)).repeat_interleave(POINTS, 0)
+        bound = learner.bound(x, x, classes, learner.infer_context(x, classes))
+    of_points = (bound.log_likelihood - bound.kl_latent).reshape(-1, POINTS).sum(1)
+    return (of_points - bound.kl_context).reshape(-1, n).mean(0)
+
+
+def test_exact_posteriors_make_the_bound_the_evidence() -> None:
+    """log N(x; 0, V I + 11'), of 40 sets: no gap is left."""
+    sets = drawn_sets(40)
+    assert (bound_of(exact_statistician(), sets) - evidence(sets)).abs().max() < 1e-10
+
+
+def test_whatever_the_posteriors_are_the_bound_stays_below_the_evidence() -> None:
+    """A KL that is added would put it above."""
+    sets = drawn_sets(40)
+    for network in ("context", "latent"):
+        for name, place in (("weight", (0, 0)), ("weight", (1, 0)), ("bias", 0), ("bias", 1)):
+            learner = exact_statistician()
+            with torch.no_grad():
+                getattr(getattr(learner, network)[-1], name)[place] += 0.5
+            gap = evidence(sets) - bound_of(learner, sets)
+            assert gap.min() > -1e-10, (network, name, place)
+            assert gap.mean() > 1e-3, (network, name, place)
+
+
+def test_linear_networks_learn_the_exact_evidence() -> None:
+    """Those of inference, from random weights, for the exact model of the data: no gap is left, even of unseen sets."""
+    learner, start = exact_statistician(), statistician()
+    inference = [*learner.member.parameters(), *learner.context.parameters(), *learner.latent.parameters()]
+    random = [*start.member.parameters(), *start.context.parameters(), *start.latent.parameters()]
+    sets, unseen = drawn_sets(20), drawn_sets(30, seed=1)
+    with torch.no_grad():
+        for parameter, value in zip(inference, random, strict=True):
+            parameter.copy_(value)
+    optim = torch.optim.LBFGS(inference, max_iter=150, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optim.zero_grad()
+        found = -bound_of(learner, sets).mean()
+        found.backward()
+        return found
+
+    before = (evidence(unseen) - bound_of(learner, unseen)).mean()
+    optim.step(loss)
+    assert before > 0.5
+    assert (evidence(unseen) - bound_of(learner, unseen)).abs().mean() < 1e-4
+
+
+def image_tasks(sets: int = 3, shots: int = 2) -> Batch:
+    torch.manual_seed(1)
+    y = torch.arange(sets).repeat_interleave(shots)[None]
+    return Batch(Examples(torch.rand(1, sets * shots, 1, 8, 8), y), Examples(torch.rand(1, 6, 1, 8, 8), y[:, :6]), sets)
+
+
+@pytest.mark.parametrize(("bn", "leaks"), [("none", False), ("transductive", True)])
+def test_without_batch_norm_a_set_tells_nothing_of_another(bn: str, leaks: bool) -> None:
+    """The posteriors of two sets, where the images of a third are others."""
+    torch.manual_seed(0)
+    net = MLP((1, 8, 8), bn, [6])
+    learner = statistician(net, shape=(1, 8, 8), likelihood="bernoulli", normalisation=([0.0], [1.0]), context=3)
+    (x, y), _, n_way, _ = image_tasks()
+    classes = one_hot(y[0], n_way, x.dtype)
+    other = x[0].clone()
+    other[4:] = 1 - other[4:]
+    means = [learner.infer_context(net(each), classes).mean[:2] for each in (x[0], other)]
+    assert torch.allclose(*means, atol=1e-9) != leaks
+
+
+def test_a_query_belongs_to_the_set_with_the_nearest_posterior() -> None:
+    """KL(class || query) by hand, in its own direction."""
+    learner = exact_statistician().eval()
+    support = Examples(torch.tensor([[[-2.0], [-1.0], [3.0]]]), torch.tensor([[0, 0, 1]]))
+    batch = Batch(support, Examples(torch.tensor([[[-1.5], [2.0]]]), torch.tensor([[0, 0]])), 2)
+    with torch.no_grad():
+        learner.context[-1].weight[1] = torch.tensor([0.3, 0.0])  # variances differ
+        state = learner.adapt({}, Examples(support.x[0], support.y[0]), 2)
+        logits = learner.predict({}, state, batch.query.x[0])
+        to = [learner.context(torch.tensor([[mean, 0.0]]))[0].tolist() for mean in (-1.5, 3.0, 2.0)]
+    gaussians = [(mean, math.exp(6 * math.tanh(raw / 6))) for mean, raw in to]
+
+    def kl(one: tuple[float, float], other: tuple[float, float]) -> float:
+        ratio = (one[1] / other[1]) ** 2
+        return 0.5 * (ratio + ((one[0] - other[0]) / other[1]) ** 2 - 1 - math.log(ratio))
+
+    expected = [[-kl(gaussians[c], gaussians[q]) for c in (0, 1)] for q in (0, 2)]
+    assert torch.allclose(logits, torch.tensor(expected), atol=1e-12)
+    assert logits.argmax(1).tolist() == [0, 1]
+    scores = learner.evaluate(batch)
+    assert scores["accuracy"].item() == 0.5
+
+
+def test_sample_dropout_keeps_any_number_of_a_set_and_at_least_one() -> None:
+    """Of sets of 4 and 2, each number as often as the others: 1,000 draws."""
+    learner = statistician(sample_dropout=True)
+    classes = one_hot(torch.tensor([0, 1, 0, 0, 1, 0]), 2, torch.float64)
+    torch.manual_seed(0)
+    kept = torch.stack([learner._draw_kept(classes) for _ in range(1000)])  # [1000, R]
+    for label, size in ((0, 4), (1, 2)):
+        numbers = (kept * classes[:, label]).sum(1).long().bincount(minlength=size + 1)
+        assert numbers[0] == 0
+        assert ((numbers[1:] - 1000 / size).abs() < 60).all()
+    chosen = kept.mean(0)
+    assert (chosen[[0, 2, 3, 5]] - 0.625).abs().max() < 0.06
+
+
+def test_training_reports_the_terms_of_its_loss_and_dropout_changes_them() -> None:
+    """Pixels 0.25 at logits of 0: each costs log 2 nats, and of normalised pixels as much."""
+    torch.manual_seed(0)
+    found = {}
+    for name, look in (("plain", ([0.0], [1.0])), ("normalised", ([0.5], [0.25]))):
+        net = MLP((1, 8, 8), "none", [6])
+        learner = statistician(net, shape=(1, 8, 8), likelihood="bernoulli", normalisation=look)
+        for parameter in learner.parameters():
+            nn.init.zeros_(parameter)
+        x = torch.full((1, 4, 1, 8, 8), (0.25 - look[0][0]) / look[1][0])
+        y = torch.tensor([[0, 0, 1, 1]])
+        found[name] = learner.meta_loss(Batch(Examples(x, y), Examples(x, y), 2))[1]
+        assert found[name]["loss"].item() == pytest.approx(64 * math.log(2))
+        assert found[name]["kl_latent"].item() == found[name]["kl_context"].item() == 0
+
+
+def test_the_picture_has_a_row_for_each_class_and_changes_nothing() -> None:
+    net = MLP((1, 8, 8), "none", [6])
+    learner = statistician(net, shape=(1, 8, 8), likelihood="bernoulli", normalisation=([0.0], [1.0])).eval()
+    picture = learner.draw(image_tasks())["samples"]
+    assert picture.size == (10 * 20 + 12, 3 * 20 + 4)
+    assert learner.draw(image_tasks())["samples"].tobytes() == picture.tobytes()
+    assert learner.draw(Batch(*drawn_task(), 1)) == {}
+    with pytest.raises(ValueError, match=r"algo.likelihood=bernoulli is for images"):
+        statistician(likelihood="bernoulli")
+
+
+def drawn_task() -> Iterator[Examples]:
+    return iter([Examples(torch.rand(1, 2, 1), torch.zeros(1, 2).long())] * 2)
+
+
+def sets_source(**changed: object) -> Sets:
+    shape = EpisodeShape(8, 300, 200)
+    own = {"mean": [-1.0, 1.0], "variance": [0.5, 2.0]} | changed
+    return Sets(EpisodePlan(shape, shape, 0, 0), torch.device("cpu"), **own)  # type: ignore[arg-type]
+
+
+def test_the_numbers_of_a_set_are_of_its_family() -> None:
+    """Mean 0, variance 1, and the fourth moments 9, 3, 1.8 and 6; the third is 2 for the exponential alone."""
+    source = sets_source(mean=[0.0, 0.0], variance=[1.0, 1.0])
+    batch = source.batch("test", np.arange(60))
+    x = torch.cat([side.x.reshape(60, 8, -1) for side in batch[:2]], -1)
+    fourth = {"exponential": 9.0, "gaussian": 3.0, "uniform": 1.8, "laplace": 6.0}
+    for number, family in enumerate(FAMILIES):
+        own = x[batch.side["family"] == number].flatten()
+        assert len(own) > 40_000
+        assert own.mean().abs() < 0.02
+        assert own.var().item() == pytest.approx(1, abs=0.04)
+        assert (own**3).mean().item() == pytest.approx(2.0 if family == "exponential" else 0, abs=0.2)
+        assert (own**4).mean().item() == pytest.approx(fourth[family], rel=0.12)
+
+
+def test_sets_have_means_and_variances_of_their_range_and_are_the_same_again() -> None:
+    source = sets_source(mean=[2.0, 3.0], variance=[4.0, 9.0])
+    batch = source.batch("train", np.arange(40))
+    each = batch.support.x.reshape(320, 300)
+    assert each.mean(1).min() > 1.3
+    assert 2.9 < each.mean(1).max() < 3.7
+    assert 3 < each.var(1).mean() < 10
+    again = next(source.episodes("train", 1, 2))
+    assert torch.equal(again.support.x, batch.support.x[1:3])
+    assert not torch.equal(source.batch("val", np.arange(1)).support.x, batch.support.x[:1])
+    assert source.fingerprint("val", 2) != source.fingerprint("test", 2)
+    assert batch.support.y[0, ::300].tolist() == list(range(8))
+    with pytest.raises(ValueError, match=r"data.variance=\[0.0, 1.0\] must be above 0"):
+        sets_source(variance=[0.0, 1.0])
+
+
+def test_gaussians_of_networks_are_bounded_and_nearly_straight_in_the_middle() -> None:
+    found = to_gaussian(torch.tensor([[1.0, 2.0, 0.1, 100.0]]))
+    assert found.stddev[0].tolist() == pytest.approx([math.exp(0.1), math.exp(6)], rel=1e-3)
