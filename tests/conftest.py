@@ -71,7 +71,7 @@ def settings(full: Callable[..., DictConfig], cache: Path) -> Callable[..., Dict
 
 def has(config: DictConfig, key: str) -> bool:
     parent, _, name = key.rpartition(".")
-    return name in (OmegaConf.select(config, parent) if parent else config)
+    return name in ((OmegaConf.select(config, parent) or {}) if parent else config)
 
 
 @pytest.fixture(scope="session")

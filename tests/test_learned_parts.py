@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from metarun.algos.gradient.taml import TAML, find_entropy, measure_inequality
 from metarun.algos.metric.hypernet import HyperNet
 from metarun.algos.metric.protonet import ProtoNet
-from metarun.algos.optimizer.lstm_learner import LSTMLearner, preprocess
+from metarun.algos.optimizer.coordinates import preprocess
+from metarun.algos.optimizer.lstm_learner import LSTMLearner
 from metarun.core.objectives import classification
 
 pytestmark = pytest.mark.usefixtures("doubles")

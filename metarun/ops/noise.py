@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,6 +70,15 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kept = torch.rand((x.shape[0],) + (1,) * (x.dim() - 1), dtype=x.dtype, device=x.device) >= self.rate
         return x * kept / (1 - self.rate)
+
+
+def draw_normal(*shape: int, like: Tensor) -> Tensor:
+    """Draw standard normal numbers; tasks one by one get the same ones as tasks together under vmap.
+
+    They come from torch.rand, which draws one after the other; the order of torch.randn depends on how many there are.
+    """
+    u = torch.rand(shape, dtype=like.dtype, device=like.device)
+    return math.sqrt(2) * torch.erfinv(2 * u.clamp(min=2**-25) - 1)
 
 
 def check_rate(rate: float) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.network import Network, with_support
+from metarun.algos.optimizer.coordinates import flatten, preprocess, unflatten
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params, call, gradient, within
@@ -68,13 +69,13 @@ class LSTMLearner(EpisodicLearner):
     def adapt(self, params: Params, support: Examples, n_way: int) -> Trained:
         phi = within(params, "net")
         update = partial(call, self.updater, within(params, "updater"))
-        memory = self.updater.start(_flatten(phi))
+        memory = self.updater.start(flatten(phi))
         for _ in range(self.inner_steps if self.training else self.test_inner_steps):
             grads = gradient(partial(self._loss, support), phi, first_order=True)
             with torch.no_grad():
                 loss = self._loss(support, {name: value.detach() for name, value in phi.items()})
-            weights, memory = update(_flatten(phi), _flatten(grads), loss, memory)
-            phi = _unflatten(weights, phi)
+            weights, memory = update(flatten(phi), flatten(grads), loss, memory)
+            phi = unflatten(weights, phi)
         return Trained(phi, support)
 
     def predict(self, params: Params, state: Trained, x: Tensor) -> Tensor:
@@ -124,22 +125,3 @@ class Updater(nn.Module):
     def _gate(self, layer: nn.Module, hidden: Tensor, weights: Tensor, before: Tensor) -> Tensor:
         value: Tensor = layer(torch.cat([hidden, weights[:, None], before[:, None]], -1))
         return value.squeeze(-1).sigmoid()
-
-
-def preprocess(values: Tensor, p: float = 10.0) -> Tensor:
-    """Turn numbers [...] of all sizes into pairs [..., 2] of moderate ones: size and sign, or a scaled small number.
-
-    Reference: Andrychowicz et al. Learning to Learn by Gradient Descent by Gradient Descent. NeurIPS 2016, appendix A.
-    """
-    large = values.abs() >= math.exp(-p)
-    size = torch.where(large, values.abs().clamp_min(math.exp(-p)).log() / p, -torch.ones_like(values))
-    return torch.stack([size, torch.where(large, values.sign(), values * math.exp(p))], -1)
-
-
-def _flatten(params: Params) -> Tensor:
-    return torch.cat([value.reshape(-1) for value in params.values()])
-
-
-def _unflatten(flat: Tensor, like: Params) -> Params:
-    parts = torch.split(flat, [value.numel() for value in like.values()])
-    return {name: part.reshape(like[name].shape) for name, part in zip(like, parts, strict=True)}
