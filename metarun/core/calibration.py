@@ -36,12 +36,17 @@ def fit_temperature(logits: Tensor, y: Tensor) -> float:
 
 
 def find_calibration_error(probabilities: Tensor, y: Tensor) -> float:
-    """Return the expected calibration error in 0..1 of probabilities [R, N] for labels y [R].
+    """Return the expected calibration error in 0..1 of probabilities [R, N] for labels y [R]."""
+    return float(measure_calibration_error(probabilities, y))
+
+
+def measure_calibration_error(probabilities: Tensor, y: Tensor) -> Tensor:
+    """Return the same as a tensor, float64, also for many tasks at once under vmap.
 
     It is the mean distance of confidence from accuracy in bins of equal width (ECE of Guo et al., equation 3).
     """
     confidence, answer = probabilities.double().max(-1)
     right = (answer == y).double()
     which = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # bins are open below, closed above
-    gap = torch.zeros(BINS, dtype=torch.float64).index_add_(0, which.cpu(), (right - confidence).cpu())
-    return float(gap.abs().sum() / len(y))
+    inside = (which[:, None] == torch.arange(BINS, device=y.device)).double()  # [R, BINS]
+    return ((right - confidence) @ inside).abs().sum() / len(y)

@@ -47,11 +47,13 @@ def draw_episodes(
     class_sizes: Ints,
     shape: EpisodeShape,
     groups: Sequence[Ints] | None = None,
+    fixed: bool = False,
 ) -> EpisodeIndices:
     """Draw the episodes with the numbers `indices` [B] of a stream over classes with `class_sizes` [C] images each.
 
     The drawn classes get the labels 0..N-1 in random order. Support and query images are distinct. With `groups` of
-    classes, an episode draws one group, each with equal probability, and takes all its classes from this group.
+    classes, an episode draws one group, each with equal probability, and takes all its classes from this group. With
+    `fixed`, class number c has the label c mod N in all episodes: one class of each label is drawn.
     """
     n_way, k_shot, n_query = shape.n_way, shape.k_shot, shape.n_query
     n_tasks, per_class = len(indices), k_shot + n_query
@@ -60,7 +62,11 @@ def draw_episodes(
         bits, np.cumsum([n_way, n_way, n_way * per_class]), axis=1
     )
 
-    if groups is None:
+    if fixed:
+        sizes = (len(class_sizes) - np.arange(n_way) + n_way - 1) // n_way  # classes of each label
+        drawn = draw_distinct(class_bits.reshape(-1, 1), np.tile(sizes, n_tasks))
+        classes = drawn.reshape(n_tasks, n_way) * n_way + np.arange(n_way)
+    elif groups is None:
         classes = draw_distinct(class_bits, np.full(n_tasks, len(class_sizes)))  # [B, N]
     else:
         sizes = np.array([len(group) for group in groups])

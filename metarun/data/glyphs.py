@@ -12,7 +12,7 @@ from torch import Tensor
 from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.cache import open_or_make
-from metarun.data.images import ImageClasses, ImageTasks, Rotation
+from metarun.data.images import ImageClasses, ImageTasks, Labels, Rotation
 
 SIDE = 28  # pixels
 MAX_STROKES = 4  # of a character
@@ -35,7 +35,7 @@ class Glyphs(ImageTasks):
         cache: folder of the drawn images.
         alphabets, characters, drawings: numbers of alphabets, characters per alphabet, drawings per character.
         glyph_seed: seed of the alphabets and drawings.
-        rotation: see ImageTasks.
+        rotation, labels: see ImageTasks.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Glyphs(ImageTasks):
         drawings: int,
         glyph_seed: int,
         rotation: Rotation,
+        labels: Labels = "shuffled",
     ) -> None:
         key = f"{DRAWING_VERSION}/{alphabets}/{characters}/{drawings}/{glyph_seed}"
         data = open_or_make(
@@ -61,7 +62,7 @@ class Glyphs(ImageTasks):
         for name in data.names:
             alphabet = int(name[8:11])
             split["train" if alphabet < first_val else "val" if alphabet < first_test else "test"].append(name)
-        super().__init__(data, split, plan, rotation, device)
+        super().__init__(data, split, plan, rotation, device, labels=labels)
 
 
 def draw_all(alphabets: int, characters: int, drawings: int, seed: int) -> ImageClasses:

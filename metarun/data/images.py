@@ -22,6 +22,7 @@ from metarun.data.embedded import Embedded
 from metarun.data.files.splits import SPLITS, check_split, find_superclasses
 
 Rotation = Literal["none", "class", "train", "random"]
+Labels = Literal["shuffled", "fixed"]
 PLAIN_LOOK = Look()
 """Pixels in 0..1 become inputs as they are."""
 
@@ -49,6 +50,8 @@ class ImageTasks:
         device: where tasks are made. The images lie there too if they fit into half of its free memory.
         look: how pixels become inputs.
         trainval: draw training tasks from the classes of train and val; validation then says little.
+        labels: `shuffled` gives the classes of each task their labels in random order; `fixed` gives a class the same
+            label in all training tasks, which can then be learned by heart (Yin 2020).
         superclass_of: names the superclass of a class, if all classes of a task must share one.
     Raises: ValueError if splits share a class, a split has too few classes, or a class too few images.
     """
@@ -66,6 +69,7 @@ class ImageTasks:
         look: Look = PLAIN_LOOK,
         trainval: bool = False,
         superclass_of: Callable[[str], str] | None = None,
+        labels: Labels = "shuffled",
     ) -> None:
         if rotation not in get_args(Rotation):
             raise ValueError(f"data.rotation={rotation} is not one of {', '.join(get_args(Rotation))}")
@@ -73,7 +77,10 @@ class ImageTasks:
             raise ValueError(f"data.rotation={rotation} needs square images, not {tuple(data.pixels.shape[-2:])}")
         if len(set(data.names)) < len(data.names):
             raise ValueError(f"the classes {data.names} are not all different")
+        if labels == "fixed" and superclass_of:
+            raise ValueError("data.labels=fixed draws a class of each label, and cannot keep to one superclass")
         look = look.fit_channels(data.pixels.shape[1])
+        self.fixed = labels == "fixed"
         self.plan, self.rotation, self.look, self.device = plan, rotation, look, device
         self.pixels = data.pixels.to(device) if _fits(data.pixels, device) else data.pixels
         self.turn_table = torch.empty(0) if rotation == "none" else _make_turn_table(data.pixels.shape[-1]).to(device)
@@ -181,7 +188,9 @@ class ImageTasks:
         if not len(self._sizes[split]):
             raise ConfigError(f"this data set has no classes to {split} on; it is there to be tested on: metarun eval")
         shape, superclasses = self._shape(split), self._superclasses.get(split)
-        return draw_episodes(self._seed(split), split, indices, self._sizes[split], shape, superclasses), shape.n_way
+        fixed = self.fixed and split == "train"
+        drawn = draw_episodes(self._seed(split), split, indices, self._sizes[split], shape, superclasses, fixed)
+        return drawn, shape.n_way
 
     def find_rows(self, split: str) -> Ints:
         """Return the rows of a split's images among all images, in rising order."""

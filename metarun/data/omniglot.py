@@ -13,7 +13,7 @@ from metarun.data.files.decode import Interpolation, Scale, load_images
 from metarun.data.files.download import fetch_once
 from metarun.data.files.find import ImageFile, list_images, make_stamp
 from metarun.data.files.splits import read_split
-from metarun.data.images import ImageTasks, Rotation
+from metarun.data.images import ImageTasks, Labels, Rotation
 
 PARTS = ("images_background", "images_evaluation")
 
@@ -36,7 +36,7 @@ class Omniglot(ImageTasks):
         interpolation: Pillow's filter for that.
         invert: make ink 1 and paper 0; in the originals it is the other way round.
         mean, std: see metarun/data/augment.py.
-        trainval: see ImageTasks.
+        trainval, labels: see ImageTasks.
     Reference: Lake, Salakhutdinov, Tenenbaum. Human-level concept learning. Science 2015.
     """
 
@@ -56,6 +56,7 @@ class Omniglot(ImageTasks):
         mean: Sequence[float],
         std: Sequence[float],
         trainval: bool,
+        labels: Labels = "shuffled",
     ) -> None:
         if split not in ("vinyals", "lake"):
             raise ValueError(f"data.split={split} is not one of vinyals, lake")
@@ -64,7 +65,7 @@ class Omniglot(ImageTasks):
         data = load_images(Path(cache), "omniglot", make_stamp(parts), lambda: _by_character(parts), scale)
         superclass_of = _alphabet_of if within_alphabet else None
         names = read_split(f"omniglot_{split}")
-        super().__init__(data, names, plan, rotation, device, Look(mean, std), trainval, superclass_of)
+        super().__init__(data, names, plan, rotation, device, Look(mean, std), trainval, superclass_of, labels)
 
     @staticmethod
     def find_files(root: str) -> list[Path]:
