@@ -50,6 +50,7 @@ OF_ALL_POINTS = {  # scores of all query points together, which tell of each oth
     "np": {"loss", "log_likelihood"},
     "anp": {"loss", "log_likelihood"},
     "gp_oracle": {"loss", "log_likelihood"},
+    "abml": {"ece"},
 }
 FROM_TASKS = [  # those that learn from tasks one by one, and not from single images, a meta-batch as one or not at all
     (algo, data)

@@ -25,7 +25,7 @@ import yaml
 from conftest import has
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from test_contract import PAIRS, parts_of, state_of
+from test_contract import KINDS, PAIRS, parts_of, state_of
 from test_settings import ANNOTATIONS
 
 from metarun.core.errors import ConfigError
@@ -67,6 +67,7 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
         (algo, "algo.task_chunk"): UNTRIED + "draws noise in another order: see test_metagan.py"
         for algo in ("metagan", "metagan_maml")
     },
+    ("abml", "algo.noise"): UNTRIED + "is of functions: see test_bayes.py",
     "run.on_nan": UNTRIED + "is about gradients that are not finite: see test_finite.py",
     "run.compile": UNTRIED + "records what repeats itself: see test_recorder.py",
     "run.processes": UNTRIED + "starts processes: see test_sharing.py",
@@ -88,16 +89,20 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
 
 VALUES: dict[str | tuple[str, str], list[Any]] = {
     "algo.attention": [[[8, 32], [256, 128], [512, 256]], [[64, 32], [256, 8], [512, 256]]],
+    "algo.beta": [0.1],
+    "algo.chunks": [2],
     "algo.curvature": ["hessian"],
     "algo.decay": [0.05],
     "algo.first_order_steps": [1],
     "algo.generations": [1],
+    "algo.hyperprior": [0.5],
     "algo.inner_clip_norm": [0.01],
     "algo.inner_beta2": [0.5],
     "algo.inner_weight_decay": [5.0],
     "algo.pretraining": [0.2],
     "algo.pull_weight": [3.0],
     "algo.report_steps": [[1]],
+    "algo.unroll": [1],
     "optim.betas": [[0.5, 0.999], [0.9, 0.5]],
     "optim.clip_norm": [0.01],
     "optim.eps": [0.1],
@@ -138,6 +143,9 @@ BESIDE: dict[str | tuple[str, str], Values] = {
     "algo.fce_steps": {"algo.fce": True},
     ("maml_pp", "algo.first_order"): {"algo.first_order_steps": 0},
     "algo.inner_beta2": {"algo.inner_optimizer": "adam"},
+    ("abml", "algo.rate"): {"algo.hyperprior": 0.1},
+    ("abml", "algo.shape"): {"algo.hyperprior": 0.1},
+    "algo.perturbation": {"algo.estimator": "pes"},
     "algo.nodes": {"data.length_scale": [0.2, 0.9]},
     "algo.pull_weight": {"algo.pull": "l2sp", "algo.inner_lr": 0.1},
     ("protonet", "algo.temperature"): {"algo.distance": "cosine"},
@@ -282,8 +290,9 @@ class Learned(Outcome):
         torch.manual_seed(0)  # of noise
         stream = learner.train_stream(self.parts.source, 0, run.meta_batch_size)
         numbers: Numbers = {"steps of a run": run.steps}
+        state = learner.initial_state()
         for step in range(2):
-            metrics = learner.meta_step(next(stream), self.parts.optims)
+            state, metrics = learner.outer_step(state, next(stream), self.parts.optims)
             numbers |= {f"{name} of step {step}": value for name, value in metrics.items()}
             for schedule in self.parts.schedules:
                 schedule.step()
@@ -505,6 +514,7 @@ def test_every_setting_of_a_source_changes_its_tasks(
 ) -> None:
     algo = "protonet" if "data.n_way" in settings_of("data", data) else "maml"  # which trains on data.wide ways
     algo = "neural_statistician" if data == "sets" else algo
+    algo = "learned_optimizer" if KINDS.get(data) == ("optimisation",) else algo
     own = {
         "folder": {"data.path": str(files / "cub.zip"), "data.fractions": [0.4, 0.3, 0.3]},
         "completion": {"data.images": "omniglot", "data.k_shot": 4, "data.train.k_shot": [3, 6]},

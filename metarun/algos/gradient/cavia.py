@@ -5,6 +5,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from metarun.algos.base.film import count_channels_before_relus, modulate
 from metarun.algos.base.network import Network
 from metarun.algos.gradient.maml import MAML, MAMLSettings
 from metarun.core.ranges import NonNegativeInt, PositiveInt
@@ -61,32 +62,11 @@ class ContextNetwork(Network):
 
     def __init__(self, backbone: nn.Module, outputs: int, n_context: int, layer: int, scale: bool) -> None:
         super().__init__(backbone, outputs)
-        channels, self.scale = _count_channels_before_relus(backbone), scale
+        channels = count_channels_before_relus(backbone, "cavia")
         self.site = list(channels)[min(layer, len(channels)) - 1]
         self.register_buffer("context", torch.zeros(n_context), persistent=False)
         self.film = nn.Linear(n_context, channels[self.site] * (2 if scale else 1), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        film = self.film(self.context)
-        hook = self.backbone.get_submodule(self.site).register_forward_pre_hook(lambda _, args: self._film(film, *args))
-        try:
+        with modulate(self.backbone, {self.site: self.film(self.context)}):
             return super().forward(x)
-        finally:
-            hook.remove()
-
-    def _film(self, film: Tensor, h: Tensor) -> Tensor:
-        film = film.reshape(-1, h.shape[1], *(1,) * (h.dim() - 2))  # [1 or 2, C, 1, 1]
-        return (1 + film[1]) * h + film[0] if self.scale else h + film[0]
-
-
-def _count_channels_before_relus(backbone: nn.Module) -> dict[str, int]:
-    """Count the channels that enter each ReLU of a backbone whose modules run in the order in which they were built."""
-    found, channels = {}, 0
-    for name, module in backbone.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            channels = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
-        elif isinstance(module, nn.ReLU):
-            found[name] = channels
-    if not found:
-        raise ValueError(f"algo=cavia needs a backbone with a ReLU to modulate, and {type(backbone).__name__} has none")
-    return found
