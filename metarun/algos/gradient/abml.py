@@ -48,7 +48,8 @@ class ABML(EpisodicLearner):
         backbone: from inputs to features [R, out_features].
         outputs, n_way: classes of a task, or D_out and 0.
         samples, test_samples: draws of the weights in training, and in validation and test; rounded up to be even.
-        inner_kl, outer_kl: weight of the distance to the prior in the two bounds; 1 is the bound itself.
+        inner_kl, outer_kl: weight of the distance to the prior in the two bounds; 1 is the bound itself, which holds
+            the many weights of a network for images so near to the prior that it does not learn in 60 outer steps.
         hyperprior: weight of the prior of theta for a task, 1 over the training tasks in the paper: normal for means,
             gamma for precisions.
         shape, rate: of that gamma distribution (a0 and b0 in the paper).

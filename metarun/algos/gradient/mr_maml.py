@@ -57,7 +57,7 @@ class MRMAML(ANIL):
         """Draw the shared weights, by their names in `params`."""
         gaussians = self._list_gaussians(params)
         sizes = [mean.numel() for _, mean, _ in gaussians]
-        noise = draw_normal(sum(sizes), like=gaussians[0][1]).split(sizes)
+        noise = torch.split(draw_normal(sum(sizes), like=gaussians[0][1]), sizes)
         return {
             f"net.backbone.{name}": mean + log_std.exp() * drawn.reshape(mean.shape)
             for (name, mean, log_std), drawn in zip(gaussians, noise, strict=True)
