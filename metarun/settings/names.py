@@ -41,8 +41,9 @@ def make_key(config: DictConfig) -> str:
     aside = ("hydra", "logger", "sweep", "threads")
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
     kept.run.pop("processes", None)  # an older run has none
-    if kept.run.get("on_nan") == "stop":
-        kept.run.pop("on_nan")
+    for group, name, value in (("run", "on_nan", "stop"), ("data", "labels", "shuffled"), ("algo", "film", False)):
+        if kept[group].get(name) == value:
+            kept[group].pop(name)
     for name in ("optims", "deterministic"):
         if not kept.get(name):
             kept.pop(name, None)  # nor these

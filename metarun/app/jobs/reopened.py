@@ -206,7 +206,9 @@ def _check_split(folder: Path, now: str, then: str) -> None:
 def _name_test(settings: Settings) -> str:
     """Name a test, for the name of its file."""
     data, tasks = settings.data, settings.run["test_tasks"]
-    return f"{settings.choices['data']}-{abbreviate_task(data)}-q{data['n_query']}-{settings.bn}-{tasks}"
+    queries = f"q{data['n_query']}" if "n_query" in data else ""
+    named = [settings.choices["data"], abbreviate_task(data), queries, settings.bn, str(tasks)]
+    return "-".join(part for part in named if part)
 
 
 def _describe_fitting(
