@@ -62,7 +62,7 @@ ON_FUNCTIONS = {
     "snail": ["algo.length=11", "algo.filters=16", "algo.attention=[[16,8],[16,8]]", "optim.lr=0.003"],
     "mann": ["algo.units=32", "algo.rows=16", "algo.size=8", "algo.reads=2", "optim.lr=0.003"],
     "incontext": ["algo.width=32", "optim.lr=0.003"],
-    "learned_optimizer": ["algo.inner_steps=10", "algo.test_inner_steps=10", "backbone.widths=[8]"],
+    "learned_optimizer": ["algo.inner_steps=10", "algo.test_inner_steps=10", "algo.rate=0.1", "backbone.widths=[8]"],
 }
 
 

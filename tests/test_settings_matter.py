@@ -101,7 +101,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "algo.inner_weight_decay": [5.0],
     "algo.pretraining": [0.2],
     ("abml", "algo.shape"): [300.0],
-    ("abml", "algo.rate"): [300.0],
+    ("abml", "algo.rate"): [1e-9],
     "algo.pull_weight": [3.0],
     "algo.report_steps": [[1]],
     "algo.unroll": [1],
