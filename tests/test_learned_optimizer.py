@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from metarun.algos.optimizer.coordinates import CoordinateRule, preprocess
@@ -194,6 +195,22 @@ def test_scores_are_losses_along_the_trajectory() -> None:
         assert scores["loss"][task].item() == pytest.approx(np.mean(losses[1:]))
         assert scores["loss@0"][task].item() == pytest.approx(losses[0])
         assert scores["loss@3"][task].item() == pytest.approx(losses[3])
+
+
+@pytest.mark.parametrize("estimator", ["backprop", "pes"])
+def test_it_learns_to_descend(estimator: str) -> None:
+    """Paired over 100 test problems: the loss along 10 updates, p < 1e-4, and below that of standing still."""
+    made = learner(3, inner_steps=10, test_inner_steps=10, unroll=5, units=8, estimator=estimator)
+    source, optim = Quadratics(PLAN, CPU, 3, 1.0), torch.optim.Adam(made.parameters(), 0.02)
+    batch = source.batch("test", np.arange(100))
+    before = made.eval().evaluate(batch)
+    state, stream = None, made.train().train_stream(source, 0, 64)
+    for _ in range(80):
+        state, metrics = made.outer_step(state, next(stream), {"outer": optim})
+        assert torch.isfinite(metrics["loss"])
+    after = made.eval().evaluate(batch)["loss"]
+    assert stats.ttest_rel(after, before["loss"], alternative="less").pvalue < 1e-4
+    assert stats.ttest_rel(after, before["loss@0"], alternative="less").pvalue < 1e-4
 
 
 def test_networks_start_anew_in_training_and_alike_in_tests() -> None:
