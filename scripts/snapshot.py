@@ -115,7 +115,8 @@ def fewer(algo: str) -> list[str]:
 
 def on_images(algo: str, *words: str) -> list[str]:
     size = 24 if ALGOS[algo].get("run", {}).get("meta_batch_size") == 256 else 3  # images or tasks
-    return [f"algo={algo}", *IMAGES, "backbone.hidden=8", f"run.meta_batch_size={size}", *fewer(algo), *words]
+    network = [] if "{'override /backbone': 'none'}" in str(ALGOS[algo].get("defaults")) else ["backbone.hidden=8"]
+    return [f"algo={algo}", *IMAGES, *network, f"run.meta_batch_size={size}", *fewer(algo), *words]
 
 
 def on_points(algo: str, data: str, *words: str) -> list[str]:

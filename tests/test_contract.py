@@ -54,6 +54,8 @@ FEWER_STEPS = {  # two inner steps where there would be more: each repeats the o
     algo: [f"algo.{name}=2" for name in ("inner_steps", "test_inner_steps") if values.get(name, 0) > 2]
     for algo, values in choices("algo").items()
 }
+WITHOUT_NETWORK = ("bpl",)
+"""Methods for images that have no backbone; their parameters start as they are, whatever the seed."""
 FAMILIES = ("maml", "reptile", "protonet", "baseline", "cnp", "gp_oracle")
 """One method of each base class; what depends on the base class and the data alone is tested with these."""
 CASES = [  # every method on images and on functions; one of each base class on all data and in all modes of BatchNorm
@@ -150,7 +152,8 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
     again, other = trajectory.again(), trajectory.again("seed=9")
     before, first, second, _ = trajectory.states
     assert same(state_of(again.learner), before)
-    assert not before or not same(state_of(other.learner), before)
+    fixed = before and other.learner.__class__.__name__.lower() in WITHOUT_NETWORK
+    assert not before or fixed or not same(state_of(other.learner), before)
     meta_step(again, 0)
     assert same(state_of(again.learner), first)
     other.learner.load_state_dict(first)
@@ -162,7 +165,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
 
 
 @pytest.mark.parametrize("bn", ["support", "running"])
-@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize("algo", [algo for algo in ALGOS if algo not in WITHOUT_NETWORK])
 def test_a_query_is_scored_alone_as_among_others_unless_bn_is_transductive(
     settings: Settings, algo: str, bn: str
 ) -> None:
@@ -178,7 +181,7 @@ def test_a_query_is_scored_alone_as_among_others_unless_bn_is_transductive(
 
 
 @pytest.mark.parametrize("backbone", ["conv4", "mlp"])  # conv4_strided is what all others run on
-@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize("algo", [algo for algo in ALGOS if algo not in WITHOUT_NETWORK])
 def test_every_algorithm_trains_the_whole_of_another_backbone(settings: Settings, algo: str, backbone: str) -> None:
     deeper = ["backbone.widths=[8,6]"] if backbone == "mlp" else []
     parts = parts_of(settings(f"algo={algo}", f"backbone={backbone}", *deeper, *FEWER_STEPS[algo]))

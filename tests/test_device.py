@@ -57,6 +57,7 @@ class Waits(TorchDispatchMode):
 
 
 ONCE = dict(PAIRS) | dict.fromkeys(ALGOS, "glyphs")  # each method on one source, images where it takes them
+del ONCE["bpl"]  # which finds strokes on the CPU
 
 
 @pytest.mark.parametrize(("algo", "data"), ONCE.items())

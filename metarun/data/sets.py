@@ -63,7 +63,8 @@ class Sets:
             y = np.broadcast_to(np.arange(shape.n_way)[:, None], numbers.shape).reshape(len(indices), -1)
             points = to_device(numbers.reshape(*y.shape, 1), self.device, torch.get_default_dtype())
             sides.append(Examples(points, to_device(y.copy(), self.device)))
-        return Batch(*sides, shape.n_way, {"family": to_device(family, self.device)})
+        support, query = sides
+        return Batch(support, query, shape.n_way, {"family": to_device(family, self.device)})
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         return hashlib.sha256(self._draw_numbers(split, np.arange(n_tasks)).tobytes()).hexdigest()

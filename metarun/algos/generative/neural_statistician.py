@@ -185,7 +185,7 @@ class NeuralStatistician(EpisodicLearner):
             noise = torch.randn(prior.mean.shape, generator=generator).to(c)
             decoded = self.decode(prior.mean + prior.stddev * noise, c)[:, 0]
             samples = decoded.sigmoid() if self.likelihood == "bernoulli" else decoded * self.std + self.mean
-            for label, made in enumerate(samples.unflatten(0, (batch.n_way, SAMPLES))):
+            for label, made in enumerate(samples.reshape(batch.n_way, SAMPLES, *samples.shape[1:])):
                 shown = support.x[support.y == label][:SHOWN] * self.std + self.mean
                 rows.append(torch.cat([shown, made]))
         return {"samples": draw_rows(torch.stack(rows[:MOST_ROWS]), given=rows[0].shape[0] - SAMPLES)}
