@@ -42,7 +42,11 @@ KINDS = {  # of data that the program makes
     for name, values in choices("data").items()
     if not {"root", "path", "sources"} & values.keys()
 }
-FILED = [name for name, values in choices("data").items() if name not in KINDS and "dataset" not in values]
+FILED = [  # of images
+    name
+    for name, values in choices("data").items()
+    if name not in KINDS and "dataset" not in values and "encoder" not in values
+]
 PAIRS = [
     (algo, data)
     for algo, values in choices("algo").items()

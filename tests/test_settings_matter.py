@@ -80,6 +80,7 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
     "paths.data": UNTRIED + "is data.root",
     "paths.cache": UNTRIED + "is data.cache",
     "paths.outputs": UNTRIED + "is where the command writes: see test_command.py",
+    "data.encoder": UNTRIED + "needs sentence-transformers: see test_text.py",
     "data.range": UNTRIED + "needs images of more than 8 bits: see test_deep.py",
     "data.root": PLACE,
     "data.cache": PLACE,
@@ -130,11 +131,14 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "data.fractions": [[0.4, 0.3, 0.3], [0.3, 0.4, 0.3]],
     "data.images": ["cifar_fs"],
     "data.least": [8],
+    "data.lengths": [[2, 3], [1, 2]],
     "data.options.split": ["letters"],
     "data.path": ["{files}/mini_imagenet.zip"],
+    ("text", "data.path"): ["{files}/other.csv"],
     "data.root": ["{files}/elsewhere"],
     "data.sources": [["cifar_fs"], ["omniglot", "fc100"]],
     ("folder", "data.split"): ["{files}/split.txt"],
+    ("text", "data.split"): ["{files}/split.txt"],
     ("omniglot", "data.split"): ["lake"],
     "paper": [{"value": 98.7, "ci95": None, "source": "Somebody 2020"}],
 }
@@ -519,6 +523,7 @@ def test_every_setting_of_a_source_changes_its_tasks(
     algo = "learned_optimizer" if KINDS.get(data) == ("optimisation",) else algo
     own = {
         "folder": {"data.path": str(files / "cub.zip"), "data.fractions": [0.4, 0.3, 0.3]},
+        "text": {"data.path": str(files / "texts.csv"), "data.fractions": [0.4, 0.3, 0.3]},
         "completion": {"data.images": "omniglot", "data.k_shot": 4, "data.train.k_shot": [3, 6]},
     }
     steps = {"run.steps": "${data.steps}"}
@@ -572,6 +577,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / "splits" / f"{name}_{split}.txt").write_text("\n".join(labels[8 * place : 8 * place + 8]))
     turns = zip(itertools.cycle(("train", "val", "test")), plain, strict=False)
     (root / "split.txt").write_text("".join(f"{split} {label}\n" for split, label in turns))
+    for name, words in (("texts", ("ab", "cd", "ef")), ("other", ("gh", "ij", "kl"))):
+        lines = [f"{label},{words[row % 3]}{number}{row}" for number, label in enumerate(plain) for row in range(8)]
+        few = [line for line in lines if line != lines[8 * 3 + 7]]
+        (root / f"{name}.csv").write_text("\n".join(["label,text", *few]))
     (root / "elsewhere").mkdir()
     for file in root.glob("*.zip"):
         (root / "elsewhere" / file.name).symlink_to(file)
@@ -584,7 +593,8 @@ def small_sets(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lists of `files` in the place of those that are shipped, small sets in the place of torchvision's, and every
     split of a folder drawn anew."""
     monkeypatch.setattr("metarun.data.files.splits.FOLDER", files / "splits")
-    monkeypatch.setattr("metarun.data.folder.write_split_file", lambda path, split: None)
+    for source in ("folder", "text"):
+        monkeypatch.setattr(f"metarun.data.{source}.write_split_file", lambda path, split: None)
     for name in ("EMNIST", "FashionMNIST", "SVHN", "KMNIST"):
         monkeypatch.setattr(torchvision.datasets, name, partial(Pictures, name))
 
