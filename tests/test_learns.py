@@ -31,6 +31,7 @@ STEPS = {  # running averages need longer; what sees no tasks in training, or is
     "distill": 300,
     "cavia": 100,
     "reptile": 120,
+    "metagan_maml": 150,
 }
 SMALL_NET = ["backbone=conv4_strided", "optim.lr=0.003"]
 FEW_INNER = ["algo.inner_steps=3", "algo.test_inner_steps=3"]
