@@ -56,7 +56,7 @@ EXTRA = {
 }
 
 
-TOO_SLOW = ("abml", "incontext", "lstm_learner", "mann", "snail")
+TOO_SLOW = ("abml", "incontext", "lstm_learner", "mann", "neural_statistician", "snail")
 """Methods that have learned too little of images after a test's 60 outer steps; they learn functions below."""
 
 ON_FUNCTIONS = {
