@@ -7,7 +7,7 @@
 A sample is 20 words, drawn by their frequencies among the 5,000 most frequent ones. Then the script says how far class
 means of the n-grams themselves get, without any training, on the test tasks of that command: 94.15 ± 0.37 % of five
 languages from one sample each (95 % interval over 1000 tasks). Training adds nothing to that. The command above harms:
-77.75 ± 0.74 % (300 steps, seed 0), since 21 languages are few to learn from. The best of four settings by validation has
+77.75 ± 0.74 % (300 steps, seed 0), as 21 languages are few to learn from. The best of four settings by validation has
 94.2, 94.2 and 94.4 % (seeds 0, 1, 2): 'backbone.widths=[512]' bn=none algo.distance=cosine optim.lr=1e-4 run.steps=100
 run.val_every=25 run.val_tasks=50.
 """
