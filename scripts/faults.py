@@ -3,6 +3,7 @@
 python scripts/faults.py                             # every campaign; with --times 8 ten minutes on two cores
 python scripts/faults.py kills disks --times 10      # some of them, with fewer random moments
 python scripts/faults.py --table                     # and write the table into scripts/README.md
+python scripts/faults.py --done trials.jsonl         # keep the trials, and go on after the campaigns that are there
 
 A campaign is in tests/faults; a few of its trials run with the tests. A trial holds if the run, gone on with, ends with
 the numbers of an undisturbed one (metrics.jsonl, results.json but for clocks, test_tasks.npz), or if the command names
@@ -12,6 +13,7 @@ the file that is damaged and ends with 2. A trial that does not hold is printed 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -101,24 +103,43 @@ def write_table(lines: list[str], command: str) -> None:
     page.write_text(f"{before}{text}{after}")
 
 
+def try_campaign(name: str, times: int) -> list[Trial]:
+    """Try a campaign in a folder of its own, and say what became of it."""
+    began, root, trials = time.monotonic(), Path(tempfile.mkdtemp(prefix=f"faults-{name}-")), []
+    for trial in CAMPAIGNS[name](root, times):
+        trials.append(trial)
+        if not trial.held:
+            print(f"DOES NOT HOLD: {trial.fault}, {trial.moment}: {trial.outcome}", flush=True)
+    shutil.rmtree(root, ignore_errors=True)
+    print("\n".join([f"{name}: {time.monotonic() - began:.0f} s", *make_table(trials)]), flush=True)
+    return trials
+
+
+def read_done(path: Path | None) -> dict[str, list[Trial]]:
+    """Read the trials of each campaign that was tried to its end."""
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    return {name: [Trial(*trial) for trial in trials] for name, trials in map(json.loads, lines)}
+
+
 def main() -> int:
     """Try what was asked for; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=f"of {', '.join(CAMPAIGNS)}; without: all")
     parser.add_argument("--times", type=int, default=50, help="random moments; other numbers follow (50)")
     parser.add_argument("--table", action="store_true", help="write the table into scripts/README.md")
+    parser.add_argument("--done", type=Path, metavar="FILE", help="of trials; its campaigns are not tried again")
     asked = parser.parse_args()
     if unknown := {*asked.campaigns} - {*CAMPAIGNS}:
         parser.error(f"there is no campaign {', '.join(sorted(unknown))}; there are {', '.join(CAMPAIGNS)}")
-    trials: list[Trial] = []
+    done = read_done(asked.done)
     for name in asked.campaigns or CAMPAIGNS:
-        began, root, before = time.monotonic(), Path(tempfile.mkdtemp(prefix=f"faults-{name}-")), len(trials)
-        for trial in CAMPAIGNS[name](root, max(4, asked.times)):
-            trials.append(trial)
-            if not trial.held:
-                print(f"DOES NOT HOLD: {trial.fault}, {trial.moment}: {trial.outcome}", flush=True)
-        shutil.rmtree(root, ignore_errors=True)
-        print("\n".join([f"{name}: {time.monotonic() - began:.0f} s", *make_table(trials[before:])]), flush=True)
+        if name in done:
+            continue
+        done[name] = try_campaign(name, max(4, asked.times))
+        if asked.done:
+            with asked.done.open("a") as file:
+                print(json.dumps([name, done[name]]), file=file)
+    trials = [trial for name in asked.campaigns or CAMPAIGNS for trial in done[name]]
     lines = make_table(trials)
     if asked.table:
         write_table(lines, f"uv run python scripts/faults.py {' '.join([*asked.campaigns, f'--times {asked.times}'])}")

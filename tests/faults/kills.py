@@ -50,10 +50,10 @@ def kill_at_moments(root: Path, moments: Sequence[tuple[str, int]] = MOMENTS) ->
         yield _outcome("kill -9 at chosen moments", f"{word} {which}", place, RUN, expected, code == -9, said)
 
 
-def kill_at_each_operation(root: Path, numbers: Sequence[int] | None = None) -> Iterator[Trial]:
-    """Kill runs before their N-th operation on files, for each N."""
+def kill_at_each_operation(root: Path, every: int = 1) -> Iterator[Trial]:
+    """Kill runs before their N-th operation on files, for each N, or for every so many of them."""
     expected, _, operations = undisturbed(root / "undisturbed", *RUN)
-    for number in numbers or range(len(operations)):
+    for number in range(every // 2, len(operations), every):
         place = root / f"operation{number}"
         code, said = do(place, *RUN, STRIKE=f"kill {number}")
         moment = f"{number}: {operations[number]}"

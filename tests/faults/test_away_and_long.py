@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import long_runs
@@ -53,3 +54,27 @@ def test_the_table_counts_each_fault_s_outcomes_and_has_the_most_that_was_lost()
         Trial("a", "", "equal"),
     ]
     assert make_table(trials)[2:] == ["| a | 3 | 2 |  | 1 | 2 |", "| b | 1 |  | 1 |  |  |"]
+
+
+def test_campaigns_that_were_broken_off_go_on_after_those_that_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import faults
+
+    tried: list[str] = []
+
+    def make(name: str) -> faults.Campaign:
+        def campaign(root: Path, times: int) -> Iterator[Trial]:
+            tried.append(name)
+            if tried == ["a", "b"]:
+                raise KeyboardInterrupt
+            yield Trial(name, "", "equal", times)
+
+        return campaign
+
+    monkeypatch.setattr(faults, "CAMPAIGNS", {name: make(name) for name in "ab"})
+    monkeypatch.setattr(sys, "argv", ["faults.py", "--done", str(tmp_path / "done"), "--times", "7"])
+    with pytest.raises(KeyboardInterrupt):
+        faults.main()
+    assert (faults.main(), tried) == (0, ["a", "b", "b"])
+    assert faults.read_done(tmp_path / "done") == {name: [Trial(name, "", "equal", 7)] for name in "ab"}
