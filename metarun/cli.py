@@ -29,6 +29,7 @@ def command(arguments: Sequence[str]) -> int:
 def _command(arguments: Sequence[str]) -> int:
     from metarun.core.errors import ConfigError, Refused
     from metarun.core.launched import read_launched
+    from metarun.core.memory import describe_lack_of_memory
     from metarun.core.whole import CannotWrite
 
     tuning.wait_briefly()
@@ -65,6 +66,9 @@ def _command(arguments: Sequence[str]) -> int:
     except Exception as error:
         if _is_interrupted(error):
             return 130
+        if lack := describe_lack_of_memory(error, arguments):
+            _complain(MemoryError(lack))
+            return 1
         raise
     return 0
 

@@ -13,6 +13,7 @@ import yaml
 
 from metarun.core.identity import KEY
 from metarun.core.results_file import SEAL
+from metarun.core.run_folder import SUMS
 
 
 def settings(algo: str = "MAML", inner_lr: float | None = 0.4, lr: float = 0.001, seed: int = 0) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def forget_hash(folder: Path) -> Path:
     """Make a run one of before settings, results and checkpoints had a hash, or its data stood in a checkpoint."""
     hydra, results = folder / ".hydra" / "hydra.yaml", folder / "results.json"
     hydra.write_text("".join(line for line in hydra.read_text().splitlines(True) if not line.startswith(KEY)))
-    kept = {key: value for key, value in json.loads(results.read_text()).items() if key not in (KEY, SEAL)}
+    kept = {key: value for key, value in json.loads(results.read_text()).items() if key not in (KEY, SEAL, SUMS)}
     results.write_text(json.dumps(kept))
     for file in (folder / "checkpoints").glob("*.pt"):
         state = torch.load(file)

@@ -336,3 +336,46 @@ def test_a_finished_run_that_lacks_what_the_end_table_shows_says_what(runs: Path
     code, text = say("show", "mine")
     assert (code, "mine/results.json has no engine" in text) == (2, True)
     assert say("list", ".")[0] == 0
+
+
+BOMB = "a: &a0 [x, x]\n" + "".join(f"b{i}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(60))
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]\n", BOMB], ids=["no end", "2^60 words"])
+@pytest.mark.parametrize("file", [CONFIG, HYDRA])
+def test_settings_that_refer_to_themselves_are_refused_at_once(runs: Path, say: Say, text: str, file: str) -> None:
+    (runs / "mine" / file).write_text((runs / "mine" / file).read_text() + text)
+    for words in (["show", "mine"], ["eval", "mine"], ["resume", "mine"], ["rerun", "mine"], ["compare", "."]):
+        code, told = say(*words)
+        assert code == (0 if words[0] == "compare" else 2)
+        assert Path(file).name in told
+    (runs / "mine" / "results.json").unlink()
+    for words in (["show", "mine"], ["eval", "mine"], ["resume", "mine"]):
+        assert say(*words)[0] == 2
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5_000, "\ufeff{}", "[]", "null", '{"status": NaN}'], ids=str)
+def test_results_that_are_no_results_are_told_by_every_command(runs: Path, say: Say, text: str) -> None:
+    (runs / "mine" / "results.json").write_text(text)
+    for words in (["show", "mine"], ["eval", "mine"], ["list", "."], ["compare", "."]):
+        code, told = say(*words)
+        assert code == (2 if words[0] in ("show", "eval") else 0)
+        assert "mine/results.json" in told
+
+
+FILES = [CONFIG, HYDRA, "results.json", "metrics.jsonl", "test_tasks.npz", "checkpoints/best.pt"]
+
+
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)], ids=["pipe", "folder", "loop"]
+)
+@pytest.mark.parametrize("file", FILES)
+def test_what_stands_in_the_place_of_a_file_is_named_and_holds_nobody_up(
+    runs: Path, say: Say, file: str, put: Callable[[Path], None]
+) -> None:
+    (runs / "mine" / file).unlink()
+    put(runs / "mine" / file)
+    for words in (["show", "mine"], ["eval", "mine"], ["resume", "mine"], ["list", "."], ["compare", "."]):
+        code, told = say(*words)
+        assert code == (0 if words[1] == "." else 2)
+        assert f"{file} is no file that can be read" in told

@@ -231,3 +231,39 @@ def test_listing_and_showing_need_no_torch(five: Path) -> None:
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "maml" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        "[1]",
+        "7",
+        '{"step": 2, "loss": 1.0}',
+        '{"step": "2", "split": "val"}',
+        '{"split": "val"}',
+        "\x00",
+    ],
+)
+def test_what_is_no_line_of_metrics_is_passed_over(five: Path, capsys: pytest.CaptureFixture[str], line: str) -> None:
+    path = five / "day" / "done" / "metrics.jsonl"
+    whole = list(read(path.parent).lines())
+    path.write_text(f"{line}\n{path.read_text()}{line}\n")
+    assert list(read(path.parent).lines()) == whole
+    assert said(capsys, "show", path.parent)[0] == 0
+
+
+def test_a_curve_with_numbers_that_are_not_finite_is_drawn_without_them(
+    five: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = five / "day" / "done" / "metrics.jsonl"
+    odd = [
+        f'{{"step": {n}, "split": "val", "accuracy": {value}, "loss": "x"}}\n'
+        for n, value in ((50, "NaN"), (60, "Infinity"))
+    ]
+    path.write_text(path.read_text() + "".join(odd))
+    code, out, _ = said(capsys, "show", path.parent)
+    assert code == 0
+    assert "(accuracy %)" in out
+    path.write_text("".join(odd))
+    assert said(capsys, "show", path.parent)[0] == 0

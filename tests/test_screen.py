@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,10 +16,15 @@ from pathlib import Path
 import pytest
 from commands import TINY, metarun, results_of, start
 
+from metarun.app.commands.resume import resume
+from metarun.cli import command
 from metarun.core.command import join, keep_last, quote
+from metarun.core.errors import ConfigError
+from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Facts, Screen
 from metarun.core.secrets import mask, mask_all
 from metarun.core.streams import LastingStream, lasting_streams
+from metarun.settings.reopen import reopen
 
 
 def closed_pipe() -> int:
@@ -252,3 +258,39 @@ def test_a_password_that_was_typed_is_neither_shown_nor_in_results_log_and_pages
     assert {path.name for path in written} >= {"results.json", "run.log", "comparison.html", "comparison.csv"}
     for text in (out, error, *(path.read_text() for path in written)):
         assert "hush" not in text
+
+
+def test_a_password_that_was_typed_stands_nowhere_in_the_folder_of_a_run_or_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["metarun"])
+    monkeypatch.setenv("METARUN_CACHE", str(cache))
+    small = ["data=sinusoid", "run.steps=1", "run.meta_batch_size=2", "run.val_tasks=2", "run.test_tasks=2"]
+    words = [
+        *small,
+        "threads=1",
+        "logger=none",
+        "paper={value: 1, ci95: null, source: 'https://me:hunter2@host/?token=hunter3'}",
+    ]
+    assert command([*words, "hydra.run.dir=one"]) == 0
+    assert command(["-m", *words, "seed=0,1", "hydra.sweep.dir=many"]) == 0
+    assert command(["-m", *words, "seed=0,1", "hydra.sweep.dir=many"]) == 0
+    said = "".join(capfd.readouterr())
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"multirun.yaml", "config.yaml", "hydra.yaml", "overrides.yaml"} <= {path.name for path in files}
+    assert [path for path in files if b"hunter" in path.read_bytes()] == []
+    assert "hunter" not in said
+    for name in ("eval", "show"):
+        assert command([name, "one"]) == 0
+
+
+def test_a_password_that_a_run_needs_is_asked_for_again(tmp_path: Path) -> None:
+    folder = shutil.copytree(Path(__file__).parent / "data" / "runs" / "interrupted", tmp_path / "run")
+    file = RunFolder(folder).settings
+    file.write_text(file.read_text().replace("logger:\n", "logger:\n  address: https://me:***@host\n"))
+    with pytest.raises(
+        ConfigError, match=r"the password in logger.address is not kept with a run: add logger.address=..."
+    ):
+        resume(folder, [])
+    assert reopen(folder).change({"logger.address": "https://me:x@host"}).find_masked() == []

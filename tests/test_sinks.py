@@ -232,7 +232,7 @@ def test_json_lines_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = JsonLines(path, 0)
     lines.log(1, "train", {"loss": 1.0})
-    kept = lines.flush()
+    kept, _ = lines.flush()
     lines.log(2, "train", {"loss": 2.0})
     lines.close()
     again = JsonLines(path, kept)

@@ -14,6 +14,7 @@ from metarun.app.commands.eval import evaluate_run
 from metarun.cli import command
 from metarun.core.errors import ConfigError
 from metarun.core.launched import VARIABLES, read_launched
+from metarun.core.memory import describe_lack_of_memory
 from metarun.run.device import choose_device
 from metarun.settings.build import build_parts
 from metarun.settings.check import check
@@ -170,6 +171,62 @@ def test_a_broken_file_of_ones_own_is_told_by_its_name(
     assert "own" in told or "algo" in told
     assert "Traceback" not in told
     assert typed("--config-dir", "mine", "--help")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run.meta_batch_size=1000000000"], "make run.meta_batch_size=1000000000 smaller (1000000000 tasks drawn "),
+        (["data.train.n_query=1000000000000000"], "make data.train.n_query=1000000000000000 smaller (2 tasks drawn"),
+        (
+            ["data.k_shot=100000000000"],
+            "make data.k_shot=100000000000 smaller (2 tasks drawn together take 1,600 GB",
+        ),
+        (["backbone.widths=[2,3000000000000]"], "make backbone.widths=[2,3000000000000] smaller ("),
+    ],
+    ids=str,
+)
+def test_sizes_that_no_memory_holds_are_named_before_anything_is_written(
+    typed: Callable[..., tuple[int, str]], tmp_path: Path, words: list[str], said: str
+) -> None:
+    """Derived: two training tasks of 10^11 support and as many query points, of 4 bytes each, are 1,600 GB."""
+    code, told = typed("algo=maml", *TINY, *words, "hydra.run.dir=r")
+    assert f"there is too little memory: {said}" in told
+    assert (code, "Traceback" in told) == (2, False)
+    assert not (tmp_path / "r").exists()
+
+
+def test_memory_that_ends_while_a_run_goes_on_is_told_in_one_line(
+    typed: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("metarun.run.offline.evaluate", run_out)
+    code, told = typed("algo=maml", *TINY, "run.eval_batch_size=9999", "hydra.run.dir=r")
+    assert code == 1
+    assert "failed: there is too little memory: make run.eval_batch_size=9999 smaller ([enforce fail]" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("error", "typed_words", "said"),
+    [
+        (MemoryError(), ["a.b=7"], "there is too little memory: make a.b=7 smaller ()"),
+        (MemoryError("x"), ["seed=99", "run.steps=1e9"], "make the network or run.meta_batch_size smaller (x)"),
+        (
+            RuntimeError("CUDA out of memory. Tried"),
+            ["a=1e3,5", "b=[2,20]", "c=x99"],
+            "make a=1e3,5 or b=[2,20] smaller",
+        ),
+        (RuntimeError("Storage size calculation overflowed with sizes=[9]"), [], "make the network or"),
+    ],
+)
+def test_the_largest_numbers_typed_are_blamed_for_a_lack_of_memory(
+    error: Exception, typed_words: list[str], said: str
+) -> None:
+    assert said in str(describe_lack_of_memory(error, typed_words))
+    assert describe_lack_of_memory(RuntimeError("sizes do not match"), typed_words) is None
 
 
 def test_flags_may_stand_anywhere(typed: Callable[..., tuple[int, str]]) -> None:

@@ -88,17 +88,26 @@ def describe_lost_choices(folder: RunFolder) -> str:
 
 
 def check_run(folder: RunFolder) -> None:
-    """Raise ConfigError if the run's settings and results do not belong together."""
+    """Raise ConfigError if the run's settings and results do not belong together, or something is no file."""
+    if problem := folder.find_irregular():
+        raise ConfigError(problem)
     config, hydra = read_yaml(folder.settings), read_yaml(folder.hydra)
     if problem := find_disagreement(folder, config, hydra, folder.read_results()):
         raise ConfigError(problem)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a mapping from a file; empty if it has none that can be read."""
+    """Read a mapping from a file; empty if it has none that can be read.
+
+    Nor is one read that refers to parts of itself, which no run writes: such a file may have no end.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        found = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError):
+        text = path.read_text()
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
+            return {}
+        found = yaml.load(text, loader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -1,4 +1,4 @@
-"""results.json and the results of later tests: types of their fields, a seal, and reading them, whoever wrote them."""
+"""results.json, the results of later tests and the lines of metrics.jsonl: read as they are, whoever wrote them."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class Results(TypedDict, total=False):
     split_sha256: str
     episode_sha256: str
     settings_sha256: str | None
+    files_sha256: dict[str, str]
     source: dict[str, Any]
     git: Git | None
     versions: dict[str, str]
@@ -99,6 +100,7 @@ class Evaluation(TypedDict):
     trained: Trained
     test: dict[str, Score]
     split_sha256: str
+    scores_sha256: NotRequired[str]
     seen: list[str]
 
 
@@ -117,13 +119,24 @@ def read_results_file(path: Path, kind: type = Results) -> tuple[dict[str, Any],
         found = json.loads(path.read_text())
     except FileNotFoundError:
         return {}, None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return {}, f"{path} cannot be read: {error}"
     if problem := find_wrong_type(found, kind):
         return {}, f"{path} is malformed: {problem}"
     if (told := found.get(SEAL)) and told != _hash({key: value for key, value in found.items() if key != SEAL}):
         return {}, f"{path} was changed after it was written"
     return found, None
+
+
+def read_metrics_line(line: str | bytes) -> dict[str, Any] | None:
+    """Read a line of metrics.jsonl: its step, its split and its numbers; None if it was cut or is no such line."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not (isinstance(found, dict) and isinstance(found.get("step"), int) and isinstance(found.get("split"), str)):
+        return None
+    return {key: value for key, value in found.items() if key == "split" or isinstance(value, int | float)}
 
 
 def _hash(content: Mapping[str, Any]) -> str:

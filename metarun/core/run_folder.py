@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ from typing import Any
 from metarun.core.command import join
 from metarun.core.errors import ConfigError
 from metarun.core.results_file import read_results_file, seal
-from metarun.core.whole import UNFINISHED, write_json
+from metarun.core.whole import UNFINISHED, find_change, hash_file, write_json
+
+SUMS = "files_sha256"
+"""Field of results.json with the hashes of the files that belong to them; older results have none."""
 
 SHIPPED = ("metarun.", "torch.nn.", "torch.optim.", "torchvision.models.")
 """Where the classes are that the settings of any run may name; settings/roles.py checks what they are."""
@@ -117,6 +122,17 @@ class RunFolder:
         if not self.has_settings():
             raise ConfigError(f"{self.path} is not the folder of a run: it has no .hydra/config.yaml")
 
+    def find_irregular(self) -> str | None:
+        """Describe what stands where a file of the run should and is none, such as a folder or a pipe, if anything."""
+        files = (
+            self.settings, self.hydra, self.overrides, self.lock, self.results, self.metrics, self.test_tasks, self.log,
+            self.last, self.previous, self.best, self.calibration,
+        )  # fmt: skip
+        for path in files:
+            if os.path.lexists(path) and not path.is_file():
+                return f"{path} is no file that can be read: take it away, or put the file itself there"
+        return None
+
     def check_links(self) -> None:
         """Raise ConfigError if something that a run writes here is a link to a place outside."""
         inside = self.path.resolve()
@@ -142,5 +158,12 @@ class RunFolder:
         return read_results_file(self.results)[0]
 
     def write_results(self, results: dict[str, Any]) -> None:
-        """Write results.json, sealed. Raises: CannotWrite."""
-        write_json(self.results, seal(results))
+        """Write results.json, sealed, with the hashes of the files that belong to it. Raises: CannotWrite."""
+        found = {
+            str(path.relative_to(self.path)): hash_file(path) for path in (self.metrics, self.test_tasks, self.best)
+        }
+        write_json(self.results, seal(results | {SUMS: {name: digest for name, digest in found.items() if digest}}))
+
+    def find_change(self, path: Path, results: Mapping[str, Any]) -> str | None:
+        """Describe that a file of the run is not the one that its `results` were written with, if so."""
+        return find_change(path, (results.get(SUMS) or {}).get(str(path.relative_to(self.path))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MASK = "***"
@@ -15,6 +15,16 @@ TOKEN = re.compile(r"([?&](?:[\w.-]*(?:token|key|password|passwd|pwd|secret|sign
 def mask(text: str) -> str:
     """Mask passwords in addresses, as in scheme://user:password@host, and tokens in their queries, as in ?token=..."""
     return TOKEN.sub(rf"\1{MASK}", PASSWORD.sub(rf"\1:{MASK}@", text)) if "://" in text else text
+
+
+def is_masked(value: Any) -> bool:
+    """Return whether a password or token was masked in this text."""
+    return isinstance(value, str) and "://" in value and MASK in value
+
+
+def describe_masked(keys: Sequence[str]) -> str:
+    """Describe what to type for the settings with these keys, whose values were masked."""
+    return f"the password in {keys[0]} is not kept with a run: add {'=... '.join(keys)}=... with it"
 
 
 def mask_all(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -93,6 +94,22 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` to `path`, whole or not at all. Raises: CannotWrite if the file cannot be written."""
     write_bytes(path, f"{json.dumps(content, indent=1)}\n".encode())
+
+
+def hash_file(path: Path) -> str | None:
+    """Return the SHA-256 of the file's content; None if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def find_change(path: Path, told: str | None) -> str | None:
+    """Describe that the file does not have the hash that was `told` of it, if one was."""
+    if told is None or (now := hash_file(path)) == told:
+        return None
+    return f"{path} {'was changed after it was written' if now else 'is missing, or cannot be read'}"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -80,7 +80,7 @@ def select_scored(runs: Sequence[Run], metric: str | None) -> tuple[list[Run], l
         if wanted not in (run.results.get("test") or {}):
             notes.append(f"{run.folder} is left out: it has no {wanted}")
         elif run.task_scores(wanted) is None:
-            notes.append(f"{run.folder} is left out: its test_tasks.npz is missing or broken")
+            notes.append(f"{run.folder} is left out: its test_tasks.npz is missing, damaged or changed")
         else:
             kept.append(run)
     if not kept:

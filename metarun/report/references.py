@@ -68,9 +68,9 @@ def find_run(word: str) -> Path | None:
 def walk_runs(path: Path) -> Iterator[Path]:
     """Yield the folders of runs at or under `path`."""
     for name, folders, files in os.walk(path):
-        folder = Path(name)
-        if "results.json" in files or RunFolder(folder).has_settings():
-            yield folder
+        here = RunFolder(Path(name))
+        if "results.json" in files or here.has_settings() or (".hydra" in folders and here.find_irregular()):
+            yield here.path
         folders[:] = sorted(inner for inner in folders if inner not in INNER_FOLDERS and inner[0] != ".")
 
 

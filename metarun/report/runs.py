@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import zipfile
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.identity import KEY, as_mapping, find_disagreement, read_overrides, read_yaml
-from metarun.core.results_file import SEAL, Evaluation, read_results_file
+from metarun.core.results_file import SEAL, Evaluation, read_metrics_line, read_results_file
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
+from metarun.core.whole import find_change
 from metarun.report.references import walk_runs
 
 OUTCOME_FIELDS = frozenset(
@@ -75,6 +75,8 @@ class Run:
 
     def task_scores(self, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
         """Read index and score of every test task, [n] each; None if test_tasks.npz does not hold them."""
+        if self.files.find_change(self.files.test_tasks, self.results):
+            return None
         try:
             with np.load(self.files.test_tasks) as file:
                 return file["index"].astype(np.int64), file[metric].astype(np.float64)
@@ -92,26 +94,24 @@ class Run:
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Read the results of later tests of the run, in the order of source, ways, shots and queries."""
-        found = [one for file in self._evaluation_files() if (one := read_evaluation(file))]
+        found = [one for file in self._evaluation_files() if (one := read_evaluation(file)[0])]
         return sorted(found, key=lambda one: (one["data"], one["n_way"] or 0, one["k_shot"], one["n_query"]))
 
-    def damaged_evaluations(self) -> list[str]:
-        """Describe the files of later tests that cannot be read; `metarun eval` makes these tests again."""
-        read = [read_results_file(file, Evaluation)[1] for file in self._evaluation_files()]
-        return [f"{problem}. The same metarun eval makes this test again" for problem in read if problem]
+    def find_damages(self) -> list[str]:
+        """Describe the files beside its results that are damaged, of which the results do not depend."""
+        changes = (self.files.find_change(path, self.results) for path in (self.files.metrics, self.files.test_tasks))
+        tests = (read_evaluation(file)[1] for file in self._evaluation_files())
+        told = [f"{change}: its curves may be wrong" if "metrics" in change else change for change in changes if change]
+        return told + [f"{problem}. The same metarun eval makes this test again" for problem in tests if problem]
 
     def _evaluation_files(self) -> list[Path]:
-        return sorted(self.files.evaluations.glob("*.json"))
+        return sorted(path for path in self.files.evaluations.glob("*.json") if path.is_file())
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of metrics.jsonl, except one that is being written, was cut off or is no line of metrics."""
         path = self.files.metrics
         for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
-            try:
-                found = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(found, dict) and isinstance(found.get("step"), int):
+            if found := read_metrics_line(line):
                 yield found
 
 
@@ -134,6 +134,8 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
 def read_run(folder: Path) -> Run | None:
     """Read the run in `folder`; None if there is none."""
     files = RunFolder(folder)
+    if irregular := files.find_irregular():
+        return Run(folder, "damaged", {}, {}, (), irregular)
     results, damage = read_results_file(files.results)
     results = results if "status" in results else {}
     config, saved = read_yaml(files.settings), read_yaml(files.hydra)
@@ -180,9 +182,16 @@ def find_config_dirs(folder: Path) -> list[str]:
     return [f"--config-dir={path.relative_to(here) if path.is_relative_to(here) else path}" for path in paths]
 
 
-def read_evaluation(file: Path) -> dict[str, Any] | None:
-    """Read the result of a test by `metarun eval`; None if the file is missing or broken."""
-    return read_results_file(file, Evaluation)[0] or None
+def read_evaluation(file: Path) -> tuple[dict[str, Any], str | None]:
+    """Read the result of a test by `metarun eval`.
+
+    Returns: its content, empty if it, or the scores of its tasks beside it, is missing or damaged, and then what is
+        wrong.
+    """
+    found, problem = read_results_file(file, Evaluation)
+    if change := find_change(file.with_suffix(".npz"), found.get("scores_sha256")):
+        return {}, change
+    return found, problem
 
 
 def _is_fact(key: str, value: Any) -> bool:

@@ -28,13 +28,13 @@ class Files:
     Args:
         folder: the run's folder.
         sinks: get all metrics too.
-        metrics_bytes: length to which metrics.jsonl is cut, for a resumed run.
+        metrics_bytes, metrics_sha256: length to which metrics.jsonl is cut, for a resumed run, and its hash then.
     """
 
-    def __init__(self, folder: Path, sinks: Sequence[Sink], metrics_bytes: int) -> None:
+    def __init__(self, folder: Path, sinks: Sequence[Sink], metrics_bytes: int, metrics_sha256: str) -> None:
         self.folder, self.sinks = RunFolder(folder), sinks
         self.hash = read_hash(self.folder)
-        self.lines = JsonLines(self.folder.metrics, metrics_bytes)
+        self.lines = JsonLines(self.folder.metrics, metrics_bytes, metrics_sha256)
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Write a line of metrics."""
@@ -42,8 +42,8 @@ class Files:
         for sink in self.sinks:
             sink.log(step, split, metrics)
 
-    def flush(self) -> int:
-        """Flush the metrics to the disk. Returns: the bytes of metrics.jsonl."""
+    def flush(self) -> tuple[int, str]:
+        """Flush the metrics to the disk. Returns: length and hash of metrics.jsonl."""
         return self.lines.flush()
 
     def save_last(self, state: dict[str, Any]) -> None:
@@ -94,12 +94,14 @@ def load_last(folder: RunFolder) -> dict[str, Any]:
 
 
 def load_best(folder: RunFolder) -> dict[str, Any]:
-    """Load the best checkpoint. Raises: ConfigError if it is damaged, or of another run."""
+    """Load the best checkpoint. Raises: ConfigError if it is damaged, changed, or of another run."""
     try:
         state = checkpoint.load(folder.best)
     except checkpoint.Damaged as damage:
         raise ConfigError(f"{damage}, and it is what is tested: {folder.make_command('rerun')}") from damage
     check_hash(folder, state.get(KEY), folder.best)
+    if change := folder.find_change(folder.best, folder.read_results()):
+        raise ConfigError(f"{change}, and it is what is tested: {folder.make_command('rerun')}")
     return state
 
 
@@ -116,8 +118,8 @@ class NoFiles:
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         pass
 
-    def flush(self) -> int:
-        return 0
+    def flush(self) -> tuple[int, str]:
+        return 0, ""
 
     def save_last(self, state: dict[str, Any]) -> None:
         pass

@@ -97,8 +97,10 @@ class OfflineRun:
         Returns: the outcome for results.json.
         Raises: Interrupted, Diverged. The run can then be resumed from the last checkpoint.
         """
-        folder, kept = self.parts.folder, self.progress.metrics_bytes
-        self.files: Files | NoFiles = NoFiles() if self.parts.group.rank else Files(folder, sinks, kept)
+        folder, p = self.parts.folder, self.progress
+        self.files: Files | NoFiles = (
+            NoFiles() if self.parts.group.rank else Files(folder, sinks, p.metrics_bytes, p.metrics_sha256)
+        )
         try:
             with explain_streams(self.parts.learner):
                 self._train(stop)
@@ -236,7 +238,7 @@ class OfflineRun:
         p, parts = self.progress, self.parts
         if not all(bool(torch.isfinite(value).all()) for value in parts.learner.parameters()):
             raise Diverged(f"a weight is not a finite number after outer step {p.step}", p.step)
-        p.metrics_bytes = self.files.flush()
+        p.metrics_bytes, p.metrics_sha256 = self.files.flush()
         state = parts.state_dict() | {
             "progress": vars(p).copy(),
             "split_sha256": parts.source.info.split_sha256,

@@ -34,6 +34,7 @@ class Progress:
     val_seconds: float = 0.0
     window: list[dict[str, float]] = field(default_factory=list)
     metrics_bytes: int = 0
+    metrics_sha256: str = ""
     skipped: int = 0
 
 

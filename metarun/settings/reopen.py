@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from metarun.core.dotted import leaves
 from metarun.core.identity import check_run
 from metarun.core.run_folder import RunFolder
+from metarun.core.secrets import is_masked
 from metarun.settings.compose import compose
 from metarun.settings.conf import read_shipped
 from metarun.settings.names import make_key
@@ -62,6 +63,11 @@ class SavedSettings:
     def node(self, group: str) -> Node:
         """Return the settings of a group, resolved and unchecked."""
         return OmegaConf.to_container(self.config[group], resolve=True)  # type: ignore[return-value]
+
+    def find_masked(self) -> list[str]:
+        """Find the keys of addresses whose password was not kept."""
+        config: Any = OmegaConf.to_container(self.config)
+        return [key for key, value in leaves(config).items() if is_masked(value) and not key.startswith("paper.")]
 
     def resolve(self, warn: bool = False) -> Settings:
         """Resolve the settings. Raises: ConfigError with all problems, one per line."""

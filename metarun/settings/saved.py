@@ -84,6 +84,8 @@ def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     """
     files = RunFolder(folder)
     files.check()
+    if not read_yaml(files.settings):
+        raise ConfigError(f"{files.settings} cannot be read, and it has the run's settings")
     config = OmegaConf.load(files.settings)
     hydra = _read_hydra(files)
     assert isinstance(config, DictConfig)

@@ -82,6 +82,8 @@ def kill_while_resuming(root: Path, numbers: Sequence[int]) -> Iterator[Trial]:
         place = root / f"resuming{number}"
         do(place, *RUN, STRIKE="kill 3 os.rename r/checkpoints/last.pt")
         code, said = do(place, "resume", "r", STRIKE=f"kill {number}")
+        if code == 0 and len((place / DIARY).read_text().splitlines()) <= number:
+            return  # it has fewer operations
         yield _outcome("kill -9 during a resume", f"operation {number}", place, RUN, expected, code == -9, said)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from commands import Command, start
 
 from metarun.core.results_file import SEAL
+from metarun.core.run_folder import SUMS
 
 FEW = [
     "data=glyphs", "data.alphabets=6", "data.characters=6", "data.n_way=2", "data.n_query=2", "data.train.n_query=2",
@@ -26,7 +27,7 @@ TRAINING = [
 WORDS = [*FEW, *TRAINING, "logger=none"]
 WARM = (*WORDS, "hydra.run.dir=r", "paths.cache=cache")
 
-CLOCKS = {"seconds", "tasks_per_second", "wandb_id", "git", SEAL}
+CLOCKS = {"seconds", "tasks_per_second", "wandb_id", "git", SEAL, SUMS}
 """What differs between two runs of the same command."""
 
 

@@ -24,7 +24,7 @@ def test_runs_that_are_killed_at_any_moment_end_with_the_same_numbers(root: Path
 
 
 def test_so_do_those_that_are_killed_before_any_operation_on_a_file(root: Path) -> None:
-    """Of which there are about eighty; another mend changes how many."""
+    """Whatever their number is now: about eighty."""
     assert_held(*kills.kill_at_each_operation(root, 40))
 
 

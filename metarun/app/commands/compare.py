@@ -71,7 +71,7 @@ def run_compare(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
     comparisons, notes = compare(finished, by, _split_words(asked.over), asked.metric, baseline, asked.better, plan)
     if others:
         notes.append(f"runs that have not finished are left out: {others}")
-    notes += damages
+    notes += [*damages, *(problem for run in finished for problem in run.find_damages())]
     for table in make_tables(comparisons, screen.width):
         screen.print(table)
     for note in notes:

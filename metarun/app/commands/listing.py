@@ -40,7 +40,7 @@ def run_list(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     else:
         screen.print(f"there is no run under {path}")
     for run in runs:
-        for problem in [*([run.damage] if run.damage else []), *run.damaged_evaluations()]:
+        for problem in [*([run.damage] if run.damage else []), *run.find_damages()]:
             screen.say(problem)
     unstarted = [run for run in runs if run.state == "unstarted"]
     refused = [run for run in runs if was_refused(run)]
@@ -74,7 +74,7 @@ def run_show(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     if found := run.evaluations():
         screen.print()
         screen.print(retests.make_table(found))
-    for problem in run.damaged_evaluations():
+    for problem in run.find_damages():
         screen.say(problem)
     for drawing in draw_curves(run, min(screen.width, 100), screen.is_terminal and not screen.no_color):
         screen.print()

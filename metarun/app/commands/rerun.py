@@ -13,6 +13,7 @@ from metarun.app.commands.screen import add_run, add_trust
 from metarun.core.command import find_key, join, keep_last
 from metarun.core.errors import ConfigError
 from metarun.core.screen import Screen
+from metarun.core.secrets import describe_masked, is_masked
 from metarun.report.runs import find_config_dirs, open_run, read_config_dirs
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.reopen import compose_leaves, read_saved_leaves
@@ -65,7 +66,10 @@ def make_arguments(folder: Path, more: Sequence[str], trust: bool = False) -> tu
     notes = describe_code(run.results) + notes
     if not trust:
         compose_leaves([*run.overrides, *kept], own, trust, str(folder))
-    return [*find_config_dirs(folder), *keep_last([*run.overrides, *kept, *more])], notes
+    words = keep_last([*run.overrides, *kept, *more])
+    if lost := [find_key(word) for word in words if is_masked(word) and not word.startswith("paper")]:
+        raise ConfigError(describe_masked(lost))
+    return [*find_config_dirs(folder), *words], notes
 
 
 def describe_code(results: Mapping[str, Any]) -> list[str]:

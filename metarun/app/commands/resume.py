@@ -14,6 +14,7 @@ from metarun.core import tuning
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Screen
+from metarun.core.secrets import describe_masked
 from metarun.report.one_run import find_lacking, make_end
 from metarun.settings.places import check_places, find_places
 from metarun.settings.reopen import reopen
@@ -55,7 +56,10 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
         if not find_lacking(results):
             make_end(results, folder).show(screen)
         return 0
-    saved = saved.change(_read_changes(typed, find_places(saved.config)))
+    lost = saved.find_masked()
+    saved = saved.change(_read_changes(typed, [*find_places(saved.config), *lost]))
+    if lost := saved.find_masked():
+        raise ConfigError(describe_masked(lost))
     check_places(saved.config)
     sweep = folder.resolve().parent.name if saved.swept else None
     with tuning.frozen_imports():

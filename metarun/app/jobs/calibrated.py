@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from metarun.algos.base.abilities import AdaptsToTask
 from metarun.app.jobs.reopened import Trained
 from metarun.core.calibration import find_calibration_error, fit_temperature
 from metarun.core.errors import ConfigError, wrong_input
+from metarun.core.results_file import read_results_file, seal
 from metarun.core.run_folder import RunFolder
 from metarun.core.screen import track
 from metarun.core.tasks import Examples, TaskSource
@@ -80,7 +80,7 @@ def find_calibration(run: Trained, saved: SavedSettings, learner: AdaptsToTask) 
     found = _fit(run, saved, settings, learner, source)
     try:
         RunFolder(run.folder).check_links()
-        write_json(RunFolder(run.folder).calibration, kept | {key: asdict(found)})
+        write_json(RunFolder(run.folder).calibration, seal(kept | {key: asdict(found)}))
     except (CannotWrite, ConfigError) as error:
         log.warning("the temperature is not kept: %s", error)
     return found
@@ -93,11 +93,10 @@ def _name_use(run: Trained, saved: SavedSettings) -> str:
 
 
 def _read(run: Trained) -> dict[str, Any]:
-    try:
-        found = json.loads(RunFolder(run.folder).calibration.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    found, problem = read_results_file(RunFolder(run.folder).calibration, dict)
+    if problem:
+        log.warning("%s: the temperature is fitted anew", problem)
+    return found
 
 
 def _recall(kept: Any, run: Trained) -> Calibration | None:

@@ -17,6 +17,7 @@ from metarun.app.sweeps.launch import STARTED_FILE
 from metarun.core.errors import ConfigError
 from metarun.core.identity import KEY, hash_settings
 from metarun.core.run_folder import RunFolder
+from metarun.core.secrets import mask
 from metarun.core.whole import CannotWrite, write_bytes
 from metarun.report.runs import read_run
 from metarun.run.interrupt import STOP_FILE
@@ -63,17 +64,18 @@ def run_new(config: DictConfig) -> int:
 def write_settings(files: RunFolder, config: DictConfig) -> None:
     """Write the run's settings, Hydra's own and the overrides into its folder, unless the run has a checkpoint.
 
+    Passwords in addresses are masked: `metarun resume` asks for them again.
     Raises: CannotWrite, and nothing is written.
     """
     from hydra.core.hydra_config import HydraConfig
 
     if files.last.exists() or files.previous.exists():
         return
-    hydra, overrides = OmegaConf.to_yaml(HydraConfig.instance().cfg), HydraConfig.get().overrides.task
-    settings = OmegaConf.to_yaml(make_absolute(config))
+    hydra, overrides = mask(OmegaConf.to_yaml(HydraConfig.instance().cfg)), HydraConfig.get().overrides.task
+    settings = mask(OmegaConf.to_yaml(make_absolute(config)))
     told = hash_settings(yaml.safe_load(settings), yaml.safe_load(hydra)["hydra"])
     texts = {
-        files.overrides: OmegaConf.to_yaml(overrides),
+        files.overrides: mask(OmegaConf.to_yaml(overrides)),
         files.hydra: f"{hydra}{KEY}: {told}\n",
         files.settings: settings,  # the last: what has settings is a run
     }

@@ -16,6 +16,7 @@ from metarun.app.messages import make_console
 from metarun.core.command import join
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.identity import KEY, read_hash
+from metarun.core.memory import check_room, describe_lack_of_memory
 from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Screen
 from metarun.core.secrets import mask_all
@@ -89,14 +90,16 @@ def _execute(
             settings = replace(settings, device=str(device))  # what `auto` comes to
             parts = build_parts(settings, info.folder, group)
             run = build_run(settings, parts)
+            if "episodes" in parts.learner.needs:
+                check_room(settings.data, parts.source.info.input_shape, run.tasks_at_once())
             results |= describe_parts(parts) | run.describe()
             if run.resumable():
                 with wrong_input():
                     run.restore()
                 log.info("going on from step %d", run.step)
+            first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
             claim.accept()
             stop.raise_if_made()
-            first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
             engine = describe_engine(parts.learner, first, run.tasks_at_once())
             log.info("engine: %s; on %s%s", engine, parts.device, name_processes(group.size))
             logged = read_lines(RunFolder(info.folder).metrics, run.metrics_bytes) if run.step else []
@@ -124,8 +127,13 @@ def _execute(
         results |= {"status": "failed", "error": describe_os_error(error)}
         log.exception("the run failed")
     except Exception as error:  # the border of a run: the traceback goes to run.log, the caller gets the exit code
-        results |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        log.exception("the run failed")
+        lack = describe_lack_of_memory(error, results["overrides"])
+        results |= {"status": "failed", "error": lack or f"{type(error).__name__}: {error}"}
+        if lack and not claim.accepted:
+            code = 2
+            log.error("%s", lack)
+        else:
+            log.exception("the run failed")
     finally:
         results |= run.facts() if run else {}
         try:

@@ -20,7 +20,7 @@ from metarun.core.results_file import seal
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import estimate, list_directions
 from metarun.core.tasks import TaskSource
-from metarun.core.whole import write_json
+from metarun.core.whole import hash_file, write_json
 from metarun.core.words import is_percent
 from metarun.data.augment import Look
 from metarun.data.resize import Resized, members
@@ -84,8 +84,8 @@ class Trained:
             one = test.change({"bn": mode})
             settings = one.resolve()
             file = RunFolder(self.folder).evaluations / f"{_name_test(settings)}-{one.key()}.json"
-            kept = None if again else read_evaluation(file)
-            if kept is None:
+            kept = {} if again else read_evaluation(file)[0]
+            if not kept:
                 with wrong_input():
                     source = source or self.open_checked(one, settings, values)
                 kept = self.run_test(settings, source, file, stop)
@@ -150,7 +150,7 @@ class Trained:
         }
         file.parent.mkdir(exist_ok=True)
         write_task_scores(file.with_suffix(".npz"), scores)
-        write_json(file, seal(found))
+        write_json(file, seal(found | {"scores_sha256": hash_file(file.with_suffix(".npz"))}))
         return found
 
     def make_learner(self, settings: Settings) -> Learner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from metarun.core.results_file import read_metrics_line
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
 from metarun.core.words import format_with_name
@@ -58,7 +58,7 @@ def read_job(folder: Path, since: float, rerun: str = "interrupted") -> Job:
         return Job(folder, overrides, state, results.get("steps", 0), steps, score, None, results.get("error"))
     train, val = _read_last(files.metrics)
     step = int(train.get("step", 0))
-    left = (steps - step) * train["seconds"] / step if step else None
+    left = (steps - step) * train["seconds"] / step if step and "seconds" in train else None
     return Job(folder, overrides, "running", step, steps, _describe_score(val or train, {}), left, None)
 
 
@@ -81,7 +81,6 @@ def _read_last(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 8192))
             for line in file.read().split(b"\n")[:-1]:
-                if line.startswith(b"{") and line.endswith(b"}"):
-                    values = json.loads(line)
+                if values := read_metrics_line(line):
                     found[values["split"]] = values
     return found["train"], found["val"]

@@ -37,6 +37,8 @@ from metarun.app.sweeps.launch import JOBS, STARTED_FILE, Launch
 from metarun.core.command import quote
 from metarun.core.errors import ConfigError, Refused
 from metarun.core.screen import Screen
+from metarun.core.secrets import mask
+from metarun.core.whole import write_bytes
 from metarun.core.words import format_duration
 from metarun.run.interrupt import STOP_FILE
 
@@ -124,6 +126,12 @@ class SweepTable(Callback):
         atexit.register(self._stop)
         if self.launch:
             self.launch.take_signals()
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Mask passwords in what Hydra wrote of the sweep; in the process of the job, before it begins."""
+        file = Path(config.hydra.sweep.dir) / "multirun.yaml"
+        if file.is_file() and (masked := mask(text := file.read_text())) != text:
+            write_bytes(file, masked.encode())
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         self._end()

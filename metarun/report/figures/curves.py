@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import plotille
@@ -34,12 +35,13 @@ def _draw(lines: list[dict[str, Any]], name: str, width: int, colors: bool) -> s
     figure.x_label, figure.y_label = "step", f"{name} %" if percent else name
     figure.x_ticks_fkt = lambda value, _: f"{value:.0f}"
     figure.y_ticks_fkt = lambda value, _: f"{value:.1f}" if percent else f"{value:.3f}"
-    steps = [line["step"] for line in lines if name in line and line["split"] != "test"]
+    drawn = [line for line in lines if math.isfinite(line.get(name, math.nan))]
+    steps = [line["step"] for line in drawn if line["split"] != "test"]
     if not steps:
         return ""
     figure.set_x_limits(0, 1.02 * max(steps))  # a marker on the very edge is not drawn
     for split, color, marker in (("train", "blue", None), ("val", "yellow", "o")):
-        points = [(line["step"], scale * line[name]) for line in lines if line["split"] == split and name in line]
+        points = [(line["step"], scale * line[name]) for line in drawn if line["split"] == split]
         if points:
             x, y = zip(*points, strict=True)
             figure.plot(x, y, label=split, lc=color if colors else None, marker=marker)
