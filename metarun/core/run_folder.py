@@ -120,7 +120,8 @@ class RunFolder:
     def check(self) -> None:
         """Raise ConfigError if this is not the folder of a run."""
         if not self.has_settings():
-            raise ConfigError(f"{self.path} is not the folder of a run: it has no .hydra/config.yaml")
+            missing = f"{self.path} is not the folder of a run: it has no .hydra/config.yaml"
+            raise ConfigError(self.find_irregular() or missing)
 
     def find_irregular(self) -> str | None:
         """Describe what stands where a file of the run should and is none, such as a folder or a pipe, if anything."""
