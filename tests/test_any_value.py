@@ -14,6 +14,8 @@ from conftest import compose_quickly
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
+from test_contract import acts
+from test_control_contract import CONTROL
 
 from metarun.cli import command
 from metarun.core.dotted import nodes
@@ -38,7 +40,12 @@ IMAGES = [
 FUNCTIONS = ["data=sinusoid", "backbone=mlp_small"]
 PROCESSES = ("cnp", "np", "anp", "gp_oracle")
 CHOICES = [
-    *[[*IMAGES, f"algo={name}", "backbone=mlp_small"] for name in list_shipped("algo") if name not in PROCESSES],
+    *[
+        [*IMAGES, f"algo={name}", "backbone=mlp_small"]
+        for name in list_shipped("algo")
+        if name not in PROCESSES and not acts("algo", name)
+    ],
+    *[[f"algo={name}", f"data={data}"] for name, data in CONTROL.items()],
     *[["data=gp", f"algo={name}", "backbone=none"] for name in PROCESSES],
     *[[*FUNCTIONS, f"optim={name}"] for name in list_shipped("optim")],
     *[[*FUNCTIONS, f"optim/schedule={name}"] for name in list_shipped("optim/schedule")],

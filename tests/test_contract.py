@@ -37,15 +37,22 @@ def choices(group: str) -> dict[str, dict[str, Any]]:
     return {name: values.get(group, values) for name, values in files.items()}
 
 
+def acts(group: str, name: str) -> bool:
+    """Whether it is for environments, which have a contract of their own: see test_control_contract.py."""
+    return "control" in getattr(get_object(choices(group)[name]["_target_"]), "kinds", ()) or (
+        group == "algo" and "environments" in get_object(choices(group)[name]["_target_"]).needs
+    )
+
+
 KINDS = {  # of data that the program makes
     name: getattr(get_object(values["_target_"]), "kinds", ("classification" if "n_way" in values else "regression",))
     for name, values in choices("data").items()
-    if not {"root", "path", "sources"} & values.keys()
+    if not {"root", "path", "sources"} & values.keys() and not acts("data", name)
 }
 FILED = [  # of images
     name
     for name, values in choices("data").items()
-    if name not in KINDS and "dataset" not in values and "encoder" not in values
+    if name not in KINDS and not acts("data", name) and "dataset" not in values and "encoder" not in values
 ]
 PAIRS = [
     (algo, data)
@@ -200,7 +207,7 @@ def test_every_algorithm_trains_the_whole_of_another_backbone(settings: Settings
 def test_an_algorithm_for_other_tasks_refuses_sine_waves(settings: Settings, algo: str) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"is for (classification|classification and sets|gaussian process); "
+        match=r"is for (classification|classification and sets|gaussian process|control|bandits|mdp); "
         r"the tasks of Sinusoid are regression: choose another",
     ):
         check(settings(f"algo={algo}", "data=sinusoid"))

@@ -17,7 +17,7 @@ import torch
 from conftest import as_drawn
 from hydra.utils import get_object
 from omegaconf import DictConfig
-from test_contract import PAIRS, choices, meta_step, same, state_of
+from test_contract import PAIRS, acts, choices, meta_step, same, state_of
 from torch import Tensor
 
 from metarun.algos.base.episodic import EpisodicLearner
@@ -38,7 +38,7 @@ from metarun.settings.resolve import resolve
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
-SETTINGS = choices("algo")
+SETTINGS = {name: values for name, values in choices("algo").items() if not acts("algo", name)}
 CLASSES = {algo: get_object(values["_target_"]) for algo, values in SETTINGS.items()}
 SOURCES = {algo: [data for name, data in PAIRS if name == algo] for algo in CLASSES}
 ON = [  # glyphs and sine waves, where a method can learn from them; else the first data that it can

@@ -13,13 +13,15 @@ import yaml
 from conftest import noise_tasks
 from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from test_contract import acts
+from test_control_contract import CONTROL
 
 from metarun.app.commands.help import find_meaning
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodeShape
 from metarun.settings import build, names
 from metarun.settings.check import FACTS, check
-from metarun.settings.conf import CONF, GROUPS
+from metarun.settings.conf import CONF, GROUPS, list_shipped
 from metarun.settings.ranges import describe_problem, find_parameters
 from metarun.settings.resolve import resolve
 from metarun.settings.schema import BUILD_ANNOTATIONS, BUILD_KEYS, OWN_ANNOTATIONS, Config, Settings
@@ -34,6 +36,8 @@ ANNOTATIONS = {
 
 GOES_WITH = {  # what does not go with the default data or algorithm
     **{f"algo={name}": ["data=gp"] for name in ("cnp", "np", "anp", "gp_oracle")},
+    **{f"algo={algo}": [f"data={data}"] for algo, data in CONTROL.items()},
+    **{f"data={name}": ["algo=rl2"] for name in list_shipped("data") if acts("data", name)},
     "backbone=none": ["algo=cnp", "data=gp"],
     "data=sets": ["algo=neural_statistician", "algo.likelihood=gaussian", "backbone=mlp"],
 }

@@ -25,7 +25,8 @@ import yaml
 from conftest import has
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from test_contract import KINDS, PAIRS, parts_of, state_of
+from test_contract import KINDS, PAIRS, acts, parts_of, state_of
+from test_control_contract import CONTROL
 from test_settings import ANNOTATIONS
 
 from metarun.core.errors import ConfigError
@@ -68,6 +69,12 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
         for algo in ("metagan", "metagan_maml")
     },
     ("abml", "algo.noise"): UNTRIED + "is of functions: see test_bayes.py",
+    **{
+        (path.stem, "bn"): UNTRIED + "is of networks that normalise, and policies do not"
+        for path in (CONF / "data").glob("*.yaml")
+        if acts("data", path.stem)
+    },
+    "run.proficient": UNTRIED + "is in results.json: see test_online.py",
     "run.on_nan": UNTRIED + "is about gradients that are not finite: see test_finite.py",
     "run.compile": UNTRIED + "records what repeats itself: see test_recorder.py",
     "run.processes": UNTRIED + "starts processes: see test_sharing.py",
@@ -93,7 +100,10 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "algo.beta": [0.1],
     "algo.chunks": [2],
     "algo.curvature": ["hessian"],
+    ("promp", "algo.clip"): [1e-4],
+    ("rl2", "algo.clip"): [1e-4],
     "algo.decay": [0.05],
+    "algo.discount": [0.5],
     "algo.first_order_steps": [1],
     "algo.generations": [1],
     "algo.hyperprior": [0.5],
@@ -106,6 +116,9 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "algo.pull_weight": [3.0],
     "algo.report_steps": [[1]],
     "algo.unroll": [1],
+    "algo.target": [0.5],
+    "algo.trace": [0.5],
+    ("ucb1", "algo.bonus"): [3.0],
     "optim.betas": [[0.5, 0.999], [0.9, 0.5]],
     "optim.clip_norm": [0.01],
     "optim.eps": [0.1],
@@ -129,6 +142,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "data.channels": [1, 3],
     "data.dataset": ["KMNIST"],
     "data.fractions": [[0.4, 0.3, 0.3], [0.3, 0.4, 0.3]],
+    ("gymnasium", "data.id"): ["CartPole-v1"],
     "data.images": ["cifar_fs"],
     "data.least": [8],
     "data.lengths": [[2, 3], [1, 2]],
@@ -137,6 +151,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     ("text", "data.path"): ["{files}/other.csv"],
     "data.root": ["{files}/elsewhere"],
     "data.sources": [["cifar_fs"], ["omniglot", "fc100"]],
+    "data.tasks": [[{"g": [1.0, 2.0]}]],
     ("folder", "data.split"): ["{files}/split.txt"],
     ("text", "data.split"): ["{files}/split.txt"],
     ("omniglot", "data.split"): ["lake"],
@@ -156,6 +171,9 @@ BESIDE: dict[str | tuple[str, str], Values] = {
     "algo.pull_weight": {"algo.pull": "l2sp", "algo.inner_lr": 0.1},
     ("protonet", "algo.temperature"): {"algo.distance": "cosine"},
     ("metagan", "algo.temperature"): {"algo.distance": "cosine"},
+    "algo.radius": {"algo.outer": "trpo"},
+    ("gittins", "algo.discount"): {"data.episodes": 100},
+    ("gymnasium", "data.id"): {"data.tasks": []},
     "optim.nesterov": {"optim.momentum": 0.5},
     "backbone.block_size": {"backbone.drop_rate": 0.5},
     "data.channels": {"data.mean": [0.5], "data.std": [0.5]},
@@ -180,6 +198,7 @@ TINY: Values = {
     "algo.test_inner_steps": 3,
     "algo.test_samples": 3,
     "algo.width": 8,
+    "algo.widths": [6, 5],
     "backbone.depth": 10,
     "backbone.hidden": 8,
     "backbone.name": "shufflenet_v2_x0_5",
@@ -189,11 +208,14 @@ TINY: Values = {
     "run.eval_batch_size": 4,
     "run.log_every": 2,
     "run.meta_batch_size": 3,
+    "run.hindsight_steps": 1,
     "run.steps": 2,
+    "run.updates": 1,
     "run.test_tasks": 7,
     "run.val_tasks": 6,
     "data.alphabets": 5,
     "data.characters": 8,
+    "data.length": 6,
     "data.image_size": 8,
     "data.n_query": 3,
     "data.n_way": 3,
@@ -311,7 +333,8 @@ class Learned(Outcome):
 
     def _scores(self) -> Numbers:
         torch.manual_seed(0)
-        return self.parts.learner.eval().evaluate(next(self.parts.source.episodes("test", 0, 3)))
+        learner = self.parts.learner.eval()
+        return learner.evaluate(next(learner.eval_stream(self.parts.source, "test", 0, 3)))
 
 
 class Drawn(Outcome):
@@ -345,10 +368,22 @@ class Drawn(Outcome):
         return self._tasks("test") | ({} if self.tested_on else self._tasks("val"))
 
     def _tasks(self, split: str) -> Numbers:
+        if hasattr(self.source, "environments"):
+            return self._shown(split)
         batch = next(self.source.episodes(split, 0, 3))
         sides = {"support": batch.support, "query": batch.query}
         tensors = {f"{split} {side} {n}": v for side, both in sides.items() for n, v in both._asdict().items()}
         return tensors | {f"{split} ways": batch.n_way}
+
+    def _shown(self, split: str) -> Numbers:
+        """What environments show and pay where each action is the first, or as far as it can be to all sides."""
+        batch, control = next(self.source.environments(split, 0, 3)), self.source.info.control
+        numbers: Numbers = {f"{split} sizes": repr(control), f"{split} start": batch.reset(2, 0), **batch.facts}
+        for step in range(control.length):
+            action = torch.zeros(3, 2, dtype=torch.int64) if control.discrete else torch.ones(3, 2, control.actions)
+            moved = batch.step(action)
+            numbers |= {f"{split} {name} {step}": value for name, value in moved._asdict().items()}
+        return numbers
 
 
 class Ran(Outcome):
@@ -487,7 +522,7 @@ def set_in(config: DictConfig, values: Values) -> None:
 @pytest.mark.parametrize("algo", choices("algo"))
 def test_every_setting_of_an_algorithm_changes_an_outcome(every_setting_matters: Matters, algo: str) -> None:
     """On 3-way tasks; in training 4-way ones with 4 shots where the YAML says that they are others than in tests."""
-    data = next(data for data in ("glyphs", "sinusoid", "gp") if (algo, data) in PAIRS)
+    data = CONTROL[algo] if acts("algo", algo) else next(d for d in ("glyphs", "sinusoid", "gp") if (algo, d) in PAIRS)
     own = {key: 4 for key in ("data.train.n_way", "data.train.k_shot") if key in settings_of("algo", algo)}
     every_setting_matters(Learned, "algo", algo, f"data={data}", **own, **{"backbone.layers": 2})
 
@@ -521,6 +556,9 @@ def test_every_setting_of_a_source_changes_its_tasks(
     algo = "protonet" if "data.n_way" in settings_of("data", data) else "maml"  # which trains on data.wide ways
     algo = "neural_statistician" if data == "sets" else algo
     algo = "learned_optimizer" if KINDS.get(data) == ("optimisation",) else algo
+    algo = "rl2" if acts("data", data) else algo
+    if data in ("gymnasium", "half_cheetah_direction"):
+        pytest.importorskip("mujoco" if data.startswith("half") else "gymnasium")
     own = {
         "folder": {"data.path": str(files / "cub.zip"), "data.fractions": [0.4, 0.3, 0.3]},
         "text": {"data.path": str(files / "texts.csv"), "data.fractions": [0.4, 0.3, 0.3]},

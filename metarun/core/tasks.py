@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from metarun.core.control import Control, Environments
 
 Metrics = dict[str, Tensor]
 """Detached scalars of one outer step, by name; `loss` is always there."""
@@ -75,6 +78,16 @@ class Batch(NamedTuple):
         )
 
 
+def join_tasks(batches: Sequence[Batch]) -> Batch:
+    """Return the tasks of all batches, which are alike, as one batch."""
+    sides = [
+        Examples(*(torch.cat([getattr(batch, side)[i] for batch in batches]) for i in (0, 1)))
+        for side in ("support", "query")
+    ]
+    facts = {name: torch.cat([batch.side[name] for batch in batches]) for name in batches[0].side}
+    return Batch(sides[0], sides[1], batches[0].n_way, facts)
+
+
 class Prediction(NamedTuple):
     """Predictions for query points: the mean [B, M, D_out], and the standard deviation if the learner predicts one."""
 
@@ -87,7 +100,7 @@ class EpisodeShape:
     """The numbers of classes, of support images per class and of query images per class of a task.
 
     If tasks are functions, `n_way` is 0 and the others count points. Each meta-batch then draws its own number of
-    support points from k_shot..most_shots, unless `most_shots` is None.
+    support points from k_shot..most_shots, unless `most_shots` is None. All are 0 if tasks are environments.
     """
 
     n_way: int
@@ -126,6 +139,7 @@ class SourceInfo:
         prior: the Gaussian process that functions are drawn from, if it is known: a Prior of ops/gaussian_process.py.
         normalisation: mean and std, for each channel or for all channels together; an input is (pixel - mean) / std
             with pixels in 0..1. None if the inputs are not images, or are not all normalised alike.
+        control: what a policy must know, if tasks are environments.
     """
 
     input_shape: tuple[int, ...]
@@ -137,6 +151,7 @@ class SourceInfo:
     train_classes: int | None = None
     prior: object | None = None
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
+    control: Control | None = None
 
 
 class TaskSource(Protocol):
@@ -150,6 +165,21 @@ class TaskSource(Protocol):
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         """Return a hash of which examples the first `n_tasks` tasks of a split hold."""
+        ...
+
+
+@runtime_checkable
+class EnvironmentSource(Protocol):
+    """A source whose tasks are environments."""
+
+    info: SourceInfo
+
+    def environments(self, split: str, first: int, batch_size: int) -> Iterator[Environments]:
+        """Yield the tasks first, first + 1, ... of a split's stream, `batch_size` at a time, for ever."""
+        ...
+
+    def fingerprint(self, split: str, n_tasks: int) -> str:
+        """Return a hash of the first `n_tasks` tasks of a split."""
         ...
 
 

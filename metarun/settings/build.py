@@ -146,7 +146,7 @@ def build_learner(settings: Settings, source: TaskSource | KnownSource, start: S
         )
     if not isinstance(source, KnownSource):
         check_needs(settings.algo["_target_"], source)
-    known = ("input_shape", "n_way", "outputs", "objective", "train_classes", "prior", "normalisation")
+    known = ("input_shape", "n_way", "outputs", "objective", "train_classes", "prior", "normalisation", "control")
     facts = {"backbone": backbone, "bn": settings.bn, **{name: getattr(info, name) for name in known}}
     learner: Learner = _construct(settings.algo, **facts)
     seed_everything(settings.seed, "training")

@@ -30,6 +30,7 @@ FACTS = {
         "train_classes",
         "prior",
         "normalisation",
+        "control",
     },
     "optim": {"params"},
     "optim.schedule": {"optimizer"},

@@ -71,7 +71,7 @@ class Predicting(Protocol):
 
 @runtime_checkable
 class Drawing(Protocol):
-    """A learner that draws its own pictures."""
+    """A learner that draws its own pictures, of the first test tasks: a few, or as many as it has as `tasks_drawn`."""
 
     def draw(self, batch: Any) -> Mapping[str, Any]:
         """Return Pillow images by name for a test batch, for instance of generated samples."""

@@ -126,6 +126,8 @@ def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: P
     from metarun.run.tracking.pictures import draw_tasks
 
     source = _open(settings)
+    if not hasattr(source, "episodes"):
+        raise ConfigError(f"the tasks of {name} are environments, of which there is nothing to draw before one acts")
     split = split or ("test" if source.info.facts.get("classes", {}).get("train") == 0 else "train")
     picture = draw_tasks(next(source.episodes(split, 0, n_tasks)), n_tasks)
     if picture is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from metarun.app.jobs.claim import Claim
 from metarun.app.jobs.describe import describe_engine, describe_parts, describe_settings, make_run_info
-from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_drawings, show_predictions, show_tasks
+from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_drawings, show_predictions, show_stream, show_tasks
 from metarun.app.jobs.workers import share_run
 from metarun.app.messages import make_console
 from metarun.core.command import join
@@ -115,6 +115,7 @@ def _execute(
             if first:
                 show_predictions(parts, sinks)
             show_drawings(parts, sinks)
+            show_stream(parts.folder, sinks)
         results["status"], code = "finished", 0
     except KeyboardInterrupt as interrupted:
         code = getattr(interrupted, "exit_code", 130)

@@ -50,12 +50,25 @@ def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
     """Save the learner's own drawings of the first test tasks, each as NAME.png."""
     if not isinstance(parts.learner, Drawing):
         return
-    batch = next(parts.learner.eval().eval_stream(parts.source, "test", 0, TASKS_PREDICTED))
+    n_tasks = getattr(parts.learner, "tasks_drawn", TASKS_PREDICTED)
+    batch = next(parts.learner.eval().eval_stream(parts.source, "test", 0, n_tasks))
     for name, picture in parts.learner.draw(batch).items():
         path = parts.folder / f"{name}.png"
         save_picture(picture, path)
         for sink in sinks:
             sink.show(name, path)
+
+
+def show_stream(folder: Path, sinks: Sequence[Sink]) -> None:
+    """Draw the regret of a stream of tasks into regret.png, if the run wrote regret.npz."""
+    if not (folder / "regret.npz").is_file():
+        return
+    from metarun.report.figures.regret import draw_regret  # imports the drawing library
+
+    path = folder / "regret.png"
+    write_bytes(path, draw_regret(folder / "regret.npz"))
+    for sink in sinks:
+        sink.show("regret", path)
 
 
 def show_curves(folder: Path, sinks: Sequence[Sink]) -> None:

@@ -205,10 +205,12 @@ def _check_split(folder: Path, now: str, then: str) -> None:
 
 def _name_test(settings: Settings) -> str:
     """Name a test, for the name of its file."""
-    data, tasks = settings.data, settings.run["test_tasks"]
+    data = settings.data
+    if "test_tasks" not in settings.run:
+        raise ConfigError(f"run={settings.choices['run']} scores the tasks that it learns from: there is no other test")
     queries = f"q{data['n_query']}" if "n_query" in data else ""
-    named = [settings.choices["data"], abbreviate_task(data), queries, settings.bn, str(tasks)]
-    return "-".join(part for part in named if part)
+    words = [settings.choices["data"], abbreviate_task(data), queries, settings.bn, str(settings.run["test_tasks"])]
+    return "-".join(filter(None, words))
 
 
 def _describe_fitting(

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from metarun.algos.base.count import Count
+from metarun.algos.control.actions import make_actions
+from metarun.algos.control.advantages import find_advantages, standardise
+from metarun.algos.control.bandit_optimum import BanditOptimum, is_feasible
+from metarun.algos.control.bandit_rules import Thompson
+from metarun.algos.control.environment_learner import EnvironmentLearner
+from metarun.core.control import Control, Environments
+from metarun.core.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
+from metarun.core.tasks import Metrics
+
+Share = Annotated[float, Ge(0), Le(1)]
+
+
+class Trials(NamedTuple):
+    """B trials of n episodes of T steps, one after the other: inputs [B, nT, I], actions [B, nT, ...], rewards [B, nT],
+    and `alive` [B, nT]: 1 for a step that its episode still had, else 0."""
+
+    inputs: Tensor
+    actions: Tensor
+    rewards: Tensor
+    alive: Tensor
+
+
+class Judged(NamedTuple):
+    """What the policy thought of the steps of trials before it learned from them, [B, nT] each."""
+
+    log_probs: Tensor
+    advantages: Tensor
+    values: Tensor
+
+
+class RL2(EnvironmentLearner):
+    """A recurrent policy that learns a task by acting in it: its hidden state becomes the learning algorithm.
+
+    A GRU gets what the environment shows, and the last action, its reward and whether an episode ended with it. It
+    keeps its state from episode to episode of a task, so it can find out what pays; it is trained by ordinary
+    reinforcement learning on the sum of rewards over all episodes. The paper trains by TRPO; here it is PPO, or an
+    actor-critic (`a2c`), which makes one step with each batch of trials.
+
+    `return` is the sum of rewards over the episodes of a task where actions are drawn, `return@greedy` where the most
+    likely one is taken.
+
+    Args:
+        control: from the source.
+        hidden: units of the GRU.
+        update: `ppo` or `a2c`.
+        epochs: outer steps of PPO on the same trials; a2c has one.
+        clip: how far from 1 the ratio of probabilities may go in PPO.
+        discount: gamma of a step.
+        trace: lambda of the advantages.
+        value_weight: of the squared error of the critic in the loss.
+        entropy: weight of the entropy of the actions in the loss at first, and `entropy_steps` later; a straight line
+            between.
+        entropy_steps: outer steps.
+    Reference: Duan et al. RL2: Fast Reinforcement Learning via Slow Reinforcement Learning. 2016. arXiv:1611.02779;
+        Wang et al. Learning to Reinforcement Learn. 2016. arXiv:1611.05763. Schulman et al. PPO. arXiv:1707.06347.
+    """
+
+    splits = False  # advantages are standardised over the whole batch
+    tasks_drawn = 1000
+
+    def __init__(
+        self,
+        control: Control,
+        hidden: PositiveInt,
+        update: Literal["ppo", "a2c"],
+        epochs: PositiveInt,
+        clip: PositiveFloat,
+        discount: Share,
+        trace: Share,
+        value_weight: NonNegativeFloat,
+        entropy: tuple[NonNegativeFloat, NonNegativeFloat],
+        entropy_steps: PositiveInt,
+    ) -> None:
+        super().__init__()
+        self.control, self.kind = control, make_actions(control)
+        self.update, self.epochs, self.clip = update, epochs if update == "ppo" else 1, clip
+        self.discount, self.trace, self.value_weight = discount, trace, value_weight
+        self.entropy, self.entropy_steps = entropy, entropy_steps
+        inputs = control.observation + self.kind.size + 2
+        self.memory = nn.GRU(inputs, hidden, batch_first=True)
+        self.actor, self.critic = nn.Linear(hidden, self.kind.outputs), nn.Linear(hidden, 1)
+        self.outer_steps = Count()
+        with torch.no_grad():
+            self.actor.weight.mul_(0.1)  # first actions are close to uniform
+
+    @torch.no_grad()
+    def act(self, batch: Environments, greedy: bool = False) -> Trials:
+        """Act in all episodes of each task, from an empty memory."""
+        hidden, last = None, None
+        inputs, actions, rewards, alive = (list[Tensor]() for _ in range(4))
+        for episode in range(self.control.episodes):
+            observation = batch.reset(1, episode)
+            chance = batch.draw(1, episode, self.kind.numbers)  # [B, 1, T, numbers]
+            if last is None:
+                last = observation.new_zeros(batch.n_tasks, 1, self.kind.size + 2)
+            over = torch.zeros_like(last[..., 0])
+            for step in range(self.control.length):
+                inputs.append(torch.cat([observation, last], -1))
+                found, hidden = self.memory(inputs[-1], hidden)
+                output = self.actor(found)  # [B, 1, outputs]
+                action = self.kind.best(output) if greedy else self.kind.draw(output, chance[:, :, step])
+                observation, reward, done = batch.step(action)
+                for kept, new in ((actions, action), (rewards, reward), (alive, 1 - over)):
+                    kept.append(new)
+                over = done.to(reward.dtype)
+                last = torch.cat([self.kind.encode(action), reward[..., None], over[..., None]], -1)
+        return Trials(*(torch.cat(steps, 1) for steps in (inputs, actions, rewards, alive)))
+
+    def meta_step(self, batch: Environments, optims: dict[str, Optimizer]) -> Metrics:
+        trials = self.act(batch)
+        judged = self.judge(trials)
+        for _ in range(self.epochs):
+            optims["outer"].zero_grad(set_to_none=True)
+            loss, metrics = self.loss(trials, judged)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optims["outer"].step()
+        self.outer_steps.number += 1
+        return metrics
+
+    def meta_loss(self, batch: Environments) -> tuple[Tensor, Metrics]:
+        trials = self.act(batch)
+        return self.loss(trials, self.judge(trials))
+
+    @torch.no_grad()
+    def judge(self, trials: Trials) -> Judged:
+        """Compare what followed each step with what the critic expected."""
+        found, _ = self.memory(trials.inputs)
+        values = self.critic(found)[..., 0] * trials.alive
+        advantages = find_advantages(trials.rewards, values, self.discount, self.trace)
+        return Judged(self.kind.log_prob(self.actor(found), trials.actions), advantages, values)
+
+    def loss(self, trials: Trials, judged: Judged) -> tuple[Tensor, Metrics]:
+        """Return the loss of actor and critic for trials, and what to report of them."""
+        found, _ = self.memory(trials.inputs)
+        output, values = self.actor(found), self.critic(found)[..., 0]
+        log_probs, count = self.kind.log_prob(output, trials.actions), trials.alive.sum()
+        gain = standardise(judged.advantages, (0, 1), trials.alive)
+        if self.update == "ppo":
+            ratio = (log_probs - judged.log_probs).exp()
+            gained = torch.minimum(ratio * gain, ratio.clamp(1 - self.clip, 1 + self.clip) * gain)
+        else:
+            gained = log_probs * gain
+        error = (values - judged.advantages - judged.values).square()
+        entropy = self.kind.entropy(output)
+        parts = -gained + self.value_weight * error - self.entropy_weight * entropy
+        loss = (parts * trials.alive).sum() / count
+        metrics = {
+            "loss": loss,
+            "return": trials.rewards.sum(-1).mean(),
+            "entropy": (entropy * trials.alive).sum() / count,
+        }
+        return loss, {name: value.detach() for name, value in metrics.items()}
+
+    def evaluate(self, batch: Any) -> dict[str, Tensor]:
+        drawn, greedy = (self.act(batch, greedy).rewards.sum(-1) for greedy in (False, True))
+        return {"loss": -drawn, "return": drawn, "return@greedy": greedy}
+
+    def draw(self, batch: Any) -> dict[str, Any]:
+        """Draw the regret on bandits, beside that of Thompson sampling and of the optimum."""
+        if not hasattr(batch, "means"):
+            return {}
+        from metarun.algos.control.pictures import draw_regret
+
+        rewards = {"RL2": self.act(batch).rewards, "Thompson sampling": Thompson(self.control).rewards(batch)}
+        if is_feasible(self.control):
+            rewards["the exact optimum"] = BanditOptimum(self.control).rewards(batch)
+        return {"regret": draw_regret(rewards, batch.means)}
+
+    @property
+    def entropy_weight(self) -> float:
+        """Of the present outer step."""
+        first, last = self.entropy
+        return first + (last - first) * min(1.0, self.outer_steps.number / self.entropy_steps)
