@@ -22,8 +22,8 @@ class MetaGAN(Adversarial, ProtoNet):
     learns to have them taken for one of the classes. Its images, near the classes but of none, are to tighten the
     classifier's borders. At `fake_weight=0`, with the new logit at minus infinity, this is ProtoNet.
 
-    So far it does harm: on Omniglot, 5-way 1-shot, after 150 outer steps of 20 ways, 63.4 % where ProtoNet has 77.4, 73.0
-    with `fake_weight=0.1` and 77.3 with 0; the generator makes images without ink.
+    So far it does harm: on Omniglot, 5-way 1-shot, after 150 outer steps of 20 ways, it has 63.4 % where ProtoNet has
+    77.4, 73.0 with `fake_weight=0.1` and 77.3 with 0; the generator makes images without ink.
 
     Unlike the paper, which puts it on MAML and relation networks: the encoding is a network on the mean of the
     classifier's own embeddings, as constants, and both players step at once.
