@@ -133,7 +133,7 @@ def _hydra(arguments: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, instead of printing and exiting with 1
     import hydra
 
-    from metarun.app.sweeps import launch
+    from metarun.app.sweeps import launch, listed
     from metarun.core.errors import ConfigError, Refused
     from metarun.core.launched import read_launched
     from metarun.settings import names, schema
@@ -141,10 +141,12 @@ def _hydra(arguments: Sequence[str]) -> int:
     from metarun.settings.conf import CONF
 
     flags, words, sweep = _read(arguments)
-    arguments = [*flags, *words]
+    typed = [*flags, *words]
     schema.register()
     names.register()
     launch.register(CONF)
+    words = listed.take_list(words, sweep)
+    arguments = [*flags, *words]
     codes: list[int] = []
     search = next((word for word in words if word.startswith("search=")), None)
     if search:
@@ -194,7 +196,7 @@ def _hydra(arguments: Sequence[str]) -> int:
             if sweep:
                 from metarun.app.sweeps.table import run_sweep
 
-                return run_sweep(main, arguments)
+                return run_sweep(main, typed)
             main()
     except OSError as error:  # Hydra makes the output folder itself
         if error.filename is None:

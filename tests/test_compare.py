@@ -199,7 +199,7 @@ def test_runs_that_must_not_be_compared_get_tables_of_their_own_with_the_reason(
     finished(tmp_path / "b", BASE + 0.2, "protonet", **{field: value})
     code, out, _ = said(capsys, tmp_path)
     assert code == 0
-    assert f"table 2 of 2: glyphs, {20 if field == 'n_way' else 5}-way" in out
+    assert f"table 2 of 2: protonet on glyphs, {20 if field == 'n_way' else 5}-way" in out
     assert f"not to be compared with the others: {field}={str(value)[:16]} " in out
     assert "difference" not in out
 
@@ -348,7 +348,7 @@ def test_markdown_reads_back_line_by_line(two_tables: list[Comparison]) -> None:
     assert set(rule) == {"---", "---:"}
     read = dict(zip(head, rows[0], strict=True))
     assert read["accuracy %"] == f"{100 * two_tables[0].rows[0].over_tasks.mean:.2f}"
-    assert (read["algo"], read["seeds"], read["step"], read["time"]) == ("protonet", "3", "30", "1:40")
+    assert (read["algo"], read["seeds"], read["step"], read["training"]) == ("protonet", "3", "30", "1:20")
 
 
 def test_latex_is_balanced_escaped_and_has_as_many_cells_as_columns(two_tables: list[Comparison]) -> None:
@@ -373,7 +373,7 @@ def test_the_command_prints_the_table_and_writes_the_files(tmp_path: Path, capsy
     assert "glyphs, 5-way 1-shot, 15 queries a class, bn=transductive, 40 test tasks" in out
     assert "difference to algo=maml, paired over the same test tasks" in out
     assert "over tasks at these seeds" in out
-    assert re.search(r"protonet .* <0.001 better 30 1:40 16", out)
+    assert re.search(r"protonet .* <0.001 better 30 1:20", out)
     assert (tmp_path / "csv").read_text().startswith("table,data,")
     assert "| protonet |" in (tmp_path / "markdown").read_text()
     assert r"\toprule" in (tmp_path / "latex").read_text()
@@ -386,7 +386,7 @@ def test_unfinished_and_unscored_runs_are_left_out_and_said(tmp_path: Path, caps
     code, out, _ = said(capsys, tmp_path)
     assert code == 0
     assert "left out: 1 interrupted" in out
-    assert f"{tmp_path / 'c'} is left out: its test_tasks.npz is missing or broken" in out
+    assert f"{tmp_path / 'c'} is left out: its test_tasks.npz is missing, damaged or changed" in out
     assert "protonet" not in out
 
 

@@ -21,11 +21,14 @@ from run_folders import forget_hash
 from same_process import Use, finish_runs, using
 
 from metarun.app.jobs import reopened
+from metarun.app.jobs.mistakes import draw_mistakes
+from metarun.app.jobs.reopened import open_trained
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.augment import Look
 from metarun.data.files.splits import check_split
 from metarun.data.resize import Resized, resize
 from metarun.data.union import Union
+from metarun.report import mistakes
 
 TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
 FUNCTIONS = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
@@ -259,3 +262,139 @@ def test_a_run_older_than_a_setting_is_tested_with_the_settings_default(runs: Pa
     assert code == 0, error
     found = [json.loads(path.read_text())["test"] for path in (folder / "evals").glob("*-transductive-*.json")]
     assert found == [json.loads((folder / "results.json").read_text())["test"]]
+
+
+@pytest.fixture
+def sweep(runs: Path, tmp_path: Path) -> Path:
+    """A folder with two finished runs, one of ProtoNet and one of MAML, and one that died."""
+    folder = tmp_path / "sweep"
+    for name in ("proto", "maml"):
+        own(runs, name, folder)
+    (own(runs, "proto", tmp_path) / "results.json").unlink()
+    (tmp_path / "proto").rename(folder / "dead")
+    return folder
+
+
+def test_every_run_of_a_sweep_is_tested_and_compare_pairs_the_tests(sweep: Path, say: Use, tmp_path: Path) -> None:
+    words = ["data.k_shot=2", "bn=support,transductive"]
+    code, out, error = say("eval", sweep, *words, "--csv", tmp_path / "t.csv", "--markdown", tmp_path / "t.md")
+    assert (code, error) == (0, "")
+    assert [len(made_of(sweep / name)) for name in ("proto", "maml")] == [2, 2]
+    assert f"{sweep / 'dead'} is died: not tested" in out
+    assert "1 of 2: maml: glyphs, 5-way 2-shot, bn=support: accuracy" in out
+    assert out.count("5-way 2-shot, 3 queries a class, bn=") == 2  # a table for each mode
+    assert (tmp_path / "t.md").read_text().count("### table") == 2
+    with (tmp_path / "t.csv").open() as file:
+        rows = [(row["algo"], row["bn"], row["k_shot"]) for row in csv.DictReader(file)]
+    assert sorted(rows) == [(a, bn, "2") for a in ("maml", "protonet") for bn in ("support", "transductive")]
+    assert say("eval", sweep, *words)[1].count("4 of 4 made before") == 1
+    file = tmp_path / "pairs.csv"
+    assert say("compare", sweep, "--baseline", "algo=maml", "--csv", file)[0] == 0
+    with file.open() as opened:
+        found = {(row["k_shot"], row["bn"], row["algo"]): row for row in csv.DictReader(opened)}
+    assert set(found) == {(k, bn, a) for k, bn in (("1", "transductive"), ("2", "transductive"), ("2", "support"))
+                          for a in ("maml", "protonet")}  # fmt: skip
+    for bn in ("support", "transductive"):
+        scores = []
+        for name in ("proto", "maml"):
+            (npz,) = (sweep / name / "evals").glob(f"*-{bn}-*.npz")
+            with np.load(npz) as kept:
+                scores.append(kept["accuracy"].astype(np.float64))
+        row = found["2", bn, "protonet"]
+        assert float(row["mean"]) == pytest.approx(scores[0].mean(), rel=1e-12)
+        assert float(row["difference"]) == pytest.approx((scores[0] - scores[1]).mean(), rel=1e-9)
+    only = say("compare", sweep, "--where", "k_shot=2,bn=support")[1]
+    assert (only.count("bn=support"), only.count("bn=transductive")) == (1, 0)
+    code, _, error = say("compare", sweep, "--where", "k_shot=3")
+    assert (code, error) == (2, "metarun: --where k_shot=3: no run is so; k_shot is 1, 2\n")
+    assert "--where shots: no run has this setting" in say("compare", sweep, "--where", "shots=3")[2]
+
+
+def test_what_one_run_of_a_sweep_cannot_do_does_not_keep_the_others(sweep: Path, say: Use) -> None:
+    code, _, error = say("eval", sweep, "data.n_way=3", "bn=support")
+    assert code == 2
+    assert error.startswith("metarun: 1 of 2: maml: data.n_way=3: this MAML has a head for 5 classes")
+    assert [len(made_of(sweep / name)) for name in ("proto", "maml")] == [1, 0]
+
+
+def test_the_tests_of_one_run_alone_are_said_not_compared(sweep: Path, say: Use) -> None:
+    say("eval", sweep / "proto", "data.k_shot=2", "bn=support")
+    out = say("compare", sweep)[1]
+    assert "2-shot" not in out
+    assert "1 test by metarun eval, as no other run was tested, left out: metarun show RUN" in out
+
+
+def test_mamls_weights_are_tested_with_a_frozen_body_another_head_and_another_rate(
+    runs: Path, say: Use, tmp_path: Path
+) -> None:
+    """ANIL keeps the body as it is; ProtoNet has no head. An inner rate of 0 is no inner loop: as no inner step."""
+    run = own(runs, "maml", tmp_path)
+    code, out, error = say("eval", run, "algo=anil,protonet,proto_maml", "bn=transductive")
+    assert (code, error) == (0, "")
+    assert "algo=protonet has no use for net.head.weight, net.head.bias, which maml trained" in out
+    found = {one["changes"]["algo"]: one["test"]["loss"]["mean"] for one in made_of(run)}
+    own_loss = json.loads((run / "results.json").read_text())["test"]["loss"]["mean"]
+    assert len({own_loss, *found.values()}) == 4
+    say("eval", run, "algo.inner_lr=0.7", "bn=transductive")
+    say("eval", run, "algo.test_inner_steps=0", "bn=transductive")
+    changed = {str(one["changes"]): one["test"]["loss"]["mean"] for one in made_of(run)}
+    assert len({own_loss, *changed.values()}) == 6
+    table = say("compare", run)[1]
+    assert "test.algo" in table and "inner_lr" in table  # noqa: PT018
+    code, _, error = say("eval", run, "algo=r2d2", "bn=transductive")
+    assert code == 2
+    assert "algo=r2d2 has weights that maml did not train: " in error
+    code, _, error = say("eval", own(runs, "proto", tmp_path), "algo=maml", "bn=transductive")
+    assert (code, "algo=maml has weights that protonet did not train: net.head.weight, net.head.bias" in error) == (
+        2,
+        True,
+    )
+
+
+def test_another_head_scores_a_trained_backbone_as_if_it_had_been_trained_with_it(
+    runs: Path, say: Use, tmp_path: Path
+) -> None:
+    """SimpleShot without normalisation is ProtoNet; what it trains besides, a classifier, no test uses."""
+    run = own(runs, "proto", tmp_path)
+    code, out, error = say("eval", run, "algo=simpleshot", "algo.features=un,l2n", "bn=transductive")
+    assert (code, error) == (0, "")
+    assert "algo=simpleshot algo.features=un changes nothing in this test" in out
+    assert "algo.features=l2n changes nothing" not in out
+    assert (
+        "algo=simpleshot has weights that protonet did not train: mean"
+        in say("eval", run, "algo=simpleshot", "algo.features=cl2n")[2]
+    )
+
+
+def test_a_change_without_effect_is_told(runs: Path, say: Use, tmp_path: Path) -> None:
+    run = own(runs, "maml", tmp_path)
+    said = "algo.first_order=True changes nothing in this test"
+    assert said in say("eval", run, "algo.first_order=true", "bn=transductive")[1]
+    assert said not in say("eval", run, "algo.first_order=true", "algo.inner_lr=0.1", "bn=transductive")[1]
+
+
+def test_pictures_of_mistakes_count_what_the_test_scored(runs: Path, say: Use, tmp_path: Path) -> None:
+    """The answers that are drawn and counted are those of the accuracy: 12 tasks of 15 queries."""
+    for name in ("proto", "maml"):
+        run = own(runs, name, tmp_path)
+        code, out, error = say("eval", run, "bn=transductive", "--pictures")
+        assert (code, error) == (0, "")
+        assert "hardest classes" in out
+        tasks, hardest = sorted((run / "evals").glob("*.png"), reverse=True)
+        assert (tasks.name.endswith("-tasks.png"), hardest.name.endswith("-hardest.png")) == (True, True)
+        with open_trained(run, {}, {}) as trained:
+            found, _ = draw_mistakes(trained, {}, "transductive")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(mistakes, "LEAST_QUERIES", 1)
+                patch.setattr("metarun.app.jobs.mistakes.HARDEST", 100)
+                every, _ = draw_mistakes(trained, {}, "transductive")
+        accuracy = made_of(run)[0]["test"]["accuracy"]["mean"]
+        wrong = sum(one.queries - one.right for one in every)  # classes without a mistake are not among them
+        assert wrong == round((1 - accuracy) * 12 * 15)
+        assert all(sum(n for _, n, _ in one.taken) == one.queries - one.right for one in every)
+        assert [one.name for one in found] == [one.name for one in every if one.queries >= 10][:8]
+
+
+def test_pictures_of_what_has_no_classes_are_refused(runs: Path, say: Use, tmp_path: Path) -> None:
+    code, _, error = say("eval", own(runs, "cnp", tmp_path), "--pictures")
+    assert (code, "--pictures: only for classes of images" in error) == (2, True)

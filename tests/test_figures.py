@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from run_folders import finished, settings, write_settings
 
+from metarun.report.budget import describe_training
 from metarun.report.compare import compare
 from metarun.report.figures.charts import PALETTE, draw_learning_curves, draw_task_scatter, make_spec, render_png
 from metarun.report.figures.gallery import MAX_GROUPS, Figure, Gallery, join_views, make_gallery, name_views
 from metarun.report.figures.learning import MAX_POINTS, read_curves
+from metarun.report.figures.one_run import draw_run_curves
 from metarun.report.figures.parallel import find_swept, place_on_axis
 from metarun.report.runs import Run, find_runs
 
@@ -114,12 +116,17 @@ def test_every_figure_has_the_numbers_of_the_comparison(tmp_path: Path) -> None:
                 finished(tmp_path / f"{name}{shots}{seed}", SCORES + bonus, name, seed, **episodes)
     found = gallery_of(tmp_path)
     assert [[figure.name for figure in figures] for figures in found.own] == [
-        ["curves-by-step", "curves-by-time", "tasks"]
+        ["scores", "curves-by-step", "curves-by-time", "tasks"]
     ] * 2
-    by_step, by_time, tasks = found.own[0]
-    points = [point for point in data_of(by_step) if point["group"] == "maml" and point["split"] == "validation"]
+    _, by_step, by_time, tasks = found.own[0]
+    points = [point for point in data_of(by_step) if point.get("group") == "maml" and point["split"] == "validation"]
     assert [(point["step"], point["mean"]) for point in points] == [(10, 25), (20, 30), (30, 35), (40, 40)]
-    assert [point["time"] for point in data_of(by_time)][:4] == [2, 4, 6, 8]  # of 8 seconds: in seconds
+    assert [point["time"] for point in data_of(by_time) if "time" in point][:4] == [
+        2,
+        4,
+        6,
+        8,
+    ]  # of 8 seconds: in seconds
     maml = [task["maml"] for task in data_of(tasks) if "maml" in task]
     assert maml == pytest.approx(100 * (SCORES + 0.14), abs=1e-2)
     (shots,) = found.across
@@ -136,7 +143,7 @@ def test_figures_that_would_show_nothing_are_left_out(tmp_path: Path) -> None:
     for name in ("anil", "reptile"):
         (finished(tmp_path / name, SCORES, name) / "metrics.jsonl").unlink()
     (tmp_path / "a" / "metrics.jsonl").unlink()
-    assert [figure.name for figure in gallery_of(tmp_path).own[0]] == ["tasks"]
+    assert [figure.name for figure in gallery_of(tmp_path).own[0]] == ["scores", "tasks"]
     assert gallery_of(tmp_path).across == ()
 
 
@@ -215,8 +222,8 @@ def test_a_group_has_one_colour_everywhere_and_no_other_group_of_a_figure_has_it
     assert set(found.colors.values()) == set(PALETTE)
     for names in found.names:
         assert len({found.colors[name] for name in names}) == MAX_GROUPS
-    for figure in (*found.own[0][:2], *found.own[1][:2], *found.across):
-        scale = make_spec(figure.view)["layer"][0]["encoding"]["color"]["scale"]
+    for figure in (*found.own[0][:3], *found.own[1][:3], *found.across):
+        scale = make_spec(figure.view)["layer"][figure.name == "scores"]["encoding"]["color"]["scale"]
         assert dict(zip(scale["domain"], scale["range"], strict=True)) == {n: found.colors[n] for n in scale["domain"]}
 
 
@@ -224,7 +231,106 @@ def test_all_figures_are_drawn_as_one_picture_and_each_alone(tmp_path: Path) -> 
     sweep_of(tmp_path, (0.001, 0.003), (0.1, 0.4))
     comparisons = compare(find_runs([tmp_path]), None, ["seed"], "accuracy", None)[0]
     found = make_gallery(comparisons)
-    assert list(name_views(found)) == ["curves-by-step", "curves-by-time", "tasks", "settings"]
+    assert list(name_views(found)) == ["scores", "curves-by-step", "curves-by-time", "tasks", "settings"]
     width, height = size_of(render_png(join_views(comparisons, found)))
     assert 2000 < width < 5000
     assert 1000 < height < 5000
+
+
+def study_of(folder: Path, ways: int = 60) -> None:
+    """MAML on 5-way tasks and ProtoNet on tasks of so many ways, three seeds each."""
+    for seed in range(3):
+        for name, way in (("maml", 5), ("protonet", ways)):
+            scores = SCORES + 0.02 * seed + 0.2 * (name == "protonet")
+            facts: dict[str, Any] = {"train": {"n_way": way, "k_shot": 1, "n_query": 5}, "meta_batch_size": 2}
+            facts |= {"drawn": {"inputs": 1000 + seed, "tasks": 80}, "inner_steps": {"train": 3, "test": 9}}
+            finished(folder / f"{name}{seed}", scores, name, seed, **facts)
+
+
+def test_the_figure_of_the_result_has_a_dot_a_seed_and_both_intervals_of_the_table(tmp_path: Path) -> None:
+    study_of(tmp_path)
+    (comparison,) = compare(find_runs([tmp_path]), None, ["seed"], "accuracy", None)[0]
+    figure = make_gallery([comparison]).own[0][0]
+    assert (figure.name, figure.title) == ("scores", "test accuracy %: glyphs, 5-way 1-shot, bn=transductive")
+    marks = {point["group"]: point for point in data_of(figure) if "mean" in point}  # the interval over seeds too
+    dots = [(point["group"], point["seed"], point["run"]) for point in data_of(figure) if "run" in point]
+    assert list(marks) == ["protonet", "maml"]  # the best first
+    for row in comparison.rows:
+        mark, mean = marks[row.group.values[0]], row.over_tasks.mean
+        assert row.over_seeds is not None
+        ends = [mark[key] for key in ("mean", "low", "high", "seeds_low", "seeds_high")]
+        halves = [0, -row.over_tasks.ci95, row.over_tasks.ci95, -row.over_seeds, row.over_seeds]
+        assert ends == pytest.approx([100 * (mean + half) for half in halves], abs=1e-2)
+    expected = [
+        (name, seed, 100 * (SCORES.mean() + 0.02 * seed + bonus))
+        for name, bonus in (("protonet", 0.2), ("maml", 0.0)) for seed in range(3)
+    ]  # fmt: skip
+    assert [dot[:2] for dot in dots] == [one[:2] for one in expected]
+    assert [dot[2] for dot in dots] == pytest.approx([one[2] for one in expected], abs=1e-2)
+    assert "chance is 20.00 %" in figure.said  # too far away to be drawn
+    assert not any("chance" in point for point in data_of(figure))
+
+
+def test_chance_is_drawn_where_it_leaves_differences_readable(tmp_path: Path) -> None:
+    for seed in range(2):
+        finished(tmp_path / f"a{seed}", SCORES - 0.28, "maml", seed)
+        finished(tmp_path / f"b{seed}", SCORES + 0.1, "protonet", seed)
+    figure = gallery_of(tmp_path).own[0][0]
+    assert [point["chance"] for point in data_of(figure) if "chance" in point] == [20]
+    assert "dashed: chance is 20.00 %" in figure.said
+
+
+def test_training_on_other_tasks_never_shares_an_axis_with_validation(tmp_path: Path) -> None:
+    """ProtoNet trains on 60 ways: its training has a figure of its own, whose legend says the ways."""
+    study_of(tmp_path / "wide")
+    wide = {figure.name: figure for figure in gallery_of(tmp_path / "wide").own[0]}
+    assert list(wide) == ["scores", "curves-by-step", "curves-by-time", "training-by-step", "tasks"]
+    assert wide["curves-by-step"].title == "validation, 5-way 1-shot, by outer step"
+    assert {point["split"] for point in data_of(wide["curves-by-step"]) if "split" in point} == {"validation"}
+    training = [point for point in data_of(wide["training-by-step"]) if "split" in point]
+    assert {(point["group"], point["split"]) for point in training} == {
+        ("maml: 5-way 1-shot", "training"), ("protonet: 60-way 1-shot", "training")
+    }  # fmt: skip
+    study_of(tmp_path / "same", 5)
+    same = {figure.name: figure for figure in gallery_of(tmp_path / "same").own[0]}
+    assert list(same) == ["scores", "curves-by-step", "curves-by-time", "tasks"]
+    assert same["curves-by-step"].title == "learning curves by outer step"
+    splits = {point["split"] for point in data_of(same["curves-by-step"]) if "split" in point}
+    assert splits == {"validation", "training"}
+    text = json.dumps(make_spec(same["curves-by-step"].view))
+    assert "'validation, 5-way 1-shot'" in text and "'training, 5-way 1-shot'" in text  # noqa: PT018
+    for figure in (wide["curves-by-step"], same["curves-by-time"]):
+        assert [point["chance"] for point in data_of(figure) if "chance" in point] == [20]
+    assert not any("chance" in point for point in data_of(wide["training-by-step"]))
+
+
+def test_few_validations_are_said(tmp_path: Path) -> None:
+    """Each of these runs was validated four times."""
+    finished(tmp_path / "a", SCORES)
+    said = gallery_of(tmp_path).own[0][0].said
+    assert "validated 4 times: run.val_every=STEPS makes more points" in said
+
+
+@pytest.mark.parametrize(
+    ("facts", "tasks"),
+    [
+        ({}, "5-way 1-shot"),  # as in validation, where nothing else is known
+        ({"train": {"n_way": 20, "k_shot": 3}}, "20-way 3-shot"),
+        ({"drawn": {"inputs": 640, "tasks": 0}}, "single images of all training classes"),
+        ({"drawn": {"inputs": 640, "tasks": 30}, "meta_batch_size": 1}, "single images, then 5-way 1-shot"),
+        ({"drawn": {"inputs": 640, "tasks": 40}, "meta_batch_size": 1}, "5-way 1-shot"),
+    ],
+)
+def test_what_was_trained_on_is_told_in_words(tmp_path: Path, facts: dict[str, Any], tasks: str) -> None:
+    assert describe_training(find_runs([finished(tmp_path / "a", SCORES, **facts)])[0]) == tasks
+
+
+def test_the_picture_of_a_run_sets_training_on_other_tasks_apart(tmp_path: Path) -> None:
+    """One panel where validation and training are alike, two where they are not."""
+    heights = []
+    for way in (5, 60):
+        folder = finished(tmp_path / str(way), SCORES, train={"n_way": way, "k_shot": 1, "n_query": 5})
+        picture = draw_run_curves(folder)
+        assert picture is not None
+        heights.append(size_of(picture)[1])
+    assert heights[1] > 1.6 * heights[0]

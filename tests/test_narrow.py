@@ -6,18 +6,18 @@ import pytest
 
 from metarun.report.narrow import FIRST_TO_GO, choose_columns
 
-HEADS = ["algo", "accuracy %", "over tasks", "seeds", "p", "", "step", "time", "tasks/s"]
-LINE = ["protonet", "61.62", "± 2.14", "3", "<0.001", "best", "30", "1:40", "16"]
-WIDTHS = [10, 12, 12, 7, 8, 6, 6, 6, 9]
+HEADS = ["algo", "accuracy %", "over tasks", "seeds", "p", "", "step", "training", "images"]
+LINE = ["protonet", "61.62", "± 2.14", "3", "<0.001", "best", "30", "1:40", "16,000"]
+WIDTHS = [10, 12, 12, 7, 8, 6, 6, 10, 8]
 
 
 @pytest.mark.parametrize(
     ("width", "gone"),
     [
         (sum(WIDTHS), []),
-        (sum(WIDTHS) - 1, ["tasks/s"]),
-        (sum(WIDTHS) - 10, ["tasks/s", "time"]),
-        (sum(WIDTHS) - 9 - 6 - 6 - 1, ["tasks/s", "time", "step", "p"]),
+        (sum(WIDTHS) - 1, ["images"]),
+        (sum(WIDTHS) - 9, ["images", "training"]),
+        (sum(WIDTHS) - 8 - 10 - 6 - 1, ["images", "training", "step", "p"]),
         (10, list(FIRST_TO_GO)),
     ],
 )

@@ -202,6 +202,7 @@ def test_validations_training_lines_and_checkpoints_come_when_their_settings_say
     assert [step for split, step in came if split == "test"] == [7]
     assert saved == [("best.pt", 2), ("best.pt", 4), ("last.pt", 5), ("last.pt", 7)]
     assert run.facts() | {"seconds": 0, "tasks_per_second": 0} == {
+        "drawn": {"inputs": 7 * 8 * 2, "tasks": 7 * 8},  # a support and a query example a task
         "val": {"loss": 102.5, "accuracy": pytest.approx(0.9)},
         "directions": {"loss": "lower", "accuracy": "higher"},
         "best_step": 4,

@@ -4,10 +4,22 @@ import numpy as np
 import torch
 
 from metarun.core.tasks import Batch, Examples
-from metarun.run.tracking.pictures import GAP, LABEL_WIDTH, MAX_CLASSES, TITLE_HEIGHT, draw_tasks
+from metarun.run.tracking.pictures import (
+    CELL,
+    GAP,
+    LINE,
+    MARGIN,
+    MAX_CLASSES,
+    NAME_WIDTH,
+    RED,
+    SIDES_APART,
+    draw_tasks,
+)
+
+TOP, LEFT = MARGIN + LINE + GAP, MARGIN + NAME_WIDTH
 
 
-def tasks(n_way: int = 3, side: int = 32, channels: int = 1) -> Batch:
+def tasks(n_way: int = 3, side: int = CELL, channels: int = 1) -> Batch:
     """Two tasks whose class c is an even grey of c / (n_way - 1), one support and two query images each."""
     support, query = torch.arange(n_way), torch.arange(n_way).repeat_interleave(2)
 
@@ -22,19 +34,52 @@ def test_a_row_holds_its_class_support_first() -> None:
     picture = draw_tasks(tasks(channels=3), 2)
     assert picture is not None
     pixels = np.asarray(picture)
-    cell, height = 34, TITLE_HEIGHT + 3 * 34 + GAP
-    assert pixels.shape == (2 * height, LABEL_WIDTH + 3 * cell + 2 * GAP, 3)
+    cell, height = CELL + GAP, TOP + 3 * (CELL + GAP) + MARGIN
+    assert pixels.shape == (2 * height, LEFT + cell + SIDES_APART + 2 * cell + MARGIN, 3)
     for number in range(2):
         for label, grey in enumerate((0, 128, 255)):
-            middle = pixels[number * height + TITLE_HEIGHT + label * cell + 16]
-            for left in (LABEL_WIDTH, LABEL_WIDTH + cell + GAP, LABEL_WIDTH + 2 * cell + GAP):
-                assert (middle[left : left + 32] == grey).all()
+            middle = pixels[number * height + TOP + label * cell + CELL // 2]
+            for left in (LEFT, LEFT + cell + SIDES_APART, LEFT + 2 * cell + SIDES_APART):
+                assert (middle[left : left + CELL] == grey).all()
 
 
-def test_many_classes_are_cut_to_a_sheet_that_fits() -> None:
-    picture = draw_tasks(tasks(n_way=60), 1)
+def test_small_images_are_drawn_large_and_many_classes_are_cut_to_a_sheet_that_fits() -> None:
+    picture = draw_tasks(tasks(n_way=60, side=28), 1)
     assert picture is not None
-    assert picture.height == TITLE_HEIGHT + MAX_CLASSES * 34 + GAP
+    assert picture.height == TOP + MAX_CLASSES * (CELL + GAP) + MARGIN
+
+
+def test_names_of_classes_are_written_beside_their_rows() -> None:
+    named, plain = (draw_tasks(tasks(), 1, names) for names in ([["fox", "owl", "a very long name of a class"]], ()))
+    assert named is not None
+    assert plain is not None
+    differ = (np.asarray(named) != np.asarray(plain)).any((1, 2))
+    for label in range(3):
+        top = TOP + label * (CELL + GAP)
+        assert differ[top : top + CELL].any()
+    assert not (np.asarray(named) != np.asarray(plain))[:, LEFT:].any()  # a long name is cut, not drawn over images
+
+
+def test_wrong_answers_come_first_in_a_red_frame() -> None:
+    """Of class 1's two queries, numbers 2 and 3, the second is taken for class 0; all else is right."""
+    batch = tasks()
+    answers = batch.query.y.clone()
+    answers[0, 3] = 0
+    shade = batch.query.x.clone()
+    shade[0, 3] = shade.min()  # the wrong one is black, to be told from its neighbour
+    picture = draw_tasks(Batch(batch.support, Examples(shade, batch.query.y), 3), 1, answers=answers)
+    assert picture is not None
+    pixels = np.asarray(picture)
+    height, queries = CELL + GAP + LINE, LEFT + CELL + GAP + SIDES_APART
+    frames = (pixels == RED).all(-1)
+    for label in range(3):
+        for place in range(2):
+            top, left = TOP + label * height, queries + place * (CELL + GAP)
+            framed = frames[top - 2, left : left + CELL].all()
+            assert framed == (label == 1 and place == 0)
+    middle = pixels[TOP + height + CELL // 2, queries + CELL // 2]
+    assert (middle == 0).all()
+    assert draw_tasks(batch, 1, answers=batch.query.y).height < picture.height  # type: ignore[union-attr]
 
 
 def test_what_is_no_image_is_not_drawn() -> None:

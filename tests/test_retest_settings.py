@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from metarun.app.jobs.retest_settings import list_combinations, make_settings
+from metarun.app.jobs.retest_settings import list_changes, list_combinations, make_settings
 from metarun.core.errors import ConfigError
 from metarun.settings.reopen import SavedSettings
 
@@ -60,7 +60,7 @@ def test_values_have_the_types_that_they_have_in_other_commands(word: str, value
 @pytest.mark.parametrize(
     "word",
     [
-        "seed=1", "optim.lr=0.1", "run.steps=4", "run.val_tasks=9", "algo.inner_lr=0.1", "algo=protonet",
+        "seed=1", "optim.lr=0.1", "run.steps=4", "run.val_tasks=9", "~algo", "algorithm=protonet",
         "backbone=mlp", "data.train.k_shot=2", "data.train.n_way=2", "~data.k_shot", "~bn", "logger=none",
         "precision=bf16", "database=1",
     ],
@@ -101,6 +101,25 @@ def test_a_test_of_more_ways_does_not_ask_for_as_many_classes_to_train_on(full: 
     with pytest.raises(ConfigError, match=r"data.n_way=9: this MAML has a head for 5 classes; leave data.n_way=5"):
         make_settings(saved(full()), (1, 28, 28), {"data.n_way": 9})
     assert make_settings(saved(full()), (1, 28, 28), {"data.n_way": 5}).node("data")["n_way"] == 5
+
+
+def test_another_algorithm_tests_with_the_runs_own_settings_where_both_have_them(full: Settings) -> None:
+    """ANIL comes with 5 and 10 inner steps; MAML's weights are tested with MAML's own, or with what is typed."""
+    run = SavedSettings(full("algo.inner_lr=0.7", "algo.inner_steps=2"), {"data": "glyphs", "algo": "maml"})
+    test = make_settings(run, (1, 28, 28), {"algo": "anil", "algo.test_inner_steps": 4})
+    algo = test.node("algo")
+    assert (test.choices["algo"], algo["_target_"]) == ("anil", "metarun.algos.gradient.anil.ANIL")
+    assert [algo[key] for key in ("inner_lr", "inner_steps", "test_inner_steps")] == [0.7, 2, 4]
+    wider = make_settings(run, (1, 28, 28), {"algo": "protonet", "data.n_way": 9})  # which has no head of 5 classes
+    assert wider.node("data")["n_way"] == 9
+
+
+def test_a_result_tells_what_was_changed_but_for_its_tasks_and_places() -> None:
+    values = {
+        "data": "cub", "data.k_shot": 5, "data.path": "here", "paths.data": "there", "run.test_tasks": 600,
+        "algo.report_steps": [1], "algo": "anil", "algo.inner_lr": 0.1, "data.mean": [0.5],
+    }  # fmt: skip
+    assert list_changes(values) == {"algo": "anil", "algo.inner_lr": 0.1, "data.mean": [0.5]}
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ class Results(TypedDict, total=False):
     best_step: int | None
     saved_step: int | None
     steps: int
+    drawn: dict[str, int]
     seconds: dict[str, float]
     tasks_per_second: float | None
     parameters: int
@@ -97,6 +98,7 @@ class Evaluation(TypedDict):
     k_shot: int
     n_query: int
     bn: str
+    changes: NotRequired[dict[str, Any]]
     trained: Trained
     test: dict[str, Score]
     split_sha256: str

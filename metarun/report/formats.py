@@ -7,8 +7,11 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metarun.core.scores import estimate
+from metarun.core.words import is_percent
+from metarun.report.budget import count_inputs, count_steps
 from metarun.report.compare import Comparison, Row
-from metarun.report.groups import COMPARABLE_FIELDS
+from metarun.report.groups import COMPARABLE_FIELDS, Group
 from metarun.report.tables import make_sheets
 
 LATEX_ESCAPES = {
@@ -24,6 +27,32 @@ def format_csv(comparisons: Sequence[Comparison]) -> str:
         for nth, comparison in enumerate(comparisons)
         for row in comparison.rows
     ]
+    return _write_csv(lines)
+
+
+def format_seed_csv(comparisons: Sequence[Comparison]) -> str:
+    """Format one line for each run of all tables, with all digits and accuracy as a fraction."""
+    lines = []
+    for nth, comparison in enumerate(comparisons, 1):
+        for row in comparison.rows:
+            for run, scores in zip(row.group.runs, row.group.scores, strict=True):
+                alone = Group(row.group.values, (run,), scores[None])
+                found = estimate(scores, is_percent(comparison.metric))
+                lines.append(
+                    {
+                        "table": nth,
+                        **{field: comparison.shared[field] for field in COMPARABLE_FIELDS},
+                        **dict(zip(comparison.keys, row.group.values, strict=True)),
+                        **{key: run.value(key) for key in comparison.over},
+                        "metric": comparison.metric,
+                        "mean": found.mean,
+                        "ci95_tasks": found.ci95,
+                        "n_tasks": found.n_tasks,
+                        "best_step": run.results.get("best_step"),
+                        **_make_budget(alone),
+                        "run": str(run.place),
+                    }
+                )
     return _write_csv(lines)
 
 
@@ -106,11 +135,21 @@ def _make_csv_line(comparison: Comparison, row: Row, table: int) -> dict[str, An
         "p_holm_with_seeds": row.p_with_seeds,
         "mark": row.mark,
         "best_step": group.average("best_step"),
-        "seconds": group.average("seconds", "total"),
-        "tasks_per_second": group.average("tasks_per_second"),
+        **_make_budget(group),
         **{f"paper_{name}": paper.get(name) for name in ("value", "ci95", "source")},
         "paper_inside": row.in_interval,
-        "runs": " ".join(str(run.folder) for run in group.runs),
+        "runs": " ".join(str(run.place) for run in group.runs),
+    }
+
+
+def _make_budget(group: Group) -> dict[str, float | None]:
+    outer, inner = count_steps(group) or (None, None)
+    return {
+        "train_seconds": group.average("seconds", "train"),
+        "seconds": group.average("seconds", "total"),
+        "drawn_inputs": count_inputs(group),
+        "outer_steps": outer,
+        "inner_steps": inner,
     }
 
 

@@ -78,14 +78,25 @@ def select_scored(runs: Sequence[Run], metric: str | None) -> tuple[list[Run], l
     for run in runs:
         wanted = metric or run.score_name
         if wanted not in (run.results.get("test") or {}):
-            notes.append(f"{run.folder} is left out: it has no {wanted}")
+            notes.append(f"{run.place} is left out: it has no {wanted}")
         elif run.task_scores(wanted) is None:
-            notes.append(f"{run.folder} is left out: its test_tasks.npz is missing, damaged or changed")
+            notes.append(f"{run.place} is left out: its {run.scores_file.name} is missing, damaged or changed")
         else:
             kept.append(run)
     if not kept:
         raise ConfigError(f"no run can be compared: {'; '.join(notes)}")
     return kept, notes
+
+
+def select_where(runs: Sequence[Run], wanted: Mapping[str, str]) -> list[Run]:
+    """Select the runs with the settings or facts `wanted`. Raises: ConfigError if there are none."""
+    check_keys(runs, wanted, "--where")
+    found = [run for run in runs if _has(run, wanted)]
+    if not found:
+        has = {key: sorted({str(run.value(key)) for run in runs}) for key in wanted}
+        known = "; ".join(f"{key} is {', '.join(values)}" for key, values in has.items())
+        raise ConfigError(f"--where {name_group(list(wanted), list(wanted.values()))}: no run is so; {known}")
+    return found
 
 
 def form_groups(
@@ -109,7 +120,7 @@ def form_groups(
                 kept.append(run)
                 scores.append(values_of_run)
             else:
-                notes.append(f"{run.folder} is left out: test_tasks.npz numbers its tasks in another way")
+                notes.append(f"{run.place} is left out: {run.scores_file.name} numbers its tasks in another way")
         if kept:
             groups.append(Group(values, tuple(kept), np.stack(scores)))
     if len({tuple(sorted(_read_values(run, over) for run in group.runs)) for group in groups}) > 1:
@@ -188,10 +199,10 @@ def _choose_newest(runs: Sequence[Run], over: Sequence[str], name: str) -> list[
         seeds[_read_values(run, over)].append(run)
     found = []
     for seed, same in sorted(seeds.items()):
-        *older, newest = sorted(same, key=lambda run: (run.files.results.stat().st_mtime_ns, run.folder))
+        *older, newest = sorted(same, key=lambda run: (run.results_file.stat().st_mtime_ns, run.place))
         which = ", ".join(f"{key} {value}" for key, value in zip(over, seed, strict=True)) or "it"
-        left = ", ".join(str(run.folder) for run in older)
-        note = f"{name}: {which} was run {len(same)} times; {newest.folder} is the newest and counts, not {left}"
+        left = ", ".join(str(run.place) for run in older)
+        note = f"{name}: {which} was run {len(same)} times; {newest.place} is the newest and counts, not {left}"
         found.append(([note] if older else [], newest))
     return found
 

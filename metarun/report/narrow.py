@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-FIRST_TO_GO = ("tasks/s", "time", "step", "p", "over tasks")
+FIRST_TO_GO = ("points", "images", "gradient steps", "training", "step", "p", "over tasks")
 """Columns that are left out one by one, the least telling first."""
 
 

@@ -14,6 +14,9 @@ from rich.text import Text
 from metarun.core.scores import WILSON, choose_score, read_directions
 from metarun.core.words import format_value, format_with_unit, is_percent, name_network, name_task
 
+WORDS = ("data", "task", "bn", "with", "split")
+"""Columns of words; the others are numbers."""
+
 Retest = Mapping[str, Any]
 """The result of one test, as its file holds it."""
 
@@ -26,7 +29,7 @@ def make_table(found: Sequence[Retest]) -> Table:
         box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False,
     )  # fmt: skip
     for head in heads:
-        drawn.add_column(head, justify="left" if head in ("data", "task", "bn", "split") else "right", overflow="fold")
+        drawn.add_column(head, justify="left" if head in WORDS else "right", overflow="fold")
     for line in lines:
         drawn.add_row(*map(Text, line))
     return drawn
@@ -36,17 +39,22 @@ def summarise(one: Retest) -> str:
     """Summarise one test in a line, for the moment when it ends."""
     score = _choose_score(one)
     mean, half = (format_with_unit(score, one["test"][score][part]) for part in ("mean", "ci95"))
-    return f"{one['data']}, {name_task(one['n_way'], one['k_shot'])}, bn={one['bn']}: {score} {mean} ± {half}"
+    with_what = "".join(f", {word}" for word in _list_changes(one))
+    task = name_task(one["n_way"], one["k_shot"])
+    return f"{one['data']}, {task}, bn={one['bn']}{with_what}: {score} {mean} ± {half}"
 
 
 def make_cells(found: Sequence[Retest]) -> tuple[list[str], list[list[str]]]:
     """Make the heads and lines of the table."""
     score = _choose_score(found[0])
-    heads = ["data", "task", "queries", "bn", f"{score} %" if is_percent(score) else score, "over tasks", "tasks"]
+    changed = any(_list_changes(one) for one in found)
+    heads = ["data", "task", "queries", "bn", *(["with"] if changed else [])]
+    heads += [f"{score} %" if is_percent(score) else score, "over tasks", "tasks"]
     lines = []
     for one in found:
         test = one["test"][score]
         line = [one["data"], name_task(one["n_way"], one["k_shot"]), str(one["n_query"]), one["bn"]]
+        line += [" ".join(_list_changes(one))] if changed else []
         line += [format_value(score, test["mean"]), f"± {format_value(score, test['ci95'])}", str(test["n_tasks"])]
         lines.append([*line, one["split_sha256"][:8]])
     return [*heads, "split"], lines
@@ -94,7 +102,7 @@ def format_csv(found: Sequence[Retest]) -> str:
         n_tasks = next(iter(one["test"].values()))["n_tasks"]
         trained = {f"trained_{key}": value for key, value in one["trained"].items()}
         hashes = {key: one[key] for key in ("split_sha256", "episode_sha256")}
-        line = {key: one[key] for key in facts} | trained
+        line = {key: one[key] for key in facts} | trained | {"changes": " ".join(_list_changes(one))}
         lines.append(line | scores | {"n_tasks": n_tasks, "seen_classes": len(one["seen"])} | hashes)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
@@ -119,13 +127,14 @@ def draw_over_shots(found: Sequence[Retest]) -> bytes | None:
         return None
     from itertools import cycle
 
-    from metarun.report.figures.charts import PALETTE, draw_shot_curves, render_png
+    from metarun.report.figures.charts import PALETTE, render_png
+    from metarun.report.figures.shots import draw_shot_curves
 
     score = _choose_score(found[0])
     varied = [key for key in ("n_way", "n_query") if len({one[key] for one in found}) > 1]
     points = []
     for one in found:
-        words = [one["data"], f"bn={one['bn']}", *(f"{key}={one[key]}" for key in varied)]
+        words = [one["data"], f"bn={one['bn']}", *_list_changes(one), *(f"{key}={one[key]}" for key in varied)]
         test = one["test"][score]
         point = {"group": ", ".join(words), "k_shot": one["k_shot"], "runs": [test["mean"]]}
         points.append(point | {"mean": test["mean"], "ci95": test["ci95"]})
@@ -134,6 +143,11 @@ def draw_over_shots(found: Sequence[Retest]) -> bytes | None:
     view = draw_shot_curves(points, score, dict(zip(groups, cycle(PALETTE), strict=False)), shot)
     trained, _, with_what = make_heading(found[0]).partition(", ")
     return render_png(view.properties(width=460, title=[trained, with_what]))
+
+
+def _list_changes(one: Retest) -> list[str]:
+    """List what the test changed of how the weights are used."""
+    return [f"{key}={value}" for key, value in (one.get("changes") or {}).items()]
 
 
 def _choose_score(one: Retest) -> str:

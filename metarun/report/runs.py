@@ -60,6 +60,20 @@ class Run:
         return RunFolder(self.folder)
 
     @property
+    def place(self) -> Path:
+        """What people are told of where it is."""
+        return self.folder
+
+    @property
+    def results_file(self) -> Path:
+        return self.files.results
+
+    @property
+    def scores_file(self) -> Path:
+        """The file with the scores of every test task."""
+        return self.files.test_tasks
+
+    @property
     def score_name(self) -> str:
         """The score by which the run is judged."""
         return choose_score(self.results.get("test") or {}, self.directions)
@@ -74,37 +88,32 @@ class Run:
         return {key for key, value in self.results.items() if _is_fact(key, value)} | set(self.settings)
 
     def task_scores(self, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-        """Read index and score of every test task, [n] each; None if test_tasks.npz does not hold them."""
-        if self.files.find_change(self.files.test_tasks, self.results):
+        """Read index and score of every test task, [n] each; None if `scores_file` does not hold them."""
+        if self.files.find_change(self.scores_file, self.results):
             return None
+        broken = (
+            OSError, KeyError, ValueError, EOFError, NotImplementedError, struct.error, zlib.error, zipfile.BadZipFile
+        )  # fmt: skip
         try:
-            with np.load(self.files.test_tasks) as file:
-                return file["index"].astype(np.int64), file[metric].astype(np.float64)
-        except (
-            OSError,
-            KeyError,
-            ValueError,
-            EOFError,
-            NotImplementedError,
-            struct.error,
-            zlib.error,
-            zipfile.BadZipFile,
-        ):
+            with np.load(self.scores_file) as found:
+                return found["index"].astype(np.int64), found[metric].astype(np.float64)
+        except broken:
             return None
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Read the results of later tests of the run, in the order of source, ways, shots and queries."""
-        found = [one for file in self._evaluation_files() if (one := read_evaluation(file)[0])]
+        found = [one for file in self.evaluation_files() if (one := read_evaluation(file)[0])]
         return sorted(found, key=lambda one: (one["data"], one["n_way"] or 0, one["k_shot"], one["n_query"]))
 
     def find_damages(self) -> list[str]:
         """Describe the files beside its results that are damaged, of which the results do not depend."""
         changes = (self.files.find_change(path, self.results) for path in (self.files.metrics, self.files.test_tasks))
-        tests = (read_evaluation(file)[1] for file in self._evaluation_files())
+        tests = (read_evaluation(file)[1] for file in self.evaluation_files())
         told = [f"{change}: its curves may be wrong" if "metrics" in change else change for change in changes if change]
         return told + [f"{problem}. The same metarun eval makes this test again" for problem in tests if problem]
 
-    def _evaluation_files(self) -> list[Path]:
+    def evaluation_files(self) -> list[Path]:
+        """List the files with the results of later tests."""
         return sorted(path for path in self.files.evaluations.glob("*.json") if path.is_file())
 
     def lines(self) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from rich.text import Text
 from metarun.core.scores import WILSON
 from metarun.core.secrets import mask
 from metarun.core.words import format_duration, format_p, format_value, is_percent, name_task
+from metarun.report.budget import count_inputs, count_steps
 from metarun.report.compare import Comparison, Row
 from metarun.report.narrow import choose_columns
 from metarun.report.pair_table import make_pair_caption, make_pair_cells
@@ -91,11 +92,15 @@ def make_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     heads += [runs]
     compared, by_seeds = any(row.difference for row in rows), any(row.p_with_seeds is not None for row in rows)
     papers = any(row.in_interval is not None for row in rows)
-    heads += ["difference", "p", *([f"p, {runs} too"] if by_seeds else []), ""] if compared else []
-    heads += ["step", "time", "tasks/s"] + (["paper", "inside"] if papers else [])
+    heads += ["difference", "p", *([f"p, {runs} too"] if by_seeds else []), "verdict"] if compared else []
+    budgets = [_format_budget(row) for row in rows]
+    inputs = "images" if comparison.shared["n_way"] else "points"
+    columns = [(head, [budget[place] for budget in budgets]) for place, head in enumerate((inputs, "gradient steps"))]
+    columns = [(head, cells) for head, cells in columns if any(cells)]
+    heads += ["step", "training", *(head for head, _ in columns)] + (["paper", "inside"] if papers else [])
     lines = []
-    for row in rows:
-        group, speed, step = row.group, row.group.average("tasks_per_second"), row.group.average("best_step")
+    for place, row in enumerate(rows):
+        group, step = row.group, row.group.average("best_step")
         line = [format_setting(value) for value in group.values]
         line += [format_value(metric, row.over_tasks.mean), f"± {format_value(metric, row.over_tasks.ci95)}"]
         line += [_format_seeds(metric, row)]
@@ -107,9 +112,9 @@ def make_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
                 *([format_p(row.p_with_seeds)] if by_seeds else []),
                 row.mark,
             ]
-        seconds = group.average("seconds", "total")
+        seconds = group.average("seconds", "train")
         line += ["" if step is None else f"{step:.0f}", "" if seconds is None else format_duration(seconds)]
-        line += ["" if speed is None else f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"]
+        line += [cells[place] for _, cells in columns]
         if papers:
             line += [_format_paper(row), {None: "", True: "yes", False: "no"}[row.in_interval]]
         lines.append(line)
@@ -121,7 +126,7 @@ def make_heading(comparisons: Sequence[Comparison], nth: int) -> str:
     has = comparison.shared
     queries = f"{has['n_query']} queries" + (" a class" if has["n_way"] else "")
     tasks = [name_task(has["n_way"], has["k_shot"]), queries] if has["k_shot"] is not None else []
-    title = ", ".join([has["data"], *tasks, f"bn={has['bn']}"])
+    title = ", ".join([f"{_name_algo(comparison)}{has['data']}", *tasks, f"bn={has['bn']}"])
     title += ", trained on train and val" if has["trainval"] else ""
     title += f", {comparison.rows[0].over_tasks.n_tasks} test tasks"
     if len(comparisons) > 1:
@@ -138,7 +143,9 @@ def make_caption(comparison: Comparison) -> list[str]:
         said[0] += "; Wilson over test tasks where few of them have an error"
     if any(len(row.group.runs) == 2 for row in comparison.rows):
         said.append("two seeds have no interval: their two means are shown")
-    said.append("step: the best by validation" + ("; step, time and speed are means over the runs" if several else ""))
+    words = "step: the best by validation; training: its time; images or points: all that it drew"
+    words += "; gradient steps: outer ones + inner ones of all tasks"
+    said.append(words + ("; means over the runs" if several else ""))
     if compared:
         which = "" if comparison.given else " (the best mean)"
         said.append(
@@ -176,6 +183,21 @@ def _format_seeds(metric: str, row: Row) -> str:
         return f"± {format_value(metric, row.over_seeds)}"
     means = row.group.scores.mean(1)
     return ", ".join(format_value(metric, mean) for mean in means) if len(means) > 1 else ""
+
+
+def _name_algo(comparison: Comparison) -> str:
+    """Name the algorithm where no column does, as `maml on `."""
+    algos = {str(run.value("algo")) for row in comparison.rows for run in row.group.runs}
+    return f"{algos.pop()} on " if len(algos) == 1 and "algo" not in comparison.keys else ""
+
+
+def _format_budget(row: Row) -> tuple[str, str]:
+    """Format the images or points that training drew, and its outer and inner steps; empty where a run lacks them."""
+    inputs, steps = count_inputs(row.group), count_steps(row.group)
+    if inputs is None or steps is None:
+        return "", ""
+    outer, inner = steps
+    return f"{inputs:,.0f}", f"{outer:,.0f} + {inner:,.0f}" if inner else f"{outer:,.0f}"
 
 
 def _format_paper(row: Row) -> str:

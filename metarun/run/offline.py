@@ -139,7 +139,9 @@ class OfflineRun:
         p = self.progress
         seconds = {"train": p.train_seconds, "val": p.val_seconds, "test": self.test_seconds}
         where = self.diverged and {"step": self.diverged.step, "task": self.diverged.task}
+        drawn = p.drawn and dict(zip(("inputs", "tasks"), p.drawn, strict=True))
         return {
+            **({"drawn": drawn} if drawn else {}),
             **({"diverged": where} if where else {}),
             **({"skipped_steps": p.skipped} if p.skipped else {}),
             "val": dict(p.best),

@@ -9,6 +9,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from metarun.core.tasks import Metrics
+from metarun.run.drawn import count_drawn
 from metarun.run.finite import GradientWatch, NotFinite, trace
 from metarun.run.parts import Parts
 from metarun.run.progress import Progress
@@ -56,6 +57,7 @@ class OuterSteps:
     def make(self, progress: Progress) -> None:
         """Make the next outer step, and count it. Raises: Diverged if a gradient is not finite."""
         batch, parts = self.draw(), self.parts
+        progress.count(count_drawn(batch))
         self.watch.begin()
         try:
             self.state, metrics = parts.group.outer_step(parts.learner, self.state, batch, parts.optims, progress.step)

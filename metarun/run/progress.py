@@ -25,7 +25,12 @@ class Diverged(RuntimeError):
 
 @dataclass
 class Progress:
-    """How far a run is. All of it goes into checkpoints."""
+    """How far a run is. All of it goes into checkpoints.
+
+    Attributes:
+        drawn: the inputs and the tasks of all outer steps; None where they are not known, as in older checkpoints.
+        The others are as in results.json.
+    """
 
     step: int = 0
     best_step: int | None = None
@@ -36,6 +41,12 @@ class Progress:
     metrics_bytes: int = 0
     metrics_sha256: str = ""
     skipped: int = 0
+    drawn: tuple[int, int] | None = None
+
+    def count(self, drawn: tuple[int, int] | None) -> None:
+        """Count what the next outer step draws; its first call must be that of the first step."""
+        before = (0, 0) if self.step == 0 else self.drawn
+        self.drawn = (before[0] + drawn[0], before[1] + drawn[1]) if before and drawn else None
 
 
 def read_numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:

@@ -34,6 +34,13 @@ def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictCon
         return _compose(words, folders)
 
 
+def compose_choices(words: Sequence[str], folders: Sequence[str | Path] = ()) -> tuple[dict[str, str], DictConfig]:
+    """Compose the same, with the choice that was made in each group. Raises: ConfigError if they do not compose."""
+    with explain_errors(words):
+        config = _compose(words, folders, True)
+    return dict(config.hydra.runtime.choices), config
+
+
 @contextmanager
 def explain_errors(words: Sequence[str]) -> Iterator[None]:
     """Inside the context, turn errors of Hydra or OmegaConf about the overrides `words` into a ConfigError.
@@ -52,13 +59,13 @@ def explain_errors(words: Sequence[str]) -> Iterator[None]:
         raise ConfigError(_explain_unforeseen(error, words)) from error
 
 
-def _compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictConfig:
+def _compose(words: Sequence[str], folders: Sequence[str | Path] = (), with_hydra: bool = False) -> DictConfig:
     schema.register()
     names.register()
     GlobalHydra.instance().clear()
     search = [f"hydra.searchpath=[{','.join(f'file://{path}' for path in folders)}]"] if folders else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", [*words, *search])
+        return hydra.compose("config", [*words, *search], return_hydra_config=with_hydra)
 
 
 def _explain(error: Exception, words: Sequence[str]) -> str:

@@ -38,6 +38,9 @@ class Learner(nn.Module, ABC):
     """Whether `higher` or `lower` is better, for the method's own scores; it is known for accuracy, return,
     log_likelihood, mse and loss. Checkpoints, searches and comparisons use it."""
 
+    only_trained: tuple[str, ...] = ()
+    """Beginnings of the names of weights that no test uses, such as a classifier of the training classes."""
+
     def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
         """Build the outer optimizers, by name.
 

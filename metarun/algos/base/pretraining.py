@@ -28,6 +28,7 @@ class Pretraining(EpisodicLearner):
     classifier: nn.Module
 
     needs = ("episodes", "examples")
+    only_trained: tuple[str, ...] = ("classifier.",)
 
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
         assert isinstance(source, ExampleSource), "a source that has train_classes has examples"

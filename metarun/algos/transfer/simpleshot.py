@@ -50,6 +50,8 @@ class SimpleShot(Pretraining, MetricLearner):
         size = int(backbone.out_features)  # type: ignore[arg-type]
         self.classifier = nn.Linear(size, train_classes)
         self.register_buffer("mean", torch.zeros(size))
+        if features != "cl2n":
+            self.only_trained = ("classifier.", "mean")
 
     def embed(self, x: Tensor) -> Tensor:
         embedded = super().embed(x)

@@ -14,9 +14,11 @@ from metarun.core.errors import ConfigError
 from metarun.core.screen import Screen
 from metarun.report import formats
 from metarun.report.compare import Comparison, compare
+from metarun.report.groups import select_where
 from metarun.report.planned import Plan
 from metarun.report.runs import find_runs
 from metarun.report.tables import make_tables
+from metarun.report.tested import add_tests
 
 
 def run_compare(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
@@ -26,6 +28,9 @@ def run_compare(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
         "paths", nargs="+", action=FindRun, metavar="PATH",
         help="folders with runs in or under them, or the ends of their names; `last`: the last sweep or run",
     )  # fmt: skip
+    parser.add_argument(
+        "--where", metavar="KEY=VALUE,...", help="only runs, and tests by metarun eval, with k_shot=5,bn=support ..."
+    )
     parser.add_argument("--by", metavar="KEYS", help="algo,data.k_shot ...; default: the settings that differ")
     parser.add_argument("--over", metavar="KEYS", default="seed", help="keys to average over; default: seed")
     parser.add_argument("--metric", help="a score of results.json; default: accuracy, return, log_likelihood or mse")
@@ -59,6 +64,9 @@ def run_compare(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
         where = " ".join(map(str, asked.paths))
         only = f", only {others}" if others else ""
         raise ConfigError("\n".join([f"no finished run is under {where}{only}", *damages]))
+    tested, alone = add_tests(finished)
+    if asked.where:
+        tested = select_where(tested, _read_pairs(asked.where, "--where"))
     plan = None
     if asked.pair or asked.equal_within is not None or asked.seeds_for is not None:
         pairs = [(_read_pairs(one, "--pair"), _read_pairs(other, "--pair")) for one, other in asked.pair]
@@ -68,9 +76,12 @@ def run_compare(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
             _check_positive("--seeds-for", asked.seeds_for),
         )
     by = _split_words(asked.by) if asked.by is not None else None
-    comparisons, notes = compare(finished, by, _split_words(asked.over), asked.metric, baseline, asked.better, plan)
+    comparisons, notes = compare(tested, by, _split_words(asked.over), asked.metric, baseline, asked.better, plan)
     if others:
         notes.append(f"runs that have not finished are left out: {others}")
+    if alone:
+        tests = f"{alone} test{'s' * (alone > 1)} by metarun eval"
+        notes.append(f"{tests}, as no other run was tested, left out: metarun show RUN")
     notes += [*damages, *(problem for run in finished for problem in run.find_damages())]
     for table in make_tables(comparisons, screen.width):
         screen.print(table)
@@ -81,6 +92,8 @@ def run_compare(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
     ):  # fmt: skip
         if path:
             write(path, written(comparisons).encode())
+    if asked.csv:
+        write(asked.csv.with_stem(f"{asked.csv.stem}-seeds"), formats.format_seed_csv(comparisons).encode())
     if asked.csv and plan:
         write(asked.csv.with_stem(f"{asked.csv.stem}-pairs"), formats.format_pair_csv(comparisons).encode())
     if asked.html or asked.png:

@@ -129,15 +129,16 @@ def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: P
     if not hasattr(source, "episodes"):
         raise ConfigError(f"the tasks of {name} are environments, of which there is nothing to draw before one acts")
     split = split or ("test" if source.info.facts.get("classes", {}).get("train") == 0 else "train")
-    picture = draw_tasks(next(source.episodes(split, 0, n_tasks)), n_tasks)
+    names = [source.labels(split, index) for index in range(n_tasks if hasattr(source, "labels") else 0)]
+    picture = draw_tasks(next(source.episodes(split, 0, n_tasks)), n_tasks, names)
     if picture is None:
         raise ConfigError(f"the inputs of {name} are no images: {source.info.input_shape}")
     file = io.BytesIO()
     picture.save(file, "PNG")
     write(out, file.getvalue())
     screen.print(f"the first {n_tasks} {split} tasks of {name}: {out}")
-    for index in range(n_tasks if hasattr(source, "labels") else 0):
-        listed = ", ".join(f"{label} {text}" for label, text in enumerate(source.labels(split, index)))
+    for index, labels in enumerate(names):
+        listed = ", ".join(f"{label} {text}" for label, text in enumerate(labels))
         screen.print(f"task {index}: {listed}")
 
 

@@ -1,9 +1,9 @@
-"""`metarun eval`: a trained run tested on other sources, ways, shots and queries, without training."""
+"""`metarun eval`: trained runs tested on other sources, ways, shots and queries, without training."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +11,137 @@ from rich.text import Text
 
 from metarun.app.commands.files import write_and_say
 from metarun.app.commands.screen import add_run, add_trust
-from metarun.app.jobs.reopened import Done, open_trained
+from metarun.app.jobs.mistakes import draw_mistakes
+from metarun.app.jobs.reopened import Done, Trained, open_trained
 from metarun.app.jobs.retest_settings import list_combinations
 from metarun.app.messages import show_messages
+from metarun.core.command import quote
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Screen
+from metarun.report import formats
+from metarun.report.compare import compare
+from metarun.report.mistakes import make_hard_table
 from metarun.report.retests import draw_over_shots, format_csv, format_markdown, make_table, summarise
+from metarun.report.runs import find_runs, read_run
+from metarun.report.tables import make_tables
+from metarun.report.tested import read_tests
 from metarun.run.interrupt import stop_requests
+
+Draw = Callable[[Trained, Mapping[str, Any], str], None]
 
 
 def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
-    """Run `metarun eval RUN ...` and return the exit code. Raises: ConfigError for wrong input."""
-    parser.description = "Test a trained run on other sources, ways, shots and query counts, without training."
+    """Run `metarun eval PATH ...` and return the exit code. Raises: ConfigError for wrong input."""
+    parser.description = (
+        "Test a trained run, or every run of a sweep, on other sources, ways, shots and query counts, or with another "
+        "rate or head for the same weights, without training."
+    )
     add_run(parser)
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE,VALUE", help="data=cub,omniglot data.k_shot=1,5 run.test_tasks=600"
-    )
+        "overrides", nargs="*", metavar="KEY=VALUE,VALUE",
+        help="data=cub,omniglot data.k_shot=1,5 run.test_tasks=600 algo=anil algo.inner_lr=0.1",
+    )  # fmt: skip
     parser.add_argument("--again", action="store_true", help="repeat tests that were made before")
+    parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="draw the first test tasks with the errors marked, and the hardest classes",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as csv too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as markdown too")
     add_trust(parser)
     asked = parser.parse_args(arguments)
+    folders, others = _find_folders(asked.run)
 
     made = []
+    name = ""
 
     def done(one: Mapping[str, Any]) -> None:
         made.append(one)
-        screen.print(Text(summarise(one)))
+        screen.print(Text(f"{name}{summarise(one)}"))
 
+    def draw(run: Trained, values: Mapping[str, Any], mode: str) -> None:
+        if asked.pictures:
+            hardest, files = draw_mistakes(run, values, mode)
+            screen.print(make_hard_table(hardest))
+            screen.say(f"pictures: {'  '.join(map(str, files))}")
+
+    found: list[dict[str, Any]] = []
+    refused: list[str] = []
     try:
         with show_messages(screen):
-            found, refused = evaluate_run(asked.run, asked.overrides, asked.again, done, asked.trust)
+            for number, folder in enumerate(folders, 1):
+                name = f"{number} of {len(folders)}: {folder.name}: " if len(folders) > 1 else ""
+                try:
+                    tests, impossible = evaluate_run(folder, asked.overrides, asked.again, done, asked.trust, draw)
+                except ConfigError as error:
+                    if len(folders) == 1:
+                        raise
+                    tests, impossible = [], [str(error)]
+                found += tests
+                refused += [f"{name}{words}" for words in impossible]
     except KeyboardInterrupt:
         screen.print("stopped; what was tested is kept, and the same command goes on")
         raise
+    if not found:
+        raise ConfigError("\n".join(refused))
     screen.print()
-    screen.print(make_table(found))
-    files = {asked.csv: format_csv(found).encode(), asked.markdown: format_markdown(found).encode()}
-    if picture := draw_over_shots(found):
-        files[
-            RunFolder(asked.run).evaluations / f"shots-{'-'.join(dict.fromkeys(one['data'] for one in found))}.png"
-        ] = picture
-    for path, content in files.items():
+    pictures = {}
+    if len(folders) > 1:
+        markdown = _show_compared(folders, found, screen)
+    else:
+        screen.print(make_table(found))
+        markdown = format_markdown(found)
+        if picture := draw_over_shots(found):
+            kind = "-".join(dict.fromkeys(one["data"] for one in found))
+            pictures[RunFolder(asked.run).evaluations / f"shots-{kind}.png"] = picture
+    for path, content in {asked.csv: format_csv(found).encode(), asked.markdown: markdown.encode(), **pictures}.items():
         if path:
             write_and_say(path, content, screen)
     before = len(found) - len(made)
     again = f"; {before} of {len(found)} made before, --again repeats them" if before else ""
-    screen.print(Text(f"kept in {RunFolder(asked.run).evaluations}/{again}"))
+    where = f"{RunFolder(asked.run).evaluations}/" if len(folders) == 1 else "evals/ of each run"
+    screen.print(Text(f"kept in {where}{again}"))
+    if len(folders) > 1:
+        screen.say(f"again, with figures: metarun compare {quote(asked.run)} --html FILE")
+    for line in others:
+        screen.say(line)
     if refused:
         raise ConfigError("\n".join(refused))
     return 0
 
 
+def _find_folders(path: Path) -> tuple[list[Path], list[str]]:
+    """Find the finished runs in `path`, a run's folder or a sweep's, and what to say of its other runs."""
+    if RunFolder(path).has_settings() or not path.is_dir():
+        return [path], []
+    runs = [run for run in find_runs([path]) if run.state != "unstarted"]
+    finished = [run.folder for run in runs if run.state == "finished"]
+    if not finished:
+        return [path], []  # which is told as of a run
+    return finished, [f"{run.folder} is {run.state}: not tested" for run in runs if run.state != "finished"]
+
+
+def _show_compared(folders: Sequence[Path], found: Sequence[Mapping[str, Any]], screen: Screen) -> str:
+    """Show the tests of several runs in a table for each kind of test; return these as Markdown."""
+    asked = {(one["episode_sha256"], one["bn"], one["data"]) for one in found}
+    runs = [run for folder in folders if (run := read_run(folder))]
+    fields = ("episode_sha256", "bn", "data")
+    same = [
+        test
+        for run in runs
+        for test in (run, *read_tests(run))
+        if tuple(test.results.get(field) for field in fields) in asked
+    ]
+    comparisons, notes = compare(same, None, ["seed"], None, None)
+    for part in [*make_tables(comparisons, screen.width), *notes]:
+        screen.print(part)
+    return formats.format_markdown(comparisons)
+
+
 def evaluate_run(
-    folder: Path, typed: Sequence[str], again: bool, done: Done, trust: bool = False
+    folder: Path, typed: Sequence[str], again: bool, done: Done, trust: bool = False, draw: Draw | None = None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Test the run in `folder`; return the results, each kept in a file there, and why other tests were impossible.
 
@@ -74,6 +150,7 @@ def evaluate_run(
         again: repeat tests that were made before.
         done: is told of each test that is made now.
         trust: whether the run's settings may name code that does not come with metarun.
+        draw: draws pictures of a test, given the run, the test's values and its BatchNorm mode.
     Raises: ConfigError if there is no finished run, or no test could be made.
     """
     found: list[dict[str, Any]] = []
@@ -84,6 +161,8 @@ def evaluate_run(
             try:
                 for one in run.run_tests(values, modes, again, stop, done):
                     found.append(one)  # one by one: a later mode may be refused
+                    if draw:
+                        draw(run, values, one["bn"])
             except ConfigError as error:
                 words = " ".join(f"{key}={value}" for key, value in values.items())
                 refused.append(f"{words}: {error}" if len(asked) > 1 else str(error))

@@ -20,12 +20,18 @@ TASKS_PREDICTED = 4
 
 def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
     """Draw the first training tasks into episodes.png if they are images."""
-    picture = draw_tasks(first, TASKS_DRAWN)
+    picture = draw_tasks(first, TASKS_DRAWN, name_classes(parts.source, "train", TASKS_DRAWN))
     if picture:
         path = parts.folder / "episodes.png"
         save_picture(picture, path)
         for sink in sinks:
             sink.show("episodes", path)
+
+
+def name_classes(source: object, split: str, n_tasks: int) -> list[list[str]]:
+    """Name the classes of the first tasks of a split, by label; empty if the source has no names."""
+    labels = getattr(source, "labels", None)
+    return [labels(split, index) for index in range(n_tasks)] if labels else []
 
 
 def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:

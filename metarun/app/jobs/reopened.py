@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from metarun.algos.base.learner import Learner
-from metarun.app.jobs.retest_settings import SHAPE, make_settings
+from metarun.app.jobs.fitted_weights import fit_weights
+from metarun.app.jobs.retest_settings import SHAPE, list_changes, make_settings
+from metarun.app.jobs.without_effect import warn_without_effect
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.known_source import KnownSource, know_source, recall_source
 from metarun.core.results_file import seal
@@ -83,13 +85,14 @@ class Trained:
                 )
             one = test.change({"bn": mode})
             settings = one.resolve()
-            file = RunFolder(self.folder).evaluations / f"{_name_test(settings)}-{one.key()}.json"
+            file = RunFolder(self.folder).evaluations / self.name_file(one)
             kept = {} if again else read_evaluation(file)[0]
             if not kept:
                 with wrong_input():
                     source = source or self.open_checked(one, settings, values)
-                kept = self.run_test(settings, source, file, stop)
+                kept = self.run_test(settings, source, file, stop, list_changes(values))
                 done(kept)
+                warn_without_effect(kept, self.results, file.with_suffix(".npz"), RunFolder(self.folder).test_tasks)
             yield kept
 
     def open_source(self, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
@@ -122,7 +125,9 @@ class Trained:
             _check_split(self.folder, source.info.split_sha256, self.results["split_sha256"])
         return source
 
-    def run_test(self, settings: Settings, source: TaskSource, file: Path, stop: StopRequest) -> dict[str, Any]:
+    def run_test(
+        self, settings: Settings, source: TaskSource, file: Path, stop: StopRequest, changes: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Run a test, and write its result to `file` with the scores of every task beside it."""
         learner, n_tasks = self.make_learner(settings), settings.run["test_tasks"]
         started = time.perf_counter()
@@ -133,6 +138,7 @@ class Trained:
             "data": settings.choices["data"],
             **{key: settings.data.get(key) for key in ("n_way", "k_shot", "n_query")},
             "bn": settings.bn,
+            "changes": dict(changes),
             "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
             "test": {score: estimate(values, is_percent(score)).as_json() for score, values in scores.items()},
             "directions": list_directions(scores, learner.directions),
@@ -153,10 +159,20 @@ class Trained:
         write_json(file, seal(found | {"scores_sha256": hash_file(file.with_suffix(".npz"))}))
         return found
 
+    def name_file(self, test: SavedSettings) -> str:
+        """Name the file of a test's result."""
+        return f"{_name_test(test.resolve())}-{test.key()}.json"
+
     def make_learner(self, settings: Settings) -> Learner:
-        """Make the learner as the run tested it, with the changes in `settings`."""
+        """Make the learner as the run tested it, with the changes in `settings`.
+
+        Raises: ConfigError if another algorithm needs weights that the run did not train.
+        """
         with context.restoring():
             learner = build_learner(settings, self.source).to(self.device)
+        if settings.algo["_target_"] != self.saved.node("algo")["_target_"]:
+            fit_weights(learner, self.state, settings.choices["algo"], self.saved.choices["algo"])
+            return learner
         known = learner.state_dict()
         learner.load_state_dict({k: v for k, v in self.state.items() if k in known or not k.endswith(AVERAGES)})
         return learner

@@ -16,9 +16,18 @@ SHAPE = ("n_way", "k_shot", "n_query")
 
 MACHINE = ("device", "threads")
 
-TYPED = ("data", "bn", *MACHINE, "run.test_tasks", "run.eval_batch_size", "algo.report_steps")
-UNDER = ("data.", "paths.", "algo.test_")
-"""Settings that no training depends on."""
+TYPED = ("data", "algo", "bn", *MACHINE, "run.test_tasks", "run.eval_batch_size")
+UNDER = ("data.", "paths.", "algo.")
+"""Settings that a test may change. Those of `algo` change how the weights are used, which stay as they were trained."""
+
+COMPUTING = ("_target_", "engine", "task_chunk")
+"""Settings of an algorithm that do not pass to another one which tests the weights."""
+
+UNTOLD = (
+    *(f"data.{key}" for key in (*SHAPE, "path", "root", "cache")), "data", "run.test_tasks", "run.eval_batch_size",
+    "algo.report_steps",
+)  # fmt: skip
+"""Settings that a result tells in other fields, or that do not change a score."""
 
 
 def list_combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[str], dict[str, Any]]:
@@ -33,7 +42,7 @@ def list_combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[
         if override.deletes or not (key in TYPED or key.startswith(UNDER)) or key.startswith("data.train"):
             raise ConfigError(
                 f"{word} changes nothing in a test, or what was trained; eval takes {'=, '.join(TYPED)}=, data.KEY=, "
-                "paths.KEY=, algo.test_inner_steps="
+                "algo.KEY=, paths.KEY="
             )
         values[key] = override.values
     modes = [str(mode) for mode in values.pop("bn", [])]
@@ -51,6 +60,8 @@ def list_combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[
 def make_settings(run: SavedSettings, input_shape: tuple[int, ...], values: Mapping[str, Any]) -> SavedSettings:
     """Make the settings of a test.
 
+    With another algorithm, what both have in common stays as the run had it, such as the inner rate and steps.
+
     Args:
         run: the run's settings.
         input_shape: of its network; images of another source are decoded in that size, if the source can.
@@ -66,13 +77,16 @@ def make_settings(run: SavedSettings, input_shape: tuple[int, ...], values: Mapp
         if "image_size" in shipped and len(input_shape) == 3:
             same["data.image_size"] = input_shape[-1]
         test = test.change(same)
-    test = test.change({key: value for key, value in values.items() if key != "data"})
+    if "algo" in values:
+        was, test = run.node("algo"), test.choose("algo", str(values["algo"]))
+        test = test.change({f"algo.{key}": was[key] for key in test.config.algo if key in was and key not in COMPUTING})
+    test = test.change({key: value for key, value in values.items() if key not in ("data", "algo")})
     data = test.node("data")
     if ("n_way" in data) != ("n_way" in own):
         found, learned = (("functions", "classes")["n_way" in node] for node in (data, own))
         raise ConfigError(f"data={name}: its tasks are {found}, and the run's were {learned}")
     if "n_way" in data:
-        target = run.node("algo")["_target_"]
+        target = test.node("algo")["_target_"]
         if has_head(target) and data["n_way"] != own["n_way"]:
             raise ConfigError(
                 f"data.n_way={data['n_way']}: this {target.rpartition('.')[2]} has a head for {own['n_way']} classes; "
@@ -81,3 +95,8 @@ def make_settings(run: SavedSettings, input_shape: tuple[int, ...], values: Mapp
         test = test.change({"data.train.n_way": data["n_way"]})  # of tasks that are not drawn
     test.resolve()  # which refuses what is wrong
     return test
+
+
+def list_changes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """List what a test changes besides its tasks, by key: another algorithm or rate for the same weights."""
+    return {key: value for key, value in values.items() if key not in UNTOLD and not key.startswith("paths.")}

@@ -13,6 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from metarun.app.sweeps.listed import TARGET, list_jobs
 from metarun.core.errors import Refused
 
 ASIDE = ("threads", "run.processes", "logger", "paths", "sweep", "hydra")
@@ -24,14 +25,17 @@ class DistinctJobs(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Raise Refused for such jobs. The sweeper itself reports other errors in the settings."""
-        if "BasicSweeper" not in config.hydra.sweeper._target_:
-            return
+        target = config.hydra.sweeper._target_
         try:
-            same = find_same_jobs(config)
+            if target == TARGET:
+                problem = find_same_entries(config)
+            else:
+                same = find_same_jobs(config) if "BasicSweeper" in target else None
+                problem = _explain(*same) if same else None
         except (HydraException, OmegaConfBaseException):
             return
-        if same:
-            raise Refused(_explain(*same))
+        if problem:
+            raise Refused(problem)
 
 
 def find_same_jobs(config: DictConfig) -> tuple[str, str, str] | None:
@@ -54,6 +58,23 @@ def find_same_jobs(config: DictConfig) -> tuple[str, str, str] | None:
             if folder in folders:
                 return key, folders[folder], value
             folders[folder] = value
+    return None
+
+
+def find_same_entries(config: DictConfig) -> str | None:
+    """Describe two jobs of a list of runs that would share a folder, if any."""
+    loader = GlobalHydra.instance().config_loader()
+    typed = OmegaConf.to_container(config.hydra.overrides.task)
+    assert isinstance(typed, list)
+    words = [str(word) for word in typed]
+    jobs = list_jobs(config.hydra.sweeper.file, OverridesParser.create(loader).parse_overrides(words), loader)
+    folders: dict[str, str] = {}
+    for number, job in enumerate(jobs):
+        folder, told = _name_folder(config, dict(word.split("=", 1) for word in job), number), " ".join(job)
+        if folder in folders:
+            file = config.hydra.sweeper.file
+            return f"these are the same run: '{folders[folder]}' and '{told}'; leave one out of {file}"
+        folders[folder] = told
     return None
 
 

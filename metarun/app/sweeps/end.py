@@ -11,7 +11,7 @@ from metarun.core.command import quote
 from metarun.core.screen import Screen
 from metarun.core.whole import write_bytes
 from metarun.report.compare import Comparison, compare
-from metarun.report.formats import format_csv
+from metarun.report.formats import format_csv, format_seed_csv
 from metarun.report.runs import Run, find_runs
 from metarun.report.tables import make_tables
 from metarun.run.tracking.sink import RunInfo
@@ -33,12 +33,13 @@ def conclude(folder: Path, config: DictConfig, screen: Screen) -> None:
 
 
 def _write(folder: Path, comparisons: Sequence[Comparison], notes: Sequence[str]) -> list[Path]:
-    """Write comparison.csv, .png and .html. The drawing library takes a second to import."""
+    """Write comparison.csv, .png and .html, and comparison-seeds.csv. The drawing library takes a second to import."""
     from metarun.report.figures import charts
     from metarun.report.figures.gallery import join_views, make_gallery, name_views
     from metarun.report.figures.page import render_page
 
     found = make_gallery(comparisons)
+    write_bytes(folder / "comparison-seeds.csv", format_seed_csv(comparisons).encode())
     files = {".csv": format_csv(comparisons).encode()}
     if name_views(found):
         files[".png"] = charts.render_png(join_views(comparisons, found))

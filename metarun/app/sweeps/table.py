@@ -6,11 +6,8 @@ The jobs may run in this process, in others or on other machines; all that is re
 from __future__ import annotations
 
 import atexit
-import hashlib
-import json
 import math
 import os
-import re
 import signal
 import threading
 import time
@@ -34,6 +31,9 @@ from metarun.app.messages import make_console
 from metarun.app.sweeps.end import conclude
 from metarun.app.sweeps.job_state import Job, read_job
 from metarun.app.sweeps.launch import JOBS, STARTED_FILE, Launch
+from metarun.app.sweeps.listed import TARGET, list_jobs
+from metarun.app.sweeps.name import name_sweep
+from metarun.app.sweeps.progress import describe_progress, estimate_left, list_own_words
 from metarun.core.command import quote
 from metarun.core.errors import ConfigError, Refused
 from metarun.core.screen import Screen
@@ -48,8 +48,8 @@ ENVIRONMENT = "METARUN_SWEEP"
 POLL = 1.0
 """Seconds between looks at the folders."""
 
-ASIDE = ("hydra.", "hydra/", "paths.", "logger", "sweep.", "threads=", "run.processes=")
-"""Overrides that do not make another sweep."""
+SAY_EVERY = 30.0
+"""Seconds between lines on what runs, where there is no terminal to show the table in."""
 
 
 def run_sweep(run: Callable[[], Any], arguments: Sequence[str]) -> int:
@@ -70,15 +70,6 @@ def run_sweep(run: Callable[[], Any], arguments: Sequence[str]) -> int:
         return SweepTable.current.break_off(error)
     assert SweepTable.current is not None
     return SweepTable.current.find_exit_code()
-
-
-def name_sweep(arguments: Sequence[str]) -> str:
-    """Return a name that the same command gives again: the swept keys, and a hash of all overrides."""
-    overrides = sorted(a for a in arguments if "=" in a and not a.lstrip("+").startswith((*ASIDE, "--")))
-    swept = [o.replace("=", "-") for o in overrides if o.startswith("search=")]
-    swept += [o.partition("=")[0].lstrip("+") for o in overrides if "," in o or "(" in o]
-    readable = re.sub(r"[^\w.-]+", "_", "-".join(swept))[:60] or "sweep"
-    return f"{readable}-{hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]}"
 
 
 def count_jobs(overrides: Sequence[str], loader: ConfigLoader | None = None) -> int:
@@ -113,6 +104,7 @@ class SweepTable(Callback):
         if self.launch and self.launch.find_problem():
             return  # the launcher says so, and break_off better
         self.since, self.said = time.time(), set[tuple[Path, str]]()
+        self.next_said = self.since + SAY_EVERY
         with suppress(OSError):  # which the launcher meets again
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / STOP_FILE).unlink(missing_ok=True)
@@ -140,10 +132,14 @@ class SweepTable(Callback):
 
     def _count_expected(self, config: DictConfig) -> int | None:
         """Count the expected jobs; None if the number is not known."""
+        hydra = GlobalHydra.instance()
+        loader = hydra.config_loader() if hydra.is_initialized() else None
+        if config.hydra.sweeper._target_ == TARGET:
+            words = OverridesParser.create(loader).parse_overrides(list(config.hydra.overrides.task))
+            return len(list_jobs(config.hydra.sweeper.file, words, loader))
         if "BasicSweeper" not in config.hydra.sweeper._target_:
             return None
-        hydra = GlobalHydra.instance()
-        return count_jobs(config.hydra.overrides.task, hydra.config_loader() if hydra.is_initialized() else None)
+        return count_jobs(config.hydra.overrides.task, loader)
 
     def _conclude(self, config: DictConfig) -> None:
         """Report at the end of a complete sweep."""
@@ -223,21 +219,23 @@ class SweepTable(Callback):
                     self._say(f"{job.state}: {job.overrides}  {job.error or job.score}".rstrip())
         if self.live:
             self.live.update(self._make_table(jobs), refresh=True)
+        elif self.launch and not self.stopped.is_set() and time.time() >= self.next_said:
+            self.next_said = time.time() + SAY_EVERY
+            if line := describe_progress(jobs, self.expected, time.time() - self.since):
+                self._say(line)
 
     def _read_jobs(self) -> list[Job]:
         folders = sorted(path.parent.parent for path in self.folder.glob("*/.hydra/overrides.yaml"))
         return [read_job(folder, self.since, self.rerun) for folder in folders]
 
     def _make_table(self, jobs: list[Job]) -> Table:
-        done = sum(job.done for job in jobs)
-        table = Table(
-            box=None, pad_edge=False, title=f"{done} of {self.expected or len(jobs)} done", title_justify="left"
-        )
+        done, seconds = sum(job.done for job in jobs), estimate_left(jobs, self.expected, time.time() - self.since)
+        title = f"{done} of {self.expected or len(jobs)} done"
+        title += f", about {format_duration(seconds)} left" if seconds and self.live else ""
+        table = Table(box=None, pad_edge=False, title=title, title_justify="left")
         for name in ("job", "state", "step", self.SCORE, "left"):
             table.add_column(name, overflow="fold", justify="left" if name in ("job", "state") else "right")
-        shared = set.intersection(*(set(job.overrides.split()) for job in jobs)) if len(jobs) > 1 else set[str]()
-        for job in jobs:
-            own = " ".join(word for word in job.overrides.split() if word not in shared)
+        for job, own in zip(jobs, list_own_words(jobs), strict=True):
             left = format_duration(job.left) if job.left is not None else ""
             table.add_row(own, job.state, f"{job.step}/{job.steps}", job.score, left)
         return table

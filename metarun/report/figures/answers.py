@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from metarun.core.lettering import Font, cut
 from metarun.report.predicted import Answers
 
 CELL, GAP, MARGIN, LINE = 84, 8, 16, 15
@@ -22,7 +23,6 @@ FONT_SIZE = 12
 INK, GREY, FRAME, RED, WHITE = (30, 30, 30), (120, 120, 120), (225, 225, 225), (200, 40, 20), (255, 255, 255)
 
 Pixels = NDArray[np.uint8]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_answers(support: Pixels, labels: Sequence[int], queries: Pixels, answers: Answers) -> bytes:
@@ -47,7 +47,7 @@ def draw_answers(support: Pixels, labels: Sequence[int], queries: Pixels, answer
     draw.text((MARGIN, MARGIN), f"support set{more}", fill=INK, font=font)
     for number in range(left_rows):
         y = top + number * (CELL + LINE + GAP)
-        draw.text((MARGIN, y), _cut(answers.classes[number], most * (CELL + GAP), font), fill=INK, font=font)
+        draw.text((MARGIN, y), cut(answers.classes[number], most * (CELL + GAP), font), fill=INK, font=font)
         rows = [row for row, own in enumerate(labels) if own == number][:most]
         for place, row in enumerate(rows):
             sheet.paste(_show(support[row]), (MARGIN + place * (CELL + GAP), y + LINE))
@@ -82,13 +82,4 @@ def _write(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], before: str, name: str, fill: tuple[int, int, int], font: Font
 ) -> None:
     """Write under an image; the name is cut to what its width leaves."""
-    draw.text(at, before + _cut(name, CELL + GAP - 4 - font.getlength(before), font), fill=fill, font=font)
-
-
-def _cut(text: str, width: float, font: Font) -> str:
-    """The text, with its middle left out where it is wider than `width` pixels."""
-    short, kept = text, len(text)
-    while kept > 1 and font.getlength(short) > width:
-        kept -= 1
-        short = f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
-    return short
+    draw.text(at, before + cut(name, CELL + GAP - 4 - font.getlength(before), font), fill=fill, font=font)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import altair as alt
@@ -24,9 +24,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 GREY = "#888888"
 """A grey that is visible on white and on black."""
 
-GROUP_OFFSET = 1.035
-"""Factor between the positions of neighbouring groups over the same number of shots."""
-
 VIEW_NUMBERS = itertools.count()
 """Numbers for the names of selections: joined views must not share a selection."""
 
@@ -36,11 +33,13 @@ HALO_STYLE = "halo"
 VEGA_LITE_VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 """Major and minor version of Vega-Lite."""
 
+SPLIT_NAMES = {"val": "validation", "train": "training"}
+
 TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 VEGA_LITE_CONFIG = {
     "font": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif",
-    "axis": {"labelFontSize": 12, "titleFontSize": 13, "titlePadding": 8, "gridOpacity": 0.5},
+    "axis": {"labelFontSize": 12, "titleFontSize": 13, "titlePadding": 8, "gridOpacity": 0.5, "labelSeparation": 5},
     "legend": {
         "orient": "bottom", "layout": {"bottom": {"anchor": "start", "direction": "vertical"}}, "title": None,
         "labelFontSize": 13, "labelLimit": 300, "symbolOpacity": 1, "symbolStrokeWidth": 2.5,
@@ -57,6 +56,8 @@ def draw_learning_curves(
     score: str,
     by: Literal["step", "seconds"] = "step",
     colors: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] = SPLIT_NAMES,
+    chance: float | None = None,
 ) -> alt.LayerChart | None:
     """Draw validation curves (thick, with points and a band from the lowest to the highest run) and training curves.
 
@@ -65,9 +66,13 @@ def draw_learning_curves(
         score: the score of the curves.
         by: the horizontal axis: the outer step, or the seconds spent in training.
         colors: the color of each group; by default the palette in order.
+        labels: what the legend says of each split; others are not drawn.
+        chance: the score of guessing; a dashed line.
     Returns: None if nothing was logged.
     """
-    curves = {(name, split): curve for name, splits in groups.items() for split, curve in splits.items()}
+    curves = {
+        (name, split): curve for name, splits in groups.items() for split, curve in splits.items() if split in labels
+    }
     if by == "seconds":
         curves = {key: curve for key, curve in curves.items() if curve.seconds is not None}
     if not curves:
@@ -79,21 +84,25 @@ def draw_learning_curves(
         seconds = np.full(len(curve.step), np.nan) if curve.seconds is None else curve.seconds
         for step, time, *scores in zip(curve.step, seconds / unit, curve.mean, curve.low, curve.high, strict=True):
             mean, low, high = (round_score(score, value) for value in scores)
-            kind = {"val": "validation", "train": "training"}[split]
-            point = {"group": name, "split": kind, "step": round_number(step), "time": round_number(time)}
+            point = {"group": name, "split": SPLIT_NAMES[split], "step": round_number(step), "time": round_number(time)}
             records.append(point | {"mean": mean, "low": low, "high": high, "runs": curve.runs})
     x = alt.X("step:Q", title="outer step") if by == "step" else alt.X("time:Q", title=f"training time, {unit_name}")
     y = alt.Y("mean:Q", title=name_axis(score), scale=alt.Scale(zero=False))
-    base = alt.Chart(alt.InlineData(values=records)).encode(
-        x=x, color=_encode_color(groups, colors or dict(zip(groups, itertools.cycle(PALETTE), strict=False)))
-    )
+    drawn = [SPLIT_NAMES[split] for split in labels if any(key[1] == split for key in curves)]
+    said = " : ".join(f"datum.label === {SPLIT_NAMES[split]!r} ? {label!r}" for split, label in labels.items())
+    legend = alt.Legend(labelExpr=f"{said} : datum.label", columns=1) if len(drawn) > 1 else None
+    color = encode_color(groups, colors or dict(zip(groups, itertools.cycle(PALETTE), strict=False)))
+    if len(groups) == 1:  # its splits are told apart by colour
+        scale = alt.Scale(domain=drawn, range=list(PALETTE[: len(drawn)]))
+        color, legend = alt.Color("split:N", scale=scale, legend=legend, title=None), None
+    base = alt.Chart(alt.InlineData(values=records)).encode(x=x, color=color)
     picked = alt.selection_point(name=f"picked_{next(VIEW_NUMBERS)}", fields=["group"], bind="legend")
     visible = alt.when(picked)
     validation = base.transform_filter("datum.split === 'validation'")
-    width = alt.Scale(domain=["validation", "training"], range=[2.5, 1])
+    width = alt.Scale(domain=drawn, range=[2.5, 1] if len(drawn) > 1 else [2])
     lines = base.mark_line().encode(
         y=y,
-        strokeWidth=alt.StrokeWidth("split:O", scale=width, title=None),
+        strokeWidth=alt.StrokeWidth("split:O", scale=width, title=None, legend=legend),
         opacity=visible.then(alt.value(1)).otherwise(alt.value(0.12)),
     )
     band = validation.mark_area().encode(
@@ -105,7 +114,16 @@ def draw_learning_curves(
         opacity=visible.then(alt.value(1)).otherwise(alt.value(0.12)),
         tooltip=["group:N", "step:Q", alt.Tooltip("time:Q", title=unit_name), "mean:Q", "low:Q", "high:Q", "runs:Q"],
     )
-    return alt.LayerChart(layer=[band, lines.add_params(picked), points], height=280)
+    layers = [band, lines.add_params(picked), points, *([] if chance is None else draw_chance(score, chance))]
+    return alt.LayerChart(layer=layers, height=280)
+
+
+def draw_chance(score: str, chance: float) -> list[alt.Chart]:
+    """Draw a dashed line at the score of guessing, with the word."""
+    at = alt.Chart(alt.InlineData(values=[{"chance": round_score(score, chance), "word": "chance"}]))
+    y = alt.Y("chance:Q", title=name_axis(score))
+    word = at.mark_text(align="right", dy=-7, fontSize=12, color=GREY).encode(x=alt.value("width"), y=y, text="word:N")
+    return [at.mark_rule(color=GREY, strokeDash=[5, 4]).encode(y=y), word]
 
 
 def draw_task_scatter(
@@ -161,44 +179,6 @@ def draw_task_scatter(
     return alt.LayerChart(layer=[diagonal, points, counts, below, beside], height=340)
 
 
-def draw_shot_curves(
-    points: Sequence[Mapping[str, Any]], score: str, colors: Mapping[str, str], shot: str = "support examples a class"
-) -> alt.LayerChart:
-    """Draw the score over the shots, with the points of several groups side by side.
-
-    Args:
-        points: each has `group`, `k_shot`, `mean`, `ci95` over tasks, and the means of its `runs`.
-        score: the name of the score.
-        colors: the color of each group.
-        shot: the unit of the shots.
-    """
-    records, single = [], []
-    groups = list(dict.fromkeys(point["group"] for point in points))
-    for point in points:
-        aside = GROUP_OFFSET ** (groups.index(point["group"]) - (len(groups) - 1) / 2)
-        here = {"group": point["group"], "k_shot": point["k_shot"], "place": point["k_shot"] * aside}
-        ends = {"low": point["mean"] - point["ci95"], "high": point["mean"] + point["ci95"]}
-        numbers = {name: round_score(score, value) for name, value in {"mean": point["mean"], **ends}.items()}
-        records.append({**here, **numbers, "runs": len(point["runs"])})
-        single += [{**here, "run": round_score(score, mean)} for mean in point["runs"] if len(point["runs"]) > 1]
-    shots = sorted({point["k_shot"] for point in points})
-    x = alt.X(
-        "place:Q", title=f"shots ({shot})", axis=alt.Axis(values=shots, format="d"),
-        scale=alt.Scale(type="log", domain=[shots[0] * 0.9, shots[-1] * 1.1], nice=False),
-    )  # fmt: skip
-    y = alt.Y("mean:Q", title=name_axis(score), scale=alt.Scale(zero=False))
-    base = alt.Chart(alt.InlineData(values=records)).encode(x=x, color=_encode_color(groups, colors))
-    line = base.mark_line(strokeWidth=2).encode(y=y)
-    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=name_axis(score)), y2="high:Q")
-    marks = base.mark_point(filled=True, size=70, opacity=1).encode(
-        y=y, tooltip=["group:N", "k_shot:Q", "mean:Q", "low:Q", "high:Q", "runs:Q"]
-    )
-    runs = alt.Chart(alt.InlineData(values=single)).mark_point(size=30, xOffset=9).encode(
-        x=x, y=alt.Y("run:Q"), color=_encode_color(groups, colors), tooltip=["group:N", "k_shot:Q", "run:Q"]
-    )  # fmt: skip
-    return alt.LayerChart(layer=[line, bars, marks, *([runs] if single else [])], height=300)
-
-
 def make_spec(view: alt.TopLevelMixin) -> dict[str, Any]:
     """Make the Vega-Lite specification, with the look that all figures share."""
     return {**view.to_dict(), "config": VEGA_LITE_CONFIG}
@@ -222,7 +202,7 @@ def round_number(value: float) -> float | None:
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
-def _encode_color(groups: Iterable[str], colors: Mapping[str, str]) -> alt.Color:
+def encode_color(groups: Iterable[str], colors: Mapping[str, str]) -> alt.Color:
     """Encode the groups' colors, with a legend in as many columns as fit a narrow screen."""
     names = list(groups)
     columns = max(1, min(4, 44 // (4 + max(map(len, names)))))

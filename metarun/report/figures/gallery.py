@@ -10,9 +10,12 @@ from typing import Any
 import altair as alt
 
 from metarun.report.compare import Comparison, Row
-from metarun.report.figures.charts import PALETTE, draw_learning_curves, draw_shot_curves, draw_task_scatter, name_axis
-from metarun.report.figures.learning import read_curves
+from metarun.report.figures.charts import PALETTE, draw_task_scatter, name_axis
+from metarun.report.figures.curve_figures import draw_curves
+from metarun.report.figures.figure import Figure
 from metarun.report.figures.parallel import draw_parallel_coordinates
+from metarun.report.figures.scores import draw_result
+from metarun.report.figures.shots import draw_shot_curves
 from metarun.report.groups import COMPARABLE_FIELDS, LEADING_KEYS
 from metarun.report.tables import make_heading, shorten_keys
 
@@ -21,25 +24,6 @@ MAX_GROUPS = len(PALETTE)
 
 SHOT_FIELDS = ("k_shot", "episode_sha256")
 """The COMPARABLE_FIELDS that may differ between the points of one line over the shots."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure with its title and notes.
-
-    Attributes:
-        name: name for its file.
-        title: title for the reader.
-        view: the drawing itself.
-        said: notes for the reader.
-        form: `square`, `wide` if the page has the room, or empty.
-    """
-
-    name: str
-    title: str
-    view: alt.LayerChart
-    said: tuple[str, ...]
-    form: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +87,11 @@ def _set_size(figure: Figure) -> alt.LayerChart:
 
 def _draw_own(comparison: Comparison, rows: Mapping[str, Row], colors: Mapping[str, str]) -> tuple[Figure, ...]:
     metric, best = comparison.metric, next(iter(rows))
-    found = _draw_curves(rows, metric, colors)
+    found = []
+    if len(comparison.rows) > 1 or len(comparison.rows[0].group.runs) > 1:
+        found.append(draw_result(comparison, rows, colors))
+    if not any(run.place != run.folder for row in rows.values() for run in row.group.runs):
+        found += draw_curves(rows, metric, colors)
     if len(rows) > 1:
         other = next((name for name, row in rows.items() if row.mark == "baseline" and name != best), list(rows)[1])
         scores = {name: row.group.scores.mean(0) for name, row in rows.items()}
@@ -118,22 +106,6 @@ def _draw_own(comparison: Comparison, rows: Mapping[str, Row], colors: Mapping[s
         said = ("a line is a combination of settings, its score the mean over its runs, yellow the highest",)
         found.append(Figure("settings", "settings and score", view, said, "wide"))
     return tuple(found)
-
-
-def _draw_curves(rows: Mapping[str, Row], metric: str, colors: Mapping[str, str]) -> list[Figure]:
-    curves = {name: read_curves(row.group.runs, metric) for name, row in rows.items()}
-    every = [curve for splits in curves.values() for curve in splits.values()]
-    portion = max((curve.portion for curve in every), default=1)
-    thick = "thick, with points: validation, mean over the runs; thin: training, whose tasks may be of another size"
-    time = "at each step, the mean time that the runs had trained; validation is not counted"
-    shared = ["the band goes from the lowest to the highest run"] if any(curve.runs > 1 for curve in every) else []
-    shared += [f"thinned: a point is the mean of up to {portion} logged lines"] if portion > 1 else []
-    found = []
-    if view := draw_learning_curves(curves, metric, "step", colors):
-        found.append(Figure("curves-by-step", "learning curves by step", view, (thick, *shared)))
-    if view := draw_learning_curves(curves, metric, "seconds", colors):
-        found.append(Figure("curves-by-time", "learning curves by time", view, (time, *shared)))
-    return found
 
 
 def _collect_shots(

@@ -15,7 +15,8 @@ from metarun.core.secrets import mask
 from metarun.core.words import format_value
 from metarun.report.compare import Comparison
 from metarun.report.figures.charts import VEGA_LITE_VERSION, make_spec, name_axis
-from metarun.report.figures.gallery import Figure, Gallery
+from metarun.report.figures.figure import Figure
+from metarun.report.figures.gallery import Gallery
 from metarun.report.groups import find_varied
 from metarun.report.pair_table import make_pair_caption, make_pair_cells
 from metarun.report.tables import format_setting, make_caption, make_cells, make_heading
@@ -35,9 +36,11 @@ def render_page(comparisons: Sequence[Comparison], found: Gallery, notes: Sequen
         Path(__file__).with_name("page.html").read_text()
     )
     vega = vl_convert.javascript_bundle(vl_version=VEGA_LITE_VERSION)  # type: ignore[call-arg]  # the stub alone wants a snippet
-    runs = {run.folder for comparison in comparisons for row in comparison.rows for run in row.group.runs}
+    every = [run for comparison in comparisons for row in comparison.rows for run in row.group.runs]
+    runs, tests = {run.folder for run in every}, sum(run.place != run.folder for run in every)
+    later = f" and {tests} later test{'s' * (tests > 1)} of them" if tests else ""
     return template.render(
-        title=f"Comparison of {len(runs)} run{'s' * (len(runs) > 1)}",
+        title=f"Comparison of {len(runs)} run{'s' * (len(runs) > 1)}{later}",
         command=mask(shlex.join(["metarun", *command])),
         tables=[_describe_table(comparisons, place, found, datasets) for place in range(len(comparisons))],
         across=[_describe_figure(figure, datasets) for figure in found.across],
@@ -96,6 +99,7 @@ def _describe_settings(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     keys = find_varied(runs, ())
     if not keys:
         return {}
+    keys.sort(key=lambda key: len({run.value(key) for run in runs} - {None}) < 2)  # of one method: last
     base = os.path.commonpath([run.folder.resolve().parent for run in runs])
     metric = comparisons[0].metric
     heads = [name_axis(metric), *keys, "run"]
@@ -103,7 +107,7 @@ def _describe_settings(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         [
             format_value(metric, mean),
             *(format_setting(run.value(key)) for key in keys),
-            os.path.relpath(run.folder.resolve(), base),
+            os.path.relpath(run.place.resolve(), base),
         ]
         for _, run, mean in members
     ]
@@ -111,4 +115,10 @@ def _describe_settings(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         heads = ["table", *heads]
         lines = [[str(table), *line] for (table, *_), line in zip(members, lines, strict=True)]
     rows = [{"cells": line} for line in lines]
-    return {"base": base, "heads": heads, "words": [len(heads) - 1], "rows": rows}
+    return {"base": _shorten_folder(base), "heads": heads, "words": [len(heads) - 1], "rows": rows}
+
+
+def _shorten_folder(folder: str) -> str:
+    """Return how to get to a folder from here; from elsewhere, its name alone: a page goes to other people."""
+    here = Path.cwd().resolve()
+    return os.path.relpath(folder, here) if Path(folder).is_relative_to(here) else Path(folder).name

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from PIL import Image, ImageDraw
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from metarun.core.lettering import wrap
 from metarun.core.tasks import Batch
 
-MAX_CLASSES, MAX_IMAGES = 10, 5
-"""Most classes of a task that are drawn, and most support or query images of a class."""
+MAX_CLASSES, MAX_SUPPORT, MAX_QUERIES = 10, 5, 8
+"""Most classes of a task that are drawn, and most support and query images of a class."""
 
-GAP, LABEL_WIDTH, TITLE_HEIGHT = 6, 22, 20
-"""Pixels between support and query images, for a class's number, and for a task's title."""
+CELL, GAP, MARGIN = 72, 4, 10
+"""Least pixels of an image's side, between images, and around a task."""
 
-BACKGROUND_GREY, TEXT_GREY = 255, 60
-"""Grey values of the background and of the text."""
+NAME_WIDTH, LINE, SIDES_APART = 150, 17, 18
+"""Pixels of a class's name, of a line of text, and between support and query images."""
+
+WHITE, INK, RED = (255, 255, 255), (40, 40, 40), (200, 30, 20)
 
 
-def draw_tasks(batch: Batch, n_tasks: int) -> Image.Image | None:
+def draw_tasks(
+    batch: Batch, n_tasks: int, names: Sequence[Sequence[str]] = (), answers: Tensor | None = None
+) -> Image.Image | None:
     """Draw the first tasks of a batch, one above the other; None if the inputs are not images.
 
     The darkest value of a task is black, the brightest white; normalisation is not undone.
+
+    Args:
+        names: the class names of each task, by label; they stand beside the labels.
+        answers: the label that was answered for each query [B, M]: wrong ones come first, framed in red, with the
+            answer below.
     """
     if batch.support.x.ndim != 5 or batch.support.x.shape[2] not in (1, 3) or not batch.n_way:
         return None
-    tasks = [_draw_task(batch, number) for number in range(min(n_tasks, batch.n_tasks))]
-    sheet = Image.new("RGB", (max(t.width for t in tasks), sum(t.height for t in tasks)), (BACKGROUND_GREY,) * 3)
+    tasks = [
+        _draw_task(batch, number, names[number] if number < len(names) else [""] * batch.n_way, answers)
+        for number in range(min(n_tasks, batch.n_tasks))
+    ]
+    sheet = Image.new("RGB", (max(t.width for t in tasks), sum(t.height for t in tasks)), WHITE)
     top = 0
     for task in tasks:
         sheet.paste(task, (0, top))
@@ -33,42 +48,56 @@ def draw_tasks(batch: Batch, n_tasks: int) -> Image.Image | None:
     return sheet
 
 
-def _draw_task(batch: Batch, number: int) -> Image.Image:
-    one = batch.tasks(number, number + 1)
+def _draw_task(batch: Batch, number: int, names: Sequence[str], answers: Tensor | None) -> Image.Image:
+    one, font = batch.tasks(number, number + 1), ImageFont.load_default(13)
     low, high = one.support.x.min(), one.support.x.max()
-    sides = [
-        [
-            (side.x[0][side.y[0] == label][:MAX_IMAGES] - low) / (high - low).clamp_min(1e-8)
-            for label in range(batch.n_way)
-        ]
-        for side in (one.support, one.query)
-    ]
-    cell = max(32, int(batch.support.x.shape[-1])) + 2
-    widths = [max(len(images) for images in side) * cell for side in sides]
+    answered = None if answers is None else answers[number].cpu()
+    labels = one.query.y[0].cpu()
+    wrong = [] if answered is None else (answered != labels).nonzero()[:, 0].tolist()
     rows = min(batch.n_way, MAX_CLASSES)
-    picture = Image.new(
-        "RGB",
-        (LABEL_WIDTH + widths[0] + GAP + widths[1] + GAP, TITLE_HEIGHT + rows * cell + GAP),
-        (BACKGROUND_GREY,) * 3,
-    )
+    sides = [
+        [_choose(side.y[0].cpu(), label, wrong if side is one.query else [], most) for label in range(rows)]
+        for side, most in ((one.support, MAX_SUPPORT), (one.query, MAX_QUERIES))
+    ]
+    size = max(CELL, int(batch.support.x.shape[-1]))
+    cell, height = size + GAP, size + GAP + (LINE if wrong else 0)
+    lefts = [MARGIN + NAME_WIDTH, MARGIN + NAME_WIDTH + max(map(len, sides[0])) * cell + SIDES_APART]
+    right = lefts[1] + max(map(len, sides[1])) * cell + MARGIN
+    picture = Image.new("RGB", (right, MARGIN + LINE + GAP + rows * height + MARGIN), WHITE)
     draw = ImageDraw.Draw(picture)
-    draw.text((2, 4), f"task {number}: {_describe_shown(batch, rows)}", fill=(TEXT_GREY,) * 3)
-    for label in range(rows):
-        top = TITLE_HEIGHT + label * cell
-        draw.text((2, top + cell // 2 - 6), str(label), fill=(TEXT_GREY,) * 3)
-        for side, left in zip(sides, (LABEL_WIDTH, LABEL_WIDTH + widths[0] + GAP), strict=True):
-            for place, image in enumerate(side[label]):
-                picture.paste(_convert_image(image, cell - 2), (left + place * cell, top))
+    errors = "" if answered is None else f"; {len(wrong)} of {len(labels)} queries wrong"
+    draw.text((MARGIN, MARGIN), f"task {number}: {_describe_shown(batch, rows)}{errors}", fill=INK, font=font)
+    for row in range(rows):
+        top = MARGIN + LINE + GAP + row * height
+        lines = wrap(f"{row} {names[row]}".strip(), NAME_WIDTH - 8, font, size // LINE)
+        for place, line in enumerate(lines):
+            y = top + size // 2 + int((place - len(lines) / 2) * LINE)
+            draw.text((MARGIN, y), line, fill=INK, font=font)
+        for side, chosen, left in zip((one.support, one.query), sides, lefts, strict=True):
+            for place, image in enumerate(chosen[row]):
+                x = left + place * cell
+                pixels = (side.x[0][image] - low) / (high - low).clamp_min(1e-8)
+                picture.paste(convert_image(pixels, size), (x, top))
+                if side is one.query and answered is not None and image in wrong:
+                    draw.rectangle((x - 2, top - 2, x + size + 1, top + size + 1), outline=RED, width=3)
+                    draw.text((x, top + size + 1), f"as {int(answered[image])}", fill=RED, font=font)
     return picture
+
+
+def _choose(y: Tensor, label: int, first: Sequence[int], most: int) -> list[int]:
+    """Choose images of a class, those in `first` before others."""
+    own: list[int] = (y == label).nonzero()[:, 0].tolist()
+    return sorted(own, key=lambda image: image not in first)[:most]
 
 
 def _describe_shown(batch: Batch, rows: int) -> str:
     shots, queries = (side.y.shape[1] // batch.n_way for side in (batch.support, batch.query))
     shown = f"{rows} of {batch.n_way} classes" if rows < batch.n_way else f"{batch.n_way} classes"
-    return f"{shown}, support {shots} | query {queries}"
+    many = f"{shots} support image{'s' * (shots > 1)}"
+    return f"{shown}, {many} each (left), {queries} quer{'ies' if queries > 1 else 'y'} each (right)"
 
 
-def _convert_image(x: Tensor, size: int) -> Image.Image:
+def convert_image(x: Tensor, size: int) -> Image.Image:
     """Convert an image x [C, H, W] in 0..1 to RGB, `size` pixels wide."""
     pixels = (x.clamp(0, 1) * 255).round().byte().cpu().expand(3, -1, -1).permute(1, 2, 0)
     return Image.fromarray(pixels.numpy()).resize((size, size), Image.Resampling.NEAREST)

@@ -1,0 +1,83 @@
+"""Pictures of a trained classifier's mistakes in test tasks: the first tasks, and the hardest classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from metarun.algos.base.abilities import AdaptsToTask
+from metarun.app.jobs.pictures import TASKS_DRAWN, save_picture
+from metarun.app.jobs.reopened import Trained
+from metarun.app.jobs.retest_settings import make_settings
+from metarun.core.errors import ConfigError
+from metarun.core.run_folder import RunFolder
+from metarun.core.tasks import Batch, Examples
+from metarun.core.whole import write_bytes
+from metarun.report.figures.hardest import draw_hardest
+from metarun.report.mistakes import Hard, find_hardest
+from metarun.run.tracking.pictures import convert_image, draw_tasks
+
+HARDEST = 8
+"""Classes that are drawn."""
+
+
+def draw_mistakes(run: Trained, values: Mapping[str, Any], mode: str) -> tuple[list[Hard], list[Path]]:
+    """Answer the queries of the test with `values` in BatchNorm mode `mode`, and draw the mistakes.
+
+    Returns: the hardest classes, and the files in the run's folder of later tests.
+    Raises: ConfigError for tasks without images or names of classes.
+    """
+    test = make_settings(run.saved, run.source.info.input_shape, values).change({"bn": mode})
+    settings = test.resolve()
+    source: Any = run.open_checked(test, settings, values)
+    learner, n_tasks = run.make_learner(settings).eval(), settings.run["test_tasks"]
+    labels = getattr(source, "labels", None) or getattr(getattr(source, "source", None), "labels", None)  # if resized
+    if labels is None or not isinstance(learner, AdaptsToTask):
+        raise ConfigError("--pictures: only for classes of images with names, and learners that answer single queries")
+    drawn: list[tuple[Batch, torch.Tensor]] = []
+    counted, images = [], dict[str, Image.Image]()
+    at_once = settings.run["eval_batch_size"]
+    for first in range(0, n_tasks, at_once):
+        batch = next(source.episodes("test", first, at_once)).tasks(0, n_tasks - first)
+        answers = torch.stack([_answer(learner, batch.tasks(t, t + 1)) for t in range(batch.n_tasks)])  # [B, M]
+        if first < TASKS_DRAWN:
+            drawn.append((batch, answers))
+        for task in range(batch.n_tasks):
+            names = labels("test", first + task)
+            counted.append((names, batch.query.y[task].tolist(), answers[task].tolist()))
+            for image, label in zip(batch.support.x[task], batch.support.y[task].tolist(), strict=True):
+                if names[label] not in images:
+                    low, high = image.min(), image.max()
+                    images[names[label]] = convert_image((image - low) / (high - low).clamp_min(1e-8), image.shape[-1])
+    batch, answers = _join(drawn)
+    shown = min(TASKS_DRAWN, batch.n_tasks)
+    picture = draw_tasks(batch, shown, [names for names, _, _ in counted[:shown]], answers)
+    if picture is None:
+        raise ConfigError("--pictures: the inputs are no images of one or three channels")
+    folder, stem = RunFolder(run.folder).evaluations, run.name_file(test).removesuffix(".json")
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{stem}-tasks.png"]
+    save_picture(picture, files[0])
+    if hardest := find_hardest(counted, HARDEST):
+        files.append(folder / f"{stem}-hardest.png")
+        write_bytes(files[1], draw_hardest(hardest, images, n_tasks))
+    return hardest, files
+
+
+def _answer(learner: AdaptsToTask, task: Batch) -> torch.Tensor:
+    """Return the label that is answered for each query of a task [M]."""
+    predict = learner.adapt_to(Examples(task.support.x[0], task.support.y[0]), task.n_way)
+    return predict(task.query.x[0]).argmax(-1).cpu()
+
+
+def _join(parts: list[tuple[Batch, torch.Tensor]]) -> tuple[Batch, torch.Tensor]:
+    batches, answers = zip(*parts, strict=True)
+    support, query = (
+        Examples(torch.cat([side.x for side in sides]), torch.cat([side.y for side in sides]))
+        for sides in ([batch.support for batch in batches], [batch.query for batch in batches])
+    )
+    return Batch(support, query, batches[0].n_way), torch.cat(answers)

@@ -1,0 +1,69 @@
+"""The name of a sweep's folder, which the same command gives again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from metarun.core.errors import ConfigError
+from metarun.settings.compose import compose_choices
+from metarun.settings.typed import read_override
+
+ASIDE = ("hydra.", "hydra/", "paths.", "logger", "sweep.", "threads=", "run.processes=")
+"""Overrides that do not make another sweep."""
+
+MOST_NAMED, LONGEST = 3, 60
+"""Values of a group that are named, and characters of the readable part."""
+
+
+def name_sweep(arguments: Sequence[str]) -> str:
+    """Return a name: data and algorithms, the other swept keys, and a hash of all overrides.
+
+    A folder that an older version named otherwise for the same command keeps its name.
+    """
+    typed = [word for word in arguments if "=" in word and not word.startswith("-")]
+    overrides = sorted(word for word in typed if not word.lstrip("+").startswith(ASIDE))
+    key = hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]
+    several = [word for word in overrides if "," in word or "(" in word]
+    swept = [word.partition("=")[0].lstrip("+").rsplit(".", 1)[-1] for word in several]
+    lists = [Path(word.partition("=")[2]).stem for word in overrides if word.startswith("runs=")]
+    found, outputs = _read_choices(typed, _list_folders(arguments))
+    words = [*(_join(found[group]) for group in ("data", "algo") if group in found and not (group == "algo" and lists))]
+    words += lists + [word.replace("=", "-") for word in overrides if word.startswith("search=")]
+    words += [name for name in swept if name not in found]
+    readable = re.sub(r"[^\w.+-]+", "_", "-".join(words))[:LONGEST].strip("-_") or "sweep"
+    older = sorted((outputs / "sweeps").glob(f"*-{key}")) if outputs else []
+    return older[0].name if older else f"{readable}-{key}"
+
+
+def _read_choices(words: Sequence[str], folders: Sequence[str]) -> tuple[dict[str, list[str]], Path | None]:
+    """Read which data and algorithms the jobs choose, and where runs go; nothing if the words do not compose."""
+    chosen: dict[str, list[str]] = {}
+    single = []
+    try:
+        for word in words:
+            override = read_override(word)
+            name = override.key.lstrip("+")
+            if name in ("search", "runs") or name.startswith(("hydra.", "hydra/")):
+                continue
+            if name in ("data", "algo"):
+                chosen[name] = [str(value) for value in override.values]
+            first = len(override.values) > 1 and ("," in word or "(" in word)
+            single.append(f"{word.partition('=')[0]}={override.values[0]}" if first else word)
+        choices, config = compose_choices(single, folders)
+    except (ConfigError, IndexError):
+        return chosen, None
+    return {group: chosen.get(group, [str(choices[group])]) for group in ("data", "algo")}, Path(config.paths.outputs)
+
+
+def _list_folders(arguments: Sequence[str]) -> list[str]:
+    """List the folders of YAML files of one's own."""
+    flags = " ".join(arguments).replace("--config-dir=", "--config-dir ").split("--config-dir ")[1:]
+    return [str(Path(flag.split()[0]).absolute()) for flag in flags if flag.split()]
+
+
+def _join(names: Sequence[str]) -> str:
+    return "+".join(names) if len(names) <= MOST_NAMED else f"{names[0]}+{len(names) - 1}"
