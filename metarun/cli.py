@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn
 
 from metarun.core import tuning
@@ -92,7 +93,20 @@ def _is_interrupted(error: BaseException | None) -> bool:
 def _complain(error: BaseException) -> None:
     from metarun.core.screen import Screen
 
-    Screen(stderr=True).say(f"metarun: {error}")
+    Screen(stderr=True).complain(str(error))
+
+
+def _announce(config: Any, words: Sequence[str]) -> None:
+    """Say what is about to run, before the seconds that torch's import takes."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from metarun.core.screen import Screen
+    from metarun.core.whole import shorten_path
+    from metarun.settings.announce import describe_start
+
+    runtime = HydraConfig.get().runtime
+    for line in describe_start(config, runtime.choices, words, shorten_path(Path(runtime.output_dir))):
+        Screen(width=120).say(line)
 
 
 def _is_word(argument: str) -> bool:
@@ -128,6 +142,18 @@ def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
     return flags, [read_word(name_folders(word, known.multirun), known.multirun) for word in words], known.multirun
 
 
+def _warn_of_repeats(words: Sequence[str]) -> None:
+    """Say of a group that was chosen from more than once which choice counts."""
+    from metarun.core.command import find_key
+    from metarun.core.screen import Screen
+    from metarun.settings.conf import GROUPS
+
+    last = {key: word for word in words if (key := find_key(word)) in GROUPS}
+    for word in words:
+        if word != last.get(find_key(word), word):
+            Screen().say(f"{word} does not count: {last[find_key(word)]} comes after it", "yellow")
+
+
 def _hydra(arguments: Sequence[str]) -> int:
     """Compose the settings and run each job, and make Hydra's errors readable."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, instead of printing and exiting with 1
@@ -142,6 +168,7 @@ def _hydra(arguments: Sequence[str]) -> int:
 
     flags, words, sweep = _read(arguments)
     typed = [*flags, *words]
+    _warn_of_repeats(words)
     schema.register()
     names.register()
     launch.register(CONF)
@@ -162,6 +189,8 @@ def _hydra(arguments: Sequence[str]) -> int:
         print("hydra/launcher has no effect without -m")
 
     def job(config: Any) -> float | None:
+        if not sweep:
+            _announce(config, words)
         with tuning.frozen_imports():
             from metarun.app.jobs.composed import run_new
 

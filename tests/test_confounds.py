@@ -53,14 +53,6 @@ def test_a_value_of_many_groups_is_told_as_that_of_the_others(tmp_path: Path) ->
     assert "optim.lr differs too: 0.1 (boil), 0.2 (the 4 others)" in notes_of(tmp_path)
 
 
-def test_of_two_values_of_many_groups_one_is_told_by_names(tmp_path: Path) -> None:
-    for place, algo in enumerate(("anil", "boil", "cavia", "fomaml", "imaml", "maml", "reptile", "taml")):
-        run(tmp_path / algo, algo, config=settings(algo.upper(), None, lr=0.1 if place % 2 else 0.2))
-    (note,) = [note for note in notes_of(tmp_path) if note.startswith("optim.lr differs")]
-    assert note.count(" others)") == 1
-    assert "(anil, cavia, imaml, reptile)" in note or "(boil, fomaml, maml, taml)" in note
-
-
 def test_a_setting_that_the_table_shows_is_not_named_again(tmp_path: Path) -> None:
     run(tmp_path / "a", "anil", inner_steps=5)
     run(tmp_path / "m", "maml", inner_steps=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from test_layers import ALLOWED
 
 PACKAGE = Path(__file__).parents[1] / "metarun"
-TEXT = (PACKAGE / "README.md").read_text()
+TEXT = (PACKAGE / "README.md").read_text().partition("## Your own algorithm")[0]
 
 
 def test_every_room_has_a_line() -> None:

@@ -23,6 +23,9 @@ ASIDE = {
     "paths.data": "where files lie",
     "paths.cache": "likewise",
     "paths.outputs": "likewise",
+    "inspect": "how a run is looked at",
+    "tags": "what it is called",
+    "notes": "likewise",
 }
 """Settings, or groups of them, that make no other job, and why."""
 

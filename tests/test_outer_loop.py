@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from metarun.algos.base.learner import Learner
 from metarun.core import objectives
 from metarun.core.tasks import Batch, Examples, Metrics, SourceInfo, TaskSource
-from metarun.run import checkpoint, offline, processes
+from metarun.run import checkpoint, offline, outer_steps, processes
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import Interrupted, StopRequest
 from metarun.run.offline import OfflineRun
@@ -394,7 +394,7 @@ def test_the_time_that_a_gpu_needs_for_training_is_counted_as_training(
         now += 1
         return read_numbers(*arguments)
 
-    monkeypatch.setattr(offline, "read_numbers", wait)
+    monkeypatch.setattr(outer_steps, "read_numbers", wait)
     monkeypatch.setattr(offline, "time", SimpleNamespace(perf_counter=lambda: now))
     run = run_in(tmp_path)
     run.parts.device = SimpleNamespace(type="cuda")  # type: ignore[assignment]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import shutil
 import sys
 import tomllib
@@ -14,23 +15,125 @@ from commands import TINY, metarun, results_of
 from used_runs import first_task, lay_out, queries_of
 
 from metarun.algos.base.learn2learn import IMPORTED, choose_engine
+from metarun.app.commands import screen
 from metarun.app.commands.help import REQUIREMENTS
+from metarun.app.commands.screen import Parser
+from metarun.app.commands.subcommands import SUBCOMMANDS, run_subcommand
 from metarun.app.jobs import calibrated
+from metarun.settings.check import refuse
+from metarun.settings.compose import compose
+from metarun.settings.typed import read_override, read_word
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+TOP = Path(__file__).parents[1]
+README, HOUSE = (TOP / "README.md").read_text(), (TOP / "metarun" / "README.md").read_text()
+PAGES = [
+    path
+    for path in (TOP / "README.md", *sorted(TOP.glob("*/README.md")), *sorted(TOP.glob("conf/*/README.md")))
+    if ".venv" not in path.parts
+]
 
 
-def test_the_algorithm_shown_whole_runs(tmp_path: Path, cache: Path) -> None:
-    blocks = re.findall(r"```\w+\n(# (\S+)\n.*?)```", README, re.S)
-    assert [name for _, name in blocks] == ["soft_neighbour.py", "mine/algo/soft_neighbour.yaml"]
-    for text, name in blocks:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    typed = re.search(r"metarun (--config-dir mine .*)", README)
+def list_commands(page: Path) -> list[list[str]]:
+    """The words of every command line of metarun that a page shows, after `metarun`."""
+    found = []
+    for line in page.read_text().splitlines():
+        typed = re.match(r"    (?:uv run )?metarun( .*|)$", line)
+        if typed and not re.search(r"\b[A-Z]{4,}/", line):
+            found.append(shlex.split(typed[1], comments=True))
+    return found
+
+
+COMMANDS = [(page, words) for page in PAGES for words in list_commands(page)]
+RUNS = [(page, words) for page, words in COMMANDS if not words or words[0] not in SUBCOMMANDS]
+SUBS = [(page, words) for page, words in COMMANDS if words and words[0] in SUBCOMMANDS]
+
+
+def name_command(value: object) -> str:
+    return str(value.relative_to(TOP)) if isinstance(value, Path) else "-".join(map(str, value))[:60]  # type: ignore[call-overload]
+
+
+def test_there_are_commands_on_every_page_that_shows_some() -> None:
+    assert len(RUNS) > 25
+    assert len(SUBS) > 25
+    assert {words[0] for _, words in SUBS} >= {"list", "show", "eval", "predict", "compare", "resume", "export", "data"}
+
+
+@pytest.mark.parametrize(("page", "words"), RUNS, ids=name_command)
+def test_the_settings_of_a_run_that_is_shown_compose_and_pass_the_checks(page: Path, words: list[str]) -> None:
+    if "--config-dir" in words:
+        return  # run whole below
+    aside = ("hydra", "search=", "-", "backbone.weights=last")
+    typed = [word for word in words if "=" in word and not word.startswith(aside)]
+    first = []
+    for word in typed:  # of several values the first, of a range to search a number
+        key = word.partition("=")[0]
+        if "(" in word:
+            first.append(f"{key}=0.001")
+            continue
+        override = read_override(read_word(word, "-m" in words))
+        first.append(read_word(word if len(override.values) == 1 else f"{key}={override.values[0]}", False))
+    config = compose(first)
+    if config.data.get("path", "") is None:
+        config.data.path = "photos"
+    refuse(config)
+
+
+@pytest.mark.parametrize(("page", "words"), SUBS, ids=name_command)
+def test_a_subcommand_that_is_shown_has_the_arguments_that_it_shows(
+    page: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Parsed(Exception):
+        pass
+
+    parse = Parser.parse_args
+
+    def stop(self: Parser, *arguments: object) -> None:
+        parse(self, *arguments)
+        raise Parsed
+
+    monkeypatch.setattr(Parser, "parse_args", stop)
+    monkeypatch.setattr(screen, "find_folder", lambda word, several=False: Path(word))
+    with pytest.raises(Parsed):
+        run_subcommand(words[0], words[1:], lambda _: 0)
+
+
+def find_blocks(page: str) -> dict[str, str]:
+    """The text of each file that a page shows whole, by its name."""
+    return {text.split()[1]: text for text in re.findall(r"```\w+\n(# \S+\.(?:py|yaml)\n.*?)```", page, re.S)}
+
+
+@pytest.mark.parametrize(("own", "name"), [("algo", "soft_neighbour"), ("backbone", "tiny")])
+def test_the_algorithm_and_the_backbone_shown_whole_run(own: str, name: str, tmp_path: Path, cache: Path) -> None:
+    blocks = find_blocks(HOUSE)
+    assert set(blocks) == {"soft_neighbour.py", "mine/algo/soft_neighbour.yaml", "tiny.py", "mine/backbone/tiny.yaml"}
+    for file, text in blocks.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    typed = re.search(rf"metarun (--config-dir mine .*{own}={name}.*)", HOUSE)
     assert typed
-    code, out, error = metarun(*typed[1].split(), *TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)
+    tiny = [word for word in TINY if own == "algo" or not word.startswith("backbone")]
+    code, out, error = metarun(*typed[1].split(), *tiny, "hydra.run.dir=r", cwd=tmp_path, cache=cache)
     assert code == 0, out + error
-    assert results_of(tmp_path / "r")["algo"] == "soft_neighbour"
+    assert results_of(tmp_path / "r")[own] == name
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in PAGES:
+        for place in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if place.startswith("http"):
+                continue
+            file, _, part = place.partition("#")
+            target = (page.parent / file) if file else page
+            assert target.exists(), f"{page}: {place}"
+            if part:
+                titles = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+                heads = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+                assert part in heads, f"{page}: {place}"
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 160
+    assert README.count("![") >= 2
 
 
 def test_the_model_in_use_that_is_shown_runs(
@@ -71,8 +174,8 @@ def test_the_two_commands_of_a_new_user_are_there() -> None:
 def test_learn2learn_without_what_it_imports_is_named_in_a_line_and_readme_installs_all_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (typed,) = re.findall(r"^    pip install .*setuptools.*$", README, re.M)
-    (second,) = re.findall(r"^    pip install --no-deps .* learn2learn==.*$", README, re.M)
+    (typed,) = re.findall(r"^    pip install .*setuptools.*$", HOUSE, re.M)
+    (second,) = re.findall(r"^    pip install --no-deps .* learn2learn==.*$", HOUSE, re.M)
     found = importlib.util.find_spec
     for missing in IMPORTED:
         assert missing in (second if missing == "learn2learn" else typed)

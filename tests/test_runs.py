@@ -203,8 +203,8 @@ def test_show_of_an_unfinished_run_says_how_to_go_on(five: Path, capsys: pytest.
         (["resume"], "resume: the following arguments are required: RUN"),
         (
             ["lst"],
-            "there is no subcommand lst; did you mean list? (there is compare, data, eval, export, list, predict, "
-            "replay,",
+            "there is no subcommand lst; did you mean list? (there is compare, data, eval, export, help, list, "
+            "predict, replay,",
         ),
     ],
 )  # fmt: skip

@@ -16,12 +16,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from test_contract import acts
 from test_control_contract import CONTROL
 
-from metarun.app.commands.help import find_meaning
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodeShape
 from metarun.settings import build, names
 from metarun.settings.check import FACTS, check
 from metarun.settings.conf import CONF, GROUPS, list_shipped
+from metarun.settings.explain import find_title
 from metarun.settings.ranges import describe_problem, find_parameters
 from metarun.settings.resolve import resolve
 from metarun.settings.schema import BUILD_ANNOTATIONS, BUILD_KEYS, OWN_ANNOTATIONS, Config, Settings
@@ -47,7 +47,7 @@ def choice(file: Path) -> str:
     group = file.parent.relative_to(CONF).as_posix()
     if group.startswith("experiment"):
         return f"+experiment={file.relative_to(CONF / 'experiment').with_suffix('')}"
-    return f"{group}={file.stem}"
+    return f"+debug='{file.stem}'" if group == "debug" else f"{group}={file.stem}"
 
 
 def typed(file: Path) -> list[str]:
@@ -63,13 +63,13 @@ def test_it_composes_passes_the_checks_and_has_a_meaning(file: Path, full: Compo
     config = full(*typed(file))
     check(config)
     OmegaConf.to_container(config, resolve=True)
-    assert 10 <= len(find_meaning(file)) <= 110 or find_meaning(file) == "Adam"
+    assert 10 <= len(find_title(file)) <= 110 or find_title(file) == "Adam"
 
 
 @pytest.mark.parametrize("file", FILES, ids=choice)
 def test_it_gives_every_argument_of_its_constructor_in_order(file: Path, full: Compose) -> None:
     group = file.parent.relative_to(CONF).as_posix().replace("/", ".")
-    if group.partition(".")[0] in ("experiment", "tuned", "search"):
+    if group.partition(".")[0] in ("experiment", "tuned", "search", "debug"):
         return
     node = OmegaConf.select(full(*typed(file)), group)  # the settings that the test before composed
     arguments = [name for name in find_parameters(node["_target_"]) if name not in FACTS[group]]

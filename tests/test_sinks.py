@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from commands import TINY, metarun, results_of
 from run_folders import finished
 from wandb.proto.wandb_internal_pb2 import Record
 
+from metarun.app.jobs.describe import find_own
 from metarun.report.runs import find_runs
 from metarun.run.tracking.json_lines import JsonLines
 from metarun.run.tracking.sink import RunInfo
 from metarun.run.tracking.tensorboard_sink import TensorBoardSink
 from metarun.run.tracking.uploads import list_uploads
 from metarun.run.tracking.wandb_sink import WandbSink
+from metarun.run.tracking.wandb_words import drop_equal, list_tests, nest
 
 OPTIONS: dict[str, Any] = {
     "project": "tests",
@@ -86,8 +89,7 @@ def test_an_offline_wandb_run_holds_config_metrics_and_summary(tmp_path: Path) -
     assert head.run_id == sink.id
     assert list(head.tags) == ["maml", "mine"]
     config = items(head.config.update)
-    assert config["algo"] == "maml"
-    assert config["algo.inner_lr"] == 0.5
+    assert config["algo"] == {"name": "maml", "inner_lr": 0.5}
     metrics = {
         record.metric.glob_name or record.metric.name: record.metric for record in found if record.HasField("metric")
     }
@@ -177,7 +179,10 @@ def test_wandb_own_reader_finds_everything_in_a_run_of_the_command(tmp_path: Pat
 
     found, results = json.loads(inspect("--summary")), results_of(tmp_path / "r")
     assert found["exit_code"] == 0
-    assert {"algo": "maml", "data": "glyphs", "seed": 0, "algo.inner_lr": 0.4}.items() <= found["config"].items()
+    config = found["config"]
+    assert (config["algo"]["name"], config["algo"]["inner_lr"], config["data"]["name"]) == ("maml", 0.4, "glyphs")
+    assert (config["seed"], config["optim"]["schedule"]["name"]) == (0, "cosine")
+    assert "metarun" in (file.parent / "files" / "output.log").read_text()
     assert not [key for key, value in found["config"].items() if str(cache) in str(value)]  # no folder of this machine
     assert found["summary"]["test/accuracy"] == pytest.approx(results["test"]["accuracy"]["mean"])
     assert found["summary"]["test/n_tasks"] == results["test"]["accuracy"]["n_tasks"]
@@ -239,3 +244,52 @@ def test_json_lines_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     again.log(2, "train", {"loss": 3.0})
     again.close()
     assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 3.0]
+
+
+def test_settings_are_nested_and_a_choice_is_the_name_of_its_group() -> None:
+    config = {"algo.inner_lr": 0.1, "data.train.n_way": 60, "seed": 0, "algo": "maml", "optim/schedule": "cosine"}
+    assert nest(config | {"experiment": "x", "data": "glyphs"}) == {
+        "algo": {"name": "maml", "inner_lr": 0.1},
+        "data": {"name": "glyphs", "train": {"n_way": 60}},
+        "optim": {"schedule": {"name": "cosine"}},
+        "seed": 0,
+        "experiment": "x",
+    }
+
+
+def test_of_scores_that_are_all_the_same_one_is_told() -> None:
+    assert drop_equal({"loss": 0.5, "mse": 0.5, "mse@0": 2.0, "mse@10": 0.5}) == {"mse": 0.5, "mse@0": 2.0}
+    assert drop_equal({"loss": 0.5, "accuracy": 0.4}) == {"loss": 0.5, "accuracy": 0.4}
+    assert drop_equal({"loss": 0.5}) == {"loss": 0.5}
+
+
+def test_a_failed_run_has_its_error_name_and_notes_in_wandb_and_a_finished_one_its_model(tmp_path: Path) -> None:
+    for name, more in (("bad", {}), ("good", {"log_model": True, "name": "mine"})):
+        folder = finished(tmp_path / name, [0.5] * 4)
+        (folder / "run.log").write_text("what it said")
+        sink = WandbSink(info(folder, name, notes="a sentence"), **OPTIONS, **more)
+        failed = {"status": "failed", "error": "Diverged: loss is nan"}
+        sink.finish(failed if name == "bad" else RESULTS, int(name == "bad"))
+    bad, good = records(tmp_path / "bad"), records(tmp_path / "good")
+    summary = {k: v for record in bad if record.HasField("summary") for k, v in items(record.summary.update).items()}
+    assert (summary["status"], summary["error"]) == ("failed", "Diverged: loss is nan")
+    heads = [next(record.run for record in found if record.HasField("run")) for found in (bad, good)]
+    assert [head.display_name for head in heads] == ["bad", "mine"]
+    assert [head.notes for head in heads] == ["a sentence"] * 2
+    assert not [record for record in bad if record.HasField("artifact")]
+    (artifact,) = [record.artifact for record in good if record.HasField("artifact")]
+    assert (artifact.type, list(artifact.aliases)) == ("model", ["best"])
+    assert {"test_tasks.npz", "results.json"} <= {entry.path for entry in artifact.manifest.contents}
+    (shown,) = (tmp_path / "good").glob("wandb/offline-run-*/files/output.log")
+    assert shown.read_text() == "what it said"
+
+
+def test_the_jobs_of_a_sweep_are_told_apart_by_name(tmp_path: Path) -> None:
+    hydra = {"hydra": {"overrides": {"task": ["algo=maml", "run.steps=4", "optim.lr=0.1,0.01"]}}}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(hydra))
+    assert find_own(tmp_path / "job", ["algo=maml", "run.steps=4", "optim.lr=0.1", "seed=1"]) == ["optim.lr=0.1"]
+
+
+def test_scores_of_later_tests_are_named_by_what_was_tested() -> None:
+    test = {"data": "cub", "n_way": 5, "k_shot": 1, "bn": "support", "test": {"accuracy": {"mean": 0.5, "ci95": 0.1}}}
+    assert list_tests([test]) == {"eval/cub/5w1s/support/accuracy": 0.5, "eval/cub/5w1s/support/accuracy_ci95": 0.1}

@@ -61,7 +61,10 @@ class Shown(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith("metarun") and record.exc_info is None:
-            self.screen.say(record.getMessage())
+            if record.levelno >= logging.ERROR:
+                self.screen.complain(record.getMessage())
+            else:
+                self.screen.say(record.getMessage(), "yellow" if record.levelno == logging.WARNING else "")
 
 
 class CleanFormatter(logging.Formatter):

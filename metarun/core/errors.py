@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -22,12 +22,25 @@ class Refused(KeyboardInterrupt):
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?` with the known word nearest to `word`, or an empty string if none is near."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, 1, 0.5)
-    if not close:  # only the last part may be right, or wrong
-        tails = {name.split(".")[-1]: name for name in known}
-        close = [tails[tail] for tail in difflib.get_close_matches(word.split(".")[-1], tails, 1, 0.6)]
-    return f"; did you mean {close[0]}?" if close else ""
+    close = find_nearest(word, list(known))
+    return f"; did you mean {close}?" if close else ""
+
+
+def find_nearest(word: str, known: Sequence[str]) -> str | None:
+    """Find the known word that `word` was most likely meant to be; None where all are too unlike.
+
+    Of a dotted word, first those in the same group whose last part is near, then those with the same last part.
+    """
+    group, _, tail = word.rpartition(".")
+    inside = [name for name in known if name.rpartition(".")[0] == group]
+    tails = {name.rpartition(".")[2]: name for name in (inside if group else known)}
+    if group and tail in (near := {name.rpartition(".")[2]: name for name in reversed(known)}):
+        return near[tail]
+    for names, likeness in ((tails, 0.66), ({name: name for name in known}, 0.75)):
+        if close := difflib.get_close_matches(tail if names is tails else word, names, 1, likeness):
+            return names[close[0]]
+    parts = [name for last, name in tails.items() if tail in last.split("_")]  # lr, of inner_lr
+    return parts[0] if parts and len(tail) > 1 else None
 
 
 @contextmanager

@@ -18,7 +18,8 @@ KEY = "settings_sha256"
 """Under which the hash stands in .hydra/hydra.yaml, results.json and checkpoints; older runs have none."""
 
 LEFT_OUT = (
-    "device", "threads", "run.processes", "logger", "paths", "sweep", "paper", "data.path", "data.root", "data.cache",
+    "device", "threads", "run.processes", "logger", "inspect", "tags", "notes", "paths", "sweep", "paper", "data.path",
+    "data.root", "data.cache",
 )  # fmt: skip
 """Settings and groups that the hash leaves out: of the machine, of where files lie, of who is told."""
 

@@ -100,6 +100,11 @@ class RunFolder:
         return self.path / "export"
 
     @property
+    def profile(self) -> Path:
+        """Where the time went, of a run with inspect=profile."""
+        return self.path / "profile.json"
+
+    @property
     def replays(self) -> Path:
         """A folder with tasks that `metarun replay` wrote."""
         return self.path / "replays"

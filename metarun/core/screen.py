@@ -50,9 +50,13 @@ class Screen(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=clean(segment.text))
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str = "") -> None:
         """Print text that may hold a command: no line is broken but by the terminal itself."""
-        self.print(Text(mask(text)), soft_wrap=True)
+        self.print(Text(mask(text), style), soft_wrap=True)
+
+    def complain(self, text: str) -> None:
+        """Print an error, in red."""
+        self.say(f"metarun: {text}", "red")
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterable[T]:

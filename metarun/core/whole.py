@@ -120,3 +120,9 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def shorten_path(folder: Path) -> Path:
+    """Return the folder as a person in the present one would type it."""
+    folder, here = folder.resolve(), Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -52,9 +52,7 @@ class CIFAR100Tasks(PhotoTasks):
     @staticmethod
     def find_files(root: str) -> list[Path]:
         """Return the files that would be read, without downloading any."""
-        from torchvision.datasets import CIFAR100
-
-        original = Path(root).expanduser() / "cifar100" / str(CIFAR100.base_folder)
+        original = Path(root).expanduser() / "cifar100" / "cifar-100-python"  # as torchvision unpacks it
         return _find_trees(Path(root).expanduser()) or [original] * (original.parent / "complete").exists()
 
 

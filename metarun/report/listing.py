@@ -57,7 +57,8 @@ def make_run_table(runs: Sequence[Run], now: float, width: int) -> Table:
     table.add_column("run", no_wrap=not narrow, overflow="fold")
     table.add_column("state", no_wrap=True)
     table.add_column("what", overflow="fold")
-    tested, told = any(run.evaluations() for run in runs), any(map(describe_notes, runs))
+    tested = not narrow and any(run.evaluations() for run in runs)
+    told = any(map(describe_notes, runs))
     for head in ("score", *(["evals"] if tested else []), "step", "age", *([] if narrow else ["size"])):
         table.add_column(head, justify="right", no_wrap=True)
     for head in (*(["notes"] if told else []), *(["folder"] if wide else [])):

@@ -80,7 +80,7 @@ def make_end(results: Mapping[str, Any], folder: Path) -> Facts:
         facts.add("paper", f"{value}  ({r['paper'].get('source')})")
     facts.add("validation", f"{words.join_scores(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested")
     time_of = {name: words.format_duration(value) for name, value in r["seconds"].items()}
-    speed = f" at {r['tasks_per_second']:.0f} tasks/s" if r["tasks_per_second"] else ""
+    speed = f" at {words.format_rate(r['tasks_per_second'])} tasks/s" if r["tasks_per_second"] else ""
     parts = f"training {time_of['train']}{speed}, validation {time_of['val']}, test {time_of['test']}"
     facts.add("time", f"{time_of['total']}: {parts}")
     engine = f"{r['engine']} on {r['device']}{words.name_processes(r.get('processes', 1))}"

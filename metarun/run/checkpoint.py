@@ -108,3 +108,9 @@ def get_random_states() -> dict[str, Any]:
         "python": [version, list(numbers), gauss],
         "numpy": [name, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
     }
+
+
+def check_split(file: Path, now: str, then: str) -> None:
+    """Raise ValueError if the data is split otherwise than when the checkpoint was written."""
+    if now != then:
+        raise ValueError(f"{file} was trained on another split of the data: {then[:12]}, not {now[:12]}")

@@ -7,12 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from annotated_types import Ge
 
 from metarun.core.known_source import describe_source, know_source
-from metarun.core.ranges import PositiveInt
+from metarun.core.ranges import PositiveFloat, PositiveInt
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import choose_score, estimate, is_better, list_directions
 from metarun.core.words import is_percent
@@ -20,9 +19,10 @@ from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate, explain_streams
 from metarun.run.folder import Files, NoFiles, load_best, load_last
 from metarun.run.interrupt import StopRequest
+from metarun.run.limits import Limits
 from metarun.run.outer_steps import OuterSteps
 from metarun.run.parts import Parts
-from metarun.run.progress import Diverged, Progress, read_numbers
+from metarun.run.progress import Diverged, Progress, average
 from metarun.run.tracking.sink import Sink
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,9 @@ class OfflineRun:
         eval_batch_size: tasks scored at once in validation and test.
         checkpoint_every: outer steps between checkpoints.
         log_every: outer steps that one training line averages over.
+        max_time: minutes of training and validation, after which the best so far is tested.
+        patience: validations in a row without a better one, after which it is.
+        train_tasks: train on the first so many tasks alone, again and again; None: on new ones for ever.
         on_nan: `stop` ends the run at a loss or a gradient that is not finite; `skip` leaves out the outer steps whose
             gradients are not finite, and counts them.
     Attributes:
@@ -58,6 +61,9 @@ class OfflineRun:
         checkpoint_every: PositiveInt,
         log_every: PositiveInt,
         on_nan: Literal["stop", "skip"] = "stop",
+        max_time: PositiveFloat | None = None,
+        patience: PositiveInt | None = None,
+        train_tasks: PositiveInt | None = None,
     ) -> None:
         self.parts = parts
         self.steps, self.meta_batch_size = steps, meta_batch_size
@@ -65,7 +71,8 @@ class OfflineRun:
         self.val_tasks, self.test_tasks, self.eval_batch_size = val_tasks, test_tasks, eval_batch_size
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.progress = Progress()
-        self.outer = OuterSteps(parts, meta_batch_size, on_nan == "skip")
+        self.outer = OuterSteps(parts, meta_batch_size, on_nan == "skip", train_tasks)
+        self.limits = Limits(max_time, patience, self.val_every)
         self.test_seconds, self.metrics_bytes = 0.0, 0
         self.saved_step: int | None = None
         self.diverged: Diverged | None = None
@@ -82,7 +89,7 @@ class OfflineRun:
 
     @staticmethod
     def shareable_tasks(settings: Mapping[str, Any]) -> int:
-        return int(min(settings["meta_batch_size"], settings["val_tasks"], settings["test_tasks"]))
+        return int(min(settings[key] for key in ("meta_batch_size", "val_tasks", "test_tasks")))
 
     def describe(self) -> dict[str, Any]:
         fingerprint = self.parts.source.fingerprint("test", self.test_tasks)
@@ -121,11 +128,7 @@ class OfflineRun:
         Raises: ValueError if neither can be read, or the data is split in another way than at that time.
         """
         parts, state = self.parts, load_last(self.folder)
-        now, then = parts.source.info.split_sha256, state["split_sha256"]
-        if now != then:
-            raise ValueError(
-                f"{self.folder.last} was trained on another split of the data: {then[:12]}, not {now[:12]}"
-            )
+        checkpoint.check_split(self.folder.last, parts.source.info.split_sha256, state["split_sha256"])
         parts.load_state_dict(state)
         self.progress = Progress(**state["progress"])
         self.saved_step = self.progress.step
@@ -150,7 +153,7 @@ class OfflineRun:
             "saved_step": self.saved_step,
             "steps": p.step,
             "seconds": {"total": sum(seconds.values()), **seconds},
-            "tasks_per_second": self._speed(),
+            "tasks_per_second": p.find_rate(self.meta_batch_size),
         }
 
     def advance(self, step: int) -> Any:
@@ -166,12 +169,12 @@ class OfflineRun:
     def _train(self, stop: StopRequest) -> None:
         parts, p = self.parts, self.progress
         self.outer.start(p.step)
-        while p.step < self.steps:
+        while p.step < self.steps and not (reason := self.limits.find_reason(p, parts.group)):
             started = time.perf_counter()
             self.outer.make(p)
             logged, val, save = (self._due(every) for every in (self.log_every, self.val_every, self.checkpoint_every))
             if parts.device.type == "cpu" or logged or val or save:  # reading waits for a GPU; it belongs to the time
-                self._read()
+                self.outer.read(self.progress)
             p.train_seconds += time.perf_counter() - started
             if logged:
                 self._log_training()
@@ -182,28 +185,23 @@ class OfflineRun:
                 self._save()
             if stopping:
                 stop.raise_if_made()
+        if p.step < self.steps:
+            log.info("training ends at step %d of %d: %s", p.step, self.steps, reason)
+            if p.best_step is None:
+                self._validate()
+            self._save()
 
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.step == self.steps
 
-    def _read(self) -> None:
-        if self.outer.pending:
-            self.progress.window += read_numbers(self.outer.pending, self.progress.step)
-            self.outer.pending.clear()
-
     def _log_training(self) -> None:
-        self._read()
+        self.outer.read(self.progress)
         p = self.progress
-        names = dict.fromkeys(name for line in p.window for name in line)  # a stage may have its own metrics
-        means = {name: float(np.mean([line[name] for line in p.window if name in line])) for name in names}
+        means = average(p.window)
         rates = {f"lr_{name}": optim.param_groups[0]["lr"] for name, optim in self.parts.optims.items()}
         p.window.clear()
-        speed = {"tasks_per_second": self._speed() or 0.0, "seconds": p.train_seconds}
+        speed = {"tasks_per_second": p.find_rate(self.meta_batch_size) or 0.0, "seconds": p.train_seconds}
         self.files.log(p.step, "train", means | rates | speed)
-
-    def _speed(self) -> float | None:
-        p = self.progress
-        return p.step * self.meta_batch_size / p.train_seconds if p.train_seconds else None
 
     def _validate(self) -> None:
         started, p = time.perf_counter(), self.progress
@@ -236,7 +234,7 @@ class OfflineRun:
         return evaluate(parts.learner, parts.source, split, n_tasks, self.eval_batch_size, stop, parts.group)
 
     def _save(self) -> None:
-        self._read()
+        self.outer.read(self.progress)
         p, parts = self.progress, self.parts
         if not all(bool(torch.isfinite(value).all()) for value in parts.learner.parameters()):
             raise Diverged(f"a weight is not a finite number after outer step {p.step}", p.step)

@@ -48,6 +48,16 @@ class Progress:
         before = (0, 0) if self.step == 0 else self.drawn
         self.drawn = (before[0] + drawn[0], before[1] + drawn[1]) if before and drawn else None
 
+    def find_rate(self, n_tasks: int) -> float | None:
+        """Return the tasks trained on in a second, if a step has `n_tasks`; None before the first step."""
+        return self.step * n_tasks / self.train_seconds if self.train_seconds else None
+
+
+def average(lines: list[dict[str, float]]) -> dict[str, float]:
+    """Average each metric over the outer steps that have it: a stage may have its own."""
+    names = dict.fromkeys(name for line in lines for name in line)
+    return {name: float(np.mean([line[name] for line in lines if name in line])) for name in names}
+
 
 def read_numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:
     """Read the metrics of the last outer steps up to `step` as plain numbers.

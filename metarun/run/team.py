@@ -80,6 +80,14 @@ class Group:
         self.sum(whole)
         return whole
 
+    def ask_first(self, value: float) -> float:
+        """Return the value that the first process has."""
+        if self.size == 1:
+            return value
+        told = torch.tensor([value if self.rank == 0 else 0.0], dtype=torch.float64)
+        self.sum(told)
+        return float(told)
+
     def wait(self) -> None:
         """Wait until every process has called this."""
         if self.size > 1:

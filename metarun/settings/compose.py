@@ -21,6 +21,31 @@ from metarun.settings import names, schema
 from metarun.settings.conf import CONF, list_shipped
 from metarun.settings.typed import read_override
 
+PLUS = ("experiment", "debug", "tuned")
+"""Groups of which a run need not have a choice."""
+
+ELSEWHERE = {
+    "learning_rate": "optim.lr of the outer loop, algo.inner_lr of the inner one",
+    "lr": "optim.lr of the outer loop, algo.inner_lr of the inner one",
+    "epochs": "run.steps, the number of outer steps",
+    "iterations": "run.steps",
+    "batch_size": "run.meta_batch_size, the tasks of an outer step",
+    "ways": "data.n_way",
+    "shots": "data.k_shot",
+    "dataset": "data",
+    "model": "backbone",
+    "network": "backbone",
+    "method": "algo",
+    "algorithm": "algo",
+    "optimizer": "optim",
+    "gpu": "device=cuda",
+    "cuda": "device=cuda",
+    "tag": "tags",
+    "name": "logger.name, of the run in W&B; its folder is hydra.run.dir",
+    "output_dir": "hydra.run.dir of this run, paths.outputs of all",
+}
+"""Settings by the names that other programs give them."""
+
 
 def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictConfig:
     """Compose the settings of `metarun WORD ...`, unresolved.
@@ -81,14 +106,23 @@ def _explain(error: Exception, words: Sequence[str]) -> str:
         return f"there is no {group}={choice}{suggest(choice, options)}{listed}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key and ("not in" in text or "No match" in text):
-        name = key[1].removeprefix("+")
-        return f"there is no setting {name}{suggest(name, _list_known(words))}"
+        return explain_unknown(key[1].removeprefix("+"), words)
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read: {text.splitlines()[0]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not re.match(r"(full_key|object_type|See https)", line)]
     where = f" ({key[1]})" if key and key[1] not in kept[0] else ""
     return " ".join(dict.fromkeys(kept)) + where
+
+
+def explain_unknown(name: str, words: Sequence[str]) -> str:
+    """Explain that there is no setting of that name, and what is called so elsewhere."""
+    if name in PLUS:
+        typed = next((word for word in words if word.startswith(f"{name}=")), f"{name}=...")
+        return f"{name} is not chosen in every run, so it is typed with a +: +{typed}"
+    if name in ELSEWHERE:
+        return f"there is no setting {name}; it is {ELSEWHERE[name]}"
+    return f"there is no setting {name}{suggest(name, _list_known(words))}"
 
 
 def _explain_yaml(error: yaml.YAMLError) -> str:

@@ -37,13 +37,15 @@ def abbreviate_task(data: Mapping[str, Any]) -> str:
 
 
 def make_key(config: DictConfig) -> str:
-    """Make eight characters that depend on every resolved setting except paths, threads, processes and logger."""
-    aside = ("hydra", "logger", "sweep", "threads")
+    """Make eight characters that depend on all resolved settings but paths, threads, processes, and what is told."""
+    aside = ("hydra", "logger", "sweep", "threads", "inspect", "tags", "notes")
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
     kept.run.pop("processes", None)  # an older run has none
-    for group, name, value in (("run", "on_nan", "stop"), ("data", "labels", "shuffled"), ("algo", "film", False)):
+    runs = (("on_nan", "stop"), ("max_time", None), ("patience", None), ("train_tasks", None))
+    newer = [("run", name, value) for name, value in runs]
+    for group, name, value in (*newer, ("data", "labels", "shuffled"), ("algo", "film", False)):
         if kept[group].get(name) == value:
-            kept[group].pop(name)
+            kept[group].pop(name, None)
     for name in ("optims", "deterministic"):
         if not kept.get(name):
             kept.pop(name, None)  # nor these

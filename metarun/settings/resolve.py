@@ -30,7 +30,13 @@ def resolve(config: DictConfig, choices: Mapping[str, Any] | None = None, warn: 
         rename_moved(config)
         (check if warn else refuse)(config)
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return from_dict(values, {group: str((choices or {}).get(group)) for group in GROUPS} if choices else {})
+    return from_dict(values, _name_choices(choices) if choices else {})
+
+
+def _name_choices(choices: Mapping[str, Any]) -> dict[str, str]:
+    """Name what was chosen in each group, and in those of which a run need not have a choice where it has one."""
+    also = [group for group in ("optim/schedule", "experiment", "debug") if choices.get(group)]
+    return {group: str(choices.get(group)) for group in (*GROUPS, *also)}
 
 
 def from_dict(values: Mapping[str, Any], choices: Mapping[str, str]) -> Settings:

@@ -43,6 +43,9 @@ class Config:
     precision: str = "float32"
     deterministic: bool = False
     bn: str = "transductive"
+    inspect: str = "none"
+    tags: Any = field(default_factory=list)
+    notes: Any = None
     paper: Any = None
     sweep: Sweep = field(default_factory=Sweep)
     paths: Paths = field(default_factory=Paths)
@@ -71,6 +74,9 @@ class Settings:
     precision: Literal["float32", "tf32", "bf16"]
     deterministic: bool
     bn: Literal["transductive", "support", "running", "none"]
+    inspect: Literal["none", "profile", "anomaly"]
+    tags: Sequence[str]
+    notes: str | None
     paper: Node | None
     paths: Mapping[str, str]
     data: Node

@@ -17,6 +17,10 @@ from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.errors import HydraException
 
 from metarun.core.errors import ConfigError
+from metarun.settings.conf import CONF
+
+NUMBERS = ("nan", "inf", "null", "true", "false")
+"""Words that Hydra's grammar takes for a value of another kind than text."""
 
 _OPENING = ("[", "{", "'", '"', "$")
 
@@ -53,6 +57,8 @@ def quote_value(word: str, several: bool) -> str:
     Raises: ConfigError if it cannot be read in either way.
     """
     key, equals, value = word.partition("=")
+    if value in NUMBERS and (CONF / key.lstrip("+") / f"{value}.yaml").is_file():
+        return f"{key}={_quote(value)}"  # the name of a choice
     if not equals or _is_read(word):
         return word
     if value.startswith(_OPENING):

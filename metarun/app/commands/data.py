@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from metarun.app.commands.files import write
-from metarun.app.commands.help import find_meaning
 from metarun.app.messages import show_messages
 from metarun.core.errors import ConfigError
 from metarun.core.screen import Facts, Screen
@@ -24,6 +23,7 @@ from metarun.report.listing import format_size
 from metarun.settings.at_hand import find_files
 from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
+from metarun.settings.explain import find_title
 from metarun.settings.resolve import resolve
 from metarun.settings.schema import Settings
 
@@ -64,7 +64,7 @@ def _list(screen: Screen) -> None:
     for file in files:
         node = compose([f"data={file.stem}"]).data
         place, found = _describe_presence(node, Path(config.paths.data).expanduser())
-        table.add_row(file.stem, Text(find_meaning(file)), Text(place), _measure_size(found))
+        table.add_row(file.stem, Text(find_title(file)), Text(place), _measure_size(found))
     screen.print(table)
     cache = Path(config.paths.cache).expanduser()
     caches = sorted(cache.glob("*.safetensors"))

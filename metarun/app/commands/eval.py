@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from metarun.app.commands.files import write_and_say
-from metarun.app.commands.screen import add_run, add_trust
-from metarun.app.jobs.mistakes import draw_mistakes
-from metarun.app.jobs.reopened import Done, Trained, open_trained
-from metarun.app.jobs.retest_settings import list_combinations
+from metarun.app.commands.screen import add_run, add_trust, announce
 from metarun.app.messages import show_messages
+from metarun.core import tuning
 from metarun.core.command import quote
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
@@ -23,12 +22,14 @@ from metarun.report import formats
 from metarun.report.compare import compare
 from metarun.report.mistakes import make_hard_table
 from metarun.report.retests import draw_over_shots, format_csv, format_markdown, make_table, summarise
-from metarun.report.runs import find_runs, read_run
+from metarun.report.runs import find_runs, open_run, read_run
 from metarun.report.tables import make_tables
 from metarun.report.tested import read_tests
-from metarun.run.interrupt import stop_requests
 
-Draw = Callable[[Trained, Mapping[str, Any], str], None]
+if TYPE_CHECKING:
+    from metarun.app.jobs.reopened import Trained
+
+Draw = Callable[["Trained", Mapping[str, Any], str], None]
 
 
 def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
@@ -50,10 +51,12 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as csv too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as markdown too")
+    parser.add_argument("--wandb", action="store_true", help="add the scores to the run in W&B that was tested")
     add_trust(parser)
     asked = parser.parse_args(arguments)
     folders, others = _find_folders(asked.run)
 
+    announce("testing", asked.run, screen)
     made = []
     name = ""
 
@@ -63,11 +66,14 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
 
     def draw(run: Trained, values: Mapping[str, Any], mode: str) -> None:
         if asked.pictures:
+            from metarun.app.jobs.mistakes import draw_mistakes  # imports torch
+
             hardest, files = draw_mistakes(run, values, mode)
             screen.print(make_hard_table(hardest))
             screen.say(f"pictures: {'  '.join(map(str, files))}")
 
     found: list[dict[str, Any]] = []
+    of_folder: dict[Path, list[dict[str, Any]]] = {}
     refused: list[str] = []
     try:
         with show_messages(screen):
@@ -80,6 +86,7 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
                         raise
                     tests, impossible = [], [str(error)]
                 found += tests
+                of_folder[folder] = tests
                 refused += [f"{name}{words}" for words in impossible]
     except KeyboardInterrupt:
         screen.print("stopped; what was tested is kept, and the same command goes on")
@@ -107,6 +114,9 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
         screen.say(f"again, with figures: metarun compare {quote(asked.run)} --html FILE")
     for line in others:
         screen.say(line)
+    if asked.wandb:
+        for folder, tests in of_folder.items():
+            _tell_wandb(folder, tests, screen)
     if refused:
         raise ConfigError("\n".join(refused))
     return 0
@@ -140,8 +150,26 @@ def _show_compared(folders: Sequence[Path], found: Sequence[Mapping[str, Any]], 
     return formats.format_markdown(comparisons)
 
 
+def _tell_wandb(folder: Path, found: Sequence[Mapping[str, Any]], screen: Screen) -> None:
+    """Add the tests of a run to its run in W&B. Raises: ConfigError if it has none."""
+    from metarun.run.tracking.wandb_kept import tell_tests
+
+    run = open_run(folder)
+    id = run.results.get("wandb_id")
+    if not id:
+        raise ConfigError(f"{folder} has no run in W&B: it was logged with logger={run.settings.get('logger')}")
+    project = run.settings.get("logger.project") or os.environ.get("WANDB_PROJECT") or "metarun"
+    options = {"project": project, "entity": run.settings.get("logger.entity")}
+    screen.say(f"told W&B: {tell_tests(folder, str(id), options, found)}")
+
+
 def evaluate_run(
-    folder: Path, typed: Sequence[str], again: bool, done: Done, trust: bool = False, draw: Draw | None = None
+    folder: Path,
+    typed: Sequence[str],
+    again: bool,
+    done: Callable[[Mapping[str, Any]], None],
+    trust: bool = False,
+    draw: Draw | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Test the run in `folder`; return the results, each kept in a file there, and why other tests were impossible.
 
@@ -153,6 +181,10 @@ def evaluate_run(
         draw: draws pictures of a test, given the run, the test's values and its BatchNorm mode.
     Raises: ConfigError if there is no finished run, or no test could be made.
     """
+    with tuning.frozen_imports():
+        from metarun.app.jobs.reopened import open_trained
+        from metarun.app.jobs.retest_settings import list_combinations
+        from metarun.run.interrupt import stop_requests
     found: list[dict[str, Any]] = []
     refused: list[str] = []
     asked, modes, machine = list_combinations(typed)

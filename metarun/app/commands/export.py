@@ -8,9 +8,8 @@ from pathlib import Path
 
 from rich.text import Text
 
-from metarun.app.commands.screen import add_run, add_trust
-from metarun.app.exported import describe_network, export_backbone
-from metarun.app.model import Model
+from metarun.app.commands.screen import add_run, add_trust, announce
+from metarun.core import tuning
 from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Facts, Screen
 
@@ -23,6 +22,11 @@ def run_export(parser: argparse.ArgumentParser, arguments: Sequence[str], screen
     parser.add_argument("--bn", metavar="MODE", help="BatchNorm mode; default: the run's")
     add_trust(parser)
     asked = parser.parse_args(arguments)
+    announce("exporting", asked.run, screen)
+    with tuning.frozen_imports():
+        from metarun.app.exported import describe_network, export_backbone
+        from metarun.app.model import Model
+
     model = Model.load(asked.run, asked.bn, device="cpu", trust=asked.trust)
     folder = asked.to or RunFolder(asked.run).export
     said = export_backbone(model, folder)

@@ -1,90 +1,179 @@
-"""`metarun --help`, read off the YAML files."""
+"""`metarun --help` and `metarun help NAME`, read off the YAML files and the classes' own words; nothing is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
+from metarun.core.errors import ConfigError, suggest
 from metarun.core.screen import Screen
-from metarun.settings.conf import GROUPS
+from metarun.settings.conf import CONF
+from metarun.settings.explain import Choice, describe_choice, find_title, list_choices, read_comments
 
 REQUIREMENTS = "Python 3.11 to 3.13, torch 2.11 to 2.15, Linux and macOS"
 
-EXAMPLES = (
-    ("metarun", "MAML on procedural glyphs: no download, about a minute"),
-    ("metarun algo=maml data=omniglot", "the main job, about half an hour on 2 cores"),
-    ("metarun algo=protonet data=omniglot data.n_way=20 data.k_shot=5", "another task"),
-    ("metarun -m algo=maml,fomaml,protonet seed=0,1,2 logger=none", "nine runs, one after the other"),
-    (
-        "metarun -m algo=maml,protonet seed=0,1,2 hydra/launcher=joblib",
-        "six runs, as many at a time as there are cores",
-    ),
-    (
-        "metarun compare outputs/sweeps/NAME --baseline algo=maml",
-        "the nine, means over seeds, paired over test tasks",
-    ),
-    ("metarun -m search=maml data=omniglot", "twenty runs with settings that Optuna proposes; the best of them"),
-    ("metarun resume outputs/DATE/RUN", "go on after an interruption"),
+COMMANDS = (
+    ("metarun GROUP=CHOICE KEY=VALUE ...", "one run; with -m and commas, a sweep"),
+    ("metarun list, metarun show RUN", "what ran; one run with its curves"),
+    ("metarun resume RUN, metarun rerun RUN", "go on; the same once more"),
+    ("metarun compare PATH ...", "finished runs, task by task"),
+    ("metarun eval RUN KEY=VALUE ...", "test it on other data, ways and shots"),
+    ("metarun predict RUN --support ...", "label images of classes never seen"),
+    ("metarun export RUN, metarun replay RUN", "its network; one of its steps again"),
+    ("metarun data [prepare|show NAME]", "data sets: list, fetch, look at"),
+    ("metarun help NAME", "a group, a choice or a setting"),
+    ("metarun --cfg job, --config-dir DIR", "all settings; YAML files of your own"),
 )
 
-SHOWN = (*GROUPS, "experiment", "tuned", "search", "hydra/launcher")
-"""Folders of choices; those within one, as optim/schedule, come after it."""
+EXAMPLES = (
+    ("metarun", "MAML on drawn characters, no download"),
+    ("metarun algo=maml data=omniglot", "half an hour on two cores"),
+    ("metarun data=folder data.path=photos", "images of your own"),
+    ("metarun -m algo=maml,boil seed=0,1,2", "six runs, then their comparison"),
+    ("metarun algo=boil +debug=fast", "a few steps, to see that it works"),
+    ("metarun help boil", "a method, its settings, its paper"),
+)
 
-HEADS = {
-    "experiment": "+experiment=",
-    "experiment/quick": "+experiment=quick/",
-    "tuned": "settings that come by themselves with DATA-ALGO",
-}
+RUN = "RUN is a folder, an id of `metarun list`, the end of a name, or last."
+
+COMPLETION = 'completion in bash: eval "$(metarun -sc install=bash)"; zsh and fish likewise'
+
+GROUPS = ("data", "backbone", "algo", "optim", "optim/schedule", "run", "logger", "search", "hydra/launcher")
+"""Groups in the order of the help; +groups, of which a run may have none, come after them."""
+
+PLUS = ("experiment", "debug")
+"""Groups that are typed with a +."""
+
+LINE = 80
+"""Columns of the help."""
 
 
 def show_help(conf: Path, arguments: Sequence[str]) -> None:
-    """Print usage, every group's choices with their meaning, and example commands."""
+    """Print usage, a line a group, and examples: 40 lines of 80 columns."""
     screen = Screen()
-    folders = [conf, *_list_config_dirs(arguments)]
-    screen.print("metarun: meta-train, validate and test few-shot learners")
-    screen.print(f"{REQUIREMENTS}\n")
-    screen.print(Text("metarun [GROUP=CHOICE ...] [KEY=VALUE ...]      one run; -m and comma-separated values sweep"))
-    screen.print(Text("metarun resume RUN                             go on with an interrupted run"))
-    screen.print(
-        Text("metarun list [PATH] | show RUN                 what ran and how it ended; one run with its curves")
-    )
-    screen.print(Text("metarun compare PATH ...                       finished runs, task by task (compare --help)"))
-    screen.print(Text("metarun eval RUN [data=NAME,NAME] [KEY=VALUE]  test it on other data, ways and shots"))
-    screen.print(Text("metarun predict RUN --support FOLDER --query IMAGES   name images after some of each class"))
-    screen.print(Text("metarun export RUN                             its network, for other programs"))
-    screen.print(Text("metarun data [prepare|show NAME]               data sets at hand; fetch one; draw its tasks"))
-    screen.print(Text("metarun --cfg job | --version | --config-dir DIR   settings; version; your own YAML files\n"))
-    for group in _list_groups(folders):
-        choices = {
-            file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml")) if file.is_file()
-        }
-        if choices:
-            table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-            table.add_column(style="bold", min_width=16, no_wrap=True)
-            table.add_column(overflow="fold")
-            for name, file in choices.items():
-                table.add_row(f"  {name}", Text(find_meaning(file)))
-            screen.print(Text(HEADS.get(group, f"{group}="), style="bold"))
-            screen.print(table)
-    screen.print(Text("\nexamples", style="bold"))
-    for line, what in EXAMPLES:
-        screen.say(f"  {line}\n      {what}")
+    screen.say("metarun: meta-train, validate and test few-shot learners", "bold")
+    screen.say(f"{REQUIREMENTS}\n")
+    _print_pairs(COMMANDS, screen)
+    screen.say(f"\n{RUN}\n")
+    groups = list_choices([conf, *_list_config_dirs(arguments)])
+    for group in (*GROUPS, *PLUS):
+        if names := list(groups.get(group, {})):
+            screen.print(
+                Text.assemble((head := _head(group), "bold"), _shorten(names, LINE - len(head))), soft_wrap=True
+            )
+    screen.say("")
+    _print_pairs(EXAMPLES, screen)
+    screen.say(f"\n{COMPLETION}")
 
 
-def _list_groups(folders: Sequence[Path]) -> Iterator[str]:
-    for group in SHOWN:
-        yield group
-        inside = {path.parent.name for folder in folders for path in folder.glob(f"{group}/*/*.yaml")}
-        yield from (f"{group}/{name}" for name in sorted(inside))
+def run_help(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
+    """Run `metarun help NAME` and return the exit code. Raises: ConfigError for a name that nothing has."""
+    parser.description = "Tell what a group, a choice of one or a setting is: metarun help algo, boil, algo.inner_lr."
+    parser.add_argument("name", nargs="?", metavar="NAME", help="without one: as metarun --help")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder of your own YAML files")
+    asked = parser.parse_args(arguments)
+    if asked.name is None:
+        show_help(CONF, [])
+        return 0
+    folders = [CONF, *([asked.config_dir] if asked.config_dir else [])]
+    groups = list_choices(folders)
+    name = asked.name.strip("+=").removeprefix("+")
+    if "=" in name and "/" not in name.partition("=")[2]:  # algo=boil
+        group, _, name = name.partition("=")
+        groups = {group: groups[group]} if group in groups else groups
+    found = False
+    if name in groups:
+        _show_group(name, groups, screen)
+        found = True
+    for group, files in groups.items():
+        if name in (*files, f"{group}/{name}") and name in files and not found:
+            _show_choice(describe_choice(group, files[name]), screen)
+    found = found or any(name in files for files in groups.values())
+    if not found and not _show_setting(name, groups, screen):
+        known = [*groups, *(one for files in groups.values() for one in files), *_list_keys(groups)]
+        raise ConfigError(f"nothing is called {name}{suggest(name, known)}; metarun --help lists the groups")
+    return 0
 
 
-def find_meaning(file: Path) -> str:
-    """Return the first comment of a YAML file that is not a directive to Hydra."""
-    lines = (line[1:].strip() for line in file.read_text(errors="replace").splitlines() if line.startswith("#"))
-    return next((line for line in lines if not line.startswith("@")), "")
+def _show_group(group: str, groups: Mapping[str, Mapping[str, Path]], screen: Screen) -> None:
+    table = _make_table()
+    for name, file in groups[group].items():
+        table.add_row(f"  {name}", Text(find_title(file)))
+    screen.print(Text(_head(group).strip(), "bold"))
+    screen.print(table)
+    for inner in groups:
+        if inner.startswith(f"{group}/"):
+            _show_group(inner, groups, screen)
+
+
+def _show_choice(choice: Choice, screen: Screen) -> None:
+    screen.print(Text.assemble((f"{_head(choice.group).strip()}{choice.name}", "bold"), f"  {choice.title}"))
+    if choice.docstring:
+        screen.print()
+        screen.print(Text(choice.docstring))
+    if choice.settings:
+        screen.print()
+        table = _make_table()
+        for one in choice.settings:
+            table.add_row(f"  {one.key}={one.default}", Text("; ".join(filter(None, [one.range, one.comment]))))
+        screen.print(table)
+    screen.print()
+
+
+def _show_setting(name: str, groups: Mapping[str, Mapping[str, Path]], screen: Screen) -> bool:
+    """Show every setting that is called so, whole or by its last part; return whether there is one."""
+    rows: dict[tuple[str, str, str, str], dict[str, list[str]]] = {}
+    root = CONF / "config.yaml"
+    if name in (comments := read_comments(root)):
+        screen.print(Text.assemble((name, "bold"), f"  {comments[name]}"))
+        return True
+    for group in GROUPS:  # not of experiments, which have settings of the others
+        for file in groups.get(group, {}).values():
+            for one in describe_choice(group, file).settings:
+                if one.key == name or one.key.endswith(f".{name}"):
+                    words = rows.setdefault((one.key, one.range, one.comment, one.meaning), {})
+                    words.setdefault(one.default, []).append(f"{_head(group).strip()}{file.stem}")
+    for (key, range_, comment, meaning), defaults in rows.items():
+        screen.print(Text.assemble((key, "bold"), f"  {range_}"))
+        for text in dict.fromkeys(filter(None, (meaning, comment))):
+            screen.print(Text(f"  {text}"))
+        for value, where in defaults.items():
+            screen.print(Text(f"  {value} in {', '.join(where)}", "dim"))
+    return bool(rows)
+
+
+def _list_keys(groups: Mapping[str, Mapping[str, Path]]) -> list[str]:
+    files = [(group, file) for group in GROUPS for file in groups.get(group, {}).values()]
+    return list(dict.fromkeys(one.key for group, file in files for one in describe_choice(group, file).settings))
+
+
+def _head(group: str) -> str:
+    return f"{'+' if group.partition('/')[0] in PLUS else ''}{group}=  "
+
+
+def _shorten(names: Sequence[str], width: int) -> str:
+    """Join as many names as a line holds, and say how many there are besides."""
+    for count in range(len(names), 0, -1):
+        more = [f"and {len(names) - count} more"] if count < len(names) else []
+        if len(text := ", ".join([*names[:count], *more])) <= width:
+            break
+    return text
+
+
+def _print_pairs(pairs: Sequence[tuple[str, str]], screen: Screen) -> None:
+    for line, what in pairs:
+        screen.say(f"  {line:<38} {what}")
+
+
+def _make_table() -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", min_width=16, no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
 
 
 def _list_config_dirs(arguments: Sequence[str]) -> list[Path]:

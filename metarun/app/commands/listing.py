@@ -12,11 +12,12 @@ from rich.text import Text
 from metarun.app.commands.screen import add_run
 from metarun.core.command import quote
 from metarun.core.errors import ConfigError
+from metarun.core.identity import read_yaml
 from metarun.core.screen import Screen
 from metarun.report import retests
 from metarun.report.figures.curves import draw_curves
 from metarun.report.listing import make_file_table, make_run_table, make_unfinished, was_refused
-from metarun.report.one_run import find_lacking, make_end
+from metarun.report.one_run import find_lacking, make_config_tree, make_end
 from metarun.report.references import OUTPUTS, find_folder, find_start
 from metarun.report.runs import find_runs, read_run
 from metarun.run.tracking.uploads import TITLE, list_uploads
@@ -55,7 +56,9 @@ def run_show(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     """Run `metarun show RUN` and return the exit code. Raises: ConfigError if there is no such run."""
     parser.description = "Show one run: its end table, its files, and its curves over the outer steps."
     add_run(parser)
-    folder = parser.parse_args(arguments).run
+    parser.add_argument("--settings", action="store_true", help="all of its settings, by group")
+    asked = parser.parse_args(arguments)
+    folder = asked.run
 
     run = read_run(folder)
     if run is None:
@@ -68,6 +71,11 @@ def run_show(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
         raise ConfigError(
             f"{run.files.results} has no {', '.join(lacking)}: metarun compare {quote(folder)} may still do"
         )
+    if asked.settings:
+        config = read_yaml(run.files.settings)
+        chosen = {group: run.settings[group] for group in config if isinstance(run.settings.get(group), str)}
+        screen.print(make_config_tree(config, chosen))
+        return 0
     (make_end(run.results, folder) if run.state == "finished" else make_unfinished(run)).show(screen)
     screen.print(f"\nin {folder}/")
     screen.print(make_file_table(run))

@@ -11,11 +11,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from metarun.app.answered import answer_classes, answer_function, describe_calibration, describe_mode
 from metarun.app.commands.files import write_and_say
-from metarun.app.commands.screen import add_run, add_trust
+from metarun.app.commands.screen import add_run, add_trust, announce
 from metarun.app.messages import show_messages
-from metarun.app.model import Model
+from metarun.core import tuning
 from metarun.core.errors import ConfigError
 from metarun.core.screen import Facts, Screen
 from metarun.core.words import name_network, name_task
@@ -26,7 +25,6 @@ from metarun.report.predicted import (
     make_mistake_table,
     summarise_accuracy,
 )
-from metarun.settings.typed import read_override
 
 SETTING = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 """How settings begin."""
@@ -60,6 +58,13 @@ def run_predict(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
     for path in (asked.csv, asked.png):
         if path and not path.absolute().parent.is_dir():  # said before anything is computed
             raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
+    announce("opening", asked.run, screen)
+    for path in (asked.support, *asked.query):
+        if not path.exists():
+            raise ConfigError(f"there is no folder or file {path}")
+    with tuning.frozen_imports():
+        from metarun.app.model import Model
+
     settings = dict(map(_read, typed))
     bn, device = settings.pop("bn", None), settings.pop("device", None)
     with show_messages(screen):
@@ -71,7 +76,9 @@ def run_predict(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
     return 0
 
 
-def _show_classes(model: Model, asked: Any, screen: Screen) -> None:
+def _show_classes(model: Any, asked: Any, screen: Screen) -> None:
+    from metarun.app.answered import answer_classes, describe_calibration, describe_mode
+
     few, queries, answers = answer_classes(model, asked.support, asked.query)
     shots = few.support.y.bincount().tolist()
     counts = "1 image" if max(shots) == 1 else " to ".join(map(str, sorted({min(shots), max(shots)}))) + " images"
@@ -94,9 +101,11 @@ def _show_classes(model: Model, asked: Any, screen: Screen) -> None:
         write_and_say(asked.png, draw_answers(seen.pixels.numpy(), seen.y.tolist(), queries.numpy(), answers), screen)
 
 
-def _show_function(model: Model, asked: Any, screen: Screen) -> None:
+def _show_function(model: Any, asked: Any, screen: Screen) -> None:
     if len(asked.query) > 1:
         raise ConfigError("of a function, --query is one CSV file of inputs")
+    from metarun.app.answered import answer_function
+
     found = answer_function(model, asked.support, asked.query[0])
     _show_heading(model, {"support": f"{len(found.support.x)} points"}, screen)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -118,7 +127,7 @@ def _show_function(model: Model, asked: Any, screen: Screen) -> None:
         write_and_say(asked.png, picture, screen)
 
 
-def _show_heading(model: Model, facts: dict[str, str], screen: Screen) -> None:
+def _show_heading(model: Any, facts: dict[str, str], screen: Screen) -> None:
     results, shown = model.run.results, Facts()
     task = name_task(results.get("n_way"), results.get("k_shot"))
     what = [f"{results['algo']} trained on {results['data']}", task, *name_network(results["backbone"])]
@@ -130,6 +139,8 @@ def _show_heading(model: Model, facts: dict[str, str], screen: Screen) -> None:
 
 
 def _read(word: str) -> tuple[str, Any]:
+    from metarun.settings.typed import read_override
+
     override = read_override(word)
     if override.deletes or len(override.values) != 1:
         raise ConfigError(f"{word} is to be one value: a model is used in one way")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from metarun.app.commands.screen import add_run, add_trust
+from metarun.app.commands.screen import add_run, add_trust, announce
 from metarun.app.messages import show_messages
 from metarun.core import tuning
 from metarun.core.screen import Screen
@@ -25,6 +25,7 @@ def run_replay(parser: argparse.ArgumentParser, arguments: Sequence[str], screen
     parser.add_argument("--task", type=int, metavar="I", help="this task alone, from 0; its tensors are written")
     add_trust(parser)
     asked = parser.parse_args(arguments)
+    announce("replaying", asked.run, screen)
     with tuning.frozen_imports():
         from metarun.app.jobs.replayed import replay
 

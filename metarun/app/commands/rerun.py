@@ -19,7 +19,7 @@ from metarun.run.results import read_git_state, read_versions
 from metarun.settings.reopen import compose_leaves, read_saved_leaves
 from metarun.settings.trust import ADVICE
 
-ASIDE = ("hydra", "paths", "sweep", "logger")
+ASIDE = ("hydra", "paths", "sweep", "logger", "inspect", "tags", "notes")
 """Settings of where a run lies and what it is shown in, which are today's."""
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metarun.app.commands.screen import add_run, add_trust
+from metarun.app.commands.screen import add_run, add_trust, announce
 from metarun.app.messages import make_console
 from metarun.core import tuning
 from metarun.core.errors import ConfigError
@@ -16,9 +16,6 @@ from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Screen
 from metarun.core.secrets import describe_masked
 from metarun.report.one_run import find_lacking, make_end
-from metarun.settings.places import check_places, find_places
-from metarun.settings.reopen import reopen
-from metarun.settings.typed import read_override
 
 MACHINE = ("device", "threads", "run.processes")
 """Settings that may be others from now on: the numbers are the same up to rounding."""
@@ -36,6 +33,7 @@ def run_resume(parser: argparse.ArgumentParser, arguments: Sequence[str], screen
     )
     add_trust(parser)
     asked = parser.parse_args(arguments)
+    announce("going on with", asked.run, screen)
     return resume(asked.run, asked.overrides, asked.trust)
 
 
@@ -48,6 +46,10 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
         trust: whether the run's settings may name code that does not come with metarun.
     Raises: ConfigError if there is no run, or something else is typed.
     """
+    with tuning.frozen_imports():
+        from metarun.settings.places import check_places, find_places
+        from metarun.settings.reopen import reopen
+
     saved = reopen(folder, trust)
     results = RunFolder(folder).read_results()
     if results.get("status") == "finished":
@@ -70,6 +72,8 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
 
 def _read_changes(typed: Sequence[str], places: Sequence[str]) -> dict[str, Any]:
     """Read what was typed, by key. Raises: ConfigError for a key not in MACHINE or `places`, or for several values."""
+    from metarun.settings.typed import read_override
+
     allowed = [*MACHINE, *places]
     changes = {}
     for word in typed:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any, NoReturn
 
 from metarun.core.errors import ConfigError, suggest
+from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Screen
+from metarun.report.listing import describe_run
 from metarun.report.references import find_folder
+from metarun.report.runs import read_run
 
 WIDTH_WITHOUT_TERMINAL = 200
 """Columns where there is no terminal and COLUMNS says nothing: enough for one line a run."""
@@ -42,6 +46,16 @@ class FindRun(argparse.Action):
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the argument RUN, which becomes the path of the run's folder."""
     parser.add_argument("run", action=FindRun, metavar="RUN", help=RUN_HELP)
+
+
+def announce(what: str, folder: Path, screen: Screen) -> None:
+    """Say what is done with which run, before the seconds that torch's import takes.
+
+    Raises: ConfigError if there is no run in the folder.
+    """
+    RunFolder(folder).check()
+    if run := read_run(folder):
+        screen.say(f"{what} {describe_run(run)}: {folder}/")
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from metarun.core import tuning
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.screen import Screen
 
-SUBCOMMANDS = ("compare", "data", "eval", "export", "list", "predict", "replay", "rerun", "resume", "show")
+SUBCOMMANDS = ("compare", "data", "eval", "export", "help", "list", "predict", "replay", "rerun", "resume", "show")
 
 Subcommand = Callable[[argparse.ArgumentParser, Sequence[str], Screen], int]
 
@@ -43,6 +43,8 @@ def _find(name: str, command: Callable[[Sequence[str]], int]) -> Subcommand:
             from metarun.app.commands.eval import run_eval as found
         elif name == "export":
             from metarun.app.commands.export import run_export as found
+        elif name == "help":
+            from metarun.app.commands.help import run_help as found
         elif name in ("list", "show"):
             from metarun.app.commands import listing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 
 from metarun.algos.base.abilities import RunsOnEngines
 from metarun.algos.base.learner import Learner
+from metarun.core.command import find_key
 from metarun.core.dotted import leaves
+from metarun.core.identity import as_mapping, read_overrides, read_yaml
 from metarun.core.secrets import mask_all
 from metarun.core.tasks import Batch
 from metarun.run.device import name_device
@@ -20,19 +23,35 @@ from metarun.settings.names import abbreviate_task, name_run
 from metarun.settings.schema import Settings
 
 
-def make_run_info(settings: Settings, folder: Path, sweep: str | None) -> RunInfo:
-    """Describe for a sink the run in `folder`, alone or as a job of `sweep`."""
+def make_run_info(settings: Settings, folder: Path, sweep: str | None, overrides: Sequence[str] = ()) -> RunInfo:
+    """Describe for a sink the run in `folder`, alone or as a job of `sweep`, whose name says what it has of its own."""
     chosen = settings.choices
+    own = find_own(folder, overrides)
     values, places = settings.as_dict(), [*settings.paths.values()]
     return RunInfo(
-        name=name_run(chosen, settings.data, settings.bn, settings.seed),
+        name=" ".join([name_run(chosen, settings.data, settings.bn, settings.seed), *(own if sweep else [])]),
         group=sweep or "-".join(filter(None, [chosen["algo"], chosen["data"], abbreviate_task(settings.data)])),
         kind="train",
-        tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={settings.bn}"],
+        tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={settings.bn}", *settings.tags],
+        notes=settings.notes,
         config=_told(values, places) | dict(chosen),
         folder=folder,
         several=sweep is not None,
     )
+
+
+def find_own(folder: Path, overrides: Sequence[str]) -> list[str]:
+    """Find what was typed or proposed for this job of a sweep alone, of what its name does not tell."""
+    hydra = as_mapping(read_yaml(folder.parent / "multirun.yaml").get("hydra"))
+    shared, told = read_overrides(hydra), ("algo", "data", "seed", "bn")
+    return [word for word in overrides if word not in shared and find_key(word) not in told]
+
+
+def label_splits(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the ways of training and of validation tasks, by split, where they differ: their scores do not compare."""
+    ways = {"train": (data.get("train") or {}).get("n_way"), "val": data.get("n_way")}
+    differ = None not in ways.values() and len({*ways.values()}) > 1
+    return {split: f"{n}-way" for split, n in ways.items()} if differ else {}
 
 
 def describe_settings(settings: Settings, overrides: list[str]) -> dict[str, Any]:
@@ -51,6 +70,8 @@ def describe_settings(settings: Settings, overrides: list[str]) -> dict[str, Any
         "git": read_git_state(),
         "versions": read_versions(),
         "overrides": overrides,
+        "tags": list(settings.tags),
+        "notes": settings.notes,
         "wandb_id": None,
         "paper": settings.paper or None,
     }

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from metarun.app.jobs.claim import Claim
-from metarun.app.jobs.describe import describe_engine, describe_parts, describe_settings, make_run_info
+from metarun.app.jobs.describe import describe_engine, describe_parts, describe_settings, label_splits, make_run_info
+from metarun.app.jobs.inspected import inspected
 from metarun.app.jobs.pictures import TASKS_DRAWN, show_curves, show_drawings, show_predictions, show_stream, show_tasks
 from metarun.app.jobs.workers import share_run
 from metarun.app.messages import make_console
@@ -20,9 +21,9 @@ from metarun.core.memory import check_room, describe_lack_of_memory
 from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Screen
 from metarun.core.secrets import mask_all
-from metarun.core.whole import CannotWrite, describe_os_error
+from metarun.core.whole import CannotWrite, describe_os_error, shorten_path
 from metarun.core.words import name_processes
-from metarun.report.one_run import make_config_tree, make_end
+from metarun.report.one_run import make_end
 from metarun.run.device import held_device
 from metarun.run.interrupt import stop_requests
 from metarun.run.protocol import Run
@@ -68,8 +69,7 @@ def run_job(
                 claim.accept()
                 claim.files.write_results(results | {"error": str(error)})
             return 2
-        screen.print(make_config_tree(settings.as_dict(), dict(settings.choices)))
-        info = make_run_info(settings, _shorten_path(folder), sweep)
+        info = make_run_info(settings, shorten_path(folder), sweep, overrides)
         results = describe_settings(settings, overrides)
         return _execute(settings, info, results, screen, stop_file, claim)
 
@@ -106,12 +106,13 @@ def _execute(
             info = replace(info, id=run.tracking_id, best=run.best, logged=logged)
             info = replace(info, directions=parts.learner.directions)
             logger = build_logger(settings.logger, info)
-            sinks += [logger, ConsoleSink(screen, run.steps)]
+            sinks += [logger, ConsoleSink(screen, run.steps, label_splits(settings.data), info)]
             results["wandb_id"] = run.tracking_id = logger.id
             if first:
                 show_tasks(first, parts, sinks)
             group.connect()
-            results |= run.execute(sinks, stop)
+            with inspected(settings.inspect, RunFolder(info.folder).profile, screen):
+                results |= run.execute(sinks, stop)
             if first:
                 show_predictions(parts, sinks)
             show_drawings(parts, sinks)
@@ -155,7 +156,7 @@ def _end(code: int, results: Mapping[str, Any], screen: Screen, sinks: Sequence[
         live.finish(results, code)
     if code == 0:
         screen.print()
-        make_end(results, _shorten_path(folder)).show(screen)
+        make_end(results, shorten_path(folder)).show(screen)
     elif code != 2:
         _say_how_to_go_on(screen, folder, results, claim.accepted)
     try:
@@ -171,16 +172,16 @@ def _end(code: int, results: Mapping[str, Any], screen: Screen, sinks: Sequence[
 
 
 def _say_how_to_go_on(screen: Screen, folder: Path, results: Mapping[str, Any], began: bool) -> None:
-    screen.say(f"{results['status']}: {results['error']}")
+    screen.say(f"{results['status']}: {results['error']}", "red" if results["status"] == "failed" else "yellow")
     if not RunFolder(folder).has_settings():
         if began:
-            screen.say(f"{_shorten_path(folder)} was removed while the run went on, or moved: then resume it there")
+            screen.say(f"{shorten_path(folder)} was removed while the run went on, or moved: then resume it there")
         screen.say(f"run again with: metarun {join(results['overrides'])}")
         return
-    here = RunFolder(_shorten_path(folder))
+    here = RunFolder(shorten_path(folder))
     if results["status"] == "failed":
         if not results["error"].startswith("cannot write"):
-            screen.say(f"the traceback is in {_shorten_path(folder)}/run.log")
+            screen.say(f"the traceback is in {shorten_path(folder)}/run.log")
         if results["error"].startswith("Diverged"):
             screen.print("the numbers blew up: try a smaller optim.lr or algo.inner_lr, or optim.clip_norm=10")
         if where := results.get("diverged"):
@@ -189,9 +190,3 @@ def _say_how_to_go_on(screen: Screen, folder: Path, results: Mapping[str, Any], 
     step = results.get("saved_step")
     start = f"from the checkpoint of step {step}" if step else "from the start"
     screen.say(f"go on {start} with: {here.make_command('resume')}")
-
-
-def _shorten_path(folder: Path) -> Path:
-    """Return the folder as a person in this folder would type it."""
-    folder, here = folder.resolve(), Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metarun.app.sweeps.listed import TARGET, list_jobs
 from metarun.core.errors import Refused
 
-ASIDE = ("threads", "run.processes", "logger", "paths", "sweep", "hydra")
+ASIDE = ("threads", "run.processes", "inspect", "tags", "notes", "logger", "paths", "sweep", "hydra")
 """Settings and groups that do not tell runs apart: the names of folders leave them out."""
 
 

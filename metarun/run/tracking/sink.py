@@ -19,6 +19,7 @@ class RunInfo:
         group: the name of its group; runs of a sweep share it.
         kind: `train`, or `comparison` of a sweep's runs.
         tags: words to find it by.
+        notes: a sentence about it, if it has one.
         config: the resolved settings by dotted key.
         folder: the run's folder.
         id: the sink's id of the run, None for a new run.
@@ -34,6 +35,7 @@ class RunInfo:
     tags: Sequence[str]
     config: Mapping[str, Any]
     folder: Path
+    notes: str | None = None
     id: str | None = None
     best: Mapping[str, float] = field(default_factory=dict)
     directions: Directions = field(default_factory=dict)

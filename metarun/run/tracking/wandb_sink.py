@@ -18,6 +18,8 @@ from metarun.core.scores import choose_score, is_better
 from metarun.run.tracking.sink import RunInfo
 from metarun.run.tracking.wandb_environment import drop_wrong_variables, explain, find_names, find_obstacle, read_mode
 from metarun.run.tracking.wandb_file import find_last_row
+from metarun.run.tracking.wandb_kept import keep_log, keep_model, stop_run
+from metarun.run.tracking.wandb_words import drop_equal, list_summary, nest
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ class WandbSink:
         group, tags: None takes those of the environment, or of the run.
         init_timeout: seconds to wait for W&B before going offline, > 0.
         finish_timeout: seconds to wait at the end for the upload, > 0.
+        name: of the run; None takes that of the environment, or the run's own.
+        log_model: upload the tested checkpoint and the scores of the test tasks as an artifact, alias `best`.
     """
 
     shows = True
@@ -76,7 +80,9 @@ class WandbSink:
         group: str | None,
         tags: Sequence[str] | None,
         init_timeout: PositiveFloat,
-        finish_timeout: PositiveFloat = 60.0,  # older runs have none
+        finish_timeout: PositiveFloat = 60.0,  # older runs have none of these
+        name: str | None = None,
+        log_model: bool = False,
     ) -> None:
         # W&B reports its own errors to its server, and a server that hangs keeps the process for it.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -84,22 +90,24 @@ class WandbSink:
 
         drop_wrong_variables()
         connection = _choose_mode(mode)
+        self.log_model, self.name = log_model, info.name
         self.folder, self.id_file = info.folder, info.folder / "wandb" / ID_FILE
         # A killed process loses what was not flushed, by default 15 s of it.
         settings = wandb.Settings(
             silent=True, console="off", init_timeout=init_timeout, x_transaction_log_flush_interval=1.0,
-            finish_timeout=finish_timeout, finish_timeout_raises=True,
+            finish_timeout=finish_timeout, finish_timeout_raises=True, stop_fn=stop_run,
         )  # fmt: skip
         named = find_names(info.several)
         more = tags or [word for word in os.environ.get("WANDB_TAGS", "").split(",") if word]
         options: dict[str, Any] = {
             "project": project or os.environ.get("WANDB_PROJECT") or PROJECT,
             "entity": entity,
-            "name": named.get("name", info.name),
+            "name": (name if info.kind == "train" else None) or named.get("name", info.name),
+            "notes": info.notes or os.environ.get("WANDB_NOTES") or None,
             "group": group or named.get("group", info.group),
             "job_type": named.get("job_type", info.kind),
             "tags": [*info.tags, *more],
-            "config": dict(info.config),
+            "config": nest(info.config),
             "dir": str(info.folder.resolve()),  # W&B's service may run in another folder
             "id": info.id or self._read_id() or named.get("id") or _make_id(),
             "resume": "allow",
@@ -148,7 +156,7 @@ class WandbSink:
 
     @ended_service()
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        shown = {f"{split}/{name}": value for name, value in metrics.items()}
+        shown = {f"{split}/{name}": value for name, value in drop_equal(metrics).items()}
         if split == "val":  # a W&B sweep optimises this, and may end a trial early by it
             score = choose_score(metrics, self.directions)
             if is_better(score, metrics[score], self.best.get(score), self.directions):
@@ -179,14 +187,10 @@ class WandbSink:
     def finish(self, results: Mapping[str, Any], exit_code: int) -> None:
         import wandb
 
-        summary = {key: results.get(key) for key in ("status", "best_step", "steps", "tasks_per_second", "parameters")}
-        for split in ("val", "test"):
-            for name, value in (results.get(split) or {}).items():
-                fields = value if isinstance(value, dict) else {"mean": value}
-                summary[f"{split}/best_{name}" if split == "val" else f"test/{name}"] = fields["mean"]
-                if "ci95" in fields:
-                    summary |= {f"test/{name}_ci95": fields["ci95"], "test/n_tasks": fields["n_tasks"]}
-        self.run.summary.update(summary)
+        self.run.summary.update(list_summary(results))
+        keep_log(self.run, self.folder)
+        if self.log_model and exit_code == 0:
+            keep_model(self.run, self.folder, self.name)
         if self.online:
             log.info("sending to W&B what is left, for %g s at most", self.finish_timeout)
         try:

@@ -1,0 +1,47 @@
+"""conf/algo/README.md has a line for each method, made by scripts/methods.py from what there is."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+import methods
+from reproduction.outcomes import read_outcomes
+from reproduction.targets import read_targets
+
+from metarun.settings.conf import list_shipped
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert methods.make_page() == methods.README.read_text(), "python scripts/methods.py writes it"
+
+
+def test_every_method_has_one_line_with_its_idea_and_what_it_needs() -> None:
+    rows = [line.split(" | ") for line in methods.list_lines() if line.startswith("| `")]
+    assert sorted(row[0].strip("| `") for row in rows) == list_shipped("algo")
+    for row in rows:
+        assert len(row) == len(methods.HEADS)
+        assert row[1].strip()
+        assert row[3].strip()
+
+
+def test_a_number_of_ours_is_that_of_the_target_and_a_method_without_one_says_so() -> None:
+    rows = {line.split("`")[1]: line.split(" | ") for line in methods.list_lines() if line.startswith("| `")}
+    (outcome,) = [one for key, one in read_outcomes().items() if key[0] == ("+experiment=maml_omniglot_5w1s",)]
+    ours, theirs = outcome.test["accuracy"]["mean"], read_targets()["maml_omniglot_5w1s"].paper
+    assert theirs
+    assert rows["maml"][5].startswith(f"{100 * ours:.2f} % ± ")
+    assert rows["maml"][6] == f"{100 * theirs.value:.2f} %"
+    assert rows["boil"][5] == "not run yet"
+    assert re.match(r"84\.7 ± 0\.7 \(1, 3\)", rows["maml"][4])
+
+
+def test_an_experiment_is_its_methods_even_where_another_file_says_so() -> None:
+    found = {
+        name: methods.find_algo(name)
+        for name in ("maml_omniglot_5w1s", "anil_omniglot_20w1s", "protonet_cifar_fs_5w5s")
+    }
+    assert found == {"maml_omniglot_5w1s": "maml", "anil_omniglot_20w1s": "anil", "protonet_cifar_fs_5w5s": "protonet"}
