@@ -119,7 +119,7 @@ class OnlineRun:
         }
 
     def execute(self, sinks: Sequence[Sink], stop: StopRequest) -> dict[str, Any]:
-        self.files = Files(self.parts.folder, sinks, self.progress.metrics_bytes)
+        self.files = Files(self.parts.folder, sinks, self.progress.metrics_bytes, self.progress.metrics_sha256)
         try:
             with explain_streams(self.parts.learner):
                 self._go_through(stop)
@@ -195,7 +195,7 @@ class OnlineRun:
         p, parts = self.progress, self.parts
         if not all(bool(torch.isfinite(value).all()) for value in parts.learner.parameters()):
             raise Diverged(f"a weight is not a finite number after round {p.step}", p.step)
-        p.metrics_bytes = self.files.flush()
+        p.metrics_bytes, p.metrics_sha256 = self.files.flush()
         state = {"progress": vars(p).copy(), "scores": self.scores, "state": self.state, "wandb_id": self.tracking_id}
         self.files.save_last(parts.state_dict() | state | {"split_sha256": parts.source.info.split_sha256})
         self.saved_step = p.step
