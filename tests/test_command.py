@@ -159,7 +159,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["algo=mamml"], "there is no algo=mamml; did you mean maml?; choices are anil, "),
+        (["algo=mamml"], "there is no algo=mamml; did you mean maml?; choices are abml, anil, "),
         (["run.stepps=3"], "there is no setting run.stepps; did you mean run.steps?"),
         (["sed=3"], "there is no setting sed; did you mean seed?"),
         (["inner_lr=3"], "there is no setting inner_lr; did you mean algo.inner_lr?"),

@@ -36,7 +36,7 @@ from metarun.app.sweeps.table import SweepTable
 from metarun.core.errors import ConfigError, Refused
 from metarun.core.known_source import know_source
 from metarun.core.results_file import seal
-from metarun.core.run_folder import RunFolder
+from metarun.core.run_folder import SUMS, RunFolder
 from metarun.data.augment import Look
 from metarun.report.runs import read_run
 from metarun.run.device import name_device
@@ -455,7 +455,7 @@ def test_a_run_that_is_refused_says_why_and_leaves_nothing(
 def test_a_job_of_a_sweep_with_wrong_settings_leaves_why_and_what_was_typed(settings: Settings, tmp_path: Path) -> None:
     code, results = run(settings("run.steps=0"), tmp_path, tmp_path / STOP_FILE, typed=["run.steps=0"])
     error = "run.steps=0 must be a whole number of at least 1"
-    assert (code, results) == (2, seal({"status": "failed", "overrides": ["run.steps=0"], "error": error}))
+    assert (code, results) == (2, seal({"status": "failed", "overrides": ["run.steps=0"], "error": error, SUMS: {}}))
 
 
 def test_results_say_what_ran_on_what_and_which_tasks_it_was_tested_on(
@@ -510,6 +510,7 @@ class FakeWandb(SimpleNamespace):
         rows: list[dict[str, Any]] = []
         run = SimpleNamespace(options=options, id=options["id"], url=None, rows=rows, summary={}, metrics={})
         run.log = lambda row, **_: (rows.append(row), self.log(row))
+        run.dir, run.save = options["dir"], lambda *_, **__: None
         run.define_metric = lambda name, **how: run.metrics.update({name: how})
         run.finish = lambda exit_code: self.ended.append(exit_code)
         self.begun.append(run)

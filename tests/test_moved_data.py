@@ -64,7 +64,7 @@ def test_a_run_is_opened_from_another_folder(
     assert found_by(run) == {"folder": json.loads((run / "results.json").read_text())["test"]}
     code, text = say("rerun", run, f"hydra.run.dir={tmp_path / 'again'}")
     assert code == 0, text
-    assert text.count("data.path=") == 2  # in the command, and in the next one
+    assert text.count("data.path=") == 3  # in the command, in what was typed, and in the next command
     assert "the default is" not in text
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     assert again["test"] == json.loads((run / "results.json").read_text())["test"]

@@ -62,7 +62,7 @@ def test_there_are_commands_on_every_page_that_shows_some() -> None:
 def test_the_settings_of_a_run_that_is_shown_compose_and_pass_the_checks(page: Path, words: list[str]) -> None:
     if "--config-dir" in words:
         return  # run whole below
-    aside = ("hydra", "search=", "-", "backbone.weights=last")
+    aside = ("hydra", "search=", "runs=", "-", "backbone.weights=last")
     typed = [word for word in words if "=" in word and not word.startswith(aside)]
     first = []
     for word in typed:  # of several values the first, of a range to search a number
@@ -76,6 +76,13 @@ def test_the_settings_of_a_run_that_is_shown_compose_and_pass_the_checks(page: P
     if config.data.get("path", "") is None:
         config.data.path = "photos"
     refuse(config)
+
+
+def test_the_list_of_runs_that_is_shown_composes_and_passes_the_checks() -> None:
+    entries = re.findall(r"^    - (\w+=.*)$", (TOP / "conf" / "README.md").read_text(), re.MULTILINE)
+    assert len(entries) == 3
+    for entry in entries:
+        refuse(compose(shlex.split(entry, comments=True)))
 
 
 @pytest.mark.parametrize(("page", "words"), SUBS, ids=name_command)

@@ -13,7 +13,8 @@ from metarun.app.commands.resume import resume
 from metarun.core.errors import ConfigError
 from metarun.settings.conf import read_shipped
 from metarun.settings.names import make_key
-from metarun.settings.reopen import SavedSettings, read_saved_leaves, read_saved_value, reopen
+from metarun.settings.reopen import SavedSettings, read_saved_leaves, reopen
+from metarun.settings.saved import read_saved_value
 from metarun.settings.typed import Override, read_override
 
 Compose = Callable[..., DictConfig]

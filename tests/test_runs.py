@@ -199,7 +199,7 @@ def test_show_of_an_unfinished_run_says_how_to_go_on(five: Path, capsys: pytest.
         (["list", "{}/dai"], "there is no folder {}/dai; did you mean {}/day?"),
         (["show", "{}/day"], "{}/day is not the folder of a run; it has runs in it: metarun list {}/day"),
         (["show", "{}/day/don"], "there is no folder {}/day/don; did you mean {}/day/done?"),
-        (["show"], "show: the following arguments are required: RUN. usage: metarun show [-h] RUN"),
+        (["show"], "show: the following arguments are required: RUN. usage: metarun show [-h] [--settings] RUN"),
         (["resume"], "resume: the following arguments are required: RUN"),
         (
             ["lst"],

@@ -121,8 +121,3 @@ def compose_leaves(words: Sequence[str], folders: Sequence[str], trust: bool, wh
     if not trust:
         check_saved(config, where)
     return leaves(OmegaConf.to_container(config))  # type: ignore[arg-type]
-
-
-def read_saved_value(folder: Path, key: str) -> Any:
-    """Read one setting of the run in `folder`, resolved; None if it has none."""
-    return OmegaConf.select(OmegaConf.load(RunFolder(folder).settings), key)

@@ -119,3 +119,8 @@ def list_class_nodes(node: Any) -> Iterator[DictConfig]:
         for key in map(str, node):
             if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
                 yield from list_class_nodes(node[key])
+
+
+def read_saved_value(folder: Path, key: str) -> Any:
+    """Read one setting of the run in `folder`, resolved; None if it has none."""
+    return OmegaConf.select(OmegaConf.load(RunFolder(folder).settings), key)

@@ -56,7 +56,10 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     asked = parser.parse_args(arguments)
     folders, others = _find_folders(asked.run)
 
-    announce("testing", asked.run, screen)
+    if len(folders) == 1:
+        announce("testing", folders[0], screen)
+    else:
+        screen.say(f"testing {len(folders)} runs: {asked.run}/")
     made = []
     name = ""
 
@@ -102,13 +105,13 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
         markdown = format_markdown(found)
         if picture := draw_over_shots(found):
             kind = "-".join(dict.fromkeys(one["data"] for one in found))
-            pictures[RunFolder(asked.run).evaluations / f"shots-{kind}.png"] = picture
+            pictures[RunFolder(folders[0]).evaluations / f"shots-{kind}.png"] = picture
     for path, content in {asked.csv: format_csv(found).encode(), asked.markdown: markdown.encode(), **pictures}.items():
         if path:
             write_and_say(path, content, screen)
     before = len(found) - len(made)
     again = f"; {before} of {len(found)} made before, --again repeats them" if before else ""
-    where = f"{RunFolder(asked.run).evaluations}/" if len(folders) == 1 else "evals/ of each run"
+    where = f"{RunFolder(folders[0]).evaluations}/" if len(folders) == 1 else "evals/ of each run"
     screen.print(Text(f"kept in {where}{again}"))
     if len(folders) > 1:
         screen.say(f"again, with figures: metarun compare {quote(asked.run)} --html FILE")

@@ -178,7 +178,7 @@ def _make_table() -> Table:
 
 def _list_config_dirs(arguments: Sequence[str]) -> list[Path]:
     found = []
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, value in zip(arguments, (*arguments[1:], ""), strict=False):
         if flag in ("--config-dir", "-cd"):
             found.append(Path(value))
         elif flag.startswith("--config-dir="):

@@ -15,7 +15,7 @@ from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
 from metarun.core.words import format_with_name
 from metarun.report.runs import read_run
-from metarun.settings.reopen import read_saved_value
+from metarun.settings.saved import read_saved_value
 
 
 @dataclass(frozen=True)
