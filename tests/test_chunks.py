@@ -128,11 +128,14 @@ def test_tasks_that_the_memory_cannot_hold_end_the_run_where_their_number_was_as
 
 @pytest.mark.usefixtures("doubles")
 @pytest.mark.parametrize("first_order", [True, False])
-@pytest.mark.parametrize("algo", [algo for algo in ALGOS if "first_order" in choices("algo")[algo]])
+@pytest.mark.parametrize("algo", [a for a in ALGOS if "first_order" in choices("algo")[a] and a != "metagan_maml"])
 def test_the_meta_gradient_does_not_depend_on_how_many_tasks_run_together(
     settings: Callable[..., DictConfig], algo: str, first_order: bool
 ) -> None:
-    """One by one plain autograd differentiates the inner loop, together torch.func does."""
+    """One by one plain autograd differentiates the inner loop, together torch.func does.
+
+    MetaGAN draws other noise for its made images then.
+    """
     found = []
     for chunk in (1, 3):
         words = [f"algo={algo}", f"algo.first_order={first_order}", f"algo.task_chunk={chunk}"]

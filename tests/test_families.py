@@ -251,7 +251,7 @@ YAMLS = {
     "data/two_arms": "# Two arms\n_target_: families.Bandits\nsteps: 30\n",
     "data/lines": "# Lines\n_target_: families.Lines\nk_shot: 5\nn_query: 5\ntrain: {k_shot: 5, n_query: 5}\n"
     "eval_seed: 0\nsteps: 20\n",
-    "run/online": "# One pass\n_target_: families.Online\nrounds: ${data.steps}\n",
+    "run/one_pass": "# One pass\n_target_: families.Online\nrounds: ${data.steps}\n",
 }
 QUICK = ["backbone=none", "bn=none", "logger=none", "run.val_tasks=10", "run.test_tasks=20", "run.meta_batch_size=4"]
 QUICK += ["optim.lr=0.1", "optim=sgd"]
@@ -349,7 +349,7 @@ def test_what_an_outer_step_hands_to_the_next_outlives_a_stop(families: Path, ca
 
 def test_a_protocol_of_ones_own_is_a_run(families: Path, cache: Path) -> None:
     quick = [word for word in QUICK if not word.startswith("run.")]
-    code, said = run(families, cache, "algo=from_facts", "data=lines", "run=online", *quick)
+    code, said = run(families, cache, "algo=from_facts", "data=lines", "run=one_pass", *quick)
     assert code == 0, said
     results = results_of(families / "r")
     assert (results["status"], results["steps"], results["test"]["loss"]["n_tasks"]) == ("finished", 20, 20)

@@ -508,7 +508,7 @@ TWICE = [  # settings that have one value in training, and `test_` and their nam
     (algo, setting, engine)
     for algo, values in choices("algo").items()
     for setting in values
-    if f"test_{setting}" in values
+    if f"test_{setting}" in values and "classification" in get_object(values["_target_"]).kinds
     for engine in engines_of(algo)
 ]
 IN_TEST_ALONE = [

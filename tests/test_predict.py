@@ -221,7 +221,7 @@ def test_what_is_wrong_is_one_message(used_runs: Path, use: Say, task: Path) -> 
     (task / "support" / "c1" / "bad.jpg").write_bytes(b"")
     assert "of the support set cannot be read" in refused(*support, *query)
     (task / "support" / "c1" / "bad.jpg").unlink()
-    assert "there is no file or folder" in refused(*support, "--query", task / "nothing")
+    assert "there is no folder or file" in refused(*support, "--query", task / "nothing")
     assert "lie in no class's folder" in refused("--support", task / "support" / "c1", *query)
     assert "the following arguments are required: --support" in refused(*query)
     assert "bn=support: the run was trained with bn=running; it can be used with bn=running, " not in refused(
@@ -233,7 +233,7 @@ def test_what_is_wrong_is_one_message(used_runs: Path, use: Say, task: Path) -> 
     assert "bn=running: the run was trained with bn=transductive" in refused(
         *support, *query, "bn=running", run="proto"
     )
-    assert "cannot read" in refused("--support", task / "s.csv", "--query", task / "q.csv", run="cnp")
+    assert "there is no folder or file" in refused("--support", task / "s.csv", "--query", task / "q.csv", run="cnp")
     assert "is not the folder of a run" in refused(*support, *query, run="none")
 
 

@@ -38,6 +38,9 @@ GOES_WITH = {  # what does not go with the default data or algorithm
     **{f"algo={name}": ["data=gp"] for name in ("cnp", "np", "anp", "gp_oracle")},
     **{f"algo={algo}": [f"data={data}"] for algo, data in CONTROL.items()},
     **{f"data={name}": ["algo=rl2"] for name in list_shipped("data") if acts("data", name)},
+    "algo=hsml": ["data=mixture"],
+    "algo=learned_optimizer": ["data=quadratics"],
+    **{f"data={name}": ["algo=learned_optimizer"] for name in ("quadratics", "logistic")},
     "backbone=none": ["algo=cnp", "data=gp"],
     "data=sets": ["algo=neural_statistician", "algo.likelihood=gaussian", "backbone=mlp"],
 }
@@ -334,7 +337,8 @@ def test_what_is_tuned_for_a_pair_comes_with_it_and_yields_to_what_is_typed(file
 def test_methods_with_a_rate_of_an_inner_loop_have_another_for_sine_waves(full: Compose) -> None:
     """The rates in algo/ are for the mean loss of classes; squared errors fall apart with them."""
     rated = [path.stem for path in (CONF / "algo").glob("*.yaml") if "inner_lr" in OmegaConf.load(path).algo]
-    functions = [name for name in rated if "regression" in get_class(full(f"algo={name}").algo._target_).kinds]
+    both = {"classification", "regression"}
+    functions = [name for name in rated if both <= {*get_class(full(f"algo={name}").algo._target_).kinds}]
     assert len(functions) > 10
     lacking = [name for name in sorted(functions) if not (CONF / "tuned" / f"sinusoid-{name}.yaml").exists()]
     assert lacking == []

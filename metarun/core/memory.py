@@ -11,6 +11,9 @@ from typing import Any
 WORDS = re.compile(r"allocate memory|not enough memory|out of memory|overflowed|integer multiplication overflow", re.I)
 """What torch says in a RuntimeError."""
 
+SIDES = "k_shot", "n_query"
+"""Settings that count the inputs of a task, of each class if there are any."""
+
 NOT_SIZES = re.compile(r"(^|[._])(seed|steps|.*_every|lr)$")
 """Keys whose numbers ask for no memory."""
 
@@ -23,11 +26,16 @@ def check_room(data: Mapping[str, Any], input_shape: Sequence[int], tasks: int) 
         input_shape: of one input, of 4 bytes a number.
     """
     sizes = data, {**data, **(data.get("train") or {})}
-    inputs = max((one.get("n_way") or 1) * (one.get("k_shot", 0) + one.get("n_query", 0)) for one in sizes)
+    inputs = max((one.get("n_way") or 1) * sum(_find_most(one.get(side, 0)) for side in SIDES) for one in sizes)
     needed = 4 * math.prod(input_shape) * inputs * tasks
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise MemoryError(f"{tasks} tasks drawn together take {needed / 1e9:,.0f} GB of {there / 1e9:,.0f} GB")
+
+
+def _find_most(count: Any) -> int:
+    """Return the largest of a range [least, most], or the number."""
+    return max(map(int, count)) if isinstance(count, Sequence) else int(count)
 
 
 def describe_lack_of_memory(error: BaseException, typed: Sequence[str]) -> str | None:

@@ -44,6 +44,8 @@ def set_precision(precision: str) -> None:
     # cuDNN's convolutions use TF32 by default, and in torch 2.11 they ignore the general switch.
     for products in (backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul):
         products.fp32_precision = "none" if precision == "bf16" else backends.fp32_precision  # CUDA has no bf16 here
+    for products in (backends.mkldnn, backends.mkldnn.conv, backends.mkldnn.rnn, backends.mkldnn.matmul):
+        products.fp32_precision = backends.fp32_precision  # torch.export may have set them, and then they stay
 
 
 def repeat_exactly(wanted: bool) -> None:

@@ -69,6 +69,8 @@ class LearnedOptimizer(EpisodicLearner):
     kinds = ("optimisation", "regression")
     splits = False  # outer steps hand on a state
 
+    noise: Tensor
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -100,7 +102,8 @@ class LearnedOptimizer(EpisodicLearner):
         self.template = (net,)  # in a tuple, lest its weights be learned: they say nothing but their shapes
         count = sum(value.numel() for value in net.parameters())
         draw = torch.Generator().manual_seed(0)  # the same start for all tests
-        self.noise = (torch.randn(count, dtype=torch.float64, generator=draw),)
+        noise = torch.randn(count, dtype=torch.float64, generator=draw)
+        self.register_buffer("noise", noise, persistent=False)
         self.rule = CoordinateRule(units, layers, rate, preprocess)
         self.evolution = Evolution(perturbation) if estimator == "pes" else None
 
@@ -183,7 +186,7 @@ class LearnedOptimizer(EpisodicLearner):
         return found
 
     def _begin(self, like: Tensor) -> Carry:
-        noise = draw_normal(len(self.noise[0]), like=like) if self.training else self.noise[0].to(like)
+        noise = draw_normal(len(self.noise), like=like) if self.training else self.noise.to(like)
         weights = scale_start(self.template[0], self.start_scale, noise)
         return Carry(weights, self.rule.start(weights))
 
