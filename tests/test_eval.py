@@ -317,6 +317,13 @@ def test_what_one_run_of_a_sweep_cannot_do_does_not_keep_the_others(sweep: Path,
     assert [len(made_of(sweep / name)) for name in ("proto", "maml")] == [1, 0]
 
 
+def test_of_a_sweep_with_one_finished_run_the_tests_are_said_to_lie_in_that_run(sweep: Path, say: Use) -> None:
+    (sweep / "maml" / "results.json").unlink()
+    code, out, error = say("eval", sweep, "bn=support")
+    assert code == 0, error
+    assert f"kept in {sweep / 'proto' / 'evals'}/" in out
+
+
 def test_the_tests_of_one_run_alone_are_said_not_compared(sweep: Path, say: Use) -> None:
     say("eval", sweep / "proto", "data.k_shot=2", "bn=support")
     out = say("compare", sweep)[1]
