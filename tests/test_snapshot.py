@@ -74,9 +74,8 @@ def allowed(place: str, images: str) -> float:
 
 def test_every_case_is_kept_and_every_algorithm_and_backbone_has_one() -> None:
     assert list(KEPT["cases"]) == list(CASES)
-    acting = {
-        name for name, values in snapshot.ALGOS.items() if "control" in get_object(values["algo"]["_target_"]).kinds
-    }
+    needs = {name: get_object(values["algo"]["_target_"]).needs for name, values in snapshot.ALGOS.items()}
+    acting = {name for name in needs if "environments" in needs[name]}
     assert {name.split()[0] for name in CASES} == {*snapshot.ALGOS} - acting  # which test_control_contract repeats
     assert all(any(f"backbone={name}" in case for case in CASES) for name in snapshot.BACKBONES if name != "none")
 
