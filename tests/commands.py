@@ -157,3 +157,13 @@ def wait_for_step(folder: Path, step: int, process: Process) -> None:
             return
         time.sleep(0.01)
     pytest.fail(f"step {step} was never reached")
+
+
+def stop_and_resume(*words: str, steps: int, folder: Path, cache: Path, more: tuple[str, ...] = ()) -> None:
+    """Run `words` for so many steps, stop it by SIGTERM once three are logged, and resume it with the words `more`."""
+    process = start(*words, f"run.steps={steps}", f"hydra.run.dir={folder.name}", cwd=folder.parent, cache=cache)
+    wait_for_step(folder, 3, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert 3 <= results_of(folder)["steps"] < steps
+    assert metarun("resume", folder.name, *more, cwd=folder.parent, cache=cache)[0] == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import metarun, results_of, start, wait_for_step
+from commands import metarun, stop_and_resume
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import acts, choices, meta_step, parts_of, same, state_of
@@ -108,14 +107,8 @@ RUN += ["run.log_every=1", "run.checkpoint_every=5", "algo.hidden=8"]
 
 
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path: Path, cache: Path) -> None:
-    words = [*RUN, "run.steps=300"]
-    assert metarun(*words, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)[0] == 0
-    process = start(*words, "hydra.run.dir=parted", cwd=tmp_path, cache=cache)
-    wait_for_step(tmp_path / "parted", 3, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
-    assert results_of(tmp_path / "parted")["steps"] < 300
-    assert metarun("resume", "parted", cwd=tmp_path, cache=cache)[0] == 0
+    assert metarun(*RUN, "run.steps=300", "hydra.run.dir=whole", cwd=tmp_path, cache=cache)[0] == 0
+    stop_and_resume(*RUN, steps=300, folder=tmp_path / "parted", cache=cache)
     lines = [read_losses(tmp_path / name) for name in ("whole", "parted")]
     assert len(lines[0]) > 300
     assert lines[0] == lines[1]

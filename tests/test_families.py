@@ -7,12 +7,11 @@ tested by the command.
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
 import torch
-from commands import metarun, results_of, start, wait_for_step
+from commands import metarun, results_of, stop_and_resume
 from PIL import Image
 
 CODE = '''
@@ -335,13 +334,8 @@ def test_a_pipeline_of_three_stages_is_taken_up_in_the_middle_of_one(families: P
 
 def test_what_an_outer_step_hands_to_the_next_outlives_a_stop(families: Path, cache: Path) -> None:
     """The sum of all losses so far, before the stop and after it."""
-    words = ["--config-dir", "mine", "algo=unrolled", "data=lines", *QUICK, "run.log_every=1", "run.steps=1000"]
-    process = start(*words, "hydra.run.dir=r", cwd=families, cache=cache)
-    wait_for_step(families / "r", 3, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
-    assert 3 <= results_of(families / "r")["steps"] < 1000
-    assert metarun("resume", "r", "--trust", cwd=families, cache=cache)[0] == 0
+    words = ["--config-dir", "mine", "algo=unrolled", "data=lines", *QUICK, "run.log_every=1"]
+    stop_and_resume(*words, steps=1000, folder=families / "r", cache=cache, more=("--trust",))
     lines = lines_of(families / "r")
     assert [line["steps_so_far"] for line in lines] == [*range(1, 1001)]
     assert lines[-1]["handed_on"] == pytest.approx(sum(line["loss"] for line in lines), rel=1e-4)

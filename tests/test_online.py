@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import metarun, results_of, start, wait_for_step
+from commands import metarun, results_of, stop_and_resume
 from torch import Tensor
 
 from metarun.algos.base.learner import Learner
@@ -196,14 +195,9 @@ SINES += ["run.meta_batch_size=4", "run.checkpoint_every=1", "backbone.widths=[8
 
 
 def test_a_stopped_stream_goes_on_bit_for_bit_and_logs_regret_and_pictures(tmp_path: Path, cache: Path) -> None:
-    words = [*SINES, "algo=maml", "run.steps=400", "run.proficient=100"]
-    assert metarun(*words, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)[0] == 0
-    process = start(*words, "hydra.run.dir=parted", cwd=tmp_path, cache=cache)
-    wait_for_step(tmp_path / "parted", 3, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
-    assert results_of(tmp_path / "parted")["steps"] < 400
-    assert metarun("resume", "parted", cwd=tmp_path, cache=cache)[0] == 0
+    words = [*SINES, "algo=maml", "run.proficient=100"]
+    assert metarun(*words, "run.steps=400", "hydra.run.dir=whole", cwd=tmp_path, cache=cache)[0] == 0
+    stop_and_resume(*words, steps=400, folder=tmp_path / "parted", cache=cache)
     found = []
     for name in ("whole", "parted"):
         lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
