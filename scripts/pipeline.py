@@ -68,7 +68,8 @@ def main(arguments: Sequence[str], command: Command | None = None) -> dict[str, 
     parser.add_argument("--seeds", type=_read_seeds, default=[0, 1, 2], help="as 0,1,2")
     parser.add_argument("--steps", type=int, default=300, help="outer steps of stages one and two, each")
     asked, words = parser.parse_known_args(arguments)
-    words = [*([] if any("data=" in w for w in words) else ["+experiment=pipeline_cifar_fs"]), *words]
+    chosen = any(word.startswith(("data=", "+experiment=")) for word in words)
+    words = words if chosen else ["+experiment=pipeline_cifar_fs", *words]
     places = [run_stages(asked.folder, seed, words, asked.steps, command or _call) for seed in asked.seeds]
     scores = {name: np.stack([_read(of_seed[name]) for of_seed in places]) for name in places[0]}
     for name, values in scores.items():

@@ -115,6 +115,9 @@ def composing() -> Iterator[None]:
         yield
 
 
+campaign = pytest.mark.skipif("METARUN_FAULTS" not in os.environ, reason="long or random: METARUN_FAULTS=1")
+"""What is tried by chance or at length; scripts/faults.py makes all of it."""
+
 SMALL = [  # a run of a second
     "data.alphabets=10",
     "data.characters=12",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import compose_quickly
+from conftest import campaign, compose_quickly
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
@@ -25,8 +24,6 @@ from metarun.settings.compose import explain_errors
 from metarun.settings.conf import list_shipped
 from metarun.settings.resolve import resolve
 from metarun.settings.typed import read_word
-
-campaign = pytest.mark.skipif("METARUN_FAULTS" not in os.environ, reason="long: METARUN_FAULTS=1")
 
 SMALL = ["run.steps=1", "run.meta_batch_size=2", "run.val_tasks=2", "run.test_tasks=2", "threads=1", "logger=none"]
 IMAGES = [

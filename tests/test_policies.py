@@ -179,8 +179,9 @@ def test_without_inner_steps_it_is_the_policy_gradient_over_all_tasks(batch: Any
 @pytest.mark.parametrize("steps", [1, 2])
 def test_first_order_is_the_mean_gradient_at_the_adapted_policies(batch: Any, steps: int) -> None:
     model = learner(first_order=True, inner_steps=steps)
-    *before, last = model.collect(batch)
-    adapted = {name: value.detach().requires_grad_() for name, value in model.adapt(before).items()}
+    collected = model.collect(batch)
+    last = collected[-1]
+    adapted = {name: value.detach().requires_grad_() for name, value in model.adapt(collected).items()}
     log_probs = model.log_probs(adapted, last.rollouts)[1]
     loss = -find_surrogate("ratio", log_probs, last.log_probs, last.advantages, last.rollouts.alive).mean()
     at = [slope.sum(0) for slope in torch.autograd.grad(loss, list(adapted.values()))]
@@ -192,15 +193,15 @@ def test_first_order_is_the_mean_gradient_at_the_adapted_policies(batch: Any, st
 def test_the_meta_gradient_is_that_of_the_inner_step_as_it_is_written(batch: Any) -> None:
     """Against a difference quotient along a direction, the episodes being fixed."""
     model = learner()
-    *before, last = model.collect(batch)
-    found = gradient_of(model, model._gain_and_divergence(before, last)[0])
+    collected = model.collect(batch)
+    found = gradient_of(model, model._gain_and_divergence(collected)[0])
     generator, at = torch.Generator().manual_seed(0), [value.detach().clone() for value in model.parameters()]
     along = [torch.randn(value.shape, generator=generator) for value in at]
     values = []
     for sign in (1, -1):
         for value, start, step in zip(model.parameters(), at, along, strict=True):
             value.data = start + sign * 1e-5 * step
-        values.append(model._gain_and_divergence(before, last)[0].item())
+        values.append(model._gain_and_divergence(collected)[0].item())
     slope = sum((a * b).sum().item() for a, b in zip(found, along, strict=True))
     assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6)
 
@@ -209,8 +210,8 @@ def test_cavia_adapts_the_context_alone(batch: Any) -> None:
     """All tasks share the weights; a task's outputs after a step are those of its own context."""
     torch.manual_seed(0)
     model = CAVIARL(CONTROL, 3, "plain", 0.01, **SETTINGS)
-    *before, last = model.collect(batch)
-    adapted = model.adapt(before)
+    collected = model.collect(batch)
+    adapted, last = model.adapt(collected), collected[-1]
     assert {name: tuple(value.shape) for name, value in adapted.items()} == {"context": (3, 1, 3)}
     assert (adapted["context"].abs() > 1e-6).all()
     seen = last.rollouts.observations[:, :, 0]
@@ -288,9 +289,9 @@ def test_conjugate_gradients_solve() -> None:
 def test_a_trust_region_step_of_a_policy_stays_within_its_radius_and_gains(batch: Any) -> None:
     model = learner()
     model.outer, model.radius = "trpo", 0.005
-    *before, last = model.collect(batch)
+    collected = model.collect(batch)
     metrics = model.meta_step(batch, {})
-    gain, divergence = model._gain_and_divergence(before, last)
+    gain, divergence = model._gain_and_divergence(collected)
     assert 0 < metrics["divergence"] <= 0.005
     assert divergence.item() == pytest.approx(metrics["divergence"].item())
     assert gain > 1e-4

@@ -36,8 +36,8 @@ def find_nearest(word: str, known: Sequence[str]) -> str | None:
     tails = {name.rpartition(".")[2]: name for name in (inside if group else known)}
     if group and tail in (near := {name.rpartition(".")[2]: name for name in reversed(known)}):
         return near[tail]
-    for names, likeness in ((tails, 0.66), ({name: name for name in known}, 0.75)):
-        if close := difflib.get_close_matches(tail if names is tails else word, names, 1, likeness):
+    for asked, names, likeness in ((tail, tails, 0.66), (word, {name: name for name in known}, 0.75)):
+        if close := difflib.get_close_matches(asked, names, 1, likeness):
             return names[close[0]]
     parts = [name for last, name in tails.items() if tail in last.split("_")]  # lr, of inner_lr
     return parts[0] if parts and len(tail) > 1 else None

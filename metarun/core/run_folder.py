@@ -122,6 +122,9 @@ class RunFolder:
     def has_settings(self) -> bool:
         return self.settings.is_file()
 
+    def has_checkpoint(self) -> bool:
+        return self.last.exists() or self.previous.exists()
+
     def check(self) -> None:
         """Raise ConfigError if this is not the folder of a run."""
         if not self.has_settings():

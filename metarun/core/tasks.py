@@ -123,6 +123,12 @@ class EpisodePlan:
     eval_seed: int
     splits: tuple[str, ...] = ("train", "val", "test")
 
+    def shape_of(self, split: str) -> EpisodeShape:
+        return self.train if split == "train" else self.test
+
+    def seed_of(self, split: str) -> int:
+        return self.seed if split == "train" else self.eval_seed
+
 
 @dataclass(frozen=True)
 class SourceInfo:

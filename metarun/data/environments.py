@@ -151,7 +151,7 @@ class SimulatedTasks(ABC):
         return hashlib.sha256(self.stream(split, np.arange(n_tasks)).draw(self.numbers).tobytes()).hexdigest()
 
     def stream(self, split: str, indices: NDArray[np.int64]) -> Stream:
-        return Stream(self.plan.seed if split == "train" else self.plan.eval_seed, split, indices)
+        return Stream(self.plan.seed_of(split), split, indices)
 
     def tensor(self, array: Floats) -> Tensor:
         """Copy numbers to the device."""

@@ -48,10 +48,10 @@ class PointTasks(ABC):
             first += batch_size
 
     def shape(self, split: str) -> EpisodeShape:
-        return self.plan.train if split == "train" else self.plan.test
+        return self.plan.shape_of(split)
 
     def seed(self, split: str) -> int:
-        return self.plan.seed if split == "train" else self.plan.eval_seed
+        return self.plan.seed_of(split)
 
     def most_shots(self, split: str) -> int:
         """Return the greatest number of support points of a task."""

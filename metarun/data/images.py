@@ -181,7 +181,7 @@ class ImageTasks:
         return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in drawn)).hexdigest()
 
     def _shape(self, split: str) -> EpisodeShape:
-        return self.plan.train if split == "train" else self.plan.test
+        return self.plan.shape_of(split)
 
     def draw_episodes(self, split: str, indices: Ints) -> tuple[EpisodeIndices, int]:
         """Draw the classes and images of the tasks number `indices` [B]; also returns their n_way."""
@@ -219,7 +219,7 @@ class ImageTasks:
         return flat.gather(-1, source_pixel[..., None, :].expand_as(flat)).view_as(x)
 
     def _seed(self, split: str) -> int:
-        return self.plan.seed if split == "train" else self.plan.eval_seed
+        return self.plan.seed_of(split)
 
     def _draw_random_words(self, stream: str, indices: Ints, n_images: int) -> Bits | None:
         """Draw the random words that augment each image [B, n_images, random_words]; None if nothing does."""

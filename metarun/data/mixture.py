@@ -35,8 +35,9 @@ class Mixture(FunctionTasks):
 
     def points(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
         x, y = stretch(v[:, 0], *self.x), np.empty_like(v[:, 0])  # [B, P]
+        families = choose_family(u)
         for number in range(len(FAMILIES)):
-            here = choose_family(u) == number
+            here = families == number
             y[here] = _compute(number, u[here, 1:], x[here])
         return x, y + self.noise * to_normal(v[:, 1])
 

@@ -70,12 +70,12 @@ class Sets:
         return hashlib.sha256(self._draw_numbers(split, np.arange(n_tasks)).tobytes()).hexdigest()
 
     def _shape(self, split: str) -> EpisodeShape:
-        return self.plan.train if split == "train" else self.plan.test
+        return self.plan.shape_of(split)
 
     def _draw_numbers(self, split: str, indices: Ints) -> Floats:
         """Draw numbers in [0, 1) for each set: its family, variance and mean, then its members, [B, N, 3 + K + Q]."""
         shape = self._shape(split)
-        seed = self.plan.seed if split == "train" else self.plan.eval_seed
+        seed = self.plan.seed_of(split)
         numbers = 3 + shape.k_shot + shape.n_query
         u = scale_to_unit(draw_bits(seed, split, indices, shape.n_way * numbers))
         return u.reshape(len(indices), shape.n_way, numbers)

@@ -121,7 +121,7 @@ class Text:
         return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in drawn)).hexdigest()
 
     def _draw(self, split: str, indices: Ints) -> tuple[EpisodeIndices, int]:
-        shape: EpisodeShape = self.plan.train if split == "train" else self.plan.test
+        shape: EpisodeShape = self.plan.shape_of(split)
         return draw_episodes(self._seed(split), split, indices, self._sizes[split], shape), shape.n_way
 
     def _gather(self, split: str, classes: Ints, texts: Ints, y: Ints) -> Examples:
@@ -133,7 +133,7 @@ class Text:
         return self.vectors[to_device(rows, self.device)].to(torch.get_default_dtype())
 
     def _seed(self, split: str) -> int:
-        return self.plan.seed if split == "train" else self.plan.eval_seed
+        return self.plan.seed_of(split)
 
 
 def _encode(texts: Sequence[str], encoder: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from metarun.core.words import name_task
+from metarun.core.words import is_percent, name_task
 from metarun.report.groups import Group
 from metarun.report.runs import Run
 
@@ -48,7 +48,12 @@ def describe_testing(run: Run) -> str:
 def find_chance(run: Run, score: str) -> float | None:
     """Return the score of guessing in its validation; None if that is not known."""
     n_way = run.settings.get("data.n_way", run.results.get("n_way"))
-    return 1 / n_way if score.partition("@")[0] == "accuracy" and n_way else None
+    return score_guess(score, n_way)
+
+
+def score_guess(score: str, n_way: int | None) -> float | None:
+    """Return the `score` of guessing among so many classes; None if it is no accuracy, or there are no classes."""
+    return 1 / n_way if n_way and is_percent(score) else None
 
 
 def _count_steps(run: Run) -> tuple[float, float] | None:

@@ -34,7 +34,30 @@ def find_folder(word: str, several: bool = False) -> Path:
     path = Path(word)
     if path.exists() or path.is_absolute() or not word:
         return path
-    folders = list(walk_runs(OUTPUTS)) if OUTPUTS.is_dir() else []
+    folders = _list_runs()
+    found = _find_called(word, folders, several)
+    if not found and len(path.parts) == 1 and folders:
+        hint = suggest(word, [*name_shortly(folders).values(), LAST])
+        raise ConfigError(f"{word} is not the folder of a run, and no run under {OUTPUTS} is called so{hint}")
+    return found or path
+
+
+def find_run(word: str) -> Path | None:
+    """Find the folder of the run that `word` calls, as `find_folder` does; None if no run is called so.
+
+    Raises: ConfigError if several are, or there is no last one.
+    """
+    path = Path(word)
+    found = path if path.exists() else _find_called(word, _list_runs(), False)
+    return found.resolve() if found and RunFolder(found).has_settings() else None
+
+
+def _list_runs() -> list[Path]:
+    return list(walk_runs(OUTPUTS)) if OUTPUTS.is_dir() else []
+
+
+def _find_called(word: str, folders: Sequence[Path], several: bool) -> Path | None:
+    """Find which of `folders` the word calls, as `find_folder` has it; None if it calls none."""
     if word == LAST:
         if not folders:
             raise ConfigError(f"there is no last run: there is none under {OUTPUTS}")
@@ -48,21 +71,7 @@ def find_folder(word: str, several: bool = False) -> Path:
     if len(found) > 1:
         listed = ", ".join(map(str, sorted(found)[:MANY])) + (", ..." if len(found) > MANY else "")
         raise ConfigError(f"{len(found)} runs are called {word}: {listed}. Type more of the end of one's name")
-    if not found and len(path.parts) == 1 and folders:
-        hint = suggest(word, [*name_shortly(folders).values(), LAST])
-        raise ConfigError(f"{word} is not the folder of a run, and no run under {OUTPUTS} is called so{hint}")
-    return found[0] if found else path
-
-
-def find_run(word: str) -> Path | None:
-    """Find the folder of the run that `word` calls, as `find_folder` does; None if no run is called so.
-
-    Raises: ConfigError if several are, or there is no last one.
-    """
-    folders = list(walk_runs(OUTPUTS)) if OUTPUTS.is_dir() else []
-    called = word == LAST or any(str(folder).endswith(word.rstrip("/")) for folder in folders) or Path(word).exists()
-    found = find_folder(word) if called else Path()
-    return found.resolve() if called and RunFolder(found).has_settings() else None
+    return found[0] if found else None
 
 
 def walk_runs(path: Path) -> Iterator[Path]:

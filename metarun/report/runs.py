@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class Run:
 
     def task_scores(self, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
         """Read index and score of every test task, [n] each; None if `scores_file` does not hold them."""
-        if self.files.find_change(self.scores_file, self.results):
+        if self.scores_change:
             return None
         broken = (
             OSError, KeyError, ValueError, EOFError, NotImplementedError, struct.error, zlib.error, zipfile.BadZipFile
@@ -100,21 +101,30 @@ class Run:
         except broken:
             return None
 
+    @cached_property
+    def scores_change(self) -> str | None:
+        """What is wrong with `scores_file`, if it is not the one that the results were written with."""
+        return self.files.find_change(self.scores_file, self.results)
+
+    @cached_property
+    def tests(self) -> list[tuple[Path, dict[str, Any], str | None]]:
+        """The later tests of the run: the file of each, its content, and what is wrong with it."""
+        files = sorted(path for path in self.files.evaluations.glob("*.json") if path.is_file())
+        return [(file, *read_evaluation(file)) for file in files]
+
     def evaluations(self) -> list[dict[str, Any]]:
-        """Read the results of later tests of the run, in the order of source, ways, shots and queries."""
-        found = [one for file in self.evaluation_files() if (one := read_evaluation(file)[0])]
+        """List the results of later tests of the run, in the order of source, ways, shots and queries."""
+        found = [one for _, one, _ in self.tests if one]
         return sorted(found, key=lambda one: (one["data"], one["n_way"] or 0, one["k_shot"], one["n_query"]))
 
     def find_damages(self) -> list[str]:
         """Describe the files beside its results that are damaged, of which the results do not depend."""
-        changes = (self.files.find_change(path, self.results) for path in (self.files.metrics, self.files.test_tasks))
-        tests = (read_evaluation(file)[1] for file in self.evaluation_files())
-        told = [f"{change}: its curves may be wrong" if "metrics" in change else change for change in changes if change]
-        return told + [f"{problem}. The same metarun eval makes this test again" for problem in tests if problem]
-
-    def evaluation_files(self) -> list[Path]:
-        """List the files with the results of later tests."""
-        return sorted(path for path in self.files.evaluations.glob("*.json") if path.is_file())
+        lines = self.files.find_change(self.files.metrics, self.results)
+        told = [f"{lines}: its curves may be wrong"] if lines else []
+        told += [self.scores_change] if self.scores_change else []
+        return told + [
+            f"{problem}. The same metarun eval makes this test again" for *_, problem in self.tests if problem
+        ]
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of metrics.jsonl, except one that is being written, was cut off or is no line of metrics."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from metarun.report.groups import split_comparable
-from metarun.report.runs import Run, read_evaluation
+from metarun.report.runs import Run
 
 TAKEN = ("data", "n_way", "k_shot", "n_query", "bn", "split_sha256", "episode_sha256", "test", "directions")
 """Fields of a test's result that stand in place of the run's own."""
@@ -39,8 +38,7 @@ class Tested(Run):
 def read_tests(run: Run) -> list[Tested]:
     """Read the later tests of a finished run, without those that its own test repeats."""
     found = []
-    for file in run.evaluation_files():
-        one, _ = read_evaluation(file)
+    for file, one, _ in run.tests:
         if not one or "episode_sha256" not in one:
             continue
         changes = one.get("changes") or {}
@@ -58,11 +56,8 @@ def add_tests(runs: Sequence[Run]) -> tuple[list[Run], int]:
 
     Returns: the runs and tests, and the number of the other tests.
     """
-    own = [run for run in runs if not isinstance(run, Tested)]
-    tests = [test for run in own for test in read_tests(run)]
-    members: dict[int, int] = defaultdict(int)
-    for together in split_comparable([*runs, *tests]).values():
-        for one in together:
-            members[id(one)] = len(together)
-    kept = [test for test in tests if members[id(test)] > 1]
+    tests = [test for run in runs for test in read_tests(run)]
+    sets = split_comparable([*runs, *tests]).values()
+    matched = {id(one) for together in sets if len(together) > 1 for one in together}
+    kept = [test for test in tests if id(test) in matched]
     return [*runs, *kept], len(tests) - len(kept)

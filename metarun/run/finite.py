@@ -57,6 +57,12 @@ def find_gradient(learner: Learner) -> str | None:
     return named[int(found[0])][0] if len(found) else None
 
 
+def check_weights(learner: Learner, when: str, step: int) -> None:
+    """Raise Diverged if a weight is not finite after `when` (an outer step or a round) number `step`."""
+    if not all(bool(torch.isfinite(value).all()) for value in learner.parameters()):
+        raise Diverged(f"a weight is not a finite number after {when} {step}", step)
+
+
 def describe_gradient(learner: Learner) -> str:
     """Say which parameter's gradient is not finite, the first of them; an empty string if all are."""
     name = find_gradient(learner)

@@ -13,7 +13,9 @@ import numpy as np
 from metarun.core.errors import ConfigError
 from metarun.core.identity import KEY, check_hash, read_hash
 from metarun.core.run_folder import RunFolder
+from metarun.core.scores import estimate
 from metarun.core.whole import written_whole
+from metarun.core.words import is_percent
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores
 from metarun.run.tracking.json_lines import JsonLines
@@ -103,6 +105,14 @@ def load_best(folder: RunFolder) -> dict[str, Any]:
     if change := folder.find_change(folder.best, folder.read_results()):
         raise ConfigError(f"{change}, and it is what is tested: {folder.make_command('rerun')}")
     return state
+
+
+def keep_test(files: Files | NoFiles, step: int, scores: Scores) -> dict[str, Any]:
+    """Write the scores of each test task, log their means, and return their estimates for results.json."""
+    estimates = {name: estimate(values, is_percent(name)) for name, values in scores.items()}
+    files.keep(scores)
+    files.log(step, "test", {name: e.mean for name, e in estimates.items()})
+    return {name: e.as_json() for name, e in estimates.items()}
 
 
 def write_task_scores(path: Path, scores: Scores) -> None:

@@ -7,17 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import torch
 from annotated_types import Ge
 
 from metarun.core.known_source import describe_source, know_source
 from metarun.core.ranges import PositiveFloat, PositiveInt
 from metarun.core.run_folder import RunFolder
-from metarun.core.scores import choose_score, estimate, is_better, list_directions
-from metarun.core.words import is_percent
+from metarun.core.scores import choose_score, is_better, list_directions
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, evaluate, explain_streams
-from metarun.run.folder import Files, NoFiles, load_best, load_last
+from metarun.run.finite import check_weights
+from metarun.run.folder import Files, NoFiles, keep_test, load_best, load_last
 from metarun.run.interrupt import StopRequest
 from metarun.run.limits import Limits
 from metarun.run.outer_steps import OuterSteps
@@ -73,7 +72,7 @@ class OfflineRun:
         self.progress = Progress()
         self.outer = OuterSteps(parts, meta_batch_size, on_nan == "skip", train_tasks)
         self.limits = Limits(max_time, patience, self.val_every)
-        self.test_seconds, self.metrics_bytes = 0.0, 0
+        self.test_seconds = 0.0
         self.saved_step: int | None = None
         self.diverged: Diverged | None = None
         self.tracking_id: str | None = None
@@ -82,6 +81,10 @@ class OfflineRun:
     @property
     def step(self) -> int:
         return self.progress.step
+
+    @property
+    def metrics_bytes(self) -> int:
+        return self.progress.metrics_bytes
 
     @property
     def best(self) -> Mapping[str, float]:
@@ -120,7 +123,7 @@ class OfflineRun:
 
     def resumable(self) -> bool:
         """Return whether there is a checkpoint to resume from."""
-        return self.folder.last.exists() or self.folder.previous.exists()
+        return self.folder.has_checkpoint()
 
     def restore(self) -> None:
         """Restore everything from the last checkpoint, or the one before it, with the sink's id of the run.
@@ -132,7 +135,6 @@ class OfflineRun:
         parts.load_state_dict(state)
         self.progress = Progress(**state["progress"])
         self.saved_step = self.progress.step
-        self.metrics_bytes = self.progress.metrics_bytes
         self.outer.state = checkpoint.move_tensors(state.get("state"), parts.device)  # an older checkpoint has none
         checkpoint.restore_random(state["random"])
         self.tracking_id = state["wandb_id"]
@@ -198,7 +200,7 @@ class OfflineRun:
         self.outer.read(self.progress)
         p = self.progress
         means = average(p.window)
-        rates = {f"lr_{name}": optim.param_groups[0]["lr"] for name, optim in self.parts.optims.items()}
+        rates = self.parts.rates()
         p.window.clear()
         speed = {"tasks_per_second": p.find_rate(self.meta_batch_size) or 0.0, "seconds": p.train_seconds}
         self.files.log(p.step, "train", means | rates | speed)
@@ -224,10 +226,7 @@ class OfflineRun:
         log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)
         scores = self._evaluate("test", self.test_tasks, stop)
         self.test_seconds = time.perf_counter() - started
-        estimates = {name: estimate(values, is_percent(name)) for name, values in scores.items()}
-        self.files.keep(scores)
-        self.files.log(self.progress.step, "test", {name: e.mean for name, e in estimates.items()})
-        return {"test": {name: e.as_json() for name, e in estimates.items()}}
+        return {"test": keep_test(self.files, self.progress.step, scores)}
 
     def _evaluate(self, split: str, n_tasks: int, stop: StopRequest) -> Scores:
         parts = self.parts
@@ -236,8 +235,7 @@ class OfflineRun:
     def _save(self) -> None:
         self.outer.read(self.progress)
         p, parts = self.progress, self.parts
-        if not all(bool(torch.isfinite(value).all()) for value in parts.learner.parameters()):
-            raise Diverged(f"a weight is not a finite number after outer step {p.step}", p.step)
+        check_weights(parts.learner, "outer step", p.step)
         p.metrics_bytes, p.metrics_sha256 = self.files.flush()
         state = parts.state_dict() | {
             "progress": vars(p).copy(),

@@ -12,16 +12,16 @@ import torch
 from metarun.core.errors import ConfigError
 from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.core.run_folder import RunFolder
-from metarun.core.scores import choose_score, estimate, find_sign, list_directions
+from metarun.core.scores import choose_score, find_sign, list_directions
 from metarun.core.tasks import Batch, join_tasks
 from metarun.core.whole import written_whole
-from metarun.core.words import is_percent
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, explain_streams
-from metarun.run.folder import Files, load_last
+from metarun.run.finite import check_weights
+from metarun.run.folder import Files, keep_test, load_last
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
-from metarun.run.progress import Diverged, Progress, read_numbers
+from metarun.run.progress import Progress, average, read_numbers
 from metarun.run.tracking.sink import Sink
 
 IN_A_ROW = 3
@@ -66,13 +66,17 @@ class OnlineRun:
         self.seen: list[Batch] = []
         self.scores: dict[str, list[float]] = {}
         self.state: Any = None
-        self.metrics_bytes, self.test_seconds = 0, 0.0
+        self.test_seconds = 0.0
         self.saved_step: int | None = None
         self.tracking_id: str | None = None
 
     @property
     def step(self) -> int:
         return self.progress.step
+
+    @property
+    def metrics_bytes(self) -> int:
+        return self.progress.metrics_bytes
 
     @property
     def best(self) -> Mapping[str, float]:
@@ -90,7 +94,7 @@ class OnlineRun:
         return self.meta_batch_size or self.steps
 
     def resumable(self) -> bool:
-        return self.folder.last.exists() or self.folder.previous.exists()
+        return self.folder.has_checkpoint()
 
     def restore(self) -> None:
         parts, state = self.parts, load_last(self.folder)
@@ -99,7 +103,7 @@ class OnlineRun:
             raise ValueError(f"{self.folder.last} is of other tasks: {then[:12]}, not {now[:12]}")
         parts.load_state_dict(state)
         self.progress, self.scores = Progress(**state["progress"]), state["scores"]
-        self.saved_step, self.metrics_bytes = self.progress.step, self.progress.metrics_bytes
+        self.saved_step = self.progress.step
         self.state = checkpoint.move_tensors(state["state"], parts.device)
         self.tracking_id = state["wandb_id"]
         checkpoint.restore_random(state["random"])
@@ -107,7 +111,6 @@ class OnlineRun:
     def facts(self) -> dict[str, Any]:
         p = self.progress
         seconds = {"train": p.train_seconds, "val": p.val_seconds, "test": self.test_seconds}
-        speed = p.step / p.train_seconds if p.train_seconds else None
         return {
             "val": {name: float(np.mean(values)) for name, values in self.scores.items()},  # what a search goes by
             "directions": list_directions(self.scores, self.parts.learner.directions) | {"regret": "lower"},
@@ -115,7 +118,7 @@ class OnlineRun:
             "saved_step": self.saved_step,
             "steps": p.step,
             "seconds": {"total": sum(seconds.values()), **seconds},
-            "tasks_per_second": speed,
+            "tasks_per_second": p.find_rate(1),
         }
 
     def execute(self, sinks: Sequence[Sink], stop: StopRequest) -> dict[str, Any]:
@@ -131,8 +134,7 @@ class OnlineRun:
         parts, p = self.parts, self.progress
         if p.step == 0:
             self.state = parts.learner.initial_state()
-        if p.step:
-            self.seen = [self._draw_task(number) for number in range(p.step)]
+        self.seen = [self._draw_task(number) for number in range(p.step)]
         while p.step < self.steps:
             task = self._draw_task(p.step)
             started = time.perf_counter()
@@ -185,16 +187,13 @@ class OnlineRun:
         self.files.log(p.step, "val", found)
         if p.step % self.log_every and p.step < self.steps:
             return
-        names = dict.fromkeys(name for line in p.window for name in line)
-        means = {name: float(np.mean([line[name] for line in p.window if name in line])) for name in names}
+        means = average(p.window)
         p.window.clear()
-        rates = {f"lr_{name}": optim.param_groups[0]["lr"] for name, optim in self.parts.optims.items()}
-        self.files.log(p.step, "train", means | rates | {"seconds": p.train_seconds})
+        self.files.log(p.step, "train", means | self.parts.rates() | {"seconds": p.train_seconds})
 
     def _save(self) -> None:
         p, parts = self.progress, self.parts
-        if not all(bool(torch.isfinite(value).all()) for value in parts.learner.parameters()):
-            raise Diverged(f"a weight is not a finite number after round {p.step}", p.step)
+        check_weights(parts.learner, "round", p.step)
         p.metrics_bytes, p.metrics_sha256 = self.files.flush()
         state = {"progress": vars(p).copy(), "scores": self.scores, "state": self.state, "wandb_id": self.tracking_id}
         self.files.save_last(parts.state_dict() | state | {"split_sha256": parts.source.info.split_sha256})
@@ -214,10 +213,7 @@ class OnlineRun:
             with written_whole(self.folder.path / "regret.npz") as file:
                 np.savez_compressed(file, loss=scores["loss"], hindsight=best, regret=scores["regret"].cumsum())
         self.test_seconds = time.perf_counter() - started
-        self.files.keep(scores)
-        estimates = {name: estimate(values, is_percent(name)) for name, values in scores.items()}
-        self.files.log(self.step, "test", {name: e.mean for name, e in estimates.items()})
-        outcome: dict[str, Any] = {"test": {name: e.as_json() for name, e in estimates.items()}}
+        outcome: dict[str, Any] = {"test": keep_test(self.files, self.step, scores)}
         if "regret" in scores:
             outcome["regret"] = float(scores["regret"].sum())
         return outcome | {"tasks_to_proficiency": self._find_proficiency()}

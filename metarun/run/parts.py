@@ -32,6 +32,10 @@ class Parts:
     group: Group = field(default_factory=Group)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def rates(self) -> dict[str, float]:
+        """Return the present rate of each optimizer, by the name that it is logged with."""
+        return {f"lr_{name}": optim.param_groups[0]["lr"] for name, optim in self.optims.items()}
+
     def state_dict(self) -> dict[str, Any]:
         """Return the states of learner, optimizers and schedules, for a checkpoint."""
         return {

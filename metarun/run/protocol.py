@@ -25,13 +25,15 @@ class Run(Protocol):
     parts: Parts
     steps: int
     tracking_id: str | None
-    metrics_bytes: int
 
     @property
     def step(self) -> int: ...
 
     @property
     def best(self) -> Mapping[str, float]: ...
+
+    @property
+    def metrics_bytes(self) -> int: ...
 
     @staticmethod
     def shareable_tasks(settings: Mapping[str, Any]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,4 +43,15 @@ def read_shipped_source(settings: Mapping[str, Any], name: str) -> dict[str, Any
     """
     other = OmegaConf.create({**settings, "data": read_shipped(name)})
     found: dict[str, Any] = OmegaConf.to_container(other.data, resolve=True)  # type: ignore[assignment]
+    return found
+
+
+def list_config_dirs(arguments: Sequence[str]) -> list[Path]:
+    """List the folders of YAML files of one's own that a command line names."""
+    found = []
+    for flag, value in zip(arguments, (*arguments[1:], ""), strict=False):
+        if flag in ("--config-dir", "-cd"):
+            found.append(Path(value))
+        elif flag.startswith("--config-dir="):
+            found.append(Path(flag.split("=", 1)[1]))
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,12 +10,11 @@ from pathlib import Path
 import damages
 import pytest
 import torch
+from conftest import campaign
 from small_run import do
 from test_kills import assert_held
 
 from metarun.core.results_file import SEAL, read_results_file, seal
-
-campaign = pytest.mark.skipif("METARUN_FAULTS" not in os.environ, reason="long: METARUN_FAULTS=1")
 
 
 @pytest.mark.parametrize(

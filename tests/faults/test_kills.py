@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import kills
 import pytest
+from conftest import campaign
 from small_run import Trial, do
-
-campaign = pytest.mark.skipif(
-    "METARUN_FAULTS" not in os.environ, reason="random moments: python scripts/faults.py, or METARUN_FAULTS=1"
-)
 
 
 def assert_held(*trials: Trial) -> None:

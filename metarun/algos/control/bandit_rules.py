@@ -8,7 +8,7 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from metarun.algos.control.rule import Rule, choose
+from metarun.algos.control.rule import Rule
 from metarun.core.control import Control, Environments
 from metarun.core.ranges import NonNegativeFloat
 
@@ -21,10 +21,6 @@ class BanditRule(Rule):
 
     kinds = ("bandits",)
 
-    def __init__(self, control: Control) -> None:
-        super().__init__()
-        self.control = control
-
     def rewards(self, batch: Environments) -> Tensor:
         arms = self.control.actions
         counts = torch.ones(batch.n_tasks, arms, 2, dtype=torch.float64)  # successes, failures
@@ -32,9 +28,10 @@ class BanditRule(Rule):
         rewards = []
         for pull in range(self.control.episodes):
             batch.reset(1, pull)
-            u = batch.draw(1, pull, 2 * arms)[:, 0, 0].cpu().double()  # [B, 2k]
+            drawn = batch.draw(1, pull, 2 * arms)[:, 0, 0]  # [B, 2k]
+            u = drawn.cpu().double()
             arm = choose(self.index(counts, u[:, :arms]), u[:, arms:])
-            reward = batch.step(arm[:, None].to(batch.draw(1, pull, 1).device)).reward
+            reward = batch.step(arm[:, None].to(drawn.device)).reward
             won = reward[:, 0].cpu().double()
             counts[rows, arm] += torch.stack([won, 1 - won], 1)
             rewards.append(reward)
@@ -88,3 +85,9 @@ class UCB1(BanditRule):
     def index(self, counts: Tensor, u: Tensor) -> Tensor:
         n = counts.sum(-1)
         return counts[..., 0] / n + self.bonus * (2 * n.sum(-1, keepdim=True).log() / n).sqrt()
+
+
+def choose(index: Tensor, ties: Tensor) -> Tensor:
+    """Return the arm of the greatest index [B, k]; of several, the one with the greatest of the numbers `ties`."""
+    best = index >= index.amax(-1, keepdim=True) - 1e-9
+    return torch.where(best, ties, -1.0).argmax(-1)

@@ -42,12 +42,14 @@ class PolicySettings(TypedDict):
 
 
 class Judged(NamedTuple):
-    """Episodes, how good each step in them was, and the policy's outputs and log-probabilities when it acted."""
+    """Episodes, how good each step in them was, the policy's outputs and log-probabilities, and what of it had adapted,
+    when it acted."""
 
     rollouts: Rollouts
     advantages: Tensor
     outputs: Tensor
     log_probs: Tensor
+    adapted: Params
 
 
 class MAMLRL(EnvironmentLearner):
@@ -108,21 +110,19 @@ class MAMLRL(EnvironmentLearner):
     def meta_step(self, batch: Environments, optims: dict[str, Optimizer]) -> Metrics:
         if self.outer == "plain":
             return super().meta_step(batch, optims)
-        *before, last = self.collect(batch)
-        metrics = self._report([*before, last])
-        divergence = climb(list(self.parameters()), partial(self._gain_and_divergence, before, last), self.radius)
-        return metrics | {"divergence": divergence}
+        collected = self.collect(batch)
+        divergence = climb(list(self.parameters()), partial(self._gain_and_divergence, collected), self.radius)
+        return self._report(collected) | {"divergence": divergence}
 
     def meta_loss(self, batch: Environments) -> tuple[Tensor, Metrics]:
-        *before, last = collected = self.collect(batch)
-        gain = self._gain_and_divergence(before, last)[0]
+        collected = self.collect(batch)
+        gain = self._gain_and_divergence(collected)[0]
         return -gain, self._report(collected)
 
     def evaluate(self, batch: Any) -> dict[str, Tensor]:
         steps, n = self.settings["test_inner_steps"], self.control.episodes
         judged = self.collect(batch, steps)
-        with torch.no_grad():
-            policy = partial(self.output, self.adapt(judged[:-1]) or self.start(batch.n_tasks))
+        policy = partial(self.output, judged[-1].adapted)
         greedy = roll_out(batch, policy, self.kind, n, (steps + 1) * n, greedy=True).returns()
         found = {f"return@{step}": one.rollouts.returns() for step, one in enumerate(judged)}
         last = found.pop(f"return@{steps}")
@@ -140,27 +140,27 @@ class MAMLRL(EnvironmentLearner):
     def describe(self) -> dict[str, Any]:
         return {"inner_steps": {"train": self.settings["inner_steps"], "test": self.settings["test_inner_steps"]}}
 
+    @torch.no_grad()
     def collect(self, batch: Environments, steps: int | None = None) -> list[Judged]:
         """Act before each inner step, and after the last of so many; None for those of training."""
         steps = self.settings["inner_steps"] if steps is None else steps
-        adapted = {name: value.detach() for name, value in self.start(batch.n_tasks).items()}
+        adapted = self.start(batch.n_tasks)
         found = [self.act(batch, adapted, 0)]
         for step in range(steps):
-            adapted = self.inner_step(adapted, found[-1], step, False)
+            adapted = self.inner_step(adapted, found[-1], step)
             found.append(self.act(batch, adapted, step + 1))
         return found
 
-    def adapt(self, before: Sequence[Judged]) -> Params:
-        """Make the inner steps by these episodes; derivatives go through them."""
-        adapted = self.start(len(before[0].advantages)) if before else {}
-        for step, judged in enumerate(before):
-            adapted = self.inner_step(
-                adapted, judged, step, torch.is_grad_enabled() and not self.settings["first_order"]
-            )
+    def adapt(self, collected: Sequence[Judged]) -> Params:
+        """Make the inner steps by all these episodes but the last; derivatives go through them."""
+        adapted = self.start(len(collected[0].advantages))
+        for step, judged in enumerate(collected[:-1]):
+            adapted = self.inner_step(adapted, judged, step)
         return adapted
 
-    def inner_step(self, adapted: Params, judged: Judged, step: int, through: bool) -> Params:
-        """Step along the policy gradient of each task; with `through`, derivatives go through the gradient too."""
+    def inner_step(self, adapted: Params, judged: Judged, step: int) -> Params:
+        """Step along the policy gradient of each task; derivatives go through the gradient too unless `first_order`."""
+        through = torch.is_grad_enabled() and not self.settings["first_order"]
         share = 1.0 if step == 0 else self.settings["later_share"]
         with torch.enable_grad():
             at = adapted if through else {n: v.detach().requires_grad_() for n, v in adapted.items()}
@@ -178,7 +178,7 @@ class MAMLRL(EnvironmentLearner):
         n = self.control.episodes
         rollouts = roll_out(batch, partial(self.output, adapted), self.kind, n, step * n)
         advantages = judge(rollouts, self.settings["discount"], self.settings["trace"])
-        return Judged(rollouts, advantages, *self.log_probs(adapted, rollouts))
+        return Judged(rollouts, advantages, *self.log_probs(adapted, rollouts), adapted)
 
     def log_probs(self, adapted: Params, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
         """Return the policy's outputs and the log-probabilities of the actions of episodes, [B, R, T, ...]."""
@@ -186,9 +186,9 @@ class MAMLRL(EnvironmentLearner):
         outputs = self.output(adapted, seen.flatten(1, 2)).reshape(*seen.shape[:3], -1)
         return outputs, self.kind.log_prob(outputs, rollouts.actions)
 
-    def _gain_and_divergence(self, before: Sequence[Judged], last: Judged) -> tuple[Tensor, Tensor]:
+    def _gain_and_divergence(self, collected: Sequence[Judged]) -> tuple[Tensor, Tensor]:
         """Return what the adapted policies gain, and how far they are from those that acted, means over tasks."""
-        adapted = self.adapt(before) or self.start(len(last.advantages))
+        adapted, last = self.adapt(collected), collected[-1]
         outputs, log_probs = self.log_probs(adapted, last.rollouts)
         alive = last.rollouts.alive
         gain = find_surrogate("ratio", log_probs, last.log_probs, last.advantages, alive).mean()

@@ -31,10 +31,6 @@ class ValueIteration(Rule):
 
     kinds = ("mdp",)
 
-    def __init__(self, control: Control) -> None:
-        super().__init__()
-        self.control = control
-
     def rewards(self, batch: Any) -> Tensor:
         plans = plan(Model(batch.transition, batch.pays), self.control.length)
         rows = torch.arange(batch.n_tasks, device=batch.pays.device)
@@ -66,8 +62,8 @@ class PosteriorPlans(Rule):
     kinds = ("mdp",)
 
     def __init__(self, control: Control, sampled: bool, epsilon: Annotated[float, Ge(0), Le(1)]) -> None:
-        super().__init__()
-        self.control, self.sampled, self.epsilon = control, sampled, epsilon
+        super().__init__(control)
+        self.sampled, self.epsilon = sampled, epsilon
 
     def rewards(self, batch: Any) -> Tensor:
         s, a = self.control.observation, self.control.actions

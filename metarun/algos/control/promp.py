@@ -68,7 +68,7 @@ class ProMP(MAMLRL):
     def loss(self, collected: list[Judged], penalty: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of these episodes, and the mean divergence before adaptation."""
         *before, last = collected
-        adapted = self.adapt(before) or self.start(len(last.advantages))
+        adapted = self.adapt(collected)
         log_probs, alive = self.log_probs(adapted, last.rollouts)[1], last.rollouts.alive
         ratio = (log_probs - last.log_probs).exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
@@ -84,5 +84,5 @@ class ProMP(MAMLRL):
             outputs, alive = self.log_probs(adapted, judged.rollouts)[0], judged.rollouts.alive
             found.append((self.kind.divergence(judged.outputs, outputs) * alive).sum() / alive.sum())
             if step < len(before) - 1:
-                adapted = self.inner_step(adapted, judged, step, torch.is_grad_enabled())
+                adapted = self.inner_step(adapted, judged, step)
         return torch.stack([one.to(found[-1]) for one in found]).sum() / max(1, len(before))

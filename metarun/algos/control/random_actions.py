@@ -17,8 +17,7 @@ class RandomActions(Rule):
     def __init__(self, control: Control) -> None:
         if not control.discrete:
             raise ValueError("algo=random_actions chooses among discrete actions, and those of the data are not")
-        super().__init__()
-        self.control = control
+        super().__init__(control)
 
     def rewards(self, batch: Environments) -> Tensor:
         rewards = []

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from metarun.algos.base.learner import Learner
+from metarun.algos.base.untrained import Untrained
 from metarun.core import objectives
 from metarun.core.ranges import PositiveInt
-from metarun.core.tasks import Batch, Metrics, OptimFactory, Prediction
+from metarun.core.tasks import Batch, Prediction
 from metarun.ops.gaussian_process import Prior, posterior
 
 
-class GPOracle(Learner):
+class GPOracle(Untrained):
     """Learns nothing: predicts by the exact posterior of the Gaussian process that the functions were drawn from.
 
     No learner has a higher expected log-likelihood, so the difference shows how much a learner can still gain. If a
@@ -32,16 +31,6 @@ class GPOracle(Learner):
     def __init__(self, prior: Prior, nodes: PositiveInt) -> None:
         super().__init__()
         self.prior, self.nodes = prior, nodes
-
-    def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
-        return {}
-
-    def meta_step(self, batch: Batch, optims: dict[str, Optimizer]) -> Metrics:
-        return self.meta_loss(batch)[1]
-
-    def meta_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        means = {name: score.mean() for name, score in self.evaluate(batch).items()}
-        return means["loss"], means
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         return self._solve(batch)[0]

@@ -123,13 +123,14 @@ def _prepare(settings: Settings, name: str, screen: Screen) -> None:
 def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: Path, screen: Screen) -> None:
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
+    from metarun.app.jobs.pictures import name_classes
     from metarun.run.tracking.pictures import draw_tasks
 
     source = _open(settings)
     if not hasattr(source, "episodes"):
         raise ConfigError(f"the tasks of {name} are environments, of which there is nothing to draw before one acts")
     split = split or ("test" if source.info.facts.get("classes", {}).get("train") == 0 else "train")
-    names = [source.labels(split, index) for index in range(n_tasks if hasattr(source, "labels") else 0)]
+    names = name_classes(source, split, n_tasks)
     picture = draw_tasks(next(source.episodes(split, 0, n_tasks)), n_tasks, names)
     if picture is None:
         raise ConfigError(f"the inputs of {name} are no images: {source.info.input_shape}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,9 +137,9 @@ def _find_folders(path: Path) -> tuple[list[Path], list[str]]:
 
 def _show_compared(folders: Sequence[Path], found: Sequence[Mapping[str, Any]], screen: Screen) -> str:
     """Show the tests of several runs in a table for each kind of test; return these as Markdown."""
-    asked = {(one["episode_sha256"], one["bn"], one["data"]) for one in found}
-    runs = [run for folder in folders if (run := read_run(folder))]
     fields = ("episode_sha256", "bn", "data")
+    asked = {tuple(one[field] for field in fields) for one in found}
+    runs = [run for folder in folders if (run := read_run(folder))]
     same = [
         test
         for run in runs
@@ -155,14 +154,17 @@ def _show_compared(folders: Sequence[Path], found: Sequence[Mapping[str, Any]], 
 
 def _tell_wandb(folder: Path, found: Sequence[Mapping[str, Any]], screen: Screen) -> None:
     """Add the tests of a run to its run in W&B. Raises: ConfigError if it has none."""
+    from metarun.run.tracking.wandb_environment import choose_project
     from metarun.run.tracking.wandb_kept import tell_tests
 
     run = open_run(folder)
     id = run.results.get("wandb_id")
     if not id:
         raise ConfigError(f"{folder} has no run in W&B: it was logged with logger={run.settings.get('logger')}")
-    project = run.settings.get("logger.project") or os.environ.get("WANDB_PROJECT") or "metarun"
-    options = {"project": project, "entity": run.settings.get("logger.entity")}
+    options = {
+        "project": choose_project(run.settings.get("logger.project")),
+        "entity": run.settings.get("logger.entity"),
+    }
     screen.say(f"told W&B: {tell_tests(folder, str(id), options, found)}")
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.screen import Screen
-from metarun.settings.conf import CONF
+from metarun.settings.conf import CONF, list_config_dirs
 from metarun.settings.explain import Choice, describe_choice, find_title, list_choices, read_comments
 
 REQUIREMENTS = "Python 3.11 to 3.13, torch 2.11 to 2.15, Linux and macOS"
@@ -59,7 +59,7 @@ def show_help(conf: Path, arguments: Sequence[str]) -> None:
     screen.say(f"{REQUIREMENTS}\n")
     _print_pairs(COMMANDS, screen)
     screen.say(f"\n{RUN}\n")
-    groups = list_choices([conf, *_list_config_dirs(arguments)])
+    groups = list_choices([conf, *list_config_dirs(arguments)])
     for group in (*GROUPS, *PLUS):
         if names := list(groups.get(group, {})):
             screen.print(
@@ -85,15 +85,13 @@ def run_help(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     if "=" in name and "/" not in name.partition("=")[2]:  # algo=boil
         group, _, name = name.partition("=")
         groups = {group: groups[group]} if group in groups else groups
-    found = False
+    chosen = [(group, files[name]) for group, files in groups.items() if name in files]
     if name in groups:
         _show_group(name, groups, screen)
-        found = True
-    for group, files in groups.items():
-        if name in (*files, f"{group}/{name}") and name in files and not found:
-            _show_choice(describe_choice(group, files[name]), screen)
-    found = found or any(name in files for files in groups.values())
-    if not found and not _show_setting(name, groups, screen):
+    elif chosen:
+        for group, file in chosen:
+            _show_choice(describe_choice(group, file), screen)
+    elif not _show_setting(name, groups, screen):
         known = [*groups, *(one for files in groups.values() for one in files), *_list_keys(groups)]
         raise ConfigError(f"nothing is called {name}{suggest(name, known)}; metarun --help lists the groups")
     return 0
@@ -174,13 +172,3 @@ def _make_table() -> Table:
     table.add_column(style="bold", min_width=16, no_wrap=True)
     table.add_column(overflow="fold")
     return table
-
-
-def _list_config_dirs(arguments: Sequence[str]) -> list[Path]:
-    found = []
-    for flag, value in zip(arguments, (*arguments[1:], ""), strict=False):
-        if flag in ("--config-dir", "-cd"):
-            found.append(Path(value))
-        elif flag.startswith("--config-dir="):
-            found.append(Path(flag.split("=", 1)[1]))
-    return found

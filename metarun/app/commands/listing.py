@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.text import Text
 
@@ -18,7 +17,7 @@ from metarun.report import retests
 from metarun.report.figures.curves import draw_curves
 from metarun.report.listing import make_file_table, make_run_table, make_unfinished, was_refused
 from metarun.report.one_run import find_lacking, make_config_tree, make_end
-from metarun.report.references import OUTPUTS, find_folder, find_start
+from metarun.report.references import find_folder, find_start
 from metarun.report.runs import find_runs, read_run
 from metarun.run.tracking.uploads import TITLE, list_uploads
 
@@ -30,7 +29,7 @@ def run_list(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     parser.add_argument("--all", action="store_true", help="runs that were refused, too")
     asked = parser.parse_args(arguments)
 
-    path = Path(asked.path) if asked.path == str(OUTPUTS) else find_folder(asked.path, several=True)
+    path = find_folder(asked.path, several=True)
     runs = sorted(find_runs([path]), key=lambda run: find_start(run.folder))
     started = [run for run in runs if run.state != "unstarted" and (asked.all or not was_refused(run))]
     if started:

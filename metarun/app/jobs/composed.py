@@ -69,7 +69,7 @@ def write_settings(files: RunFolder, config: DictConfig) -> None:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    if files.last.exists() or files.previous.exists():
+    if files.has_checkpoint():
         return
     hydra, overrides = mask(OmegaConf.to_yaml(HydraConfig.instance().cfg)), HydraConfig.get().overrides.task
     settings = mask(OmegaConf.to_yaml(make_absolute(config)))

@@ -26,10 +26,10 @@ from metarun.settings.schema import Settings
 def make_run_info(settings: Settings, folder: Path, sweep: str | None, overrides: Sequence[str] = ()) -> RunInfo:
     """Describe for a sink the run in `folder`, alone or as a job of `sweep`, whose name says what it has of its own."""
     chosen = settings.choices
-    own = find_own(folder, overrides)
+    own = find_own(folder, overrides) if sweep else []
     values, places = settings.as_dict(), [*settings.paths.values()]
     return RunInfo(
-        name=" ".join([name_run(chosen, settings.data, settings.bn, settings.seed), *(own if sweep else [])]),
+        name=" ".join([name_run(chosen, settings.data, settings.bn, settings.seed), *own]),
         group=sweep or "-".join(filter(None, [chosen["algo"], chosen["data"], abbreviate_task(settings.data)])),
         kind="train",
         tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={settings.bn}", *settings.tags],

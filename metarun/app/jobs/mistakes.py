@@ -15,7 +15,7 @@ from metarun.app.jobs.reopened import Trained
 from metarun.app.jobs.retest_settings import make_settings
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
-from metarun.core.tasks import Batch, Examples
+from metarun.core.tasks import Batch, Examples, join_tasks
 from metarun.core.whole import write_bytes
 from metarun.report.figures.hardest import draw_hardest
 from metarun.report.mistakes import Hard, find_hardest
@@ -35,7 +35,7 @@ def draw_mistakes(run: Trained, values: Mapping[str, Any], mode: str) -> tuple[l
     settings = test.resolve()
     source: Any = run.open_checked(test, settings, values)
     learner, n_tasks = run.make_learner(settings).eval(), settings.run["test_tasks"]
-    labels = getattr(source, "labels", None) or getattr(getattr(source, "source", None), "labels", None)  # if resized
+    labels = getattr(source, "labels", None)
     if labels is None or not isinstance(learner, AdaptsToTask):
         raise ConfigError("--pictures: only for classes of images with names, and learners that answer single queries")
     drawn: list[tuple[Batch, torch.Tensor]] = []
@@ -53,12 +53,12 @@ def draw_mistakes(run: Trained, values: Mapping[str, Any], mode: str) -> tuple[l
                 if names[label] not in images:
                     low, high = image.min(), image.max()
                     images[names[label]] = convert_image((image - low) / (high - low).clamp_min(1e-8), image.shape[-1])
-    batch, answers = _join(drawn)
+    batch, answers = join_tasks([batch for batch, _ in drawn]), torch.cat([answers for _, answers in drawn])
     shown = min(TASKS_DRAWN, batch.n_tasks)
     picture = draw_tasks(batch, shown, [names for names, _, _ in counted[:shown]], answers)
     if picture is None:
         raise ConfigError("--pictures: the inputs are no images of one or three channels")
-    folder, stem = RunFolder(run.folder).evaluations, run.name_file(test).removesuffix(".json")
+    folder, stem = RunFolder(run.folder).evaluations, run.name_file(test, settings).removesuffix(".json")
     folder.mkdir(exist_ok=True)
     files = [folder / f"{stem}-tasks.png"]
     save_picture(picture, files[0])
@@ -72,12 +72,3 @@ def _answer(learner: AdaptsToTask, task: Batch) -> torch.Tensor:
     """Return the label that is answered for each query of a task [M]."""
     predict = learner.adapt_to(Examples(task.support.x[0], task.support.y[0]), task.n_way)
     return predict(task.query.x[0]).argmax(-1).cpu()
-
-
-def _join(parts: list[tuple[Batch, torch.Tensor]]) -> tuple[Batch, torch.Tensor]:
-    batches, answers = zip(*parts, strict=True)
-    support, query = (
-        Examples(torch.cat([side.x for side in sides]), torch.cat([side.y for side in sides]))
-        for sides in ([batch.support for batch in batches], [batch.query for batch in batches])
-    )
-    return Batch(support, query, batches[0].n_way), torch.cat(answers)

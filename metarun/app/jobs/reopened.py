@@ -28,6 +28,7 @@ from metarun.data.augment import Look
 from metarun.data.resize import Resized, members
 from metarun.ops import context, norm
 from metarun.report.runs import open_run, read_evaluation
+from metarun.run.checkpoint import check_split
 from metarun.run.device import held_device, name_device
 from metarun.run.evaluation import evaluate
 from metarun.run.folder import load_best, write_task_scores
@@ -85,7 +86,7 @@ class Trained:
                 )
             one = test.change({"bn": mode})
             settings = one.resolve()
-            file = RunFolder(self.folder).evaluations / self.name_file(one)
+            file = RunFolder(self.folder).evaluations / self.name_file(one, settings)
             kept = {} if again else read_evaluation(file)[0]
             if not kept:
                 with wrong_input():
@@ -122,7 +123,8 @@ class Trained:
             check_places(test.config, ["data"])
         source = self.open_source(settings, values)
         if same and not any(key.startswith("data.") and key not in SHAPES for key in values):
-            _check_split(self.folder, source.info.split_sha256, self.results["split_sha256"])
+            with wrong_input():
+                check_split(self.folder, source.info.split_sha256, self.results["split_sha256"])
         return source
 
     def run_test(
@@ -159,9 +161,9 @@ class Trained:
         write_json(file, seal(found | {"scores_sha256": hash_file(file.with_suffix(".npz"))}))
         return found
 
-    def name_file(self, test: SavedSettings) -> str:
-        """Name the file of a test's result."""
-        return f"{_name_test(test.resolve())}-{test.key()}.json"
+    def name_file(self, test: SavedSettings, settings: Settings) -> str:
+        """Name the file of a test's result; `settings` are the test's, resolved."""
+        return f"{_name_test(settings)}-{test.key()}.json"
 
     def make_learner(self, settings: Settings) -> Learner:
         """Make the learner as the run tested it, with the changes in `settings`.
@@ -205,18 +207,13 @@ def open_trained(
         else:
             with wrong_input():
                 source = know_source(build_source(settings, device))
-            _check_split(folder, source.info.split_sha256, run.results["split_sha256"])
+                check_split(folder, source.info.split_sha256, run.results["split_sha256"])
         modes: list[str] = [settings.bn]
         with context.restoring():
             normalised = norm.has_batch_norm(build_learner(settings, source))
         if normalised:
             modes = list(dict.fromkeys([settings.bn, "transductive", "support"]))
         yield Trained(folder, run.results, saved, source, best["learner"], modes, device)
-
-
-def _check_split(folder: Path, now: str, then: str) -> None:
-    if now != then:
-        raise ConfigError(f"{folder} was trained on another split of the data: {then[:12]}, not {now[:12]}")
 
 
 def _name_test(settings: Settings) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from metarun.core.errors import ConfigError
 from metarun.settings.compose import compose_choices
+from metarun.settings.conf import list_config_dirs
 from metarun.settings.typed import read_override
 
 ASIDE = ("hydra.", "hydra/", "paths.", "logger", "sweep.", "threads=", "run.processes=")
@@ -30,7 +31,7 @@ def name_sweep(arguments: Sequence[str]) -> str:
     several = [word for word in overrides if "," in word or "(" in word]
     swept = [word.partition("=")[0].lstrip("+").rsplit(".", 1)[-1] for word in several]
     lists = [Path(word.partition("=")[2]).stem for word in overrides if word.startswith("runs=")]
-    found, outputs = _read_choices(typed, _list_folders(arguments))
+    found, outputs = _read_choices(typed, [str(folder.absolute()) for folder in list_config_dirs(arguments)])
     words = [*(_join(found[group]) for group in ("data", "algo") if group in found and not (group == "algo" and lists))]
     words += lists + [word.replace("=", "-") for word in overrides if word.startswith("search=")]
     words += [name for name in swept if name not in found]
@@ -51,18 +52,12 @@ def _read_choices(words: Sequence[str], folders: Sequence[str]) -> tuple[dict[st
                 continue
             if name in ("data", "algo"):
                 chosen[name] = [str(value) for value in override.values]
-            first = len(override.values) > 1 and ("," in word or "(" in word)
-            single.append(f"{word.partition('=')[0]}={override.values[0]}" if first else word)
+            several = len(override.values) > 1
+            single.append(f"{word.partition('=')[0]}={override.values[0]}" if several else word)
         choices, config = compose_choices(single, folders)
-    except (ConfigError, IndexError):
+    except ConfigError:
         return chosen, None
     return {group: chosen.get(group, [str(choices[group])]) for group in ("data", "algo")}, Path(config.paths.outputs)
-
-
-def _list_folders(arguments: Sequence[str]) -> list[str]:
-    """List the folders of YAML files of one's own."""
-    flags = " ".join(arguments).replace("--config-dir=", "--config-dir ").split("--config-dir ")[1:]
-    return [str(Path(flag.split()[0]).absolute()) for flag in flags if flag.split()]
 
 
 def _join(names: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import altair as alt
 
-from metarun.core.words import format_with_unit, is_percent, name_task
+from metarun.core.words import format_with_unit, name_task
+from metarun.report.budget import score_guess
 from metarun.report.compare import Comparison, Row
 from metarun.report.figures.charts import GREY, name_axis, round_score
 from metarun.report.figures.figure import Figure
@@ -15,7 +16,7 @@ from metarun.report.figures.figure import Figure
 def draw_result(comparison: Comparison, rows: Mapping[str, Row], colors: Mapping[str, str]) -> Figure:
     """Make the figure of a comparison's `rows`, by short names with their colors."""
     has, metric = comparison.shared, comparison.metric
-    chance = 1 / has["n_way"] if has["n_way"] and is_percent(metric) else None
+    chance = score_guess(metric, has["n_way"])
     said = ["tick: mean; thick bar: 95 % interval over test tasks"]
     if any(row.over_seeds is not None for row in rows.values()):
         said.append("thin line: 95 % interval over seeds")

@@ -12,6 +12,10 @@ from urllib.request import getproxies, proxy_bypass
 log = logging.getLogger(__name__)
 
 PREFIX = "WANDB_"
+
+PROJECT = "metarun"
+"""The project of runs for which neither the settings nor the environment names one."""
+
 MODES = ("online", "offline", "disabled")
 
 OBEYED = {"WANDB_NAME": "name", "WANDB_RUN_GROUP": "group", "WANDB_JOB_TYPE": "job_type", "WANDB_RUN_ID": "id"}
@@ -22,6 +26,11 @@ IGNORED = {
     "WANDB_RESUME": "a resumed run goes on in W&B by itself",
     "WANDB_CONSOLE": "run.log has what the run says",
 }
+
+
+def choose_project(project: str | None) -> str:
+    """Return the project of a run whose settings name `project`, or none."""
+    return project or os.environ.get("WANDB_PROJECT") or PROJECT
 
 
 def read_mode() -> str | None:

@@ -16,15 +16,19 @@ from metarun.core.command import quote
 from metarun.core.ranges import PositiveFloat
 from metarun.core.scores import choose_score, is_better
 from metarun.run.tracking.sink import RunInfo
-from metarun.run.tracking.wandb_environment import drop_wrong_variables, explain, find_names, find_obstacle, read_mode
+from metarun.run.tracking.wandb_environment import (
+    choose_project,
+    drop_wrong_variables,
+    explain,
+    find_names,
+    find_obstacle,
+    read_mode,
+)
 from metarun.run.tracking.wandb_file import find_last_row
 from metarun.run.tracking.wandb_kept import keep_log, keep_model, stop_run
 from metarun.run.tracking.wandb_words import drop_equal, list_summary, nest
 
 log = logging.getLogger(__name__)
-
-PROJECT = "metarun"
-"""The project of runs for which neither the settings nor the environment names one."""
 
 AGENT_VARIABLE = "WANDB_SWEEP_ID"
 """Environment variable that `wandb agent` sets; the agent makes a W&B run for each command."""
@@ -100,7 +104,7 @@ class WandbSink:
         named = find_names(info.several)
         more = tags or [word for word in os.environ.get("WANDB_TAGS", "").split(",") if word]
         options: dict[str, Any] = {
-            "project": project or os.environ.get("WANDB_PROJECT") or PROJECT,
+            "project": choose_project(project),
             "entity": entity,
             "name": (name if info.kind == "train" else None) or named.get("name", info.name),
             "notes": info.notes or os.environ.get("WANDB_NOTES") or None,
