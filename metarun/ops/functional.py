@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -72,6 +72,18 @@ def one_hot(y: Tensor, n_way: int, dtype: torch.dtype) -> Tensor:
 def dot(one: Params, other: Params) -> Tensor:
     """Return the inner product of two sets of parameters with the same names."""
     return torch.stack([(value * other[name]).sum() for name, value in one.items()]).sum()
+
+
+def flatten(params: Params) -> Tensor:
+    """Join tensors to one vector [n]."""
+    return torch.cat([value.reshape(-1) for value in params.values()])
+
+
+def unflatten(flat: Tensor, like: Mapping[str, Tensor]) -> Params:
+    """Cut vectors [..., n] into tensors [..., *shape] of the names and shapes of `like`."""
+    parts = torch.split(flat, [value.numel() for value in like.values()], -1)
+    shape = flat.shape[:-1]
+    return {name: p.reshape(shape + like[name].shape) for name, p in zip(like, parts, strict=True)}
 
 
 def flatten_name(name: str) -> str:

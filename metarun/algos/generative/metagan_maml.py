@@ -51,12 +51,11 @@ class MetaGANMAML(Adversarial, MAML):
         return Network(backbone, outputs + 1)
 
     def adapt_from(self, net: Params, support: Examples, params: Params) -> Adapted:
-        plain = self.support_loss(net, support)
-        made = self.make(params, support.x).detach() if self.fake_weight else support.x
+        if not self.fake_weight:
+            return super().adapt_from(net, support, params)
+        plain, made = self.support_loss(net, support), self.make(params, support.x).detach()
 
         def loss(phi: Params) -> Tensor:
-            if not self.fake_weight:
-                return plain(phi)
             return plain(phi) + self.fake_weight * tell_fake(call(self.net, net | phi, made))
 
         phi, after = self.descend(loss, self.select_adapted(net), params)

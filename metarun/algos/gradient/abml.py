@@ -16,7 +16,7 @@ from metarun.core.calibration import measure_calibration_error
 from metarun.core.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Prediction
 from metarun.ops import context
-from metarun.ops.functional import Params, call, flatten_name, gradient, within
+from metarun.ops.functional import Params, call, flatten_name, gradient, unflatten, within
 from metarun.ops.noise import draw_normal
 
 
@@ -144,13 +144,8 @@ class ABML(EpisodicLearner):
         means = {name.partition(".")[2]: value for name, value in phi.items() if name.startswith("mean.")}
         nets = []
         for one in noise:
-            parts = one.split([value.numel() for value in means.values()])
-            nets.append(
-                {
-                    name: mean + phi[f"log_std.{name}"].exp() * part.reshape(mean.shape)
-                    for (name, mean), part in zip(means.items(), parts, strict=True)
-                }
-            )
+            drawn = unflatten(one, means)
+            nets.append({name: mean + phi[f"log_std.{name}"].exp() * drawn[name] for name, mean in means.items()})
         return nets
 
     def draw_noise(self, times: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from metarun.algos.gradient.maml import MAML, Adapted, MAMLSettings
 from metarun.core.ranges import NonNegativeFloat, PositiveInt
 from metarun.core.tasks import Examples, Objective
-from metarun.ops.functional import Params, call, within
+from metarun.ops.functional import Params, call, unflatten, within
 
 
 class HSML(MAML):
@@ -64,9 +64,7 @@ class HSML(MAML):
         task = points.mean(0)
         root = call(self.tree, within(params, "tree"), task)
         flat = call(self.gate, within(params, "gate"), torch.cat([task, root])).sigmoid()  # equation 8
-        sizes = {name: value for name, value in within(params, "net").items()}
-        parts = flat.split([value.numel() for value in sizes.values()])
-        return {name: part.reshape(sizes[name].shape) for name, part in zip(sizes, parts, strict=True)}
+        return unflatten(flat, within(params, "net"))
 
     def score(self, params: Params, state: Adapted, output: Tensor, y: Tensor) -> dict[str, Tensor]:
         scores = super().score(params, state, output, y)

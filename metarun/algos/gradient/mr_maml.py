@@ -10,7 +10,7 @@ from metarun.algos.gradient.anil import ANIL
 from metarun.algos.gradient.maml import Adapted, MAMLSettings
 from metarun.core.ranges import NonNegativeFloat, PositiveFloat
 from metarun.core.tasks import Examples, Objective
-from metarun.ops.functional import Params, flatten_name, within
+from metarun.ops.functional import Params, flatten_name, unflatten, within
 from metarun.ops.noise import draw_normal
 
 
@@ -56,12 +56,10 @@ class MRMAML(ANIL):
     def draw_shared(self, params: Params) -> Params:
         """Draw the shared weights, by their names in `params`."""
         gaussians = self._list_gaussians(params)
-        sizes = [mean.numel() for _, mean, _ in gaussians]
-        noise = torch.split(draw_normal(sum(sizes), like=gaussians[0][1]), sizes)
-        return {
-            f"net.backbone.{name}": mean + log_std.exp() * drawn.reshape(mean.shape)
-            for (name, mean, log_std), drawn in zip(gaussians, noise, strict=True)
-        }
+        means = {name: mean for name, mean, _ in gaussians}
+        noise = draw_normal(sum(mean.numel() for mean in means.values()), like=gaussians[0][1])
+        drawn = unflatten(noise, means)
+        return {f"net.backbone.{name}": mean + log_std.exp() * drawn[name] for name, mean, log_std in gaussians}
 
     def score(self, params: Params, state: Adapted, output: Tensor, y: Tensor) -> dict[str, Tensor]:
         scores = super().score(params, state, output, y)

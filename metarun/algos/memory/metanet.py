@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import average_classes
-from metarun.algos.optimizer.coordinates import flatten, preprocess, unflatten
+from metarun.algos.optimizer.coordinates import preprocess
 from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples
 from metarun.ops import context
-from metarun.ops.functional import Params, call, gradient, one_hot, within
+from metarun.ops.functional import Params, call, flatten, gradient, one_hot, unflatten, within
 from metarun.ops.lstm import LSTMCell
 
 
@@ -92,7 +92,7 @@ class MetaNet(EpisodicLearner):
         keys, queries = (compare(slow_q, fast_q, side) for side in (known, asked))
         near = F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).T / self.temperature  # [M, S]
         mixed = torch.softmax(near, -1) @ fast_w
-        return classify(slow_w, unflatten_rows(mixed, slow_w), asked)
+        return classify(slow_w, unflatten(mixed, slow_w), asked)
 
     def score(self, params: Params, state: Read, output: Tensor, y: Tensor) -> dict[str, Tensor]:
         scores = super().score(params, state, output, y)
@@ -170,9 +170,3 @@ def classify(slow: Params, fast: Params | None, x: Tensor) -> Tensor:
     hidden = hidden + F.leaky_relu(torch.einsum("rhd,rd->rh", fast["first.weight"], x) + fast["first.bias"])
     added = torch.einsum("rnh,rh->rn", fast["head.weight"], hidden) + fast["head.bias"]
     return F.linear(hidden, slow["head.weight"], slow["head.bias"]) + added
-
-
-def unflatten_rows(flat: Tensor, like: Params) -> Params:
-    """Cut rows [R, weights] into tensors [R, ...] of the names and shapes of `like`."""
-    parts = torch.split(flat, [value.numel() for value in like.values()], 1)
-    return {n: part.reshape(-1, *like[n].shape) for n, part in zip(like, parts, strict=True)}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from metarun.ops.functional import Params
+from metarun.ops.functional import flatten, unflatten
 from metarun.ops.lstm import LSTMCell
 
 Memory = tuple[Tensor, ...]
@@ -61,15 +60,13 @@ def scale_start(net: nn.Module, scale: float, noise: Tensor) -> Tensor:
         scale: factor of the matrices.
         noise: normal numbers [n].
     """
-    parts, place = [], 0
-    for name, value in net.named_parameters():
-        drawn = noise[place : place + value.numel()]
-        place += value.numel()
-        if value.dim() < 2:
-            parts.append(torch.full_like(drawn, float(name.endswith("weight"))))
+    parts = {}
+    for name, drawn in unflatten(noise, dict(net.named_parameters())).items():
+        if drawn.dim() < 2:
+            parts[name] = torch.full_like(drawn, float(name.endswith("weight")))
         else:
-            parts.append(scale / math.sqrt(value[0].numel()) * drawn)
-    return torch.cat(parts)
+            parts[name] = scale / math.sqrt(drawn[0].numel()) * drawn
+    return flatten(parts)
 
 
 def preprocess(values: Tensor, p: float = 10.0) -> Tensor:
@@ -80,14 +77,3 @@ def preprocess(values: Tensor, p: float = 10.0) -> Tensor:
     large = values.abs() >= math.exp(-p)
     size = torch.where(large, values.abs().clamp_min(math.exp(-p)).log() / p, -torch.ones_like(values))
     return torch.stack([size, torch.where(large, values.sign(), values * math.exp(p))], -1)
-
-
-def flatten(params: Params) -> Tensor:
-    """Join tensors to one vector [n]."""
-    return torch.cat([value.reshape(-1) for value in params.values()])
-
-
-def unflatten(flat: Tensor, like: Mapping[str, Tensor]) -> Params:
-    """Cut a vector [n] into tensors of the names and shapes of `like`."""
-    parts = torch.split(flat, [value.numel() for value in like.values()])
-    return {name: part.reshape(like[name].shape) for name, part in zip(like, parts, strict=True)}

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metarun.algos.optimizer.coordinates import flatten, unflatten
-from metarun.ops.functional import Params
+from metarun.ops.functional import Params, flatten, unflatten
 
 
 class Evolution:

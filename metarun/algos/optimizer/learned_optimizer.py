@@ -12,11 +12,11 @@ from torch.utils import _pytree as pytree
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.network import Network
-from metarun.algos.optimizer.coordinates import CoordinateRule, flatten, scale_start, unflatten
+from metarun.algos.optimizer.coordinates import CoordinateRule, scale_start
 from metarun.algos.optimizer.evolution import Evolution
 from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Objective, TaskSource
-from metarun.ops.functional import Params, call, gradient, within
+from metarun.ops.functional import Params, call, flatten, gradient, unflatten, within
 from metarun.ops.noise import draw_normal
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.network import Network, with_support
-from metarun.algos.optimizer.coordinates import flatten, preprocess, unflatten
+from metarun.algos.optimizer.coordinates import preprocess
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples, Objective
-from metarun.ops.functional import Params, call, gradient, within
+from metarun.ops.functional import Params, call, flatten, gradient, unflatten, within
 from metarun.ops.lstm import LSTMCell
 
 

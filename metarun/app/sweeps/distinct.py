@@ -46,9 +46,7 @@ def find_same_jobs(config: DictConfig) -> tuple[str, str, str] | None:
     Args:
         config: of the sweep, as Hydra has it before the first job.
     """
-    typed = OmegaConf.to_container(config.hydra.overrides.task)  # not resolved: ${data.n_way} differs from job to job
-    assert isinstance(typed, list)
-    values = _list_values([str(word) for word in typed])
+    values = _list_values(_list_typed(config))
     first = {key: choices[0] for key, choices in values.items()}
     number = count()
     for key, choices in values.items():
@@ -64,10 +62,7 @@ def find_same_jobs(config: DictConfig) -> tuple[str, str, str] | None:
 def find_same_entries(config: DictConfig) -> str | None:
     """Describe two jobs of a list of runs that would share a folder, if any."""
     loader = GlobalHydra.instance().config_loader()
-    typed = OmegaConf.to_container(config.hydra.overrides.task)
-    assert isinstance(typed, list)
-    words = [str(word) for word in typed]
-    jobs = list_jobs(config.hydra.sweeper.file, OverridesParser.create(loader).parse_overrides(words), loader)
+    jobs = list_jobs(config.hydra.sweeper.file, _list_typed(config), loader)
     folders: dict[str, str] = {}
     for number, job in enumerate(jobs):
         folder, told = _name_folder(config, dict(word.split("=", 1) for word in job), number), " ".join(job)
@@ -76,6 +71,13 @@ def find_same_entries(config: DictConfig) -> str | None:
             return f"these are the same run: '{folders[folder]}' and '{told}'; leave one out of {file}"
         folders[folder] = told
     return None
+
+
+def _list_typed(config: DictConfig) -> list[str]:
+    """List the overrides that were typed, not resolved: ${data.n_way} differs from job to job."""
+    typed = OmegaConf.to_container(config.hydra.overrides.task)
+    assert isinstance(typed, list)
+    return [str(word) for word in typed]
 
 
 def _list_values(words: Sequence[str]) -> Mapping[str, list[str]]:

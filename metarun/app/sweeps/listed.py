@@ -17,7 +17,6 @@ from typing import Any
 import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -53,7 +52,7 @@ class ListSweeper(Sweeper):
         assert self.hydra_context is not None
         assert self.launcher is not None
         loader = self.hydra_context.config_loader
-        jobs = list_jobs(self.file, OverridesParser.create(loader).parse_overrides(arguments), loader)
+        jobs = list_jobs(self.file, arguments, loader)
         self.validate_batch_is_legal(jobs)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,16 +98,15 @@ def read_list(file: str) -> list[list[str]]:
     return entries
 
 
-def list_jobs(file: str, overrides: Sequence[Override], loader: ConfigLoader | None = None) -> list[list[str]]:
-    """List the overrides of each job: every entry of the file with every combination of `overrides`.
+def list_jobs(file: str, words: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
+    """List the overrides of each job: every entry of the file with every combination of the overrides `words`.
 
     Args:
         loader: knows the choices for glob().
     """
-    jobs = []
+    parser, jobs = OverridesParser.create(loader), []
     for entry in read_list(file):
-        own: list[Override] = OverridesParser.create(loader).parse_overrides(entry)
-        batches: Any = _find_basic_sweeper().split_arguments([*own, *overrides], None)
+        batches: Any = _find_basic_sweeper().split_arguments(parser.parse_overrides([*entry, *words]), None)
         jobs += [list(job) for batch in batches for job in batch]
     return jobs
 

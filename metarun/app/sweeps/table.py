@@ -135,8 +135,7 @@ class SweepTable(Callback):
         hydra = GlobalHydra.instance()
         loader = hydra.config_loader() if hydra.is_initialized() else None
         if config.hydra.sweeper._target_ == TARGET:
-            words = OverridesParser.create(loader).parse_overrides(list(config.hydra.overrides.task))
-            return len(list_jobs(config.hydra.sweeper.file, words, loader))
+            return len(list_jobs(config.hydra.sweeper.file, list(config.hydra.overrides.task), loader))
         if "BasicSweeper" not in config.hydra.sweeper._target_:
             return None
         return count_jobs(config.hydra.overrides.task, loader)
