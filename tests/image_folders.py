@@ -49,14 +49,16 @@ def shades(source: Folder, split: str) -> set[int]:
 
 
 def lay_out(root: Path, folders: Mapping[str, Sequence[int]], images: int = 4) -> Path:
-    """Write pictures of each class, in its shade, into a folder of its own in a folder such as `train`.
+    """Write pictures of each class, in its shade, into a folder of its own in a folder such as `train`; no two alike.
 
     `{}/train` is such a folder inside that of each class.
     """
-    for folder, classes in folders.items():
+    for number, (folder, classes) in enumerate(folders.items()):
         for c in classes:
             place = root / (folder.format(f"c{c}") if "{}" in folder else f"{folder}/c{c}")
             place.mkdir(parents=True, exist_ok=True)
             for i in range(images):
-                picture(20 * c).save(place / f"{i}.png")
+                one = picture(20 * c)
+                one.putpixel((19, 19), (number, i, 0))
+                one.save(place / f"{i}.png")
     return root

@@ -128,10 +128,10 @@ def test_folders_whose_names_read_alike_are_one_class(
     one: str, other: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     photos = lay_out(tmp_path / "photos", {".": range(1, 8)})
-    for name in (one, other):
+    for shade, name in enumerate((one, other)):
         (photos / name).mkdir()
         for i in range(2):
-            picture(0).save(photos / name / f"{i}.png")
+            picture(shade, (20 + i, 20)).save(photos / name / f"{i}.png")
     source = make(photos, tmp_path)
     assert sum(source.info.facts["classes"].values()) == 8
     assert "are one class" in caplog.text

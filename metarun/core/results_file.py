@@ -65,6 +65,7 @@ class Results(TypedDict, total=False):
     parameters: int
     processes: int
     trainval: bool
+    images: str | None
     split_sha256: str
     episode_sha256: str
     settings_sha256: str | None
@@ -101,6 +102,7 @@ class Evaluation(TypedDict):
     changes: NotRequired[dict[str, Any]]
     trained: Trained
     test: dict[str, Score]
+    images: NotRequired[str | None]
     split_sha256: str
     scores_sha256: NotRequired[str]
     seen: list[str]

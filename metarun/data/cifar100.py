@@ -9,9 +9,11 @@ import torch
 
 from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
-from metarun.data.files.decode import Scale, encode_bitmap, load_images
+from metarun.data.counts import warn_if_not_whole
+from metarun.data.files.decode import Scale, encode_bitmap
 from metarun.data.files.download import fetch_once
 from metarun.data.files.find import ImageFile, find_places, group_by_class, list_images, make_stamp
+from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
 from metarun.data.files.unpickle import unpickle
 from metarun.data.images import ImageClasses
@@ -48,6 +50,7 @@ class CIFAR100Tasks(PhotoTasks):
         scale = Scale(photos["image_size"], photos["interpolation"])
         data = load_cifar100(Path(root), Path(photos["cache"]), scale)
         super().__init__(data, read_split(name), plan, device, **photos)
+        warn_if_not_whole(name, self.info.facts["images"], 60_000, of_class=600)
 
     @staticmethod
     def find_files(root: str) -> list[Path]:

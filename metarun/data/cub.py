@@ -9,9 +9,11 @@ import torch
 
 from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
-from metarun.data.files.decode import Fit, Scale, load_images
+from metarun.data.counts import warn_if_not_whole
+from metarun.data.files.decode import Fit, Scale
 from metarun.data.files.download import download_archive, fetch_once
 from metarun.data.files.find import ImageFile, find_places, list_images, make_stamp
+from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
 from metarun.data.photos import PhotoSettings, PhotoTasks
 
@@ -49,6 +51,7 @@ class CUB(PhotoTasks):
         cache = Path(photos["cache"])
         data = load_images(cache, "cub", make_stamp(found), lambda: _read_species(found, wanted), scale)
         super().__init__(data, split, plan, device, **photos)
+        warn_if_not_whole("cub", self.info.facts["images"], 11_788)
 
     @staticmethod
     def find_files(root: str) -> list[Path]:

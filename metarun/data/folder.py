@@ -9,9 +9,10 @@ import torch
 
 from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
-from metarun.data.files.decode import Fit, Scale, load_images
+from metarun.data.files.decode import Fit, Scale
 from metarun.data.files.find import make_stamp
 from metarun.data.files.layout import Layout, name_some, read_layout
+from metarun.data.files.load import load_images
 from metarun.data.files.split_file import normalise_name, read_split_file, write_split_file
 from metarun.data.files.splits import SPLITS, advise_fractions, check_split, complete_split, draw_split
 from metarun.data.photos import PhotoSettings, PhotoTasks

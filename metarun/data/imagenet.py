@@ -12,8 +12,10 @@ import torch
 
 from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
-from metarun.data.files.decode import Fit, Scale, encode_bitmap, load_images
+from metarun.data.counts import warn_if_not_whole
+from metarun.data.files.decode import Fit, Scale, encode_bitmap
 from metarun.data.files.find import ImageFile, find_places, group_by_class, list_images, make_stamp
+from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
 from metarun.data.files.unpickle import unpickle
 from metarun.data.images import ImageClasses
@@ -21,6 +23,9 @@ from metarun.data.photos import PhotoSettings, PhotoTasks
 
 WNID = re.compile(r"(?:^|/)(n\d{8})")
 """The id of a class, as the name of a folder or at the beginning of a file's name."""
+
+PUBLISHED: dict[str, tuple[int, int | None]] = {"mini_imagenet": (60_000, 600), "tiered_imagenet": (779_165, None)}
+"""Images of each set, and of each of its classes if all have as many."""
 
 LabelledFiles = Iterator[tuple[str, ImageFile]]
 
@@ -58,6 +63,7 @@ class ImageNetTasks(PhotoTasks):
         split, scale = read_split(name), Scale(photos["image_size"], photos["interpolation"], fit=fit)
         data = load_imagenet(Path(root), Path(photos["cache"]), name, split, scale)
         super().__init__(data, split, plan, device, **photos)
+        warn_if_not_whole(name, self.info.facts["images"], *PUBLISHED[name])
 
     @staticmethod
     def find_files(root: str, name: str) -> list[Path]:

@@ -17,6 +17,7 @@ from metarun.core.episodes import Bits, EpisodeIndices, Ints, draw_bits, draw_ep
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo, TaskSource
 from metarun.data.augment import Look
+from metarun.data.counts import count_images
 from metarun.data.device import to_device
 from metarun.data.embedded import Embedded
 from metarun.data.files.splits import SPLITS, check_split, find_superclasses
@@ -108,6 +109,7 @@ class ImageTasks:
             split_sha256=digest.hexdigest(),
             facts={
                 "classes": {s: len(self._sizes[s]) for s in SPLITS},
+                "images": count_images(sizes[list(set().union(*map(set, self._classes.values())))].tolist()),
                 "rotation": rotation,
                 "trainval": trainval,
                 "first_image_sha256": hashlib.sha256(data.pixels[0].numpy().tobytes()).hexdigest(),

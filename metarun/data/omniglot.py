@@ -9,9 +9,11 @@ import torch
 from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Look
-from metarun.data.files.decode import Interpolation, Scale, load_images
+from metarun.data.counts import warn_if_not_whole
+from metarun.data.files.decode import Interpolation, Scale
 from metarun.data.files.download import fetch_once
 from metarun.data.files.find import ImageFile, list_images, make_stamp
+from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
 from metarun.data.images import ImageTasks, Labels, Rotation
 
@@ -66,6 +68,7 @@ class Omniglot(ImageTasks):
         superclass_of = _alphabet_of if within_alphabet else None
         names = read_split(f"omniglot_{split}")
         super().__init__(data, names, plan, rotation, device, Look(mean, std), trainval, superclass_of, labels)
+        warn_if_not_whole("omniglot", self.info.facts["images"], 32_460, of_class=20)
 
     @staticmethod
     def find_files(root: str) -> list[Path]:

@@ -14,9 +14,10 @@ from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.core.whole import whole_folder
 from metarun.data.augment import Look
-from metarun.data.files.decode import Interpolation, Scale, encode_bitmap, load_images
+from metarun.data.files.decode import Interpolation, Scale, encode_bitmap
 from metarun.data.files.download import fetch_once
 from metarun.data.files.find import ImageFile
+from metarun.data.files.load import load_images
 from metarun.data.images import ImageTasks
 
 

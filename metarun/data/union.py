@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from metarun.core import objectives
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo
+from metarun.data.counts import join_counts
 from metarun.data.device import to_device
 from metarun.data.files.splits import SPLITS
 from metarun.data.resize import resize
@@ -75,6 +76,7 @@ class Union:
             normalisation=next(iter(normalisations.values())) if len(normalisations) == 1 else None,
             facts={
                 "classes": {s: sum(len(m.classes[s]) for m in self.members.values()) for s in SPLITS},
+                "images": join_counts([m.info.facts["images"] for m in self.members.values()]),
                 "trainval": any(m.info.facts["trainval"] for m in self.members.values()),
                 "sources": {name: member.info.facts for name, member in self.members.items()},
             },

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from metarun.core.errors import ConfigError, suggest
 from metarun.report.runs import Run
 
-COMPARABLE_FIELDS = ("data", "n_way", "k_shot", "n_query", "bn", "trainval", "split_sha256", "episode_sha256")
+COMPARABLE_FIELDS = ("data", "n_way", "k_shot", "n_query", "bn", "trainval", "images", "split_sha256", "episode_sha256")
 """Fields of results.json in which runs must agree to be compared."""
+
+IMAGES = COMPARABLE_FIELDS.index("images")
+"""The place of the number of images, which early runs did not write."""
 
 LEADING_KEYS = ("algo", "data", "backbone", "optim")
 """Keys that describe a run best; they come first."""
@@ -57,11 +60,23 @@ class Group:
 
 
 def split_comparable(runs: Iterable[Run]) -> dict[tuple[Any, ...], list[Run]]:
-    """Split the runs by their values of COMPARABLE_FIELDS."""
+    """Split the runs by their values of COMPARABLE_FIELDS.
+
+    A run that does not tell its number of images is with those that agree with it in all else, if they are one set.
+    """
+    keyed = [(tuple(run.results.get(field) or None for field in COMPARABLE_FIELDS), run) for run in runs]
+    told: dict[tuple[Any, ...], set[tuple[Any, ...]]] = defaultdict(set)
+    for key, _ in keyed:
+        told[_without_images(key)] |= {key} if key[IMAGES] else set()
     sets: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
-    for run in runs:
-        sets[tuple(run.results.get(field) or None for field in COMPARABLE_FIELDS)].append(run)
+    for key, run in keyed:
+        others = told[_without_images(key)]
+        sets[next(iter(others)) if not key[IMAGES] and len(others) == 1 else key].append(run)
     return dict(sets)
+
+
+def _without_images(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    return key[:IMAGES] + key[IMAGES + 1 :]
 
 
 def select_scored(runs: Sequence[Run], metric: str | None) -> tuple[list[Run], list[str]]:

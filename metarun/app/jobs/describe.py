@@ -15,6 +15,7 @@ from metarun.core.dotted import leaves
 from metarun.core.identity import as_mapping, read_overrides, read_yaml
 from metarun.core.secrets import mask_all
 from metarun.core.tasks import Batch
+from metarun.data.counts import describe_images
 from metarun.run.device import name_device
 from metarun.run.parts import Parts
 from metarun.run.results import read_git_state, read_versions
@@ -88,6 +89,7 @@ def describe_parts(parts: Parts) -> dict[str, Any]:
         "processes": parts.group.size,
         "threads": torch.get_num_threads(),
         "split_sha256": parts.source.info.split_sha256,
+        "images": describe_images(parts.source.info.facts),
         "source": parts.source.info.facts,
         "trainval": bool(parts.source.info.facts.get("trainval")),
         **parts.facts,

@@ -101,6 +101,8 @@ def _execute(
             claim.accept()
             stop.raise_if_made()
             engine = describe_engine(parts.learner, first, run.tasks_at_once())
+            if results["images"]:
+                log.info("images: %s", results["images"])
             log.info("engine: %s; on %s%s", engine, parts.device, name_processes(group.size))
             logged = read_lines(RunFolder(info.folder).metrics, run.metrics_bytes) if run.step else []
             info = replace(info, id=run.tracking_id, best=run.best, logged=logged)

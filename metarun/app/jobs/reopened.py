@@ -25,6 +25,7 @@ from metarun.core.tasks import TaskSource
 from metarun.core.whole import hash_file, write_json
 from metarun.core.words import is_percent
 from metarun.data.augment import Look
+from metarun.data.counts import describe_images
 from metarun.data.resize import Resized, members
 from metarun.ops import context, norm
 from metarun.report.runs import open_run, read_evaluation
@@ -146,6 +147,7 @@ class Trained:
             "directions": list_directions(scores, learner.directions),
             "split_sha256": info.split_sha256,
             "episode_sha256": source.fingerprint("test", n_tasks),
+            "images": describe_images(info.facts),
             "source": info.facts,
             "classes": len(_list_classes(source, "test")),
             "seen": sorted(set(self.source.classes["train"]) & _list_classes(source, "test")),

@@ -1,4 +1,4 @@
-"""Image files of any size, format and mode: decoded once, several at a time, into the cache."""
+"""Image files of any size, format and mode, decoded several at a time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -22,10 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from metarun.core.screen import track
-from metarun.data.files.cache import create_cache_file, open_or_write
 from metarun.data.files.deep import Limits, find_limits, guess_range, is_deep, is_deep_colour, scale_to_eight_bits
 from metarun.data.files.find import ImageFile
-from metarun.data.images import ImageClasses
 
 Fit = Literal["crop", "stretch"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -48,6 +45,8 @@ DECODING_ERRORS = (
 )
 """Errors that reading a damaged image, or a damaged or encrypted member of an archive, can raise."""
 
+log = logging.getLogger(__name__)
+
 POINTERS = {
     b"version https://git-lfs": "in Git LFS: git lfs pull",
     b"/annex/objects/": "in git-annex: git annex get",
@@ -64,9 +63,6 @@ class OpenImage(NamedTuple):
 
     path: str
     image: Image.Image
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,23 +94,6 @@ class Scale:
             raise ValueError(f"data.channels={self.channels} is not one of 1, 3")
         if self.range is not None and not (all(map(math.isfinite, self.range)) and self.range[0] < self.range[1]):
             raise ValueError(f"data.range={list(self.range)} must be the values of black and white, as [0,4095]")
-
-
-def load_images(
-    cache: Path, name: str, stamp: str, files: Callable[[], Mapping[str, Sequence[ImageFile]]], scale: Scale
-) -> ImageClasses:
-    """Load all images, with classes in order of name, from the cache if no file has changed.
-
-    Args:
-        cache: the cache folder.
-        name: a name for the images.
-        stamp: a text that changes when the files do.
-        files: lists the files of each class; called only if the images are not in the cache.
-        scale: how a file becomes pixels.
-    Raises: ValueError that names the files that cannot be read.
-    """
-    key = hashlib.sha256(repr((2, stamp, scale)).encode()).hexdigest()
-    return open_or_write(cache.expanduser(), name, key, lambda path: _decode(path, name, files(), scale))
 
 
 def decode_image(data: bytes, scale: Scale) -> Pixels:
@@ -160,22 +139,21 @@ def read_pixels(files: Sequence[ImageFile | OpenImage], scale: Scale, name: str)
     Raises: ValueError that names the images that cannot be read.
     """
     pixels = np.empty((len(files), scale.channels, scale.size, scale.size), np.uint8)
-    return pixels, _fill(pixels, files, scale, name)
+    return pixels, fill(pixels, files, scale, name)
 
 
-def _decode(path: Path, name: str, files: Mapping[str, Sequence[ImageFile]], scale: Scale) -> None:
-    names = sorted(files)
-    ordered = [file for label in names for file in files[label]]
-    log.info("reading the %d images of %s, once", len(ordered), name)
-    starts = np.cumsum([0, *(len(files[label]) for label in names)], dtype=np.int64)
-    pixels = create_cache_file(path, names, starts, (len(ordered), scale.channels, scale.size, scale.size))
-    if _fill(pixels, ordered, scale, name) is None and scale.range is not None:
-        log.warning("data.range has no effect: none of the images of %s is gray of more than 8 bits", name)
-    pixels.flush()
+def fill(
+    pixels: Pixels,
+    ordered: Sequence[ImageFile | OpenImage],
+    scale: Scale,
+    name: str,
+    digests: list[bytes] | None = None,
+) -> Range | None:
+    """Decode images into `pixels`; return the range of those that are gray of more than 8 bits, if there are any.
 
-
-def _fill(pixels: Pixels, ordered: Sequence[ImageFile | OpenImage], scale: Scale, name: str) -> Range | None:
-    """Decode images into `pixels`; return the range of those that are gray of more than 8 bits, if there are any."""
+    Args:
+        digests: gets a hash of the content of each image, if it is a list of as many places.
+    """
     deep: dict[int, Limits] = {}
     deep_colours: list[int] = []
     has_deep: list[bool] = []
@@ -185,6 +163,8 @@ def _fill(pixels: Pixels, ordered: Sequence[ImageFile | OpenImage], scale: Scale
         try:
             source = ordered[row]
             image = source.image if isinstance(source, OpenImage) else _open(data := source.read(), scale)
+            if digests is not None:
+                digests[row] = hashlib.blake2b(data, digest_size=16).digest()
             if is_deep_colour(image):
                 deep_colours.append(row)
             has_deep.append(is_deep(image))
