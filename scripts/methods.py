@@ -20,7 +20,7 @@ from reproduction.outcomes import read_outcomes
 from reproduction.tables import Row, put_between, rows_of
 from reproduction.targets import read_targets
 
-from metarun.core.words import format_with_unit
+from metarun.core.words import ALONE, format_with_unit
 from metarun.settings.check import has_head
 from metarun.settings.conf import CONF, list_shipped
 from metarun.settings.explain import describe_choice
@@ -32,6 +32,7 @@ FAMILIES = {
     "gradient": "By gradient: an inner loop of a few steps on the support set",
     "metric": "By comparison, in one pass",
     "transfer": "A classifier of all training classes first",
+    "heads": "Heads on the features of a network, for a task's queries together or alone",
     "processes": "Neural processes: functions, with their uncertainty",
     "memory": "By reading the support set",
     "optimizer": "Learned optimizers",
@@ -125,6 +126,7 @@ def describe_needs(target: str) -> str:
         words.append("as many ways in tests as in training")
     words += ["single images" for stream in found.needs if stream == "examples"]
     words += [stream for stream in found.needs if stream not in ("episodes", "examples")]
+    words += [f"queries {found.answers}"] if found.answers != ALONE else []
     return ", ".join(words)
 
 

@@ -6,7 +6,7 @@ import torch
 from conftest import noise_tasks
 from scipy import stats
 
-from metarun.core.episodes import draw_bits, draw_distinct, draw_episodes, draw_examples
+from metarun.core.episodes import draw_bits, draw_distinct, draw_episodes, draw_examples, share_out
 from metarun.core.tasks import EpisodeShape
 
 SIZES = np.array([20, 7, 30, 20, 9, 20, 12])
@@ -40,6 +40,47 @@ def test_support_and_query_images_are_distinct_and_belong_to_their_class() -> No
         assert len(set(rows)) == 3 * (2 + 4)
         assert all(image < SIZES[drawn.classes[i][label]] for label, image in rows)
         assert np.bincount(drawn.query_y[i]).tolist() == [4, 4, 4]
+
+
+UNBALANCED = EpisodeShape(3, 2, 1, alpha=1.0)
+
+
+def test_unbalanced_queries_keep_their_number_the_classes_and_the_support_set() -> None:
+    balanced, drawn = (
+        draw_episodes(0, "test", np.arange(400), SIZES, shape) for shape in (EpisodeShape(3, 2, 1), UNBALANCED)
+    )
+    for name in ("classes", "rotation", "support", "support_y"):
+        assert (getattr(balanced, name) == getattr(drawn, name)).all()
+    assert drawn.query.shape == balanced.query.shape == (400, 3)
+    counts = np.stack([(drawn.query_y == label).sum(1) for label in range(3)], 1)
+    assert {0, 1, 2, 3} == set(counts.flatten())
+    for i in range(400):
+        rows = [*zip(drawn.support_y[i], drawn.support[i], strict=True)]
+        rows += zip(drawn.query_y[i], drawn.query[i], strict=True)
+        assert len(set(rows)) == 3 * 2 + 3
+        for label in np.flatnonzero(counts[i] == 1):  # its first query image is that of the balanced task
+            one, other = (d.query[i][d.query_y[i] == label][0] for d in (balanced, drawn))
+            assert one == other
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.5, 2.0, 50.0])
+def test_shares_of_queries_have_the_moments_of_a_dirichlet_distribution(alpha: float) -> None:
+    """Of N = 4 classes a share has the mean 1/4 and the variance (N - 1) / (N^2 (N alpha + 1)), and the law of
+    Beta(alpha, 3 alpha). 20,000 tasks: five standard errors of a variance are below 6 %."""
+    counts = share_out(draw_bits(3, "test", np.arange(20_000), 8), alpha, 10**9)
+    assert (counts.sum(1) == 10**9).all()
+    assert (counts >= 0).all()
+    shares, variance = counts / 1e9, 3 / (16 * (4 * alpha + 1))
+    assert shares.mean(0) == pytest.approx(np.full(4, 0.25), abs=5 * (variance / 20_000) ** 0.5)
+    assert shares.var(0) == pytest.approx(np.full(4, variance), rel=0.06)
+    if alpha > 0.1:  # below, a billion queries are too few to tell shares from 0
+        assert stats.kstest(shares[:, 0], stats.beta(alpha, 3 * alpha).cdf).pvalue > 1e-4
+
+
+def test_the_largest_remainders_get_the_queries_that_rounding_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares .46, .355, .185 of 10 queries are 4.6, 3.55, 1.85: 4, 3 and 1, and the two left go to .85 and .6."""
+    monkeypatch.setattr("scipy.special.softmax", lambda x, axis: np.array([[0.46, 0.355, 0.185]]))
+    assert share_out(draw_bits(0, "test", np.arange(1), 6), 1.0, 10).tolist() == [[5, 3, 2]]
 
 
 def test_every_ordered_choice_is_equally_likely() -> None:

@@ -225,9 +225,10 @@ def test_the_same_sweep_again_runs_no_finished_job_again(say: Say) -> None:
 
 def rows_of(table: str) -> list[dict[str, str]]:
     """Lines of a comparison, but for the mark, and what it goes by, which then were of tasks alone; but for an interval
-    over two seeds, which then was told; and but for budgets, in whose place tasks a second were told."""
+    over two seeds, which then was told; but for budgets, in whose place tasks a second were told; and but for what is
+    said of queries."""
     since = {"mark", "p_holm_with_seeds", "ci95_seeds", "seed_means", "tasks_per_second", "train_seconds"}
-    since |= {"drawn_inputs", "outer_steps", "inner_steps"}
+    since |= {"drawn_inputs", "outer_steps", "inner_steps", "query", "answers"}
     return [
         {name: cell for name, cell in line.items() if name not in since} for line in csv.DictReader(io.StringIO(table))
     ]

@@ -183,6 +183,8 @@ BESIDE: dict[str | tuple[str, str], Values] = {
     "optim.nesterov": {"optim.momentum": 0.5},
     "backbone.block_size": {"backbone.drop_rate": 0.5},
     "data.channels": {"data.mean": [0.5], "data.std": [0.5]},
+    "data.alpha": {"data.query": "dirichlet", "data.n_query": 1},
+    "data.query": {"data.n_query": 1},  # classes of seven images hold all queries
     "data.period": {"data.kernel": "periodic"},
 }
 """What has to be set beside a setting for it to count."""

@@ -54,6 +54,8 @@ def draw_episodes(
     The drawn classes get the labels 0..N-1 in random order. Support and query images are distinct. With `groups` of
     classes, an episode draws one group, each with equal probability, and takes all its classes from this group. With
     `fixed`, class number c has the label c mod N in all episodes: one class of each label is drawn.
+
+    An episode of unbalanced queries has the classes and the support images of the balanced one.
     """
     n_way, k_shot, n_query = shape.n_way, shape.k_shot, shape.n_query
     n_tasks, per_class = len(indices), k_shot + n_query
@@ -73,19 +75,49 @@ def draw_episodes(
         starts = np.cumsum(sizes) - sizes
         group = draw_distinct(draw_bits(seed, f"{stream}/group", indices, 1), np.full(n_tasks, len(groups)))  # [B, 1]
         classes = np.concatenate(groups)[starts[group] + draw_distinct(class_bits, sizes[group[:, 0]])]
-    images = draw_distinct(image_bits.reshape(n_tasks * n_way, per_class), class_sizes[classes].reshape(-1))
-    images = images.reshape(n_tasks, n_way, per_class)
+    if more := shape.most_queries - n_query:
+        more_bits = draw_bits(seed, f"{stream}/more", indices, n_way * more).reshape(n_tasks, n_way, more)
+        image_bits = np.concatenate([image_bits.reshape(n_tasks, n_way, per_class), more_bits], axis=2)
+    images = draw_distinct(image_bits.reshape(n_tasks * n_way, -1), class_sizes[classes].reshape(-1))
+    images = images.reshape(n_tasks, n_way, -1)
     support_y = np.broadcast_to(np.repeat(np.arange(n_way), k_shot), (n_tasks, n_way * k_shot))
-    query_y = np.broadcast_to(np.repeat(np.arange(n_way), n_query), (n_tasks, n_way * n_query))
+    counts = np.full((n_tasks, n_way), n_query)
+    if shape.alpha is not None:
+        counts = share_out(draw_bits(seed, f"{stream}/shares", indices, 2 * n_way), shape.alpha, n_way * n_query)
+    ends = counts.cumsum(1)  # [B, N]
+    place = np.arange(n_way * n_query)
+    query_y = (place >= ends[:, :, None]).sum(1)  # [B, M], class by class
+    which = k_shot + place - np.take_along_axis(ends - counts, query_y, axis=1)  # [B, M], among the class's images
+    query = images[np.arange(n_tasks)[:, None], query_y, which]
     order = np.argsort(order_bits, axis=1, kind="stable")  # batch statistics must not meet the queries sorted by class
     return EpisodeIndices(
         classes,
         (rotation_bits >> np.uint64(62)).astype(np.int64),
         images[:, :, :k_shot].reshape(n_tasks, -1),
         support_y.copy(),
-        np.take_along_axis(images[:, :, k_shot:].reshape(n_tasks, -1), order, axis=1),
+        np.take_along_axis(query, order, axis=1),
         np.take_along_axis(query_y, order, axis=1),
     )
+
+
+def share_out(bits: Bits, alpha: float, total: int) -> Ints:
+    """Share out `total` queries among N classes by a Dirichlet distribution: [B, N] from bits [B, 2 N].
+
+    Shares are Gamma(alpha) draws over their sum, and become whole numbers by their largest remainders.
+
+    Reference: Veilleux, Boudiaf, Piantanida, Ben Ayed. Realistic Evaluation of Transductive Few-Shot Learning. NeurIPS
+        2021. arXiv:2204.11181, section 3.
+    """
+    from scipy.special import gammaincinv, softmax  # takes time to import
+
+    one, other = np.split(scale_to_unit(bits) + 2.0**-54, 2, axis=1)  # in (0, 1)
+    # Gamma(alpha) is Gamma(alpha + 1) U^(1/alpha); as logarithms, because a small alpha makes tiny numbers.
+    exact = total * softmax(np.log(gammaincinv(alpha + 1, one)) + np.log(other) / alpha, axis=1)
+    counts: Ints = np.floor(exact).astype(np.int64)
+    left = total - counts.sum(1, keepdims=True)
+    rank = np.argsort(np.argsort(counts - exact, axis=1, kind="stable"), axis=1)  # 0: the largest remainder
+    counts[rank < left] += 1
+    return counts
 
 
 def draw_examples(seed: int, stream: str, indices: Ints, n: int) -> Ints:

@@ -46,12 +46,14 @@ class Results(TypedDict, total=False):
     data: str
     backbone: str
     bn: str
+    answers: str
     engine: str
     device: str
     seed: int
     n_way: int | None
     k_shot: int | None
     n_query: int | None
+    query: str | None
     train: dict[str, Any]
     test: dict[str, Score] | None
     val: dict[str, float]
@@ -98,7 +100,9 @@ class Evaluation(TypedDict):
     n_way: int | None
     k_shot: int
     n_query: int
+    query: NotRequired[str | None]
     bn: str
+    answers: NotRequired[str]
     changes: NotRequired[dict[str, Any]]
     trained: Trained
     test: dict[str, Score]

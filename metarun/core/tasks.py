@@ -101,12 +101,21 @@ class EpisodeShape:
 
     If tasks are functions, `n_way` is 0 and the others count points. Each meta-batch then draws its own number of
     support points from k_shot..most_shots, unless `most_shots` is None. All are 0 if tasks are environments.
+
+    With `alpha`, a task of classes has n_way * n_query query images in all, and the shares of its classes are drawn
+    from a Dirichlet distribution whose parameters are all alpha, > 0. If it is None, all classes have as many.
     """
 
     n_way: int
     k_shot: int
     n_query: int
     most_shots: int | None = None
+    alpha: float | None = None
+
+    @property
+    def most_queries(self) -> int:
+        """The most query images that a class may have."""
+        return self.n_query if self.alpha is None else self.n_way * self.n_query
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 def is_percent(score: str) -> bool:
@@ -45,6 +46,26 @@ def name_task(n_way: int | None, k_shot: int | None) -> str:
     if k_shot is None:
         return ""
     return f"{n_way}-way {k_shot}-shot" if n_way else f"{k_shot}-shot"
+
+
+def name_queries(n_query: int | None, n_way: int | None, query: str | None) -> str:
+    """Return 15 queries a class, 15 queries of a function, or for unbalanced ones 75 queries by dirichlet(2)."""
+    if query and n_query and n_way:
+        return f"{n_query * n_way} queries by {query}"
+    return f"{n_query} queries" + (" a class" if n_way else "")
+
+
+ALONE = "alone"
+ANSWERS_MEAN = (
+    "answers: together, by the method itself, each query by the others too; balanced assumed: it counts on as many "
+    "queries of each class; bn=transductive is BatchNorm's share in that, and another matter"
+)
+"""What the column `answers` of a table means."""
+
+
+def name_answers(results: Mapping[str, Any]) -> str:
+    """Return how the method of a run, or of a test, answers queries; older ones all do so alone."""
+    return str(results.get("answers") or ALONE)
 
 
 def name_network(backbone: str) -> list[str]:

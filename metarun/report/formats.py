@@ -12,7 +12,7 @@ from metarun.core.words import is_percent
 from metarun.report.budget import count_inputs, count_steps
 from metarun.report.compare import Comparison, Row
 from metarun.report.groups import COMPARABLE_FIELDS, Group
-from metarun.report.tables import make_sheets
+from metarun.report.tables import make_sheets, name_group_answers
 
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -121,6 +121,7 @@ def _make_csv_line(comparison: Comparison, row: Row, table: int) -> dict[str, An
         "table": table,
         **{field: comparison.shared[field] for field in COMPARABLE_FIELDS},
         **dict(zip(comparison.keys, group.values, strict=True)),
+        "answers": name_group_answers(group),
         "metric": comparison.metric,
         "mean": row.over_tasks.mean,
         "ci95_tasks": row.over_tasks.ci95,

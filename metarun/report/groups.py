@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from metarun.core.errors import ConfigError, suggest
 from metarun.report.runs import Run
 
-COMPARABLE_FIELDS = ("data", "n_way", "k_shot", "n_query", "bn", "trainval", "images", "split_sha256", "episode_sha256")
+COMPARABLE_FIELDS = (
+    "data", "n_way", "k_shot", "n_query", "query", "bn", "trainval", "images", "split_sha256", "episode_sha256",
+)  # fmt: skip
 """Fields of results.json in which runs must agree to be compared."""
 
 IMAGES = COMPARABLE_FIELDS.index("images")

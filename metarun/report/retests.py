@@ -12,9 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from metarun.core.scores import WILSON, choose_score, read_directions
-from metarun.core.words import format_value, format_with_unit, is_percent, name_network, name_task
+from metarun.core.words import (
+    ALONE,
+    ANSWERS_MEAN,
+    format_value,
+    format_with_unit,
+    is_percent,
+    name_answers,
+    name_network,
+    name_queries,
+    name_task,
+)
 
-WORDS = ("data", "task", "bn", "with", "split")
+WORDS = ("data", "task", "bn", "with", "answers", "split")
 """Columns of words; the others are numbers."""
 
 Retest = Mapping[str, Any]
@@ -41,20 +51,24 @@ def summarise(one: Retest) -> str:
     mean, half = (format_with_unit(score, one["test"][score][part]) for part in ("mean", "ci95"))
     with_what = "".join(f", {word}" for word in _list_changes(one))
     task = name_task(one["n_way"], one["k_shot"])
-    return f"{one['data']}, {task}, bn={one['bn']}{with_what}: {score} {mean} ± {half}"
+    queries = f", {name_queries(one['n_query'], one['n_way'], one['query'])}" if one.get("query") else ""
+    return f"{one['data']}, {task}{queries}, bn={one['bn']}{with_what}: {score} {mean} ± {half}"
 
 
 def make_cells(found: Sequence[Retest]) -> tuple[list[str], list[list[str]]]:
     """Make the heads and lines of the table."""
     score = _choose_score(found[0])
     changed = any(_list_changes(one) for one in found)
-    heads = ["data", "task", "queries", "bn", *(["with"] if changed else [])]
+    together = {name_answers(one) for one in found} != {ALONE}
+    heads = ["data", "task", "queries", "bn", *(["with"] if changed else []), *(["answers"] if together else [])]
     heads += [f"{score} %" if is_percent(score) else score, "over tasks", "tasks"]
     lines = []
     for one in found:
         test = one["test"][score]
-        line = [one["data"], name_task(one["n_way"], one["k_shot"]), str(one["n_query"]), one["bn"]]
+        queries = name_queries(one["n_query"], one["n_way"], one["query"]) if one.get("query") else str(one["n_query"])
+        line = [one["data"], name_task(one["n_way"], one["k_shot"]), queries, one["bn"]]
         line += [" ".join(_list_changes(one))] if changed else []
+        line += [name_answers(one)] if together else []
         line += [format_value(score, test["mean"]), f"± {format_value(score, test['ci95'])}", str(test["n_tasks"])]
         lines.append([*line, one["split_sha256"][:8]])
     return [*heads, "split"], lines
@@ -75,11 +89,16 @@ def make_caption(found: Sequence[Retest]) -> list[str]:
     said = ["over tasks: 95 % intervals, Student t over test tasks, which are the same for every run"]
     if any(score.get("interval") == WILSON for one in found for score in one["test"].values()):
         said[0] += "; Wilson where few of them have an error"
-    modes = {one["bn"] for one in found}
+    modes, together = {one["bn"] for one in found}, {name_answers(one) for one in found} != {ALONE}
     if "transductive" in modes:
         said.append("bn=transductive: BatchNorm sees all queries, and a query's prediction depends on the others")
     if inductive := sorted(modes & {"support", "running"}):
-        said.append(f"bn={', '.join(inductive)}: inductive, a query's prediction does not depend on other queries")
+        what = (
+            "BatchNorm sees no other queries" if together else "a query's prediction does not depend on other queries"
+        )
+        said.append(f"bn={', '.join(inductive)}: inductive, {what}")
+    if together:
+        said.append(ANSWERS_MEAN)
     return said + warn_of_seen(found)
 
 
@@ -102,7 +121,12 @@ def format_csv(found: Sequence[Retest]) -> str:
         n_tasks = next(iter(one["test"].values()))["n_tasks"]
         trained = {f"trained_{key}": value for key, value in one["trained"].items()}
         hashes = {key: one[key] for key in ("split_sha256", "episode_sha256")}
-        line = {key: one[key] for key in facts} | trained | {"changes": " ".join(_list_changes(one))}
+        line = (
+            {key: one[key] for key in facts}
+            | {"query": one.get("query"), "answers": name_answers(one)}
+            | trained
+            | {"changes": " ".join(_list_changes(one))}
+        )
         lines.append(line | scores | {"n_tasks": n_tasks, "seen_classes": len(one["seen"])} | hashes)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
@@ -134,7 +158,13 @@ def draw_over_shots(found: Sequence[Retest]) -> bytes | None:
     varied = [key for key in ("n_way", "n_query") if len({one[key] for one in found}) > 1]
     points = []
     for one in found:
-        words = [one["data"], f"bn={one['bn']}", *_list_changes(one), *(f"{key}={one[key]}" for key in varied)]
+        words = [
+            one["data"],
+            f"bn={one['bn']}",
+            *([one["query"]] if one.get("query") else []),
+            *_list_changes(one),
+            *(f"{key}={one[key]}" for key in varied),
+        ]
         test = one["test"][score]
         point = {"group": ", ".join(words), "k_shot": one["k_shot"], "runs": [test["mean"]]}
         points.append(point | {"mean": test["mean"], "ci95": test["ci95"]})

@@ -12,9 +12,20 @@ from rich.text import Text
 
 from metarun.core.scores import WILSON
 from metarun.core.secrets import mask
-from metarun.core.words import format_duration, format_p, format_value, is_percent, name_task
+from metarun.core.words import (
+    ALONE,
+    ANSWERS_MEAN,
+    format_duration,
+    format_p,
+    format_value,
+    is_percent,
+    name_answers,
+    name_queries,
+    name_task,
+)
 from metarun.report.budget import count_inputs, count_steps
 from metarun.report.compare import Comparison, Row
+from metarun.report.groups import Group
 from metarun.report.narrow import choose_columns
 from metarun.report.pair_table import make_pair_caption, make_pair_cells
 from metarun.report.stats import format_difference
@@ -45,7 +56,7 @@ def make_sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
         heads, lines = make_cells(comparison)
         title, marks = make_heading(comparisons, nth), [row.mark for row in comparison.rows]
         bold = frozenset(place for place, mark in enumerate(marks) if mark in ("best", "better"))
-        sheets.append(Sheet(title, heads, lines, len(comparison.keys), make_caption(comparison), bold))
+        sheets.append(Sheet(title, heads, lines, count_words(comparison), make_caption(comparison), bold))
         heads, lines = make_pair_cells(comparison)
         if lines:
             sheets.append(Sheet("planned comparisons", heads, lines, 1, make_pair_caption(comparison)))
@@ -83,8 +94,10 @@ def make_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Make the heads and lines of a table for people, without columns that would be empty."""
     metric, rows = comparison.metric, comparison.rows
     runs = "seeds" if comparison.over == ("seed",) else "runs"
+    answers = find_answers(comparison)
     heads = [
         *shorten_keys(comparison.keys),
+        *(["answers"] if answers else []),
         f"{metric} %" if is_percent(metric) else metric,
         "over tasks",
         f"over {runs}",
@@ -101,7 +114,7 @@ def make_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     lines = []
     for place, row in enumerate(rows):
         group, step = row.group, row.group.average("best_step")
-        line = [format_setting(value) for value in group.values]
+        line = [format_setting(value) for value in group.values] + answers[place : place + 1]
         line += [format_value(metric, row.over_tasks.mean), f"± {format_value(metric, row.over_tasks.ci95)}"]
         line += [_format_seeds(metric, row)]
         line += [str(len(group.runs))]
@@ -121,10 +134,25 @@ def make_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return heads, lines
 
 
+def find_answers(comparison: Comparison) -> list[str]:
+    """Find how each group answers queries, see metarun/algos/base/learner.py; empty if all answer each alone."""
+    found = [name_group_answers(row.group) for row in comparison.rows]
+    return found if set(found) != {ALONE} else []
+
+
+def name_group_answers(group: Group) -> str:
+    return " or ".join(sorted({name_answers(run.results) for run in group.runs}))
+
+
+def count_words(comparison: Comparison) -> int:
+    """Count the first columns of a table that are words."""
+    return len(comparison.keys) + bool(find_answers(comparison))
+
+
 def make_heading(comparisons: Sequence[Comparison], nth: int) -> str:
     comparison = comparisons[nth]
     has = comparison.shared
-    queries = f"{has['n_query']} queries" + (" a class" if has["n_way"] else "")
+    queries = name_queries(has["n_query"], has["n_way"], has["query"])
     tasks = [name_task(has["n_way"], has["k_shot"]), queries] if has["k_shot"] is not None else []
     title = ", ".join([f"{_name_algo(comparison)}{has['data']}", *tasks, f"bn={has['bn']}"])
     title += ", trained on train and val" if has["trainval"] else ""
@@ -146,6 +174,8 @@ def make_caption(comparison: Comparison) -> list[str]:
     words = "step: the best by validation; training: its time; images or points: all that it drew"
     words += "; gradient steps: outer ones + inner ones of all tasks"
     said.append(words + ("; means over the runs" if several else ""))
+    if find_answers(comparison):
+        said.append(ANSWERS_MEAN)
     if compared:
         which = "" if comparison.given else " (the best mean)"
         said.append(

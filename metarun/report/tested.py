@@ -9,7 +9,10 @@ from pathlib import Path
 from metarun.report.groups import split_comparable
 from metarun.report.runs import Run
 
-TAKEN = ("data", "n_way", "k_shot", "n_query", "bn", "images", "split_sha256", "episode_sha256", "test", "directions")
+TAKEN = (
+    "data", "n_way", "k_shot", "n_query", "bn", "query", "answers", "images", "split_sha256", "episode_sha256", "test",
+    "directions",
+)  # fmt: skip
 """Fields of a test's result that stand in place of the run's own."""
 
 

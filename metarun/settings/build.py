@@ -202,7 +202,7 @@ def _make_shape(node: Node) -> EpisodeShape:
     if isinstance(k_shot, list):
         least, most = k_shot
         return EpisodeShape(n_way, least, n_query, most)
-    return EpisodeShape(n_way, k_shot, n_query)
+    return EpisodeShape(n_way, k_shot, n_query, alpha=node["alpha"] if node.get("query") == "dirichlet" else None)
 
 
 def _record(learner: Learner, compile: bool | str, device: torch.device) -> None:

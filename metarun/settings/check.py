@@ -228,6 +228,9 @@ def _warn(config: DictConfig) -> None:
         log.warning("bn=%s has no effect: nothing in the chosen algo and backbone has batch normalisation", value("bn"))
     if (value("run.val_every") or 0) > (value("run.steps") or math.inf):
         log.warning("run.val_every is above run.steps: the run is validated once, at its end")
+    if value("data.query") == "dirichlet" and "balanced" in get_object(value("algo._target_")).answers:
+        name = str(value("algo._target_")).rpartition(".")[2]
+        log.warning("data.query=dirichlet: %s assumes as many queries of each class, and there are not", name)
     if value("data.trainval"):
         log.warning("data.trainval=true: classes of val are trained on, so the best step by validation means little")
     if (value("run.test_tasks") or math.inf) < 600:

@@ -36,14 +36,22 @@ def abbreviate_task(data: Mapping[str, Any]) -> str:
     return f"{data['n_way']}w{data['k_shot']}s" if "n_way" in data else f"k{data['k_shot']}"
 
 
+def name_query(data: Mapping[str, Any]) -> str | None:
+    """Return dirichlet(2) for queries in shares that vary so; None for as many of each class."""
+    return f"dirichlet({data['alpha']:g})" if data.get("query") == "dirichlet" else None
+
+
 def make_key(config: DictConfig) -> str:
     """Make eight characters that depend on all resolved settings but paths, threads, processes, and what is told."""
     aside = ("hydra", "logger", "sweep", "threads", "inspect", "tags", "notes")
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
     kept.run.pop("processes", None)  # an older run has none
     runs = (("on_nan", "stop"), ("max_time", None), ("patience", None), ("train_tasks", None))
-    newer = [("run", name, value) for name, value in runs]
-    for group, name, value in (*newer, ("data", "labels", "shuffled"), ("algo", "film", False)):
+    newer: list[tuple[str, str, Any]] = [("run", name, value) for name, value in runs]
+    newer += [("data", "labels", "shuffled"), ("algo", "film", False)]
+    if kept.data.get("query") == "balanced":
+        newer += [("data", "query", "balanced"), ("data", "alpha", 2.0)]
+    for group, name, value in newer:
         if kept[group].get(name) == value:
             kept[group].pop(name, None)
     for name in ("optims", "deterministic"):

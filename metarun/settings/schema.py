@@ -99,6 +99,8 @@ class TaskKeys(TypedDict):
     n_way: Annotated[int, Ge(2)]
     k_shot: PositiveInt
     n_query: PositiveInt
+    query: Literal["balanced", "dirichlet"]
+    alpha: PositiveFloat
 
 
 class TrainTaskKeys(TypedDict):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metarun.core.scores import Directions
 from metarun.core.tasks import Metrics, OptimFactory, TaskBatch, TaskSource
+
+Answers = Literal["alone", "together", "together, balanced assumed"]
+"""How the queries of a task are answered, see Learner."""
 
 
 class Learner(nn.Module, ABC):
@@ -33,6 +36,11 @@ class Learner(nn.Module, ABC):
 
     splits: ClassVar[bool] = True
     """Whether processes may share a meta-batch: if its loss is a mean over tasks that do not depend on each other."""
+
+    answers: ClassVar[Answers] = "alone"
+    """Whether its head answers each query of a task `alone`, or all of them `together`, each by the others too; then
+    also whether it assumes that each class has as many. BatchNorm, which may see all queries as well, is another
+    matter, which the setting `bn` decides."""
 
     directions: ClassVar[Directions] = {}
     """Whether `higher` or `lower` is better, for the method's own scores; it is known for accuracy, return,

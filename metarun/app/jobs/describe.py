@@ -20,7 +20,7 @@ from metarun.run.device import name_device
 from metarun.run.parts import Parts
 from metarun.run.results import read_git_state, read_versions
 from metarun.run.tracking.sink import RunInfo
-from metarun.settings.names import abbreviate_task, name_run
+from metarun.settings.names import abbreviate_task, name_query, name_run
 from metarun.settings.schema import Settings
 
 
@@ -64,6 +64,7 @@ def describe_settings(settings: Settings, overrides: list[str]) -> dict[str, Any
         **{group: settings.choices[group] for group in ("algo", "data", "backbone")},
         "seed": settings.seed,
         **{key: data.get(key) for key in ("n_way", "k_shot", "n_query")},
+        "query": name_query(data),
         "train": {key: data.get("train", {}).get(key) for key in ("n_way", "k_shot", "n_query")},
         "meta_batch_size": None,
         "bn": settings.bn,
@@ -82,6 +83,7 @@ def describe_parts(parts: Parts) -> dict[str, Any]:
     """Return the fields of results.json that are known once the parts are built."""
     return {
         "engine": describe_engine(parts.learner),
+        "answers": parts.learner.answers,
         **parts.learner.describe(),
         "parameters": sum(p.numel() for p in parts.learner.parameters()),
         "device": str(parts.device),

@@ -37,7 +37,7 @@ from metarun.run.interrupt import StopRequest
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.build import build_learner, build_source, set_numerics
 from metarun.settings.conf import read_shipped
-from metarun.settings.names import abbreviate_task
+from metarun.settings.names import abbreviate_task, name_query
 from metarun.settings.places import ROOTS, check_places, find_places
 from metarun.settings.reopen import SavedSettings, reopen
 from metarun.settings.schema import Settings
@@ -140,7 +140,9 @@ class Trained:
             **{key: self.results[key] for key in ("algo", "backbone", "seed", "best_step")},
             "data": settings.choices["data"],
             **{key: settings.data.get(key) for key in ("n_way", "k_shot", "n_query")},
+            "query": name_query(settings.data),
             "bn": settings.bn,
+            "answers": learner.answers,
             "changes": dict(changes),
             "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
             "test": {score: estimate(values, is_percent(score)).as_json() for score, values in scores.items()},
@@ -224,7 +226,14 @@ def _name_test(settings: Settings) -> str:
     if "test_tasks" not in settings.run:
         raise ConfigError(f"run={settings.choices['run']} scores the tasks that it learns from: there is no other test")
     queries = f"q{data['n_query']}" if "n_query" in data else ""
-    words = [settings.choices["data"], abbreviate_task(data), queries, settings.bn, str(settings.run["test_tasks"])]
+    words = [
+        settings.choices["data"],
+        abbreviate_task(data),
+        queries,
+        name_query(data),
+        settings.bn,
+        str(settings.run["test_tasks"]),
+    ]
     return "-".join(filter(None, words))
 
 

@@ -11,7 +11,7 @@ from metarun.settings.check import has_head
 from metarun.settings.reopen import SavedSettings
 from metarun.settings.typed import read_override
 
-SHAPE = ("n_way", "k_shot", "n_query")
+SHAPE = ("n_way", "k_shot", "n_query", "query", "alpha")
 """What a task of another source has as those that the run was tested on, unless it is typed."""
 
 MACHINE = ("device", "threads")

@@ -116,7 +116,7 @@ def check_split(
     problems = []
     for name in plan.splits:
         key, shape = ("data.train", plan.train) if name == "train" else ("data", plan.test)
-        have, need = (turns or {}).get(name, 1) * len(used[name]), shape.k_shot + shape.n_query
+        have, need = (turns or {}).get(name, 1) * len(used[name]), shape.k_shot + shape.most_queries
         if 0 < have < shape.n_way:
             remedy = f". Set {key}.n_way={have} or less" if have >= LEAST_WAYS else ""
             problems.append(f"{key}.n_way={shape.n_way} needs {shape.n_way} classes; split '{name}' has {have}{remedy}")
@@ -124,13 +124,20 @@ def check_split(
         if short:
             smallest, label = short[0]
             more = f", and {len(short) - 1} more have too few" if len(short) > 1 else ""
+            most = (smallest - shape.k_shot) * shape.n_query // shape.most_queries
             remedy = (
-                f"{key}.n_query={smallest - shape.k_shot} or less" if smallest > shape.k_shot
+                f"{key}.n_query={most} or less" if most > 0
+                else f"{key}.query=balanced" if shape.alpha is not None
                 else f"{key}.k_shot={smallest - 1} or less and {key}.n_query=1" if smallest > 1
                 else "another split without it"
             )  # fmt: skip
+            many = (
+                f"{shape.n_query}, which data.query=dirichlet may take from one class,"
+                if shape.alpha
+                else shape.n_query
+            )
             problems.append(
-                f"{key}.k_shot={shape.k_shot} and {key}.n_query={shape.n_query} need {need} images of a class; "
+                f"{key}.k_shot={shape.k_shot} and {key}.n_query={many} need {need} images of a class; "
                 f"'{label}' of split '{name}' has {smallest}{more}. Set {remedy}"
             )
     if problems:

@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 
+from metarun.core.words import name_queries
 from metarun.report.compare import Comparison, Row
 from metarun.report.figures.charts import PALETTE, draw_task_scatter, name_axis
 from metarun.report.figures.curve_figures import draw_curves
@@ -124,7 +125,7 @@ def _collect_shots(
         counts = Counter(name for rows in of_shots.values() for name in rows)
         kept = [name for name, count in counts.most_common(MAX_GROUPS)]
         if len(of_shots) == len(places) and max(counts.values()) > 1:
-            data, n_way, n_query, bn, *_ = family
+            data, n_way, n_query, query, bn, *_ = family
             points = [
                 {
                     "group": name, "k_shot": shots, "mean": row.over_tasks.mean, "ci95": row.over_tasks.ci95,
@@ -132,7 +133,7 @@ def _collect_shots(
                 }
                 for shots, rows in of_shots.items() for name, row in rows.items() if name in kept
             ]  # fmt: skip
-            found.append((f"{data}, {n_way}-way, {n_query} queries a class, bn={bn}", points))
+            found.append((f"{data}, {n_way}-way, {name_queries(n_query, n_way, query)}, bn={bn}", points))
     return found
 
 

@@ -19,7 +19,7 @@ from metarun.report.figures.figure import Figure
 from metarun.report.figures.gallery import Gallery
 from metarun.report.groups import find_varied
 from metarun.report.pair_table import make_pair_caption, make_pair_cells
-from metarun.report.tables import format_setting, make_caption, make_cells, make_heading
+from metarun.report.tables import count_words, format_setting, make_caption, make_cells, make_heading
 
 
 def render_page(comparisons: Sequence[Comparison], found: Gallery, notes: Sequence[str], command: Sequence[str]) -> str:
@@ -63,7 +63,7 @@ def _describe_table(
         "title": title,
         "apart": apart,
         "heads": heads,
-        "words": range(len(comparison.keys)),
+        "words": range(count_words(comparison)),
         "rows": [
             {"cells": line, "mark": row.mark, "color": name and found.colors[name]}
             for row, line, name in zip(comparison.rows, lines, colors, strict=True)
