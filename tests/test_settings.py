@@ -365,7 +365,8 @@ def test_data_brings_its_network_unless_another_is_typed(full: Compose) -> None:
     assert (full("data=sinusoid").backbone.widths, full("data=sinusoid").bn) == ([40, 40], "none")
     typed = full("data=sinusoid", "backbone=mlp", "bn=support")
     assert (len(typed.backbone.widths), typed.bn) == (4, "support")
-    assert names.abbreviate_task(full("data=sinusoid").data) == "k5"
+    choices = {"algo": "maml", "data": "sinusoid"}
+    assert names.name_run(choices, full("data=sinusoid").data, "none", 0) == "maml-sinusoid-k5-s0"
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda file: file.stem)

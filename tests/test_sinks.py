@@ -284,6 +284,17 @@ def test_a_failed_run_has_its_error_name_and_notes_in_wandb_and_a_finished_one_i
     assert shown.read_text() == "what it said"
 
 
+def test_a_log_that_cannot_be_kept_does_not_leave_the_run_open_in_wandb(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = WandbSink(info(tmp_path / "r"), **OPTIONS)
+    (tmp_path / "r" / "run.log").write_text("step 1")
+    (Path(sink.run.dir) / "output.log").mkdir(parents=True)  # no file can be written there
+    sink.finish(RESULTS, 0)
+    assert next(record.exit.exit_code for record in records(tmp_path / "r") if record.HasField("exit")) == 0
+    assert "W&B does not have the run's log or weights" in caplog.text
+
+
 def test_the_jobs_of_a_sweep_are_told_apart_by_name(tmp_path: Path) -> None:
     hydra = {"hydra": {"overrides": {"task": ["algo=maml", "run.steps=4", "optim.lr=0.1,0.01"]}}}
     (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(hydra))
@@ -293,3 +304,5 @@ def test_the_jobs_of_a_sweep_are_told_apart_by_name(tmp_path: Path) -> None:
 def test_scores_of_later_tests_are_named_by_what_was_tested() -> None:
     test = {"data": "cub", "n_way": 5, "k_shot": 1, "bn": "support", "test": {"accuracy": {"mean": 0.5, "ci95": 0.1}}}
     assert list_tests([test]) == {"eval/cub/5w1s/support/accuracy": 0.5, "eval/cub/5w1s/support/accuracy_ci95": 0.1}
+    test |= {"data": "quadratics", "n_way": None, "k_shot": None, "bn": "none"}
+    assert list(list_tests([test])) == ["eval/quadratics/none/accuracy", "eval/quadratics/none/accuracy_ci95"]

@@ -95,6 +95,20 @@ def test_classes_that_the_other_run_was_trained_on_are_told(
     assert f"was trained on {len(seen)} classes that this run takes for unseen ones" in caplog.text
 
 
+def test_two_runs_of_the_same_settings_are_the_same_start(settings: Settings, tmp_path: Path) -> None:
+    """Whatever they are called, and wherever their files lie: `compare` puts what starts from them in one group."""
+    told = {}
+    for name, *words in (
+        ("plain",),
+        ("noted", "notes=a", "tags=[b]", "inspect=profile", "seed=1", "paths.data=elsewhere"),
+        ("other", "optim.lr=0.5"),
+    ):
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        OmegaConf.save(settings("algo=baseline", *words), tmp_path / name / ".hydra" / "config.yaml")
+        told[name] = Start(tmp_path / name, {}, {}).describe({})["backbone.weights"]
+    assert told["plain"] == told["noted"] != told["other"]
+
+
 def test_what_a_run_starts_from_is_typed_as_runs_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (one, two) = (finished(tmp_path / "outputs" / name, [0.4, 0.5]) for name in ("one-70a8", "two-70b9"))

@@ -102,6 +102,8 @@ def test_a_sweeps_name_is_that_of_its_command() -> None:
         ["data.k_shot=1,5", "-m", "seed=0", "algo=maml,protonet", "sweep.rerun=all", "logger=none"]
     )
     assert name != name_sweep(["-m", "algo=maml,protonet", "data.k_shot=1,5", "seed=1"])
+    told = ["notes=a", "+tags=[b]", "inspect=profile", "run.processes=1", "logger=wandb", "hydra/launcher=joblib"]
+    assert name == name_sweep(["-m", "algo=maml,protonet", "data.k_shot=1,5", "seed=0", *told])
     assert len(name_sweep(["-m", *(f"{'x' * 40}{i}=1,2" for i in range(9))])) < 100
 
 

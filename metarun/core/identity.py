@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from metarun.core.run_folder import RunFolder
 KEY = "settings_sha256"
 """Under which the hash stands in .hydra/hydra.yaml, results.json and checkpoints; older runs have none."""
 
-LEFT_OUT = (
-    "device", "threads", "run.processes", "logger", "inspect", "tags", "notes", "paths", "sweep", "paper", "data.path",
-    "data.root", "data.cache",
-)  # fmt: skip
-"""Settings and groups that the hash leaves out: of the machine, of where files lie, of who is told."""
+TOLD = ("hydra", "logger", "inspect", "tags", "notes", "paths", "sweep")
+"""Groups of settings that say who is told and where files lie, and nothing of what is run."""
+
+ASIDE = (*TOLD, "threads", "run.processes")
+"""Settings and groups that do not tell runs apart: their folders have the same name whatever these are."""
+
+LEFT_OUT = (*ASIDE, "device", "paper", "data.path", "data.root", "data.cache")
+"""Settings and groups that the hash leaves out: also of the machine and of where data lie."""
 
 UNDO = "put back the file as it was; a run with other settings is a new one: metarun KEY=VALUE ..."
 
@@ -33,7 +36,7 @@ def hash_settings(config: Mapping[str, Any], hydra: Mapping[str, Any]) -> str:
         config: .hydra/config.yaml, not resolved, so that neither machine nor version matters.
         hydra: what .hydra/hydra.yaml has under `hydra`.
     """
-    kept = {key: value for key, value in leaves(config).items() if not _is_left_out(key)}
+    kept = {key: value for key, value in leaves(config).items() if not is_among(key, LEFT_OUT)}
     choices = as_mapping(as_mapping(hydra.get("runtime")).get("choices"))
     told = {"settings": kept, "choices": dict(choices) | {"logger": None}, "overrides": read_overrides(hydra)}
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
@@ -118,14 +121,15 @@ def as_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def is_among(key: str, names: Iterable[str]) -> bool:
+    """Return whether the dotted key is one of `names` or inside one of these groups."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
 def read_overrides(hydra: Mapping[str, Any]) -> list[str]:
     """Return what was typed; nothing where hydra.yaml does not have it."""
     found = as_mapping(hydra.get("overrides")).get("task")
     return [str(word) for word in found] if isinstance(found, list) else []
-
-
-def _is_left_out(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in LEFT_OUT)
 
 
 def _read_list(path: Path) -> Any:

@@ -48,6 +48,13 @@ def name_task(n_way: int | None, k_shot: int | None) -> str:
     return f"{n_way}-way {k_shot}-shot" if n_way else f"{k_shot}-shot"
 
 
+def abbreviate_task(n_way: int | None, k_shot: int | None) -> str:
+    """Return 5w1s; k5 for tasks without classes; an empty string for tasks without shots."""
+    if k_shot is None:
+        return ""
+    return f"{n_way}w{k_shot}s" if n_way else f"k{k_shot}"
+
+
 def name_queries(n_query: int | None, n_way: int | None, query: str | None) -> str:
     """Return 15 queries a class, 15 queries of a function, or for unbalanced ones 75 queries by dirichlet(2)."""
     if query and n_query and n_way:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from metarun.core.scores import choose_score
 from metarun.core.screen import Facts
-from metarun.core.words import format_with_name, name_network, name_task
+from metarun.core.words import abbreviate_task, format_with_name, name_network, name_task
 from metarun.report.references import name_shortly
 from metarun.report.runs import Run
 
@@ -92,9 +92,8 @@ def describe_run(run: Run) -> str:
 
 def name_briefly(run: Run) -> str:
     """Name the run in a few letters, as `maml glyphs 5w1s s0`."""
-    ways, shots = _read_setting(run, "n_way"), _read_setting(run, "k_shot")
-    task = None if shots is None else f"{ways}w{shots}s" if ways else f"k{shots}"
-    words = [run.value("algo"), run.value("data"), task, f"s{run.value('seed')}"]
+    task = abbreviate_task(_read_setting(run, "n_way"), _read_setting(run, "k_shot"))
+    words = [run.value("algo"), run.value("data"), task or None, f"s{run.value('seed')}"]
     return " ".join(str(word) for word in words if word is not None)
 
 

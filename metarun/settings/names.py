@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 from omegaconf import DictConfig, OmegaConf
 
+from metarun.core.identity import ASIDE
+from metarun.core.words import abbreviate_task
 from metarun.settings.saved import rename_back
 
 UNIQUE = secrets.token_hex(2)
@@ -25,15 +27,14 @@ def name_run(choices: Mapping[str, Any], data: Mapping[str, Any], bn: str, seed:
     """Name a run in one readable word: algorithm, data, ways, shots, BatchNorm mode, seed."""
     modes = [] if bn == "none" else [bn]
     modes += ["trainval"] if data.get("trainval") else []
-    words = [str(choices["algo"]), str(choices["data"]), abbreviate_task(data), *modes, f"s{seed}"]
+    words = [
+        str(choices["algo"]),
+        str(choices["data"]),
+        abbreviate_task(data.get("n_way"), data.get("k_shot")),
+        *modes,
+        f"s{seed}",
+    ]
     return re.sub(r"[^\w.+-]+", "_", "-".join(filter(None, words)))[:LONGEST]
-
-
-def abbreviate_task(data: Mapping[str, Any]) -> str:
-    """Return 5w1s for 5 ways and 1 shot, k5 for 5 points of a function, and an empty string for tasks without shots."""
-    if "k_shot" not in data:
-        return ""
-    return f"{data['n_way']}w{data['k_shot']}s" if "n_way" in data else f"k{data['k_shot']}"
 
 
 def name_query(data: Mapping[str, Any]) -> str | None:
@@ -43,8 +44,7 @@ def name_query(data: Mapping[str, Any]) -> str | None:
 
 def make_key(config: DictConfig) -> str:
     """Make eight characters that depend on all resolved settings but paths, threads, processes, and what is told."""
-    aside = ("hydra", "logger", "sweep", "threads", "inspect", "tags", "notes")
-    kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in aside])
+    kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key == "paths" or key not in ASIDE])
     kept.run.pop("processes", None)  # an older run has none
     runs = (("on_nan", "stop"), ("max_time", None), ("patience", None), ("train_tasks", None))
     newer: list[tuple[str, str, Any]] = [("run", name, value) for name, value in runs]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError
-from metarun.core.identity import read_yaml
+from metarun.core.identity import LEFT_OUT, is_among, read_yaml
 from metarun.core.run_folder import RunFolder
 from metarun.run.folder import load_best
 
@@ -76,11 +76,7 @@ class Start:
             log.warning("%s was trained on %d classes that this run takes for unseen ones", self.folder, len(seen))
         results = RunFolder(self.folder).read_results()
         kept = dict(leaves(read_yaml(RunFolder(self.folder).settings)))
-        settings = {
-            key: value
-            for key, value in kept.items()
-            if key != "seed" and not key.startswith(("paths.", "logger", "device", "threads", "run.processes"))
-        }
+        settings = {key: value for key, value in kept.items() if not is_among(key, (*LEFT_OUT, "seed"))}
         settings[FACT] = results.get(FACT)  # a chain of runs, in words too
         key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:4]
         words = f"{results.get('algo')} on {results.get('data')} {key}"

@@ -12,15 +12,13 @@ from typing import Any
 from metarun.app.commands.screen import add_run, add_trust
 from metarun.core.command import find_key, join, keep_last
 from metarun.core.errors import ConfigError
+from metarun.core.identity import TOLD, is_among
 from metarun.core.screen import Screen
 from metarun.core.secrets import describe_masked, is_masked
 from metarun.report.runs import find_config_dirs, open_run, read_config_dirs
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.reopen import compose_leaves, read_saved_leaves
 from metarun.settings.trust import ADVICE
-
-ASIDE = ("hydra", "paths", "sweep", "logger", "inspect", "tags", "notes")
-"""Settings of where a run lies and what it is shown in, which are today's."""
 
 
 def run_rerun(
@@ -108,10 +106,13 @@ def _count_between(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _hold_values(then: Mapping[str, Any], now: Mapping[str, Any], chosen: set[str]) -> tuple[list[str], list[str]]:
-    """Return overrides that give today's settings their earlier values, and notes on those that cannot be restored."""
+    """Return overrides that give today's settings their earlier values, and notes on those that cannot be restored.
+
+    Where the run lies and what it is shown in are today's.
+    """
     overrides, notes = [], []
     for key in sorted({*then, *now}):
-        if key.split(".")[0] in ASIDE or any(key == name or key.startswith(f"{name}.") for name in chosen):
+        if is_among(key, (*TOLD, *chosen)):
             continue
         if key not in now:
             notes.append(f"{key}={then[key]} then; there is no such setting now")

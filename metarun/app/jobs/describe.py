@@ -15,12 +15,13 @@ from metarun.core.dotted import leaves
 from metarun.core.identity import as_mapping, read_overrides, read_yaml
 from metarun.core.secrets import mask_all
 from metarun.core.tasks import Batch
+from metarun.core.words import abbreviate_task
 from metarun.data.counts import describe_images
 from metarun.run.device import name_device
 from metarun.run.parts import Parts
 from metarun.run.results import read_git_state, read_versions
 from metarun.run.tracking.sink import RunInfo
-from metarun.settings.names import abbreviate_task, name_query, name_run
+from metarun.settings.names import name_query, name_run
 from metarun.settings.schema import Settings
 
 
@@ -28,10 +29,11 @@ def make_run_info(settings: Settings, folder: Path, sweep: str | None, overrides
     """Describe for a sink the run in `folder`, alone or as a job of `sweep`, whose name says what it has of its own."""
     chosen = settings.choices
     own = find_own(folder, overrides) if sweep else []
+    task = abbreviate_task(settings.data.get("n_way"), settings.data.get("k_shot"))
     values, places = settings.as_dict(), [*settings.paths.values()]
     return RunInfo(
         name=" ".join([name_run(chosen, settings.data, settings.bn, settings.seed), *own]),
-        group=sweep or "-".join(filter(None, [chosen["algo"], chosen["data"], abbreviate_task(settings.data)])),
+        group=sweep or "-".join(filter(None, [chosen["algo"], chosen["data"], task])),
         kind="train",
         tags=[chosen["algo"], chosen["data"], chosen["backbone"], f"bn={settings.bn}", *settings.tags],
         notes=settings.notes,

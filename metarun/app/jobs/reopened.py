@@ -23,7 +23,7 @@ from metarun.core.run_folder import RunFolder
 from metarun.core.scores import estimate, list_directions
 from metarun.core.tasks import TaskSource
 from metarun.core.whole import hash_file, write_json
-from metarun.core.words import is_percent
+from metarun.core.words import abbreviate_task, is_percent
 from metarun.data.augment import Look
 from metarun.data.counts import describe_images
 from metarun.data.resize import Resized, members
@@ -37,7 +37,7 @@ from metarun.run.interrupt import StopRequest
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.build import build_learner, build_source, set_numerics
 from metarun.settings.conf import read_shipped
-from metarun.settings.names import abbreviate_task, name_query
+from metarun.settings.names import name_query
 from metarun.settings.places import ROOTS, check_places, find_places
 from metarun.settings.reopen import SavedSettings, reopen
 from metarun.settings.schema import Settings
@@ -226,14 +226,8 @@ def _name_test(settings: Settings) -> str:
     if "test_tasks" not in settings.run:
         raise ConfigError(f"run={settings.choices['run']} scores the tasks that it learns from: there is no other test")
     queries = f"q{data['n_query']}" if "n_query" in data else ""
-    words = [
-        settings.choices["data"],
-        abbreviate_task(data),
-        queries,
-        name_query(data),
-        settings.bn,
-        str(settings.run["test_tasks"]),
-    ]
+    task = abbreviate_task(data.get("n_way"), data.get("k_shot"))
+    words = [settings.choices["data"], task, queries, name_query(data), settings.bn, str(settings.run["test_tasks"])]
     return "-".join(filter(None, words))
 
 

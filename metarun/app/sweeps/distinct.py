@@ -15,9 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metarun.app.sweeps.listed import TARGET, list_jobs
 from metarun.core.errors import Refused
-
-ASIDE = ("threads", "run.processes", "inspect", "tags", "notes", "logger", "paths", "sweep", "hydra")
-"""Settings and groups that do not tell runs apart: the names of folders leave them out."""
+from metarun.core.identity import ASIDE, is_among
 
 
 class DistinctJobs(Callback):
@@ -101,7 +99,7 @@ def _name_folder(config: DictConfig, chosen: Mapping[str, str], number: int) -> 
 def _explain(key: str, one: str, other: str) -> str:
     if one == other:
         return f"{key}={one} stands twice in the sweep, and is one run: leave one out"
-    if key.split(".")[0] in ASIDE or key in ASIDE:
+    if is_among(key.replace("/", "."), ASIDE):
         return (
             f"{key}={one} and {key}={other} are one run of the sweep, in one folder: {key} does not tell runs apart. "
             "Leave one out, or make each a command of its own, without -m"

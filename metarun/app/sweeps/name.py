@@ -8,13 +8,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from metarun.core.command import find_key
 from metarun.core.errors import ConfigError
+from metarun.core.identity import ASIDE, is_among
 from metarun.settings.compose import compose_choices
 from metarun.settings.conf import list_config_dirs
 from metarun.settings.typed import read_override
-
-ASIDE = ("hydra.", "hydra/", "paths.", "logger", "sweep.", "threads=", "run.processes=")
-"""Overrides that do not make another sweep."""
 
 MOST_NAMED, LONGEST = 3, 60
 """Values of a group that are named, and characters of the readable part."""
@@ -26,7 +25,7 @@ def name_sweep(arguments: Sequence[str]) -> str:
     A folder that an older version named otherwise for the same command keeps its name.
     """
     typed = [word for word in arguments if "=" in word and not word.startswith("-")]
-    overrides = sorted(word for word in typed if not word.lstrip("+").startswith(ASIDE))
+    overrides = sorted(word for word in typed if not is_among(find_key(word).replace("/", "."), ASIDE))
     key = hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]
     several = [word for word in overrides if "," in word or "(" in word]
     swept = [word.partition("=")[0].lstrip("+").rsplit(".", 1)[-1] for word in several]

@@ -192,9 +192,12 @@ class WandbSink:
         import wandb
 
         self.run.summary.update(list_summary(results))
-        keep_log(self.run, self.folder)
-        if self.log_model and exit_code == 0:
-            keep_model(self.run, self.folder, self.name)
+        try:
+            keep_log(self.run, self.folder)
+            if self.log_model and exit_code == 0:
+                keep_model(self.run, self.folder, self.name)
+        except (OSError, ValueError) as error:  # as of a full disk: the run still comes to its end there
+            log.warning("W&B does not have the run's log or weights: %s", error)
         if self.online:
             log.info("sending to W&B what is left, for %g s at most", self.finish_timeout)
         try:

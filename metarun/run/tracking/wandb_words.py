@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metarun.core.scores import PRIMARY_SCORES, choose_score
+from metarun.core.words import abbreviate_task
 
 
 def drop_equal(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -42,11 +43,14 @@ def list_summary(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_tests(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """List the scores of later tests by data, task and BatchNorm mode, as eval/cub/5w1s/support/accuracy."""
+    """List the scores of later tests by data, task and BatchNorm mode, as eval/cub/5w1s/support/accuracy.
+
+    A task without shots has no such word.
+    """
     summary = dict[str, float]()
     for one in found:
-        task = f"{one['n_way']}w{one['k_shot']}s" if one["n_way"] else f"k{one['k_shot']}"
+        words = (one["data"], abbreviate_task(one["n_way"], one["k_shot"]), one["bn"])
         for name, score in one["test"].items():
-            where = f"eval/{one['data']}/{task}/{one['bn']}/{name}"
+            where = "/".join(["eval", *filter(None, words), name])
             summary |= {where: score["mean"], f"{where}_ci95": score["ci95"]}
     return summary
