@@ -31,7 +31,7 @@ MARKS = "<!-- methods: written by scripts/methods.py -->", "<!-- end of methods 
 FAMILIES = {
     "gradient": "By gradient: an inner loop of a few steps on the support set",
     "metric": "By comparison, in one pass",
-    "transfer": "A classifier of all training classes first",
+    "transfer": "Training on many classes or tasks at once first",
     "heads": "Heads on the features of a network, for a task's queries together or alone",
     "processes": "Neural processes: functions, with their uncertainty",
     "memory": "By reading the support set",

@@ -22,7 +22,8 @@ from same_process import Use, finish_runs, using
 
 from metarun.algos.base.learner import Learner
 from metarun.algos.base.stages import StageBatch, Staged
-from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
+from metarun.algos.transfer.multitask import MultiTask
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, merge_sides
 from metarun.data.images import ImageClasses, ImageTasks
 from metarun.settings import names, schema
 from metarun.settings.conf import CONF
@@ -170,6 +171,8 @@ def maml_settings(lr: float, steps: int, engine: str, task_chunk: int, **more: A
 
 def as_drawn(learner: Learner, drawn: Batch | Examples) -> Any:
     """What the learner's stream would yield for such tasks or images: of the stage that takes them, if it has any."""
+    if isinstance(learner, MultiTask) and isinstance(drawn, Batch):
+        return merge_sides(drawn)._replace(side={"task": torch.arange(drawn.n_tasks)})
     return StageBatch(drawn, int(isinstance(drawn, Batch)), False) if isinstance(learner, Staged) else drawn
 
 

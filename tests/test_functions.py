@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ PLAN = EpisodePlan(EpisodeShape(0, 5, 5), EpisodeShape(0, 5, 20), 0, 0)
 PI = float(np.pi)
 
 
-def sinusoids(plan: EpisodePlan = PLAN, **changes: list[float]) -> Sinusoid:
-    ranges = {"amplitude": [0.1, 5.0], "phase": [0.0, PI], "x": [-5.0, 5.0]} | changes
+def sinusoids(plan: EpisodePlan = PLAN, **changes: list[float] | bool) -> Sinusoid:
+    ranges: dict[str, Any] = {"amplitude": [0.1, 5.0], "phase": [0.0, PI], "x": [-5.0, 5.0]} | changes
     return Sinusoid(plan, torch.device("cpu"), **ranges)
 
 
@@ -173,3 +174,14 @@ def test_a_range_is_two_numbers_in_order(ends: list[float]) -> None:
 def test_functions_have_no_classes() -> None:
     with pytest.raises(ValueError, match="has no meaning where tasks are functions"):
         sinusoids(replace(PLAN, test=EpisodeShape(5, 1, 1)))
+
+
+def test_a_network_may_be_told_amplitude_and_phase_of_the_same_waves() -> None:
+    told, plain = (source.batch("test", np.arange(20)) for source in (sinusoids(told=True), sinusoids()))
+    assert sinusoids(told=True).info.input_shape == (3,)
+    assert sinusoids(told=True).info.split_sha256 != sinusoids().info.split_sha256
+    for side in ("support", "query"):
+        (x, y), own = getattr(told, side), getattr(plain, side)
+        assert torch.equal(x[..., :1], own.x)
+        assert torch.equal(y, own.y)
+        assert torch.allclose(x[..., 1:2] * torch.sin(x[..., :1] - x[..., 2:]), y, atol=1e-5)

@@ -66,6 +66,7 @@ ON_FUNCTIONS = {
     "snail": ["algo.length=11", "algo.filters=16", "algo.attention=[[16,8],[16,8]]", "optim.lr=0.003"],
     "mann": ["algo.units=32", "algo.rows=16", "algo.size=8", "algo.reads=2", "optim.lr=0.003"],
     "incontext": ["algo.width=32", "optim.lr=0.003"],
+    "multitask": ["algo.tasks=80", "data.train.n_query=30", "algo.inner_lr=0.003"],
 }
 
 NO_WORSE = ("bpl",)

@@ -174,6 +174,7 @@ BESIDE: dict[str | tuple[str, str], Values] = {
     ("abml", "algo.shape"): {"algo.hyperprior": 0.1},
     "algo.perturbation": {"algo.estimator": "pes"},
     "algo.nodes": {"data.length_scale": [0.2, 0.9]},
+    "algo.adapts": {"algo.inner_lr": 3.0},  # heads of new tasks start at next to nothing
     "algo.pull_weight": {"algo.pull": "l2sp", "algo.inner_lr": 0.1},
     ("protonet", "algo.temperature"): {"algo.distance": "cosine"},
     ("metagan", "algo.temperature"): {"algo.distance": "cosine"},

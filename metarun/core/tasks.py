@@ -88,6 +88,12 @@ def join_tasks(batches: Sequence[Batch]) -> Batch:
     return Batch(sides[0], sides[1], batches[0].n_way, facts)
 
 
+def merge_sides(batch: Batch) -> Batch:
+    """Return tasks whose queries are all their examples, those of the support set first."""
+    pairs = zip(batch.support, batch.query, strict=True)
+    return batch._replace(query=Examples(*(torch.cat(pair, 1) for pair in pairs)))
+
+
 class Prediction(NamedTuple):
     """Predictions for query points: the mean [B, M, D_out], and the standard deviation if the learner predicts one."""
 

@@ -84,11 +84,14 @@ class FunctionTasks(PointTasks):
     point_numbers: ClassVar[int] = 1
     """How many random numbers define one point of a function."""
 
+    told: int = 0
+    """How many facts of its function each input carries, see `tell`."""
+
     def __init__(self, plan: EpisodePlan, device: torch.device, family: Mapping[str, Any]) -> None:
         super().__init__(plan, device)
         facts = {"family": type(self).__name__, **family}
         self.info = SourceInfo(
-            input_shape=(1,),
+            input_shape=(1 + self.told,),
             n_way=0,
             outputs=1,
             objective=objectives.regression,
@@ -108,8 +111,14 @@ class FunctionTasks(PointTasks):
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
         u, v = np.split(self._draw_numbers(split, indices), [self.numbers], axis=1)
         x, y = self.points(u, v.reshape(len(indices), self.point_numbers, -1))  # [B, P] each
-        both = to_device(np.stack([x, y])[..., None], self.device, torch.get_default_dtype())  # [2, B, P, 1]
-        return self.sides(split, int(indices[0]), *both)
+        facts = np.broadcast_to(self.tell(u)[:, None], (*x.shape, self.told))
+        points = np.concatenate([x[..., None], facts, y[..., None]], -1)  # [B, P, 1 + told + 1]
+        both = to_device(points, self.device, torch.get_default_dtype())
+        return self.sides(split, int(indices[0]), both[..., :-1], both[..., -1:])
+
+    def tell(self, u: Floats) -> Floats:
+        """Return the facts that inputs carry of their functions [B, told], made from the functions' numbers u."""
+        return u[:, :0]
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         return hashlib.sha256(self._draw_numbers(split, np.arange(n_tasks)).tobytes()).hexdigest()

@@ -20,6 +20,8 @@ class Sinusoid(FunctionTasks):
         amplitude: least and greatest a.
         phase: least and greatest p, in radians.
         x: least and greatest input, in radians.
+        told: inputs are (x, a, p) instead of x: a network that is told what others infer from a support set, the
+            paper's oracle.
     Reference: Finn, Abbeel, Levine. MAML. ICML 2017. arXiv:1703.03400, section 5.1.
     """
 
@@ -32,15 +34,25 @@ class Sinusoid(FunctionTasks):
         amplitude: Sequence[float],
         phase: Sequence[float],
         x: Sequence[float],
+        told: bool = False,
     ) -> None:
         self.amplitude, self.phase, self.x = (
             read_interval("amplitude", amplitude),
             read_interval("phase", phase),
             read_interval("x", x),
         )
-        super().__init__(plan, device, {"amplitude": self.amplitude, "phase": self.phase, "x": self.x})
+        self.told = 2 if told else 0
+        own = {"amplitude": self.amplitude, "phase": self.phase, "x": self.x}
+        super().__init__(plan, device, own | ({"told": True} if told else {}))
 
     def points(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
-        a, p = stretch(u[:, :1], *self.amplitude), stretch(u[:, 1:], *self.phase)  # [B, 1]
+        a, p = np.split(self._find_wave(u), 2, axis=1)  # [B, 1]
         x = stretch(v[:, 0], *self.x)  # [B, P]
         return x, a * np.sin(x - p)
+
+    def tell(self, u: Floats) -> Floats:
+        return self._find_wave(u)[:, : self.told]
+
+    def _find_wave(self, u: Floats) -> Floats:
+        """Return amplitude and phase of each wave [B, 2]."""
+        return np.concatenate([stretch(u[:, :1], *self.amplitude), stretch(u[:, 1:], *self.phase)], 1)

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NotRequired, TypedDict, Unpack
 
-import torch
 from torch import Tensor, nn
 
 from metarun.algos.base.inner_optimizer import Rule
 from metarun.algos.gradient.maml import MAML
 from metarun.core.ranges import NonNegativeInt, PositiveFloat
-from metarun.core.tasks import Batch, Examples, Metrics, Objective
+from metarun.core.tasks import Batch, Metrics, Objective, merge_sides
 
 
 class TuningSettings(TypedDict):
@@ -35,27 +35,26 @@ class FollowLeader(MAML):
     recordable = True
 
     def __init__(
-        self, backbone: nn.Module, outputs: int, objective: Objective, **settings: Unpack[TuningSettings]
+        self,
+        backbone: nn.Module,
+        outputs: int,
+        objective: Objective,
+        report_steps: Sequence[NonNegativeInt] = (),
+        **settings: Unpack[TuningSettings],
     ) -> None:
         super().__init__(
             backbone,
             outputs,
             objective,
             inner_steps=0,
-            report_steps=[],
+            report_steps=report_steps,
             first_order=True,
             engine="vectorized",
             **settings,
         )
 
     def meta_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        return super().meta_loss(_merge(batch))
+        return super().meta_loss(merge_sides(batch))
 
     def meta_gradient(self, batch: Batch) -> Metrics:
-        return super().meta_gradient(_merge(batch))
-
-
-def _merge(batch: Batch) -> Batch:
-    """Return tasks whose queries are all their examples."""
-    pairs = zip(batch.support, batch.query, strict=True)
-    return batch._replace(query=Examples(*(torch.cat(pair, 1) for pair in pairs)))
+        return super().meta_gradient(merge_sides(batch))
