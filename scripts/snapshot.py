@@ -133,6 +133,8 @@ def cases() -> dict[str, tuple[int, list[str]]]:
             found[f"{algo} glyphs"] = on_images(algo)
         if "regression" in learns(algo):
             found[f"{algo} sinusoid"] = on_points(algo, "sinusoid")
+        if learns(algo) == {"domains"}:
+            found[f"{algo} moons"] = on_points(algo, "moons")
         if learns(algo) == {"gaussian process"}:
             found[f"{algo} gp"] = on_points(algo, "gp", "data.length_scale=[0.3,0.6]")
     for algo in ("maml", "maml_pp", "protonet", "simpleshot"):

@@ -47,7 +47,7 @@ def acts(group: str, name: str) -> bool:
 KINDS = {  # of data that the program makes
     name: getattr(get_object(values["_target_"]), "kinds", ("classification" if "n_way" in values else "regression",))
     for name, values in choices("data").items()
-    if not {"root", "path", "sources"} & values.keys() and not acts("data", name)
+    if not {"root", "path", "sources", "source", "photos"} & values.keys() and not acts("data", name)
 }
 FILED = [  # of images
     name
@@ -207,7 +207,7 @@ def test_every_algorithm_trains_the_whole_of_another_backbone(settings: Settings
 def test_an_algorithm_for_other_tasks_refuses_sine_waves(settings: Settings, algo: str) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"is for (classification|classification and sets|gaussian process|control|bandits|mdp); "
+        match=r"is for (classification|classification and sets|domains|gaussian process|control|bandits|mdp); "
         r"the tasks of Sinusoid are regression: choose another",
     ):
         check(settings(f"algo={algo}", "data=sinusoid"))

@@ -156,6 +156,9 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "data.path": ["{files}/mini_imagenet.zip"],
     ("text", "data.path"): ["{files}/other.csv"],
     "data.root": ["{files}/elsewhere"],
+    "data.photos": ["fc100"],
+    "data.source": ["cifar_fs"],
+    "data.target": ["cifar_fs"],
     "data.sources": [["cifar_fs"], ["omniglot", "fc100"]],
     "data.tasks": [[{"g": [1.0, 2.0]}]],
     ("folder", "data.split"): ["{files}/split.txt"],
@@ -531,7 +534,8 @@ def set_in(config: DictConfig, values: Values) -> None:
 @pytest.mark.parametrize("algo", choices("algo"))
 def test_every_setting_of_an_algorithm_changes_an_outcome(every_setting_matters: Matters, algo: str) -> None:
     """On 3-way tasks; in training 4-way ones with 4 shots where the YAML says that they are others than in tests."""
-    data = CONTROL[algo] if acts("algo", algo) else next(d for d in ("glyphs", "sinusoid", "gp") if (algo, d) in PAIRS)
+    known = ("glyphs", "sinusoid", "gp", "moons")
+    data = CONTROL[algo] if acts("algo", algo) else next(data for data in known if (algo, data) in PAIRS)
     own = {key: 4 for key in ("data.train.n_way", "data.train.k_shot") if key in settings_of("algo", algo)}
     every_setting_matters(Learned, "algo", algo, f"data={data}", **own, **{"backbone.layers": 2})
 
@@ -563,7 +567,7 @@ def test_every_setting_of_a_source_changes_its_tasks(
     every_setting_matters: Matters, files: Path, small_sets: None, data: str
 ) -> None:
     algo = "protonet" if "data.n_way" in settings_of("data", data) else "maml"  # which trains on data.wide ways
-    algo = "neural_statistician" if data == "sets" else algo
+    algo = {"sets": "neural_statistician", "moons": "dann"}.get(data, algo)
     algo = "learned_optimizer" if KINDS.get(data) == ("optimisation",) else algo
     algo = "rl2" if acts("data", data) else algo
     if data in ("gymnasium", "half_cheetah_direction"):

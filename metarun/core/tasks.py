@@ -41,6 +41,13 @@ class Examples(NamedTuple):
     y: Tensor
 
 
+class Pairs(NamedTuple):
+    """Labelled examples of one domain, and as many inputs of another domain, without labels."""
+
+    source: Examples
+    target: Tensor
+
+
 class TaskBatch(Protocol):
     """Tasks that a learner is trained or tested on together, of any kind."""
 
@@ -224,5 +231,17 @@ class ExampleSource(TaskSource, Protocol):
         """Yield the examples first, first + 1, ... of a split, `batch_size` at a time, for ever: x [R, ...], y [R].
 
         Every example comes once before any comes again. On the split train, y is in 0..train_classes-1.
+        """
+        ...
+
+
+@runtime_checkable
+class PairSource(TaskSource, Protocol):
+    """A source of two domains, of which one has no labels in training."""
+
+    def pairs(self, split: str, first: int, batch_size: int) -> Iterator[Pairs]:
+        """Yield the pairs first, first + 1, ... of a split, `batch_size` at a time, for ever.
+
+        Every example of a domain comes once before any comes again. On the split train, y is in 0..train_classes-1.
         """
         ...

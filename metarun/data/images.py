@@ -160,7 +160,7 @@ class ImageTasks:
 
     def gather_examples(self, split: str, indices: Ints) -> Examples:
         """Return the images at places `indices` [R] of a split's stream of examples: x [R, C, H, W], classes y [R]."""
-        sizes, seed = self._sizes[split], self._seed(split)
+        sizes, seed = self._sizes[split], self.plan.seed_of(split)
         ends = np.cumsum(sizes)  # [classes]
         number = draw_examples(seed, f"{split}/examples", indices, int(ends[-1]))  # [R], among all images of the split
         label = np.searchsorted(ends, number, side="right")  # [R]
@@ -191,8 +191,13 @@ class ImageTasks:
             raise ConfigError(f"this data set has no classes to {split} on; it is there to be tested on: metarun eval")
         shape, superclasses = self._shape(split), self._superclasses.get(split)
         fixed = self.fixed and split == "train"
-        drawn = draw_episodes(self._seed(split), split, indices, self._sizes[split], shape, superclasses, fixed)
+        drawn = draw_episodes(self.plan.seed_of(split), split, indices, self._sizes[split], shape, superclasses, fixed)
         return drawn, shape.n_way
+
+    def take_apart(self) -> tuple[ImageClasses, dict[str, list[str]]]:
+        """Return all images, and the names of each split's classes."""
+        split = {s: [self._names[c] for c in numbers] for s, numbers in self._classes.items()}
+        return ImageClasses(self.pixels, self._starts, self._names), split
 
     def find_rows(self, split: str) -> Ints:
         """Return the rows of a split's images among all images, in rising order."""
@@ -219,9 +224,6 @@ class ImageTasks:
         flat = x.flatten(-2)  # [..., C, H W]
         source_pixel = self.turn_table[to_device(turn, self.device)]  # [..., H W]
         return flat.gather(-1, source_pixel[..., None, :].expand_as(flat)).view_as(x)
-
-    def _seed(self, split: str) -> int:
-        return self.plan.seed_of(split)
 
     def _draw_random_words(self, stream: str, indices: Ints, n_images: int) -> Bits | None:
         """Draw the random words that augment each image [B, n_images, random_words]; None if nothing does."""

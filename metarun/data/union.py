@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,7 +63,7 @@ class Union:
                     f"data.sources={list(sources)}: {name} has no classes of images and cannot be in a union"
                 )
             self.members[name] = member
-        _check_apart(self.members)
+        check_apart(self.members, "leave one of the two out of data.sources")
         self.shape = (channels, image_size, image_size)
         normalisations = {repr(m.info.normalisation): m.info.normalisation for m in self.members.values()}
         digest = hashlib.sha256("".join(m.info.split_sha256 for m in self.members.values()).encode())
@@ -116,7 +116,8 @@ class Union:
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _check_apart(members: dict[str, Member]) -> None:
+def check_apart(members: Mapping[str, Member], instead: str) -> None:
+    """Raise ValueError, which says what to do `instead`, if one member uses a class in another split than another."""
     for name, member in members.items():
         for other, its in members.items():
             for one, two in (("train", "val"), ("train", "test"), ("val", "test")):
@@ -124,5 +125,5 @@ def _check_apart(members: dict[str, Member]) -> None:
                 if shared and name != other:
                     raise ValueError(
                         f"{name} uses {len(shared)} classes to {one} on that {other} has in {two}, {shared[0]} among "
-                        "them: leave one of the two out of data.sources"
+                        f"them: {instead}"
                     )

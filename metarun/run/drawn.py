@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from metarun.core.tasks import Batch, Examples
+from metarun.core.tasks import Batch, Examples, Pairs
 
 
 def count_drawn(batch: Any) -> tuple[int, int] | None:
@@ -16,5 +16,7 @@ def count_drawn(batch: Any) -> tuple[int, int] | None:
         return batch.n_tasks * sum(int(side.x.shape[1]) for side in (batch.support, batch.query)), batch.n_tasks
     if isinstance(batch, Examples):
         return len(batch.x), 0
+    if isinstance(batch, Pairs):
+        return len(batch.source.x) + len(batch.target), 0
     inner = getattr(batch, "drawn", None)  # of a stage
     return None if inner is None else count_drawn(inner)

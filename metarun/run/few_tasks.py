@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from metarun.core.tasks import Batch, Examples
+from metarun.core.tasks import Batch, Examples, Pairs
 
 
 class FewTasks:
@@ -28,6 +28,9 @@ class FewTasks:
 
     def examples(self, split: str, first: int, batch_size: int) -> Iterator[Examples]:
         return self._repeat(self.source.examples, split, first, batch_size)
+
+    def pairs(self, split: str, first: int, batch_size: int) -> Iterator[Pairs]:
+        return self._repeat(self.source.pairs, split, first, batch_size)
 
     def _repeat(self, draw: Any, split: str, first: int, batch_size: int) -> Iterator[Any]:
         if split != "train":

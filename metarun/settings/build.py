@@ -107,7 +107,8 @@ def build_source(settings: Settings, device: torch.device, splits: tuple[str, ..
     plan = EpisodePlan(train, test, settings.seed, data.get("eval_seed", 0), splits)
 
     def open_source(name: str, plan: EpisodePlan = plan) -> TaskSource:
-        return _construct(read_shipped_source(settings.as_dict(), name), BUILD_KEYS["data"], plan=plan, device=device)  # type: ignore[no-any-return]
+        node = read_shipped_source(settings.as_dict(), name)
+        return _construct(node, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)  # type: ignore[no-any-return]
 
     source: TaskSource = _construct(data, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)
     return source
