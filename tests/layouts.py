@@ -172,7 +172,7 @@ def try_layout(one: Layout, folder: Path, warnings: Callable[[], str]) -> Outcom
 def _read_classes(source: Any, part: str) -> list[list[tuple[int, ...]]]:
     """The colours of the images of each class of a split."""
     ends = [source.pixels[a:b, :, 0, 0].tolist() for a, b in zip(source._starts, source._starts[1:], strict=False)]
-    return sorted([tuple(one) for one in ends[c]] for c in source._classes[part])
+    return sorted(sorted(tuple(one) for one in ends[c]) for c in source._classes[part])
 
 
 def open_source(name: str, root: Path, cached: Path, typed: Mapping[str, Any]) -> Any:
@@ -195,7 +195,7 @@ def _compose(name: str) -> Any:
     return compose([f"data={name}"]).data
 
 
-_PLANNED = ("n_way", "k_shot", "n_query", "train", "eval_seed", "steps", "wide")
+_PLANNED = ("n_way", "k_shot", "n_query", "query", "train", "eval_seed", "steps", "wide")
 
 
 def main() -> None:

@@ -139,7 +139,7 @@ def _(d: Path) -> None:
 # One folder and a table
 
 
-@layout(OWN, "Kaggle: train/*.png, labels.csv", refused=r"labels\.csv.*id, breed.*data\.labels=")
+@layout(OWN, "Kaggle: train/*.png, labels.csv", refused=r"data\.labels=.*labels\.csv with the columns id, breed")
 def _(d: Path) -> None:
     put_kaggle(d)
 
@@ -166,24 +166,24 @@ def _(d: Path) -> dict[str, str]:
 @layout(OWN, "MedMNIST: PNG and csv without a head, data.labels=", right=DRAWN)
 def _(d: Path) -> dict[str, str]:
     put_flat(d / "bloodmnist")
-    rows = "".join(f"TRAIN,{name},{int(name[1:3])}\n" for name in FILES)
+    rows = "".join(f"{('TRAIN', 'TEST')['_1' in name]},{name},{int(name[1:3])}\n" for name in FILES)
     put(d / "bloodmnist.csv", rows)
     return {"path": str(d / "bloodmnist"), "labels": str(d / "bloodmnist.csv")}
 
 
-@layout(OWN, "COCO: train2017/*.png and json", refused=r"instances\.json.*data\.labels=")
+@layout(OWN, "COCO: train2017/*.png and json", refused=r"data\.labels=.*instances\.json")
 def _(d: Path) -> None:
     put_flat(d / "train2017")
     put(d / "annotations/instances.json", json.dumps({"images": [], "annotations": [], "categories": []}))
 
 
-@layout(OWN, "VGG Flowers: jpg/*.png and imagelabels.mat", refused=r"imagelabels\.mat.*data\.labels=")
+@layout(OWN, "VGG Flowers: jpg/*.png and imagelabels.mat", refused=r"data\.labels=.*imagelabels\.mat")
 def _(d: Path) -> None:
     put_flat(d / "jpg")
     put(d / "imagelabels.mat")
 
 
-@layout(OWN, "Aircraft: images/*.png, images_variant_train.txt", refused=r"images_variant_\w+\.txt.*data\.labels=")
+@layout(OWN, "Aircraft: images/*.png, images_variant_train.txt", refused=r"data\.labels=.*images_variant_\w+\.txt")
 def _(d: Path) -> None:
     put_flat(d / "images")
     for part in ("train", "test"):
@@ -243,11 +243,10 @@ def _(d: Path) -> None:
 
 @layout(OWN, "MedMNIST: bloodmnist.npz")
 def _(d: Path) -> dict[str, str]:
-    classes = np.repeat(np.arange(16), IMAGES)
     arrays = {}
-    for k, part in enumerate(("train", "val", "test")):
-        rows = np.arange(32) % 4 == k if part != "train" else np.arange(32) % 4 % 3 == 0
-        arrays |= {f"{part}_images": pixels(range(16))[rows], f"{part}_labels": classes[rows, None]}
+    for part, rows in (("train", slice(0, 32, 2)), ("val", slice(1, 16, 2)), ("test", slice(17, 32, 2))):
+        labels = np.repeat(np.arange(16), IMAGES)[rows, None]
+        arrays |= {f"{part}_images": pixels(range(16))[rows], f"{part}_labels": labels}
     np.savez_compressed(d / "bloodmnist.npz", **arrays)
     return {"path": str(d / "bloodmnist.npz")}
 
@@ -274,12 +273,13 @@ def _(d: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    images = [{"bytes": data, "path": name} for name, data in FILES.items()]
+    names = sorted(FILES, key=lambda name: name[4])  # the first images of all classes, and then the second
+    images = [{"bytes": FILES[name], "path": name} for name in names]
     features = {"info": {"features": {"label": {"names": NAMES, "_type": "ClassLabel"}}}}
-    table = pyarrow.table({"image": images, "label": [int(name[1:3]) for name in FILES]})
+    table = pyarrow.table({"image": images, "label": [int(name[1:3]) for name in names]})
     table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
     (d / "data").mkdir()
-    for part, rows in (("train", (0, 20)), ("test", (20, 12))):
+    for part, rows in (("train", (0, 16)), ("test", (16, 16))):
         parquet.write_table(table.slice(*rows), d / "data" / f"{part}-00000-of-00001.parquet", row_group_size=3)
 
 

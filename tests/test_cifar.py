@@ -161,7 +161,7 @@ def test_fc100_splits_the_same_cached_images_by_superclass(
     zipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = make(zipped, tmp_path).pixels
-    monkeypatch.setattr("metarun.data.cifar100._read_trees", lambda trees: pytest.fail("images were read again"))
+    monkeypatch.setattr("metarun.data.cifar100.read_set", lambda *places: pytest.fail("images were read again"))
     source = make(zipped, tmp_path, name="fc100")
     assert source.info.facts["classes"] == {"train": 60, "val": 20, "test": 20}
     assert torch.equal(source.pixels, pixels)

@@ -181,9 +181,9 @@ def test_each_unreadable_file_is_named(photos: Path, tmp_path: Path, name: str, 
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
-        (lambda photos: None, "there is no folder or zip file .*photos"),
+        (lambda photos: None, "there is no folder or archive .*photos"),
         (lambda photos: photos.mkdir(), "there are no images in .*photos; known are .png"),
-        (lambda photos: photos.write_bytes(encoded(picture(0))), "photos is neither a folder nor a zip"),
+        (lambda photos: photos.write_bytes(encoded(picture(0))), "photos is neither a folder nor an archive"),
         (lambda photos: (photos.mkdir(), picture(0).save(photos / "a.png")), "a.png and 0 more images of .* lie in no"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import shutil
 import struct
 import threading
 from collections.abc import Iterator
@@ -78,10 +79,25 @@ def test_a_download_that_was_cut_off_or_changed_is_never_used(served: Path, tmp_
     (served / name).write_bytes(whole[:-50])
     with pytest.raises(ValueError, match=r"no FashionMNIST in .*download failed .*METARUN_DATA"):
         make(tmp_path)
-    (folder,) = (tmp_path / "data").iterdir()
-    assert not {"complete", "data"} & {path.name for path in folder.iterdir()}
+    assert not (tmp_path / "data").exists()
     (served / name).write_bytes(whole)
     assert len(make(tmp_path).pixels) == 80
+
+
+def test_what_torchvision_unpacked_before_is_used_and_what_is_not_whole_is_told(
+    served: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = make(tmp_path).pixels
+    (folder,) = (tmp_path / "data").iterdir()
+    (folder / "data" / "FashionMNIST").rename(tmp_path / "data" / "FashionMNIST")
+    shutil.rmtree(folder)
+    shutil.rmtree(served)
+    assert torch.equal(make(tmp_path).pixels, pixels)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["FashionMNIST"]
+    (tmp_path / "data" / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte").unlink()
+    with pytest.raises(ValueError, match=r"download failed .*FashionMNIST holds 4 .gz, 3 .*nothing of it is read"):
+        make(tmp_path)
+    assert "nothing of it is read" in caplog.text
 
 
 def test_a_set_that_torchvision_does_not_have_is_said(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from metarun.app.adapted import Classifier
 from metarun.app.model import Model
 from metarun.core.errors import wrong_input
 from metarun.core.tasks import Examples, Prediction
-from metarun.data.files.layout import read_layout
+from metarun.data.files.own import read_layout
 from metarun.data.files.split_file import normalise_name
 from metarun.data.given import list_given
 from metarun.data.points_file import read_points

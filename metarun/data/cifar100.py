@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
@@ -12,12 +12,16 @@ from metarun.core.tasks import EpisodePlan
 from metarun.data.counts import warn_if_not_whole
 from metarun.data.files.decode import Scale, encode_bitmap
 from metarun.data.files.download import fetch_once
-from metarun.data.files.find import ImageFile, find_places, group_by_class, list_images, make_stamp
+from metarun.data.files.find import find_alike, find_places, group_by_class, list_files, make_stamp
+from metarun.data.files.image_file import ImageFile, is_image
+from metarun.data.files.known import Split, describe_places, find_set, find_split, read_set
 from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
 from metarun.data.files.unpickle import unpickle
 from metarun.data.images import ImageClasses
 from metarun.data.photos import PhotoSettings, PhotoTasks
+
+ORIGINAL = "cifar-100-python.tar.gz"
 
 
 class CIFAR100Tasks(PhotoTasks):
@@ -47,53 +51,77 @@ class CIFAR100Tasks(PhotoTasks):
         root: FilePath,
         **photos: Unpack[PhotoSettings],
     ) -> None:
-        scale = Scale(photos["image_size"], photos["interpolation"])
-        data = load_cifar100(Path(root), Path(photos["cache"]), scale)
-        super().__init__(data, read_split(name), plan, device, **photos)
+        split, scale = read_split(name), Scale(photos["image_size"], photos["interpolation"])
+        data = load_cifar100(Path(root), Path(photos["cache"]), name, split, scale)
+        if (own := find_split(data.names, split)) != split:
+            self.world = f"{name}, whose classes have numbers"
+        super().__init__(data, own, plan, device, **photos)
         warn_if_not_whole(name, self.info.facts["images"], 60_000, of_class=600)
 
     @staticmethod
-    def find_files(root: str) -> list[Path]:
+    def find_files(root: str, name: str) -> list[Path]:
         """Return the files that would be read, without downloading any."""
-        original = Path(root).expanduser() / "cifar100" / "cifar-100-python"  # as torchvision unpacks it
-        return _find_trees(Path(root).expanduser()) or [original] * (original.parent / "complete").exists()
+        return _find_files(Path(root).expanduser(), name) or _find_original(Path(root).expanduser())
 
 
-def load_cifar100(root: Path, cache: Path, scale: Scale) -> ImageClasses:
-    """Load 600 images of each of the 100 classes, in the order of their file names in the original.
+def load_cifar100(root: Path, cache: Path, name: str, split: Split, scale: Scale) -> ImageClasses:
+    """Load the images of CIFAR-FS or FC100, in the order of their file names.
 
-    They may lie in `root` in a folder or zip file `cifar_fs`, `fc100` or `cifar100`, as images in folders named after
-    their classes or as zip files of such. Otherwise this reads the original, `cifar-100-python` in the folder
-    `cifar100`, which torchvision downloads if it is missing.
+    They may lie in `root` in a folder or archive `cifar_fs`, `fc100` or `cifar100`: as images in folders named after
+    their classes, as archives of such, or as packed files, see metarun/data/files/packed.py. Otherwise this reads the
+    original, `cifar-100-python` in `root` or its folder `cifar100`, which torchvision downloads if it is missing.
     Raises: ValueError if there is neither and the download fails.
     """
     root = root.expanduser()
-    trees = _find_trees(root)
-    if trees:
-        return load_images(cache, "cifar100", make_stamp(trees), lambda: _read_trees(trees), scale)
-    original = _fetch_original(root)
+    if places := _find_files(root, name):
+        return load_images(cache, "cifar100", make_stamp(places), lambda: read_set(places, split, _find_class), scale)
+    original = next(iter(_find_original(root)), None) or _fetch_original(root, name)
     stamp = repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(original.iterdir())])
     return load_images(cache, "cifar100", stamp, lambda: _read_pickles(original), scale)
 
 
-def _find_trees(root: Path) -> list[Path]:
-    return next(filter(None, (find_places(root, name) for name in ("cifar_fs", "fc100", "cifar100"))), [])
+def _find_files(root: Path, name: str) -> list[Path]:
+    """Find the files of this split, or images of CIFAR-100 in folders named after their classes, whatever the split."""
+    own = find_set(root, [name], [f"{name.replace('_', '?').upper()}_*.pickle"])
+    names = ("cifar_fs", "fc100", "cifar100")
+    others = (find_places(root, other, without=ORIGINAL) for other in names if other != name)
+    return own or next((places for places in others if _hold_names(places)), [])
 
 
-def _read_trees(trees: list[Path]) -> Mapping[str, list[ImageFile]]:
-    return group_by_class((file.path.split("/")[-2], file) for tree in trees for file in list_images(tree))
+def _hold_names(places: Sequence[Path]) -> bool:
+    """Return whether images lie in places, or files that name their classes; pickles number those of their split."""
+    return any(
+        place.is_file() or any(is_image(file.path) or file.path.endswith(".parquet") for file in list_files(place))
+        for place in places
+    )
 
 
-def _fetch_original(root: Path) -> Path:
+def _find_class(path: str) -> str | None:
+    return path.split("/")[-2] if "/" in path else None
+
+
+def _find_original(root: Path) -> list[Path]:
+    """Find the original, as torchvision unpacks it."""
+    inner = root / "cifar100" / "cifar-100-python"
+    return [place for place in (inner, root / inner.name) if place.is_dir() and (place != inner or _is_complete(inner))]
+
+
+def _is_complete(original: Path) -> bool:
+    return (original.parent / "complete").exists()
+
+
+def _fetch_original(root: Path, name: str) -> Path:
     """Download the original if it is missing, and return the folder of its Python version."""
     folder = root / "cifar100"
     instead = (
-        f"Put cifar-100-python.tar.gz, or images in folders named after their classes, into {folder}, or set "
+        f"Put {ORIGINAL}, or images in folders named after their classes, into {folder}, or set "
         "paths.data=FOLDER (or METARUN_DATA)"
     )
+    held = describe_places(find_alike(root, name, "cifar100"))
     from torchvision.datasets import CIFAR100
 
-    fetch_once(folder, "CIFAR-100", lambda: CIFAR100(str(folder), download=True), instead)
+    makes = (ORIGINAL, "cifar-100-python")
+    fetch_once(folder, "CIFAR-100", lambda: CIFAR100(str(folder), download=True), instead, makes, held)
     return folder / str(CIFAR100.base_folder)
 
 
@@ -103,7 +131,8 @@ def _read_pickles(folder: Path) -> Mapping[str, list[ImageFile]]:
     try:
         CIFAR100(str(folder.parent))  # compares the MD5 sums
     except RuntimeError as error:
-        raise ValueError(f"{folder} is not what was published; delete it and {folder.parent / 'complete'}") from error
+        done = f" and {folder.parent / 'complete'}" if _is_complete(folder) else ""
+        raise ValueError(f"{folder} is not what was published; delete it{done}") from error
     return group_by_class(labelled for part in ("train", "test") for labelled in _read_part(folder, part))
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Unpack
 
@@ -12,7 +10,8 @@ from metarun.core.tasks import EpisodePlan
 from metarun.data.counts import warn_if_not_whole
 from metarun.data.files.decode import Fit, Scale
 from metarun.data.files.download import download_archive, fetch_once
-from metarun.data.files.find import ImageFile, find_places, list_images, make_stamp
+from metarun.data.files.find import find_alike, find_places, make_stamp
+from metarun.data.files.known import describe_places, read_set
 from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
 from metarun.data.photos import PhotoSettings, PhotoTasks
@@ -47,30 +46,25 @@ class CUB(PhotoTasks):
     ) -> None:
         split, scale = read_split("cub"), Scale(photos["image_size"], photos["interpolation"], fit=fit)
         found = self.find_files(root) or _download(Path(root).expanduser())
-        wanted = {name for names in split.values() for name in names}
         cache = Path(photos["cache"])
-        data = load_images(cache, "cub", make_stamp(found), lambda: _read_species(found, wanted), scale)
+        data = load_images(cache, "cub", make_stamp(found), lambda: read_set(found, split, _find_species), scale)
         super().__init__(data, split, plan, device, **photos)
         warn_if_not_whole("cub", self.info.facts["images"], 11_788)
 
     @staticmethod
     def find_files(root: str) -> list[Path]:
-        names = ("cub", "CUB_200_2011")
-        return next(filter(None, (find_places(Path(root).expanduser(), name) for name in names)), [])
+        return find_places(Path(root).expanduser(), "cub", "CUB_200_2011", "cub_200")
 
 
 def _download(root: Path) -> list[Path]:
     folder = root / "cub"
     instead = f"Put CUB_200_2011.tgz into {folder}, or set paths.data=FOLDER (or METARUN_DATA)"
-    fetch_once(folder, "CUB-200-2011", lambda: download_archive(URL, MD5, folder), instead)
+    makes = ("CUB_200_2011.tgz", "CUB_200_2011", ".unpacking", "attributes.txt")
+    held = describe_places(find_alike(root, "cub", "CUB_200_2011"))
+    fetch_once(folder, "CUB-200-2011", lambda: download_archive(URL, MD5, folder), instead, makes, held)
     return [folder / "CUB_200_2011" / "images"]
 
 
-def _read_species(found: list[Path], wanted: set[str]) -> Mapping[str, list[ImageFile]]:
-    classes: dict[str, list[ImageFile]] = defaultdict(list)
-    for place in found:
-        for file in list_images(place):
-            species = file.path.split("/")[-2:][0]
-            if species in wanted and "segmentations/" not in file.path:
-                classes[species].append(file)
-    return classes
+def _find_species(path: str) -> str | None:
+    """Find the species of a photo; the official set has drawings of the birds' outlines besides."""
+    return None if "segmentations/" in path or "/" not in path else path.split("/")[-2]

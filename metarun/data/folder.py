@@ -10,11 +10,14 @@ import torch
 from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.decode import Fit, Scale
-from metarun.data.files.find import make_stamp
-from metarun.data.files.layout import Layout, name_some, read_layout
+from metarun.data.files.find import list_files, make_stamp
+from metarun.data.files.layout import Layout, name_some
+from metarun.data.files.lists import choose_lists, find_lists, read_lists
 from metarun.data.files.load import load_images
+from metarun.data.files.own import read_layout
 from metarun.data.files.split_file import normalise_name, read_split_file, write_split_file
 from metarun.data.files.splits import SPLITS, advise_fractions, check_split, complete_split, draw_split
+from metarun.data.files.table import ImageIndex
 from metarun.data.photos import PhotoSettings, PhotoTasks
 
 log = logging.getLogger(__name__)
@@ -24,17 +27,20 @@ class Folder(PhotoTasks):
     """Your own images: a folder or zip file in which every folder that holds images is a class.
 
     If folders are named after train, val and test (in any case, or base and novel, meta_train, validation ...) and
-    share no class, those are the split. Where they are an ordinary data set, with images of each class in train, they
-    are merged. Otherwise the first run splits the classes at random and writes the split to a file beside the images,
-    where you can read and change it. If it is unclear which classes are to be tested on, you are asked.
+    share no class, those are the split; and so are lists of such names beside the images. Where they are an ordinary
+    data set, with images of each class in train, they are merged. Otherwise the first run splits the classes at random
+    and writes the split to a file beside the images, where you can read and change it. If it is unclear which classes
+    are to be tested on, you are asked.
 
     Args:
         plan, device: from the runner.
-        path: the folder or zip file.
-        split: a file of lines `train CLASS`, or a folder with train.txt, val.txt and test.txt. The file is written if
-            it does not exist. `draw` stands for a file in `path` that is named after fractions and seed, `folders` for
-            what folders are named; val or test is then drawn from train if there is no folder of it. None is one of
-            the two.
+        path: a folder, a zip or tar file, or a packed file, see metarun/data/files/packed.py.
+        labels: a table (.csv, .tsv, .txt, .json) of files, their classes and, if it has them, their splits, whatever
+            its columns are called; None takes folders for classes.
+        split: a file of lines `train CLASS`, or a folder with lists train, val and test of classes or of their images
+            (.txt, .csv, .json). The file is written if it does not exist. `draw` stands for a file in `path` that is
+            named after fractions and seed, `folders` for what folders or lists are named; val or test is then drawn
+            from train if there is none of it. None is one of the two.
         fractions: shares of the classes for training, validation and test; they sum to 1.
         split_seed: seed of the random split.
         least: leave out classes with fewer images than this.
@@ -50,6 +56,7 @@ class Folder(PhotoTasks):
         plan: EpisodePlan,
         device: torch.device,
         path: FilePath | None,
+        labels: FilePath | None,
         split: FilePath | None,
         fractions: Sequence[float],
         split_seed: int,
@@ -65,7 +72,7 @@ class Folder(PhotoTasks):
         black_and_white = None if range is None else (range[0], range[1])
         scale = Scale(photos["image_size"], photos["interpolation"], channels, fit, range=black_and_white)
         name = place.resolve().stem
-        layout = read_layout(place)
+        layout = read_layout(place, Path(labels).expanduser() if labels else None)
         short = {label for label, files in layout.classes.items() if len(files) < least}
         if short:
             text = name_some(sorted(short))
@@ -93,7 +100,10 @@ class Folder(PhotoTasks):
             check_split(parts, sizes, plan, trainval=photos["trainval"])
         except ValueError as error:  # found here, before minutes of decoding
             raise ValueError(f"{error}\n{_describe_counts(sizes, parts, place, chosen, plan)}") from error
-        data = load_images(Path(photos["cache"]), name, make_stamp([place]), lambda: classes, scale)
+        stamp = make_stamp([place])
+        if labels:
+            stamp += repr([(label, [file.path for file in files]) for label, files in classes.items()])
+        data = load_images(Path(photos["cache"]), name, stamp, lambda: classes, scale)
         super().__init__(data, parts, plan, device, **photos)
         if chosen.drawn:  # what was refused must not be found by the next run
             write_split_file(chosen.origin, parts)
@@ -135,14 +145,25 @@ def _choose_split(
         return Choice(completed, place, False)
     file = beside if asked in (None, "draw") else Path(asked).expanduser()
     if file.exists():
-        spelled = {normalise_name(label): label for label in layout.classes}
-        read = read_split_file(file)
-        return Choice({s: sorted(spelled.get(label, label) for label in read[s]) for s in SPLITS}, file, False)
+        return Choice(_read_split(file, layout), file, False)
     if asked is None and layout.is_split:
         return Choice(layout.parts, place, False)
     if asked is None and layout.unclear:
         raise ValueError(_ask(layout, place, completed))
     return Choice(draw_split(classes, fractions, seed), file, True)
+
+
+def _read_split(file: Path, layout: Layout) -> dict[str, list[str]]:
+    """Read the split in a file of lines `train CLASS`, or in lists in a folder."""
+    lists = choose_lists(find_lists(list_files(file))) if file.is_dir() else None
+    if lists:
+        images = {image.path: label for label, images in layout.classes.items() for image in images}
+        index = ImageIndex([image for images in layout.classes.values() for image in images])
+        if parts := read_lists([*lists.values()], layout.classes, index, images):
+            return parts
+    spelled = {normalise_name(label): label for label in layout.classes}
+    read = read_split_file(file)
+    return {s: sorted(spelled.get(label, label) for label in read[s]) for s in SPLITS}
 
 
 def _ask(layout: Layout, place: Path, completed: Mapping[str, list[str]] | None) -> str:

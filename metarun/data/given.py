@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from metarun.data.files.decode import OpenImage, Scale
-from metarun.data.files.find import ImageFile, list_images, read_file
+from metarun.data.files.find import list_images, read_file
+from metarun.data.files.image_file import ImageFile
 
 Given = ImageFile | OpenImage
 

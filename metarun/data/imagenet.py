@@ -1,23 +1,19 @@
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
-import numpy as np
 import torch
 
 from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
 from metarun.data.counts import warn_if_not_whole
-from metarun.data.files.decode import Fit, Scale, encode_bitmap
-from metarun.data.files.find import ImageFile, find_places, group_by_class, list_images, make_stamp
+from metarun.data.files.decode import Fit, Scale
+from metarun.data.files.find import find_alike, make_stamp
+from metarun.data.files.known import Split, describe_places, find_set, find_split, read_set
 from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
-from metarun.data.files.unpickle import unpickle
 from metarun.data.images import ImageClasses
 from metarun.data.photos import PhotoSettings, PhotoTasks
 
@@ -27,7 +23,11 @@ WNID = re.compile(r"(?:^|/)(n\d{8})")
 PUBLISHED: dict[str, tuple[int, int | None]] = {"mini_imagenet": (60_000, 600), "tiered_imagenet": (779_165, None)}
 """Images of each set, and of each of its classes if all have as many."""
 
-LabelledFiles = Iterator[tuple[str, ImageFile]]
+NAMES = {"mini_imagenet": ("mini_imagenet", "miniimagenet_ravi"), "tiered_imagenet": ("tiered_imagenet",)}
+"""What their folders and archives are called, but for capitals and signs."""
+
+LOOSE = {"mini_imagenet": ("mini-imagenet-cache-*.pkl", "miniImageNet_category_split_*.pickle")}
+"""Packed files that lie in no folder of their own, as learn2learn leaves them."""
 
 
 class ImageNetTasks(PhotoTasks):
@@ -62,7 +62,9 @@ class ImageNetTasks(PhotoTasks):
     ) -> None:
         split, scale = read_split(name), Scale(photos["image_size"], photos["interpolation"], fit=fit)
         data = load_imagenet(Path(root), Path(photos["cache"]), name, split, scale)
-        super().__init__(data, split, plan, device, **photos)
+        if (own := find_split(data.names, split)) != split:
+            self.world = f"{name}, whose classes have numbers"
+        super().__init__(data, own, plan, device, **photos)
         warn_if_not_whole(name, self.info.facts["images"], *PUBLISHED[name])
 
     @staticmethod
@@ -70,94 +72,33 @@ class ImageNetTasks(PhotoTasks):
         return find_files_of(Path(root), name)
 
 
-def load_imagenet(root: Path, cache: Path, name: str, split: Mapping[str, list[str]], scale: Scale) -> ImageClasses:
-    """Load the images of the set `name` whose classes, WordNet ids, are in `split`, in the order of their names.
+def load_imagenet(root: Path, cache: Path, name: str, split: Split, scale: Scale) -> ImageClasses:
+    """Load the images of the set `name`, in the order of their names.
 
-    They may lie in `root` as NAME.zip, or in its folder NAME: as zip files; as pickles of `image_data` and `class_dict`
-    or of `data`, `labels` and `catname2label`; as parquet files with columns `image` and `label`; or as images whose
-    folder is named after their class or whose own name begins with its id.
+    They may lie in `root` as an archive called as the set is, or in a folder called so: as archives, as packed files,
+    see metarun/data/files/packed.py, or as images whose folder is named after their class or whose own name begins
+    with its id.
 
     Raises: ValueError if there are none, or one cannot be read.
     """
-    wanted = {label for labels in split.values() for label in labels}
     found = find_files_of(root, name)
     if not found:
+        held = describe_places(find_alike(root.expanduser(), *NAMES[name]))
         raise ValueError(
-            f"no {name} in {root}, and it may not be downloaded freely. Put its images into {root / name}, in folders "
-            "named after their classes (n01532829 ...), or as zip, pickle or parquet files, or set paths.data=FOLDER "
-            "(or METARUN_DATA)"
+            f"no {name} in {root}, and it may not be downloaded freely. {held}Put its images into {root / name}, in "
+            "folders named after their classes (n01532829 ...), or as zip, tar, pickle, npz or parquet files, or set "
+            "paths.data=FOLDER (or METARUN_DATA)"
         )
-
-    def files() -> Mapping[str, list[ImageFile]]:
-        labelled = (pair for path in found for pair in READERS.get(path.suffix, _read_tree)(path))
-        return group_by_class((label, file) for label, file in labelled if label in wanted)
-
-    return load_images(cache, name, make_stamp(found), files, scale)
+    return load_images(cache, name, make_stamp(found), lambda: read_set(found, split, _find_wnid), scale)
 
 
 def find_files_of(root: Path, name: str) -> list[Path]:
     """Return the files, or the folder, that the set `name` would be read from."""
-    root = root.expanduser()
-    return sorted(path for path in (root / name).rglob("*") if path.suffix in READERS) or find_places(root, name)
+    return find_set(root.expanduser(), NAMES[name], LOOSE.get(name, ()))
 
 
-def _read_tree(place: Path) -> LabelledFiles:
-    for file in list_images(place):
-        label = WNID.findall(file.path)
-        if not label:
-            raise ValueError(
-                f"{file.path} of {place} has no class: neither its folder nor its name begins as n01532829"
-            )
-        yield label[-1], file
-
-
-def _read_pickle(path: Path) -> LabelledFiles:
-    content = unpickle(path)
-    if isinstance(content, dict) and {"image_data", "class_dict"} <= content.keys():
-        rows = {label: list(rows) for label, rows in content["class_dict"].items()}
-        images = content["image_data"]
-    elif isinstance(content, dict) and {"data", "labels", "catname2label"} <= content.keys():
-        labels, images = np.asarray(content["labels"]), content["data"]
-        rows = {label: np.flatnonzero(labels == number).tolist() for label, number in content["catname2label"].items()}
-    else:
-        keys = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path} holds neither image_data and class_dict nor data, labels and catname2label: {keys}")
-    for label, numbers in rows.items():
-        for row in numbers:
-            yield label, ImageFile(f"{path.name}:{row:06d}", partial(encode_bitmap, images[row]))
-
-
-def _read_parquet(path: Path) -> LabelledFiles:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ValueError(f"reading {path} needs pyarrow: pip install pyarrow") from error
-    table = parquet.read_table(path, columns=["image", "label"])
-    names = _label_names(table.schema.metadata or {})
-    for row, (image, label) in enumerate(zip(table["image"], table["label"], strict=True)):
-        value: Any = label.as_py()
-        wnid = names[value] if names else str(value)
-        if not WNID.match(wnid):
-            raise ValueError(f"{path} names its classes {wnid}, not n01532829 ...")
-        yield wnid, ImageFile(f"{path.name}:{row:06d}", partial(_read_bytes, image))
-
-
-def _label_names(metadata: Mapping[bytes, bytes]) -> list[str]:
-    """Return the class names of the labels 0, 1, ... that Hugging Face's writer stores."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    names: list[str] = features.get("label", {}).get("names", [])
-    return names
-
-
-def _read_bytes(image: Any) -> bytes:
-    value = image.as_py()
-    data: bytes = value["bytes"] if isinstance(value, dict) else value
-    return data
-
-
-READERS: dict[str, Callable[[Path], LabelledFiles]] = {
-    ".pickle": _read_pickle,
-    ".pkl": _read_pickle,
-    ".parquet": _read_parquet,
-}
-"""Readers by the ending of a file's name; anything else is a tree of images."""
+def _find_wnid(path: str) -> str:
+    label = WNID.findall(path)
+    if not label:
+        raise ValueError(f"{path} has no class: neither its folder nor its name begins as n01532829")
+    return str(label[-1])

@@ -10,14 +10,21 @@ from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Look
 from metarun.data.counts import warn_if_not_whole
+from metarun.data.files.archives import ENDINGS
 from metarun.data.files.decode import Interpolation, Scale
 from metarun.data.files.download import fetch_once
-from metarun.data.files.find import ImageFile, list_images, make_stamp
+from metarun.data.files.find import find_alike, list_images, make_stamp
+from metarun.data.files.image_file import ImageFile
+from metarun.data.files.known import describe_places
 from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
 from metarun.data.images import ImageTasks, Labels, Rotation
 
 PARTS = ("images_background", "images_evaluation")
+
+
+ELSEWHERE = ("omniglot-py", "omniglot_dataset", "omniglot/python", "omniglot/omniglot-py", "omniglot-master/python")
+"""Folders in which other projects have the two parts."""
 
 
 class Omniglot(ImageTasks):
@@ -72,16 +79,27 @@ class Omniglot(ImageTasks):
 
     @staticmethod
     def find_files(root: str) -> list[Path]:
-        """Return the two parts, as folders or zip files; after a download, the zip files whose checksums were right."""
+        """Return the two parts, as folders or archives, or one folder of alphabets, under any project's name.
+
+        After a download, those are the zip files whose checksums were right.
+        """
         place = Path(root).expanduser()
-        zips = [place / "omniglot-py" / f"{part}.zip" for part in PARTS]
-        if (place / "omniglot-py" / "complete").exists():
-            return zips
-        for folder in (place / "omniglot", place):
-            parts = [next((p for p in (folder / part, folder / f"{part}.zip") if p.exists()), None) for part in PARTS]
-            if all(parts):
+        downloaded = place / "omniglot-py"
+        if (downloaded / "complete").exists():
+            return [downloaded / f"{part}.zip" for part in PARTS]
+        for folder in (place / "omniglot", place, *(place / name for name in ELSEWHERE)):
+            parts = [
+                next((path for ending in ("", *ENDINGS) if (path := folder / f"{part}{ending}").exists()), None)
+                for part in PARTS
+            ]
+            if all(parts) and not _is_begun(folder):
                 return [part for part in parts if part is not None]
-        return []
+        return [resized] if (resized := place / "omniglot_resized").is_dir() else []
+
+
+def _is_begun(folder: Path) -> bool:
+    """Return whether a download to `folder` was begun and not completed, so that its archives may not be whole."""
+    return folder.name == "omniglot-py" and (folder / "lock").exists()
 
 
 def _alphabet_of(character: str) -> str:
@@ -93,7 +111,10 @@ def _download(root: Path) -> list[Path]:
         f"Put {PARTS[0]}.zip and {PARTS[1]}.zip into {root / 'omniglot'}, or set paths.data=FOLDER (or METARUN_DATA) "
         "to the folder that holds them"
     )
-    fetch_once(root / "omniglot-py", "Omniglot", lambda: _fetch(root), instead)
+    makes = [name for part in PARTS for name in (f"{part}.zip", part)]
+    understood = f"{' and '.join(PARTS)}, as folders, zip or tar files"
+    held = describe_places(find_alike(root, "omniglot", "omniglot-py", "omniglot_dataset"), understood)
+    fetch_once(root / "omniglot-py", "Omniglot", lambda: _fetch(root), instead, makes, held)
     return [root / "omniglot-py" / f"{part}.zip" for part in PARTS]
 
 

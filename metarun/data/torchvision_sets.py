@@ -16,7 +16,8 @@ from metarun.core.whole import whole_folder
 from metarun.data.augment import Look
 from metarun.data.files.decode import Interpolation, Scale, encode_bitmap
 from metarun.data.files.download import fetch_once
-from metarun.data.files.find import ImageFile
+from metarun.data.files.image_file import ImageFile
+from metarun.data.files.known import describe_places
 from metarun.data.files.load import load_images
 from metarun.data.images import ImageTasks
 
@@ -30,7 +31,7 @@ class Torchvision(ImageTasks):
         plan, device: from the runner.
         dataset: a class of torchvision.datasets whose items are an image and a label.
         options: further arguments of that class, besides the folder.
-        root: the set is downloaded to a folder in this one.
+        root: where torchvision has unpacked it, or else it is downloaded to a folder in this one.
         cache: folder of the decoded images.
         transpose: swap rows and columns, since EMNIST's files have them swapped.
         image_size: side in pixels that the images are scaled to.
@@ -59,7 +60,7 @@ class Torchvision(ImageTasks):
         dataset_class = getattr(torchvision.datasets, dataset, None)
         if dataset_class is None:
             raise ValueError(f"data.dataset={dataset} is not in torchvision.datasets")
-        folder = _folder(root, dataset, options)
+        folder, elsewhere = _folder(root, dataset, options), Path(root).expanduser() / dataset / "raw"
         there = folder / "data"
 
         def fetch() -> None:
@@ -67,9 +68,16 @@ class Torchvision(ImageTasks):
             with whole_folder(there) as aside:
                 dataset_class(str(aside), download=True, **options)
 
-        fetch_once(folder, dataset, fetch, "Set paths.data=FOLDER (or METARUN_DATA) to where it was downloaded before")
+        if not (folder / "complete").exists() and _is_there(dataset_class, elsewhere, options):
+            there, parts = elsewhere.parent.parent, sorted(elsewhere.iterdir())
+        else:
+            others = [elsewhere.parent] if elsewhere.parent.exists() else []
+            held = describe_places(others, "all files that torchvision unpacks into raw")
+            instead = "Set paths.data=FOLDER (or METARUN_DATA) to where it was downloaded before"
+            fetch_once(folder, dataset, fetch, instead, ["data"], held)
+            parts = [folder / "complete"]
         scale, look = Scale(image_size, interpolation, channels), Look(mean, std)
-        stamp = f"{(folder / 'complete').stat().st_mtime_ns} {transpose}"
+        stamp = f"{[(part.name, part.stat().st_mtime_ns) for part in parts]} {transpose}"
 
         def files() -> Mapping[str, list[ImageFile]]:
             return _list_by_class(dataset_class(str(there), **options), transpose)
@@ -80,8 +88,20 @@ class Torchvision(ImageTasks):
 
     @staticmethod
     def find_files(root: str, dataset: str, options: Mapping[str, Any]) -> list[Path]:
-        folder = _folder(root, dataset, options)
-        return [folder / "data"] if (folder / "complete").exists() else []
+        folder, elsewhere = _folder(root, dataset, options), Path(root).expanduser() / dataset / "raw"
+        found = {folder / "data": (folder / "complete").exists(), elsewhere: elsewhere.is_dir()}
+        return [place for place, is_there in found.items() if is_there][:1]
+
+
+def _is_there(dataset_class: Any, raw: Path, options: Mapping[str, Any]) -> bool:
+    """Return whether the files that torchvision unpacked into `raw` are whole, by its own checks."""
+    if not raw.is_dir():
+        return False
+    try:
+        dataset_class(str(raw.parent.parent), **options)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _folder(root: str, dataset: str, options: Mapping[str, Any]) -> Path:

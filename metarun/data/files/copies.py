@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 
-from metarun.data.files.find import ImageFile
+from metarun.data.files.image_file import ImageFile
 
 log = logging.getLogger(__name__)
 

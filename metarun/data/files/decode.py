@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from metarun.core.screen import track
 from metarun.data.files.deep import Limits, find_limits, guess_range, is_deep, is_deep_colour, scale_to_eight_bits
-from metarun.data.files.find import ImageFile
+from metarun.data.files.image_file import ImageFile
 
 Fit = Literal["crop", "stretch"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -46,6 +46,9 @@ DECODING_ERRORS = (
 """Errors that reading a damaged image, or a damaged or encrypted member of an archive, can raise."""
 
 log = logging.getLogger(__name__)
+
+MANY_PAGES = ("TIFF", "GIF", "PNG", "WEBP")
+"""Formats whose further pages or frames people count as images of their own."""
 
 POINTERS = {
     b"version https://git-lfs": "in Git LFS: git lfs pull",
@@ -156,6 +159,7 @@ def fill(
     """
     deep: dict[int, Limits] = {}
     deep_colours: list[int] = []
+    several: list[int] = []
     has_deep: list[bool] = []
 
     def fill_row(row: int, scale: Scale) -> str | None:
@@ -167,6 +171,9 @@ def fill(
                 digests[row] = hashlib.blake2b(data, digest_size=16).digest()
             if is_deep_colour(image):
                 deep_colours.append(row)
+            if image.format in MANY_PAGES and getattr(image, "n_frames", 1) > 1:
+                several.append(row)
+                image.seek(0)
             has_deep.append(is_deep(image))
             if is_deep(image) and scale.range is None:
                 deep[row] = find_limits(image)  # pixels when the limits of all are known
@@ -176,7 +183,8 @@ def fill(
             return f"{ordered[row].path} ({_explain(error, data)})"
         return None
 
-    broken = _fill_all(partial(fill_row, scale=scale), range(len(ordered)), name)
+    rows = sorted(range(len(ordered)), key=lambda row: getattr(ordered[row], "order", ("", 0)))
+    broken = _fill_all(partial(fill_row, scale=scale), rows, name)
     if deep and not broken:
         low, high = min(one.low for one in deep.values()), max(one.high for one in deep.values())
         black, white = guess_range(deep.values())
@@ -186,13 +194,18 @@ def fill(
             *(len(deep), len(ordered), name, low, high, black, white),
         )
         scale = replace(scale, range=(black, white))
-        broken = _fill_all(partial(fill_row, scale=scale), sorted(deep), name)
+        broken = _fill_all(partial(fill_row, scale=scale), [row for row in rows if row in deep], name)
     if broken:
         more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
         raise ValueError(
             f"{len(broken)} of the {len(ordered)} images of {name} cannot be read: "
             f"{'; '.join(broken[:MAX_NAMED])}{more}. "
             "Replace or remove them"
+        )
+    if several:
+        log.warning(
+            "%d of the %d images of %s have several pages or frames, of which the first is used, %s among them",
+            *(len(several), len(ordered), name, ordered[min(several)].path),
         )
     if deep_colours:
         log.warning(

@@ -1,79 +1,42 @@
-"""The files of a folder or a zip archive. An archive is read in place and never unpacked."""
+"""The files of a folder or an archive, and where under a folder a data set lies."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shlex
-import stat
-import tarfile
+import re
 import zipfile
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import IO, NamedTuple
+from pathlib import Path, PurePosixPath
 
-SUFFIXES = (
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-    ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".tga",
-)  # fmt: skip
-HIDDEN = (
-    ".", "__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information",
-    "lost+found",
-)  # fmt: skip
-"""Beginnings of the names of files and folders that are left out: systems and network drives made them, nobody else."""
-
-MAX_BYTES = 2**28
-"""Bytes that a file of an image may have, unpacked."""
+from metarun.data.files.archives import ENDINGS, ZIPS, is_archive, list_members, open_zip
+from metarun.data.files.image_file import HIDDEN, ImageFile, is_image, is_packed, read_at_most
 
 STAMPED_BYTES, STAMPED_FILES = 2**28, 10_000
 """Content and number of files up to which a stamp depends on their content: a fraction of a second."""
 
-ARCHIVES = {
-    b"7z\xbc\xaf": "a 7z archive",
-    b"Rar!": "a RAR archive",
-    b"(\xb5/\xfd": "packed by zstd",
-    b"\x1f\x8b": "packed by gzip",
-}
-"""How files begin that are to be unpacked first."""
-
-
-class ImageFile(NamedTuple):
-    """An encoded image: its path inside the folder or archive, with slashes, and a function that reads its bytes."""
-
-    path: str
-    read: Callable[[], bytes]
-
 
 def list_images(place: Path) -> list[ImageFile]:
-    """List all images in a folder or zip file, as `list_files` does."""
+    """List all images in a folder or archive, as `list_files` does."""
     return [file for file in list_files(place) if is_image(file.path)]
 
 
 def list_files(place: Path) -> list[ImageFile]:
-    """List all files in a folder or zip file, in the order of their paths, without hidden files and folders.
+    """List all files in a folder or archive, in the order of their paths, without hidden files and folders.
 
     Links in a folder are followed, since its owner made them; links in an archive are not.
     Raises: ValueError if `place` is neither, the archive is damaged or holds a name that leads out of it, or links of
     the folder lead nowhere.
     """
     if place.is_dir():
-        found = [ImageFile(name, partial(read_file, entry.path)) for name, entry in _list_folder(place)]
+        found = [_take(name, entry.path) for name, entry in _list_folder(place)]
     elif place.is_file():
-        archive = open_zip(place)
-        found = [
-            ImageFile(member.filename, partial(_read_member, archive, member))
-            for member in archive.infolist()
-            if not member.is_dir() and not stat.S_ISLNK(member.external_attr >> 16) and not _is_hidden(member.filename)
-        ]
+        found = [_take(place.name, str(place))] if is_packed(place.name) else list_members(place)
     else:
-        raise ValueError(f"there is no folder or zip file {place}")
+        raise ValueError(f"there is no folder or archive {place}")
     return sorted(found, key=lambda file: file.path)
-
-
-def is_image(path: str) -> bool:
-    return path.lower().endswith(SUFFIXES)
 
 
 def group_by_class(labelled: Iterable[tuple[str, ImageFile]]) -> dict[str, list[ImageFile]]:
@@ -84,16 +47,45 @@ def group_by_class(labelled: Iterable[tuple[str, ImageFile]]) -> dict[str, list[
     return {label: sorted(files, key=lambda file: file.path.split("/")[-1]) for label, files in classes.items()}
 
 
-def find_places(root: Path, name: str) -> list[Path]:
-    """Find a data set under `root`: NAME.zip, or the zip files in the folder NAME, or that folder, or nothing."""
-    if (root / f"{name}.zip").is_file():
-        return [root / f"{name}.zip"]
-    folder = root / name
-    if not folder.is_dir():
-        return []
-    broken: list[str] = []
-    holds_images = any(is_image(name) for name, _ in _walk(folder, broken)) or broken  # which is told when it is read
-    return sorted(folder.glob("*.zip")) or ([folder] if holds_images else [])
+def find_places(root: Path, *names: str, without: str = "") -> list[Path]:
+    """Find a data set under `root` by the first of its names that is there.
+
+    That is an archive NAME.zip, NAME.tar ..., or what the folder NAME holds: its zip files, or the folder if images or
+    packed files lie in it, or its tar archives. Names are alike that differ only in capitals and in signs.
+
+    Args:
+        without: the name of an archive that is passed over.
+    """
+    for path in find_alike(root, *names):
+        if path.is_file():
+            return [path]
+        if found := _look_into(path, without):
+            return found
+    return []
+
+
+def find_alike(root: Path, *names: str) -> list[Path]:
+    """Find the folders and archives in `root` that have one of the names, the likest first."""
+    there = sorted(path for path in root.iterdir() if path.is_dir() or is_archive(path.name)) if root.is_dir() else []
+    found = []
+    for name in names:
+        alike = [path for path in there if _simplify(path.name) == _simplify(name)]
+        found += sorted(alike, key=lambda path: (_cut_ending(path.name) != name, path.is_dir()))
+    return found
+
+
+def describe_contents(place: Path) -> str:
+    """Say what lies in a folder or archive: the number of files of each kind, the most frequent first."""
+    try:
+        return count_endings([file.path for file in list_files(place)]) or "nothing"
+    except ValueError as error:
+        return str(error)
+
+
+def count_endings(paths: Sequence[str]) -> str:
+    """Return the number of files of each kind, the most frequent first: 40 .heic, 1 .txt."""
+    counts = Counter(PurePosixPath(path).suffix.lower() or "without an ending" for path in paths)
+    return ", ".join(f"{count} {ending}" for ending, count in counts.most_common(8))
 
 
 def make_stamp(places: Sequence[Path]) -> str:
@@ -105,7 +97,7 @@ def make_stamp(places: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for place in places:
         listed = _list_folder(place) if place.is_dir() else [(place.name, place)]
-        entries = [(name, entry) for name, entry in listed if place.is_file() or is_image(name)]
+        entries = [(name, entry) for name, entry in listed if place.is_file() or is_image(name) or is_packed(name)]
         files = sorted((name, (stat := entry.stat()).st_size, stat.st_mtime_ns) for name, entry in entries)
         digest.update(repr(files).encode())
         if zipfile.is_zipfile(place):
@@ -116,55 +108,32 @@ def make_stamp(places: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip archive.
-
-    Raises: ValueError if it is none, its table of contents is damaged, or it names a file outside the archive.
-    """
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(_explain_no_zip(path, error)) from error
-    for member in archive.infolist():
-        name = member.orig_filename  # as stored; zipfile cleans `filename` on some systems
-        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or name[1:2] == ":":
-            raise ValueError(f"{path} holds a file named {name!r}, which leads out of it; do not trust this archive")
-    return archive
-
-
-def _explain_no_zip(path: Path, error: Exception) -> str:
-    with open(path, "rb") as file:
-        start = file.read(4)
-    kind = next((kind for beginning, kind in ARCHIVES.items() if start.startswith(beginning)), None)
-    if tarfile.is_tarfile(path):
-        return (
-            f"{path} is a tar archive, which cannot be read in place: unpack it, as with\n"
-            f"    mkdir FOLDER && tar -xf {shlex.quote(str(path))} -C FOLDER\nand set data.path=FOLDER"
-        )
-    if kind:
-        return f"{path} is {kind}: unpack it into a folder, and set data.path=FOLDER"
-    if start.startswith(b"PK"):
-        return f"{path} is not a whole zip file ({error}); get it again"
-    return f"{path} is neither a folder nor a zip file: give a folder, or a zip file, of images"
-
-
 def read_file(path: str) -> bytes:
     """Read an image file whole. Raises: ValueError if it is too large for one."""
     with open(path, "rb") as file:
-        return _read_at_most(file)
+        return read_at_most(file)
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    with archive.open(member) as file:
-        return _read_at_most(file)
+def _look_into(folder: Path, without: str) -> list[Path]:
+    broken: list[str] = []
+    archives = sorted(path for path in folder.iterdir() if is_archive(path.name) and path.name != without)
+    if zips := [path for path in archives if path.name.lower().endswith(ZIPS)]:
+        return zips
+    holds = any(is_image(name) or is_packed(name) for name, _ in _walk(folder, broken)) or broken  # told when read
+    return [folder] if holds else archives
 
 
-def _read_at_most(file: IO[bytes]) -> bytes:
-    """Read a file whole. Raises: ValueError if it has more than `MAX_BYTES` bytes, whatever is said of its size."""
-    data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"has more than {MAX_BYTES >> 20} MiB, too many for an image")
-    return data
+def _simplify(name: str) -> str:
+    return re.sub(r"[\W_]", "", _cut_ending(name).casefold())
+
+
+def _cut_ending(name: str) -> str:
+    ending = next((ending for ending in ENDINGS if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)]
+
+
+def _take(name: str, path: str) -> ImageFile:
+    return ImageFile(name, partial(read_file, path), lambda: Path(path).open("rb"))
 
 
 def _list_folder(root: Path) -> list[tuple[str, os.DirEntry[str]]]:
@@ -206,7 +175,3 @@ def _walk(root: Path, broken: list[str]) -> Iterator[tuple[str, os.DirEntry[str]
                     folders.append((entry.path, f"{prefix}{entry.name}/", (*above, real)))
             elif entry.is_file():  # no pipe, which would never end
                 yield f"{prefix}{entry.name}", entry
-
-
-def _is_hidden(path: str) -> bool:
-    return any(part.startswith(HIDDEN) for part in path.split("/"))

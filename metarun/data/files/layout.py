@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 
-from metarun.data.files.find import SUFFIXES, ImageFile, is_image, list_files
+from metarun.data.files.image_file import ImageFile
 from metarun.data.files.split_file import normalise_name
 from metarun.data.files.split_words import find_parts
 from metarun.data.files.splits import SPLITS
 
 log = logging.getLogger(__name__)
-
-LISTS = (".txt", ".csv", ".tsv", ".json")
-"""Endings of files that may say which classes are whose, if they are named after splits."""
 
 FolderPath = tuple[str, ...]
 
@@ -42,22 +39,11 @@ class Layout:
         return all(self.parts.values()) and not self.unclear and not find_shared(self.parts)
 
 
-def read_layout(place: Path) -> Layout:
-    """Find the classes in a folder or zip file. Files that are no images by their names are counted in a warning.
-
-    Raises: ValueError if there are no images, or some lie in no class's folder.
-    """
-    files = list_files(place)
-    others = [file.path for file in files if not is_image(file.path)]
+def read_tree(images: Sequence[ImageFile], place: Path) -> Layout:
+    """Take the folders that images of `place` lie in for their classes. Raises: ValueError if some name no class."""
     paths: dict[FolderPath, list[ImageFile]] = defaultdict(list)
-    for file in files:
-        if is_image(file.path):
-            paths[tuple(file.path.split("/")[:-1])].append(file)
-    if not paths:
-        held = f"it holds {_count_endings(others)}; " if others else ""
-        raise ValueError(f"there are no images in {place}; {held}known are {' '.join(SUFFIXES)}")
-    if beside := [path for path in others if "/" in path]:  # lists and notes lie at the top
-        log.warning("files of %s that are no images by their names are left out: %s", place, _count_endings(beside))
+    for file in images:
+        paths[tuple(file.path.split("/")[:-1])].append(file)
     shared: list[str] = []
     while len(tops := {path[:1] for path in paths}) == 1 and () not in tops and len(paths) > 1:
         shared += tops.pop()
@@ -67,11 +53,7 @@ def read_layout(place: Path) -> Layout:
             f"{paths[()][0].path} and {len(paths[()]) - 1} more images of {place} lie in no class's folder; "
             "put the images of each class in a folder of its own"
         )
-    layout = _read_parts(paths, shared, place)
-    lists = sorted(path for path in others if path.lower().endswith(LISTS) and find_parts(PurePosixPath(path).stem))
-    if lists and not any(layout.parts.values()):
-        return replace(layout, unclear=f"lists of splits lie beside the images ({name_some(lists)})")
-    return layout
+    return _read_parts(paths, shared, place)
 
 
 def find_shared(parts: Mapping[str, Sequence[str]]) -> list[str]:
@@ -110,7 +92,7 @@ def _read_parts(paths: Mapping[FolderPath, list[ImageFile]], shared: Sequence[st
     elif tested:
         unclear = f"all of its images lie in {tested[0]}"
     else:
-        unclear = "" if depth is None else _explain_parts(parts)
+        unclear = "" if depth is None else explain_parts(parts)
     return Layout(classes, parts, unclear)
 
 
@@ -136,7 +118,7 @@ def _find_odd(paths: Iterable[FolderPath]) -> set[str]:
     return found
 
 
-def _explain_parts(parts: Mapping[str, list[str]]) -> str:
+def explain_parts(parts: Mapping[str, list[str]]) -> str:
     """Say why folders that are named after the splits are none; return an empty string if they are, or if it is clear.
 
     It is clear that the folders of an ordinary data set, which has images of each class in train, are to be merged.
@@ -160,9 +142,3 @@ def _unify(label: str, spelled: dict[str, str], place: Path) -> str:
     if first != label:
         log.warning("the folders %r and %r are one class: their names read alike", first, label)
     return first
-
-
-def _count_endings(paths: Sequence[str]) -> str:
-    """Return the number of files of each kind, the most frequent first: 40 .heic, 1 .txt."""
-    counts = Counter(PurePosixPath(path).suffix.lower() or "without an ending" for path in paths)
-    return ", ".join(f"{count} {ending}" for ending, count in counts.most_common(8))

@@ -12,7 +12,7 @@ import numpy as np
 from metarun.data.files.cache import create_cache_file, open_or_write
 from metarun.data.files.copies import find_second_copies
 from metarun.data.files.decode import Scale, fill
-from metarun.data.files.find import ImageFile
+from metarun.data.files.image_file import ImageFile
 from metarun.data.images import ImageClasses
 
 log = logging.getLogger(__name__)

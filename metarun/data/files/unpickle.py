@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 HARMLESS = {
     ("numpy", "ndarray"),
@@ -22,17 +22,22 @@ HARMLESS = {
 
 
 def unpickle(path: Path) -> Any:
-    """Read the arrays and containers in a pickle of Python 2 or 3.
+    """Read the arrays and containers in a pickle of Python 2 or 3, as `unpickle_open` does."""
+    with open(path, "rb") as file:
+        return unpickle_open(file, str(path))
+
+
+def unpickle_open(file: IO[bytes], name: str) -> Any:
+    """Read the arrays and containers in an open pickle, which messages call `name`.
 
     Raises: ValueError if it is damaged, or names a class or function that is not in `HARMLESS`.
     """
-    with open(path, "rb") as file:
-        try:
-            return _Arrays(file, encoding="latin1").load()
-        except pickle.UnpicklingError as error:
-            raise ValueError(f"{path} is not used: {error}") from error
-        except (EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError, MemoryError) as error:
-            raise ValueError(f"{path} is no whole pickle ({error}); get it again") from error
+    try:
+        return _Arrays(file, encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{name} is not used: {error}") from error
+    except (EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError, MemoryError) as error:
+        raise ValueError(f"{name} is no whole pickle ({error}); get it again") from error
 
 
 class _Arrays(pickle.Unpickler):

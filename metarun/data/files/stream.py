@@ -1,0 +1,42 @@
+"""What can only be read from its beginning to its end, for threads that ask for it almost in order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+KEPT = 64
+"""Items behind the last one that are kept: more than threads decode images."""
+
+
+class Stream(Generic[T]):
+    """Items number 0, 1, ... of something that is read in order; it is begun again for one that is no longer kept.
+
+    Args:
+        begin: begins to read.
+        size: number of items; after the last of them what was opened is let go.
+    """
+
+    def __init__(self, begin: Callable[[], Iterator[T]], size: int) -> None:
+        self._begin, self._size = begin, size
+        self._items: Iterator[T] | None = None
+        self._kept: dict[int, T] = {}
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def get(self, number: int) -> T:
+        with self._lock:
+            if number not in self._kept and (number < self._next or self._items is None):
+                self._items, self._next = self._begin(), 0
+                self._kept.clear()
+            while number not in self._kept:
+                assert self._items is not None
+                self._kept[self._next] = next(self._items)
+                self._kept.pop(self._next - KEPT, None)
+                self._next += 1
+                if self._next == self._size:
+                    self._items = None
+            return self._kept[number]
