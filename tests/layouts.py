@@ -178,9 +178,10 @@ def _read_classes(source: Any, part: str) -> list[list[tuple[int, ...]]]:
 def open_source(name: str, root: Path, cached: Path, typed: Mapping[str, Any]) -> Any:
     """Open the source that `data=NAME` stands for on files in `root`."""
     from metarun.settings.resolve import find_target
+    from metarun.settings.schema import BUILD_KEYS
 
     node = _compose(name)
-    settings = {key: node[key] for key in node if key not in _PLANNED and not key.startswith("_")}
+    settings = {key: node[key] for key in node if key not in BUILD_KEYS["data"] and not key.startswith("_")}
     size = {"image_size": 4, "channels": 3} if "channels" in node else {"image_size": 4}
     place = {"path": str(root)} if name == "folder" else {"root": str(root)}
     settings |= {"cache": str(cached), "interpolation": "nearest", **size, **place, **typed}
@@ -193,9 +194,6 @@ def _compose(name: str) -> Any:
     from metarun.settings.compose import compose
 
     return compose([f"data={name}"]).data
-
-
-_PLANNED = ("n_way", "k_shot", "n_query", "query", "train", "eval_seed", "steps", "wide")
 
 
 def main() -> None:
