@@ -133,6 +133,8 @@ def cases() -> dict[str, tuple[int, list[str]]]:
             found[f"{algo} glyphs"] = on_images(algo)
         if "regression" in learns(algo):
             found[f"{algo} sinusoid"] = on_points(algo, "sinusoid")
+        if learns(algo) == {"described"}:
+            found[f"{algo} described"] = [f"algo={algo}", "data=described", *SMALL, "data.n_query=2", *fewer(algo)]
         if learns(algo) == {"domains"}:
             found[f"{algo} moons"] = on_points(algo, "moons")
         if learns(algo) == {"gaussian process"}:

@@ -40,7 +40,7 @@ CHOICES = [
     *[
         [*IMAGES, f"algo={name}", "backbone=mlp_small"]
         for name in list_shipped("algo")
-        if name not in (*PROCESSES, "dann") and not acts("algo", name)
+        if name not in (*PROCESSES, "dann", "zero_shot") and not acts("algo", name)
     ],
     *[[f"algo={name}", f"data={data}"] for name, data in CONTROL.items()],
     ["data=moons", "algo=dann"],

@@ -63,6 +63,7 @@ TINY = {
     "glyphs": ["backbone=mlp", "backbone.widths=[6,5]", "data.n_query=2", "data.train.n_query=2"],
     "sinusoid": ["backbone.widths=[6,5]", "data.n_query=4"],
     "gp": ["data.n_query=4"],
+    "described": ["backbone=mlp", "backbone.widths=[6,5]", "data.n_way=4", "data.n_query=2", "data.train.n_query=2"],
     "moons": ["backbone.widths=[6,5]", "data.n_query=4"],
 }
 FEW = {  # where a method has them

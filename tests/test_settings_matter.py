@@ -68,6 +68,8 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
         (algo, "algo.task_chunk"): UNTRIED + "draws noise in another order: see test_metagan.py"
         for algo in ("metagan", "metagan_maml")
     },
+    ("described", "data.images"): UNTRIED + "wants other descriptions: see test_zero_shot.py",
+    ("described", "data.descriptions"): UNTRIED + "is a file with all classes: see test_zero_shot.py",
     ("abml", "algo.noise"): UNTRIED + "is of functions: see test_bayes.py",
     **{
         (path.stem, "bn"): UNTRIED + "is of networks that normalise, and policies do not"
@@ -123,6 +125,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "algo.target": [0.5],
     "algo.trace": [0.5],
     ("ucb1", "algo.bonus"): [3.0],
+    "optim.momentum": [0.3],
     "optim.betas": [[0.5, 0.999], [0.9, 0.5]],
     "optim.clip_norm": [0.01],
     "optim.eps": [0.1],
@@ -180,6 +183,7 @@ BESIDE: dict[str | tuple[str, str], Values] = {
     "algo.adapts": {"algo.inner_lr": 3.0},  # heads of new tasks start at next to nothing
     "algo.pull_weight": {"algo.pull": "l2sp", "algo.inner_lr": 0.1},
     ("protonet", "algo.temperature"): {"algo.distance": "cosine"},
+    ("zero_shot", "algo.temperature"): {"algo.distance": "cosine"},
     ("metagan", "algo.temperature"): {"algo.distance": "cosine"},
     "algo.radius": {"algo.outer": "trpo"},
     ("gittins", "algo.discount"): {"data.episodes": 100},
@@ -534,7 +538,7 @@ def set_in(config: DictConfig, values: Values) -> None:
 @pytest.mark.parametrize("algo", choices("algo"))
 def test_every_setting_of_an_algorithm_changes_an_outcome(every_setting_matters: Matters, algo: str) -> None:
     """On 3-way tasks; in training 4-way ones with 4 shots where the YAML says that they are others than in tests."""
-    known = ("glyphs", "sinusoid", "gp", "moons")
+    known = ("glyphs", "sinusoid", "gp", "moons", "described")
     data = CONTROL[algo] if acts("algo", algo) else next(data for data in known if (algo, data) in PAIRS)
     own = {key: 4 for key in ("data.train.n_way", "data.train.k_shot") if key in settings_of("algo", algo)}
     every_setting_matters(Learned, "algo", algo, f"data={data}", **own, **{"backbone.layers": 2})
@@ -567,7 +571,7 @@ def test_every_setting_of_a_source_changes_its_tasks(
     every_setting_matters: Matters, files: Path, small_sets: None, data: str
 ) -> None:
     algo = "protonet" if "data.n_way" in settings_of("data", data) else "maml"  # which trains on data.wide ways
-    algo = {"sets": "neural_statistician", "moons": "dann"}.get(data, algo)
+    algo = {"sets": "neural_statistician", "moons": "dann", "described": "zero_shot"}.get(data, algo)
     algo = "learned_optimizer" if KINDS.get(data) == ("optimisation",) else algo
     algo = "rl2" if acts("data", data) else algo
     if data in ("gymnasium", "half_cheetah_direction"):

@@ -123,6 +123,8 @@ class Model:
         """Adapt to images by class."""
         if not self.info.n_way:
             raise ConfigError(f"the run learned functions (data={self.settings.choices['data']}), and no classes")
+        if self.info.support_shape:
+            raise ConfigError("the run tells classes by descriptions, and its support sets are no images: metarun eval")
         if not isinstance(support, Mapping):
             raise ConfigError('a support set is images by class, as {"fox": ["a.jpg"], "owl": ["b.jpg", "c.jpg"]}')
         if not isinstance(self.learner, AdaptsToTask):

@@ -168,6 +168,7 @@ class SourceInfo:
         normalisation: mean and std, for each channel or for all channels together; an input is (pixel - mean) / std
             with pixels in 0..1. None if the inputs are not images, or are not all normalised alike.
         control: what a policy must know, if tasks are environments.
+        support_shape: shape of one input of a support set; None if it is `input_shape`.
     """
 
     input_shape: tuple[int, ...]
@@ -180,6 +181,7 @@ class SourceInfo:
     prior: object | None = None
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
     control: Control | None = None
+    support_shape: tuple[int, ...] | None = None
 
 
 class TaskSource(Protocol):

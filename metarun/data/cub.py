@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
+import numpy as np
 import torch
 
+from metarun.core.episodes import Floats
 from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
 from metarun.data.counts import warn_if_not_whole
@@ -17,6 +19,7 @@ from metarun.data.files.splits import read_split
 from metarun.data.photos import PhotoSettings, PhotoTasks
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
+ATTRIBUTES = "attributes/class_attribute_labels_continuous.txt"
 MD5 = "97eceeb196236b17998738112f37df78"
 
 
@@ -49,7 +52,20 @@ class CUB(PhotoTasks):
         cache = Path(photos["cache"])
         data = load_images(cache, "cub", make_stamp(found), lambda: read_set(found, split, _find_species), scale)
         super().__init__(data, split, plan, device, **photos)
+        self.root = Path(root).expanduser()
         warn_if_not_whole("cub", self.info.facts["images"], 11_788)
+
+    def describe_classes(self) -> dict[str, Floats]:
+        """Return the 312 attributes of each species, in per cent of the people who saw them.
+
+        Raises: ValueError if the files classes.txt and attributes/class_attribute_labels_continuous.txt are not there.
+        """
+        known = (self.root / name for name in ("CUB_200_2011", "cub", "cub/CUB_200_2011"))
+        folder = next((place for place in known if (place / ATTRIBUTES).is_file()), None)
+        if folder is None:
+            raise ValueError(f"there is no CUB_200_2011/{ATTRIBUTES} in {self.root}")
+        species = [line.split()[1] for line in (folder / "classes.txt").read_text().splitlines()]
+        return dict(zip(species, np.loadtxt(folder / ATTRIBUTES, ndmin=2), strict=True))
 
     @staticmethod
     def find_files(root: str) -> list[Path]:

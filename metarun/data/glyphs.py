@@ -63,18 +63,32 @@ class Glyphs(ImageTasks):
             alphabet = int(name[8:11])
             split["train" if alphabet < first_val else "val" if alphabet < first_test else "test"].append(name)
         super().__init__(data, split, plan, rotation, device, labels=labels)
+        self.invented = alphabets, characters, drawings, glyph_seed
+
+    def describe_classes(self) -> dict[str, Floats]:
+        """Return the control points of each character's strokes, flat: [MAX_STROKES * 4 * 2]."""
+        return {name: strokes.flatten() for name, strokes, *_ in _invent_all(*self.invented)}
 
 
 def draw_all(alphabets: int, characters: int, drawings: int, seed: int) -> ImageClasses:
     """Draw all characters: pixels [alphabets * characters * drawings, 1, 28, 28]."""
-    rng = np.random.default_rng(seed)
     pixels, names = [], []
-    for alphabet in range(alphabets):
-        for character, strokes in enumerate(_invent_alphabet(rng, characters)):
-            names.append(f"alphabet{alphabet:03d}/character{character:02d}")
-            pixels.append(_rasterise(_draw_points(rng, strokes, drawings), rng.uniform(0.5, 1.1, drawings)))
+    for name, _, points, width in _invent_all(alphabets, characters, drawings, seed):
+        names.append(name)
+        pixels.append(_rasterise(points, width))
     starts = np.arange(len(names) + 1, dtype=np.int64) * drawings
     return ImageClasses(torch.cat(pixels)[:, None], starts, names)
+
+
+def _invent_all(
+    alphabets: int, characters: int, drawings: int, seed: int
+) -> Iterator[tuple[str, Floats, Floats, Floats]]:
+    """Yield of each character its name, its strokes, and points and pen width of its drawings."""
+    rng = np.random.default_rng(seed)
+    for alphabet in range(alphabets):
+        for character, strokes in enumerate(_invent_alphabet(rng, characters)):
+            points, width = _draw_points(rng, strokes, drawings), rng.uniform(0.5, 1.1, drawings)
+            yield f"alphabet{alphabet:03d}/character{character:02d}", strokes, points, width
 
 
 def _invent_alphabet(rng: np.random.Generator, characters: int) -> Iterator[Floats]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Set
 from functools import partial
 from pathlib import Path
@@ -147,8 +148,8 @@ def build_learner(settings: Settings, source: TaskSource | KnownSource, start: S
         )
     if not isinstance(source, KnownSource):
         check_needs(settings.algo["_target_"], source)
-    known = ("input_shape", "n_way", "outputs", "objective", "train_classes", "prior", "normalisation", "control")
-    facts = {"backbone": backbone, "bn": settings.bn, **{name: getattr(info, name) for name in known}}
+    known = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    facts = {"backbone": backbone, "bn": settings.bn, **known}
     learner: Learner = _construct(settings.algo, **facts)
     seed_everything(settings.seed, "training")
     return learner

@@ -31,6 +31,7 @@ FACTS = {
         "prior",
         "normalisation",
         "control",
+        "support_shape",
     },
     "optim": {"params"},
     "optim.schedule": {"optimizer"},

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from metarun.core.episodes import EpisodeIndices, Floats, Ints
+from metarun.core.ranges import FilePath
+from metarun.core.tasks import Batch, EpisodePlan, Examples
+from metarun.data.device import to_device
+from metarun.data.files.descriptions import read_descriptions
+from metarun.data.images import ImageTasks
+
+
+@runtime_checkable
+class DescribesClasses(Protocol):
+    """A source of images that knows its classes by more than images."""
+
+    def describe_classes(self) -> Mapping[str, Floats]:
+        """Return a vector for each class by name, all of one length."""
+        ...
+
+
+class Described:
+    """Images to be told by descriptions of their classes: the support set of a task is one description of each class.
+
+    A description is a vector: strokes, attributes, or the embedding of a text. Each of its numbers is standardised over
+    the training classes. Of turned images the description says by how many quarter turns, in four more numbers.
+
+    Args:
+        plan, device: from the runner; `k_shot` has no meaning.
+        open_source: from the runner; opens the source that a name of `data=` stands for.
+        images: name of the source of the images.
+        descriptions: file with a vector for each class, see metarun/data/files/descriptions.py; None: the source's own,
+            as glyphs knows its strokes and CUB its attributes.
+        shuffled: give each class the description of another of its split, a control that can do no better than chance.
+    Raises: ValueError if the source has no images, or a class no description.
+    """
+
+    kinds = ("described",)
+
+    def __init__(
+        self,
+        plan: EpisodePlan,
+        device: torch.device,
+        open_source: Callable[[str, EpisodePlan], Any],
+        images: str,
+        descriptions: FilePath | None,
+        shuffled: bool,
+    ) -> None:
+        bare = replace(plan, train=replace(plan.train, k_shot=0), test=replace(plan.test, k_shot=0))
+        source = open_source(images, bare)
+        if not isinstance(source, ImageTasks):
+            raise ValueError(f"data.images={images} is not a source of images; data.images=glyphs is one")
+        if descriptions:
+            known: Mapping[str, Floats] = read_descriptions(descriptions)
+        elif isinstance(source, DescribesClasses):
+            known = source.describe_classes()
+        else:
+            raise ValueError(f"{images} has no descriptions of its own: set data.descriptions to a file of them")
+        self.source, self.device, self.labels = source, device, source.labels
+        split = source.take_apart()[1]
+        lacking = sorted({name for names in split.values() for name in names} - known.keys())
+        if lacking:
+            raise ValueError(
+                f"{len(lacking)} classes of {images} have no description in {descriptions}: {', '.join(lacking[:3])}"
+            )
+        every = {s: np.array([known[name] for name in names], np.float64) for s, names in split.items()}
+        mean, std = every["train"].mean(0), every["train"].std(0)
+        self.vectors = {s: (own - mean) / np.where(std > 0, std, 1) for s, own in every.items()}
+        if shuffled:
+            self.vectors = {s: np.roll(own, 1, axis=0) for s, own in self.vectors.items()}
+        self.turned = source.rotation != "none"
+        digest = hashlib.sha256(b"".join(own.tobytes() for own in every.values())).hexdigest()
+        self.info = replace(
+            source.info,
+            support_shape=(len(mean) + 4 * self.turned,),
+            facts=source.info.facts | {"descriptions_sha256": digest, "shuffled": shuffled},
+        )
+
+    def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
+        while True:
+            yield self.batch(split, np.arange(first, first + batch_size))
+            first += batch_size
+
+    def batch(self, split: str, indices: Ints) -> Batch:
+        """Return the tasks with the numbers `indices` [B] of a split's stream; support.x [B, N, D]."""
+        drawn, n_way = self.source.draw_episodes(split, indices)
+        y = np.broadcast_to(np.arange(n_way), drawn.classes.shape).copy()
+        x = to_device(self._describe(split, drawn), self.device, torch.get_default_dtype())
+        return Batch(Examples(x, to_device(y, self.device)), self.source.batch(split, indices).query, n_way)
+
+    def fingerprint(self, split: str, n_tasks: int) -> str:
+        fingerprint: str = self.source.fingerprint(split, n_tasks)
+        return fingerprint
+
+    def _describe(self, split: str, drawn: EpisodeIndices) -> Floats:
+        """Return the description of each drawn class [B, N, D]."""
+        turn, base = np.divmod(drawn.classes, len(self.vectors[split]))
+        if self.source.rotation == "random":
+            turn = drawn.rotation
+        vectors = self.vectors[split][base]
+        return np.concatenate([vectors, np.eye(4)[turn]], -1) if self.turned else vectors
