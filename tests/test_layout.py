@@ -9,6 +9,7 @@ from image_folders import PLAN, lay_out, make, picture, shades
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.files.split_words import find_parts
+from metarun.data.files.splits import SPLITS, draw_split
 
 TRAIN, VAL, TEST = [0, 1, 2, 3], [4, 5], [6, 7]
 
@@ -189,11 +190,10 @@ WAYS = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 1), 0, 0)
 @pytest.mark.parametrize(
     ("plan", "n_classes", "advice"),
     [
-        (PLAN, 2, "Tasks need 2 classes of each split, 6 in all: add classes"),
-        (PLAN, 5, "Tasks need 2 classes of each split, 6 in all: add classes"),
-        (PLAN, 7, "Set data.fractions=[0.428,0.286,0.286]"),
-        (WAYS, 7, "Set data.n_way=2 data.train.n_way=2 data.fractions=[0.428,0.286,0.286]"),
-        (WAYS, 17, "Set data.fractions=[0.41,0.295,0.295]"),
+        (PLAN, 2, "Tasks need 2 + 2 + 2 = 6 classes in all (train, val, test), and 6 at the least: add classes"),
+        (PLAN, 5, "6 at the least: add classes"),
+        (WAYS, 7, "= 15 classes in all (train, val, test). Add classes, or set data.n_way=2 data.train.n_way=2"),
+        (WAYS, 14, "Add classes, or set data.n_way=4 data.train.n_way=4"),
     ],
 )
 def test_too_few_classes_are_refused_with_what_can_be_done(
@@ -205,32 +205,33 @@ def test_too_few_classes_are_refused_with_what_can_be_done(
     assert advice in str(error.value)
     assert "n_way=1" not in str(error.value)
     assert not list(photos.glob("*.txt"))
-    words = dict(word.split("=") for word in advice.split() if "=" in word)
+    words = dict(word.split("=") for word in advice.split() if "data." in word)
     if words:  # and it works
-        ways = int(words.get("data.n_way", plan.test.n_way))
+        ways = int(words["data.n_way"])
         shape = EpisodeShape(ways, 1, 1)
-        fractions = tuple(float(part) for part in words["data.fractions"][1:-1].split(","))
-        make(photos, tmp_path, EpisodePlan(shape, shape, 0, 0), fractions=fractions)
+        make(photos, tmp_path, EpisodePlan(shape, shape, 0, 0), fractions=(0.8, 0.1, 0.1))
 
 
 @pytest.mark.parametrize(
-    ("images", "advice"), [(1, "another split without it"), (2, "data.k_shot=1 or less and data.n_query=1")]
+    ("n_classes", "ways", "counts"),
+    [
+        (25, (5, 5), (15, 5, 5)),  # 64/16/20 would be 16/4/5
+        (28, (5, 5), (17, 5, 6)),
+        (29, (5, 5), (18, 5, 6)),
+        (100, (5, 5), (64, 16, 20)),
+        (15, (5, 5), (5, 5, 5)),
+        (20, (9, 5), (10, 5, 5)),
+        (20, (10, 5), (10, 5, 5)),
+        (14, (5, 5), (9, 2, 3)),  # too few in any case
+    ],
 )
-def test_too_few_images_of_a_class_are_refused_with_what_can_be_done(images: int, advice: str, tmp_path: Path) -> None:
-    photos = lay_out(tmp_path / "photos", {".": range(8)}, images)
-    shape = EpisodeShape(2, 3, 2)
-    with pytest.raises(ValueError, match=f"has {images}, and 1 more have too few. Set {advice}"):
-        make(photos, tmp_path, EpisodePlan(shape, shape, 0, 0))
-
-
-def test_an_empty_split_in_a_file_is_refused_unless_no_task_is_drawn_from_it(tmp_path: Path) -> None:
-    photos = lay_out(tmp_path / "photos", {".": range(4)})
-    (tmp_path / "mine.txt").write_text("test c0\ntest c1\ntest c2\n")
-    with pytest.raises(ValueError, match=r"there are no classes in train, val\n.*mine.txt splits them 0/0/3"):
-        make(photos, tmp_path, split=str(tmp_path / "mine.txt"))
-    tested = EpisodePlan(PLAN.train, PLAN.test, 0, 0, ("test",))
-    assert shades(make(photos, tmp_path, tested, split=str(tmp_path / "mine.txt")), "test") == {0, 1, 2}
-
-
-def test_a_name_with_another_word_beside_that_of_a_split_names_none() -> None:
-    assert [find_parts(name) for name in ("test_pilots", "train birds", "meta_val")] == [set(), set(), {"val"}]
+def test_a_drawn_split_has_the_ways_of_its_tasks_where_there_are_enough_classes(
+    n_classes: int, ways: tuple[int, int], counts: tuple[int, int, int]
+) -> None:
+    plan = EpisodePlan(EpisodeShape(ways[0], 1, 1), EpisodeShape(ways[1], 1, 1), 0, 0)
+    names = [f"c{c:03d}" for c in range(n_classes)]
+    split = draw_split(names, (0.64, 0.16, 0.2), 0, plan)
+    assert tuple(len(split[part]) for part in SPLITS) == counts
+    assert sorted(name for part in SPLITS for name in split[part]) == names
+    if counts == tuple(len(labels) for labels in draw_split(names, (0.64, 0.16, 0.2), 0).values()):
+        assert split == draw_split(names, (0.64, 0.16, 0.2), 0)

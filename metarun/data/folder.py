@@ -16,7 +16,7 @@ from metarun.data.files.lists import choose_lists, find_lists, read_lists
 from metarun.data.files.load import load_images
 from metarun.data.files.own import read_layout
 from metarun.data.files.split_file import normalise_name, read_split_file, write_split_file
-from metarun.data.files.splits import SPLITS, advise_fractions, check_split, complete_split, draw_split
+from metarun.data.files.splits import SPLITS, advise_ways, check_split, complete_split, draw_split
 from metarun.data.files.table import ImageIndex
 from metarun.data.photos import PhotoSettings, PhotoTasks
 
@@ -81,7 +81,7 @@ class Folder(PhotoTasks):
         named = "_".join(f"{100 * fraction:g}" for fraction in fractions)
         beside = place if place.is_dir() else place.parent
         file = beside / f"{name}_split_{named}_seed{split_seed}.txt"
-        chosen = _choose_split(layout, place, split, file, list(classes), fractions, split_seed)
+        chosen = _choose_split(layout, place, split, file, list(classes), fractions, split_seed, plan)
         parts = {part: [label for label in labels if label not in short] for part, labels in chosen.parts.items()}
         unused = sorted(set(classes) - {label for labels in parts.values() for label in labels})
         if unused:
@@ -130,6 +130,7 @@ def _choose_split(
     classes: Sequence[str],
     fractions: Sequence[float],
     seed: int,
+    plan: EpisodePlan,
 ) -> Choice:
     """Choose the split that `data.split=asked` stands for.
 
@@ -150,7 +151,7 @@ def _choose_split(
         return Choice(layout.parts, place, False)
     if asked is None and layout.unclear:
         raise ValueError(_ask(layout, place, completed))
-    return Choice(draw_split(classes, fractions, seed), file, True)
+    return Choice(draw_split(classes, fractions, seed, plan), file, True)
 
 
 def _read_split(file: Path, layout: Layout) -> dict[str, list[str]]:
@@ -190,7 +191,7 @@ def _describe_counts(
     counts = "/".join(str(len(parts[s])) for s in SPLITS)
     held = f"{place} has {len(sizes)} classes, {sum(sizes.values())} images"
     if chosen.drawn:
-        said = f"drawn, they are {counts} in train, val, test. {advise_fractions(parts, plan)}".rstrip()
+        said = f"drawn, they are {counts} in train, val, test. {advise_ways(len(sizes), plan)}".rstrip()
     else:
         remedy = "move classes" if chosen.origin == place else "edit it"
         said = (

@@ -60,7 +60,7 @@ class Text:
         named = "_".join(f"{100 * fraction:g}" for fraction in fractions)
         beside = place.resolve().parent / f"{place.resolve().stem}_split_{named}_seed{split_seed}.txt"
         file = Path(split).expanduser() if split else beside
-        parts = read_split_file(file) if file.exists() else draw_split(list(texts), fractions, split_seed)
+        parts = read_split_file(file) if file.exists() else draw_split(list(texts), fractions, split_seed, plan)
         sizes = {normalise_name(label): len(lines) for label, lines in texts.items()}
         parts = check_split(parts, sizes, plan)
         names = list(texts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,15 +32,40 @@ def read_split(name: str) -> dict[str, list[str]]:
     return {split: file.read_text().split() for split, file in files.items()}
 
 
-def draw_split(names: Sequence[str], fractions: Sequence[float], seed: int) -> dict[str, list[str]]:
-    """Shuffle the classes `names` by `seed` and split them into these fractions for train, val and test."""
+def draw_split(
+    names: Sequence[str], fractions: Sequence[float], seed: int, plan: EpisodePlan | None = None
+) -> dict[str, list[str]]:
+    """Shuffle the classes `names` by `seed` and split them into these fractions for train, val and test.
+
+    Args:
+        plan: if it is given, each split that tasks are drawn from gets as many classes as they have, where there are
+            enough in all.
+    """
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"data.fractions={list(fractions)} must be three numbers above 0 that sum to 1")
     shuffled = _shuffle(names, seed)
-    n_val, n_test = (round(fraction * len(shuffled)) for fraction in fractions[1:])
-    first = len(shuffled) - n_val - n_test
-    parts = shuffled[:first], shuffled[first : first + n_val], shuffled[first + n_val :]
+    counts = _round_counts(len(shuffled), fractions, _count_ways(plan) if plan else dict.fromkeys(SPLITS, 0))
+    first, second = counts["train"], counts["train"] + counts["val"]
+    parts = shuffled[:first], shuffled[first:second], shuffled[second:]
     return {part: sorted(labels) for part, labels in zip(SPLITS, parts, strict=True)}
+
+
+def _round_counts(n: int, fractions: Sequence[float], least: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of classes of each split of n classes: the fractions, but at least `least` if n allows it."""
+    counts = {part: round(fraction * n) for part, fraction in zip(SPLITS, fractions, strict=True)}
+    counts["train"] = n - counts["val"] - counts["test"]
+    if sum(least.values()) > n:
+        return counts
+    while short := next((part for part in ("val", "test", "train") if counts[part] < least[part]), None):
+        most = max(SPLITS, key=lambda part: counts[part] - least[part])
+        counts[most] -= 1
+        counts[short] += 1
+    return counts
+
+
+def _count_ways(plan: EpisodePlan) -> dict[str, int]:
+    """Return the number of classes that the tasks of each split need, 0 where none are drawn."""
+    return {part: plan.shape_of(part).n_way if part in plan.splits else 0 for part in SPLITS}
 
 
 def complete_split(
@@ -63,22 +87,18 @@ def complete_split(
     return {**parts, "train": sorted(shuffled[n:]), empty[0]: sorted(shuffled[:n])}
 
 
-def advise_fractions(drawn: Mapping[str, Sequence[str]], plan: EpisodePlan) -> str:
-    """Say what to set so that splits drawn anew have enough classes for the tasks of `plan`, if these have too few."""
-    need = {part: (plan.train if part == "train" else plan.test).n_way for part in SPLITS}
-    if all(len(drawn[part]) >= need[part] for part in SPLITS):
+def advise_ways(n_classes: int, plan: EpisodePlan) -> str:
+    """Say how many classes the tasks of `plan` need, and what to set with fewer; empty if there are enough."""
+    need = _count_ways(plan)
+    if n_classes >= sum(need.values()):
         return ""
-    n_classes = sum(map(len, drawn.values()))
-    least = n_classes // len(SPLITS)
-    ways = ""
-    if sum(need.values()) > n_classes:
-        if least < LEAST_WAYS:
-            return f"Tasks need {LEAST_WAYS} classes of each split, {LEAST_WAYS * len(SPLITS)} in all: add classes"
-        need = dict.fromkeys(SPLITS, least)
-        ways = f"data.n_way={least} data.train.n_way={least} "
-    val, test = (math.ceil(1000 * need[part] / n_classes) / 1000 for part in ("val", "test"))
-    fractions = (round(1 - val - test, 3), val, test)
-    return f"Set {ways}data.fractions=[{','.join(f'{fraction:g}' for fraction in fractions)}]"
+    parts = [part for part in SPLITS if need[part]]
+    least = n_classes // len(parts)
+    said = " + ".join(str(need[part]) for part in parts)
+    words = f"Tasks need {said} = {sum(need.values())} classes in all ({', '.join(parts)})"
+    if least < LEAST_WAYS:
+        return f"{words}, and {LEAST_WAYS * len(parts)} at the least: add classes"
+    return f"{words}. Add classes, or set data.n_way={least} data.train.n_way={least}"
 
 
 def check_split(

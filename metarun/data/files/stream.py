@@ -9,11 +9,13 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 KEPT = 64
-"""Items behind the last one that are kept: more than threads decode images."""
+"""Items behind the last one that are kept until they are asked for: more than threads decode images."""
 
 
 class Stream(Generic[T]):
-    """Items number 0, 1, ... of something that is read in order; it is begun again for one that is no longer kept.
+    """Items number 0, 1, ... of something that is read in order, each to be asked for once.
+
+    It is begun again for one that was asked for before, or that is too far behind.
 
     Args:
         begin: begins to read.
@@ -39,4 +41,4 @@ class Stream(Generic[T]):
                 self._next += 1
                 if self._next == self._size:
                     self._items = None
-            return self._kept[number]
+            return self._kept.pop(number)
