@@ -177,7 +177,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
 
 @pytest.mark.parametrize("bn", ["support", "running"])
 @pytest.mark.parametrize("algo", [algo for algo in ALGOS if algo not in WITHOUT_NETWORK])
-def test_a_query_is_scored_alone_as_among_others_unless_bn_is_transductive(
+def test_a_query_is_scored_alone_as_among_others_unless_bn_is_transductive_or_the_learner_says_that_they_matter(
     settings: Settings, algo: str, bn: str
 ) -> None:
     parts = parts_of(settings(f"algo={algo}", f"bn={bn}", "data.n_query=1", "algo.task_chunk=1", *FEWER_STEPS[algo]))
@@ -188,7 +188,8 @@ def test_a_query_is_scored_alone_as_among_others_unless_bn_is_transductive(
     for i in range(batch.query.y.shape[1]):
         one = Batch(batch.support, Examples(batch.query.x[:, i : i + 1], batch.query.y[:, i : i + 1]), batch.n_way)
         alone.append(learner.evaluate(one)["loss"])
-    assert torch.allclose(torch.cat(alone).mean(), learner.evaluate(batch)["loss"], atol=1e-4)
+    same_score = torch.allclose(torch.cat(alone).mean(), learner.evaluate(batch)["loss"], atol=1e-4)
+    assert same_score == (learner.answers == "alone")
 
 
 @pytest.mark.parametrize("backbone", ["conv4", "mlp"])  # conv4_strided is what all others run on

@@ -228,7 +228,7 @@ def rows_of(table: str) -> list[dict[str, str]]:
     over two seeds, which then was told; but for budgets, in whose place tasks a second were told; and but for what is
     said of queries."""
     since = {"mark", "p_holm_with_seeds", "ci95_seeds", "seed_means", "tasks_per_second", "train_seconds"}
-    since |= {"drawn_inputs", "outer_steps", "inner_steps", "query", "answers"}
+    since |= {"drawn_inputs", "outer_steps", "inner_steps", "query", "answers", "images"}
     return [
         {name: cell for name, cell in line.items() if name not in since} for line in csv.DictReader(io.StringIO(table))
     ]

@@ -167,6 +167,8 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     ("folder", "data.split"): ["{files}/split.txt"],
     ("text", "data.split"): ["{files}/split.txt"],
     ("omniglot", "data.split"): ["lake"],
+    ("laplacian_shot", "algo.steps"): [1],
+    "algo.transport_steps": [1],
     "paper": [{"value": 98.7, "ci95": None, "source": "Somebody 2020"}],
 }
 """Other values of a setting, of every choice or of one, where the rule of `other_values` has none that is legal."""

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metarun.algos.base.features import FeatureHead, Features
+from metarun.algos.base.learn2learn import Engine
+from metarun.algos.base.metric import average_classes, compute_nearness
+from metarun.algos.heads.bd_cspn import rectify
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+
+class LaplacianShot(FeatureHead):
+    """Learns to tell all training classes apart; queries that lie close to each other then get the same class.
+
+    Each query has a distribution over classes, softmax of minus its squared distances to the class means. In each step
+    it becomes softmax of the same plus `pull` times the sum of its neighbours' distributions. The steps are a fixed
+    number, where the authors stop once the energy changes by less than a millionth.
+
+    Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N]. Without steps and `rectify`
+        they are SimpleShot's.
+    Args:
+        backbone: from inputs to embeddings [R, D].
+        train_classes: classes of the split train.
+        pull: weight of the neighbours, >= 0 (lambda in the paper).
+        neighbours: of a query, the nearest other queries. The authors' and easyfsl's k is one more, for it counts the
+            query itself.
+        steps: of the distributions, >= 0.
+        rectify: whether the queries first pull the class means towards themselves, as BD-CSPN does.
+        scale: of the cosines in that, > 0, see BDCSPN.
+        features: of which embeddings, `un`, `l2n` or `cl2n`, see FeatureHead.
+        engine, task_chunk: how a batch of tasks is computed, see EpisodicLearner.
+    Reference: Ziko, Dolz, Granger, Ben Ayed. Laplacian Regularized Few-Shot Learning. ICML 2020. arXiv:2006.15486,
+        equation 12, algorithm 1.
+    """
+
+    answers = "together"
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        train_classes: int,
+        pull: NonNegativeFloat,
+        neighbours: PositiveInt,
+        steps: NonNegativeInt,
+        rectify: bool,
+        scale: PositiveFloat,
+        features: Features,
+        engine: Engine,
+        task_chunk: NonNegativeInt,
+    ) -> None:
+        super().__init__(backbone, train_classes, features, engine, task_chunk)
+        self.pull, self.neighbours, self.steps, self.rectify, self.scale = pull, neighbours, steps, rectify, scale
+
+    def answer(self, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
+        means = rectify(support, classes, query, self.scale) if self.rectify else average_classes(support, classes)
+        alone = logits = compute_nearness(query, means)
+        neighbours = find_neighbours(query, self.neighbours)
+        for _ in range(self.steps):
+            logits = alone + self.pull * neighbours @ logits.softmax(-1)
+        return logits
+
+
+def find_neighbours(points: Tensor, count: int) -> Tensor:
+    """Return [M, M] with 1 where a column is among the `count` nearest other points of its row, of points [M, D]."""
+    rows = points.shape[0]
+    alone = torch.eye(rows, dtype=torch.bool, device=points.device)
+    near = compute_nearness(points, points).masked_fill(alone, -torch.inf)
+    nearest = near.topk(min(count, rows - 1), dim=-1).indices  # [M, count]
+    return torch.zeros_like(near).scatter(-1, nearest, 1.0)

@@ -1,0 +1,101 @@
+"""What easyfsl's heads answer on made embeddings: tests/data/easyfsl.json, for tests/test_heads.py.
+
+uv run --with easyfsl==1.5.0 python scripts/easyfsl_heads.py            # writes the file
+uv run --with easyfsl==1.5.0 python scripts/easyfsl_heads.py --time RUN # both on a run's cached embeddings, in turns
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from easyfsl import methods
+from easyfsl.methods import pt_map
+from easyfsl.modules import MultiHeadAttention
+from torch import Tensor
+
+FILE = Path(__file__).parents[1] / "tests" / "data" / "easyfsl.json"
+
+
+class ConvergedPTMAP(methods.PTMAP):  # type: ignore[misc]
+    """easyfsl's PT-MAP with its transport carried to the end: as it comes, it stops where rows sum to .9999."""
+
+    def compute_optimal_transport(self, cost_matrix: Tensor, epsilon: float = 1e-6) -> Tensor:
+        pt_map.MAXIMUM_SINKHORN_ITERATIONS = 100_000
+        found: Tensor = super().compute_optimal_transport(cost_matrix, 1e-13)
+        return found
+
+
+HEADS: dict[str, Callable[[], Any]] = {
+    "protonet": methods.PrototypicalNetworks,
+    "bd_cspn": lambda: methods.BDCSPN(feature_normalization=2),
+    "laplacian_shot": lambda: methods.LaplacianShot(feature_normalization=2, inference_steps=3),
+    "tim": lambda: methods.TIM(feature_normalization=2, fine_tuning_lr=0.01, fine_tuning_steps=20),
+    "pt_map": ConvergedPTMAP,
+}
+"""easyfsl's classes with what makes their definitions ours; tests/test_heads.py has our settings for the same."""
+
+
+def make_tasks(n_tasks: int, k_shot: int, n_way: int = 5, n_query: int = 4, size: int = 12) -> list[tuple[Tensor, ...]]:
+    """Make tasks of noisy classes: support [S, D], its labels [S], queries [M, D], all positive, in float64."""
+    rng = np.random.default_rng(k_shot)
+    found = []
+    for _ in range(n_tasks):
+        centres = rng.normal(size=(n_way, 1, size))
+        x = np.abs(centres + 0.7 * rng.normal(size=(n_way, k_shot + n_query, size)))
+        sides = x[:, :k_shot].reshape(-1, size), np.arange(n_way).repeat(k_shot), x[:, k_shot:].reshape(-1, size)
+        found.append(tuple(map(torch.from_numpy, sides)))
+    return found
+
+
+def answer(head: Any, task: tuple[Tensor, ...]) -> Tensor:
+    """Return what easyfsl's head answers for a task [M, N]."""
+    support, y, query = task
+    head.process_support_set(support, y)
+    found: Tensor = head(query)
+    return found.detach()
+
+
+def make_feat() -> tuple[Any, dict[str, Tensor]]:
+    """Make FEAT with attention drawn by a fixed seed, and return its weights by name."""
+    rng = np.random.default_rng(0)
+    attention = MultiHeadAttention(1, 12, 12, 12).eval()
+    state = {name: torch.from_numpy(rng.normal(size=value.shape) / 3) for name, value in attention.state_dict().items()}
+    attention.load_state_dict(state)
+    return methods.FEAT(attention_module=attention), state
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--time", type=Path, metavar="RUN", help="time both on the test tasks of a trained run")
+    parser.add_argument("--tasks", type=int, default=10_000)
+    asked = parser.parse_args()
+    if asked.time:
+        from easyfsl_times import compare_times
+
+        return compare_times(asked.time, asked.tasks, HEADS, answer)
+    torch.set_default_dtype(torch.float64)
+    feat, weights = make_feat()
+    found: dict[str, Any] = {"easyfsl": "1.5.0", "feat_weights": {n: w.tolist() for n, w in weights.items()}}
+    for k_shot in (1, 3):
+        tasks = make_tasks(2, k_shot)
+        for name, make in HEADS.items():
+            found[f"{name} {k_shot}"] = [answer(make(), task).numpy().round(10).tolist() for task in tasks]
+        with torch.no_grad():
+            found[f"feat {k_shot}"] = [answer(feat, task).numpy().round(10).tolist() for task in tasks]
+    FILE.write_text(json.dumps(found, separators=(",", ":")))
+    return 0
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    code = main()
+    print(f"{time.perf_counter() - started:.1f} s")
+    sys.exit(code)
