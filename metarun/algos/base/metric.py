@@ -61,10 +61,19 @@ class MetricLearner(EpisodicLearner):
         return Support(support.x, one_hot(support.y, n_way, support.x.dtype))
 
     def predict(self, params: Params, state: Support, x: Tensor) -> Tensor:
-        rows = state.x.shape[0]
-        with context.support_rows(rows):
-            embedded = call(self.backbone, within(params, "backbone"), torch.cat([state.x, x]))
-        return self.compare(params, embedded[:rows], state.classes, embedded[rows:])
+        support, query = embed_together(self.backbone, within(params, "backbone"), state.x, x)
+        return self.compare(params, support, state.classes, query)
+
+
+def embed_together(backbone: nn.Module, params: Params, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Embed support and query inputs in one pass: [S, D] and [M, D].
+
+    `bn=transductive` normalises by both together, and `bn=support` by the support inputs alone.
+    """
+    rows = support.shape[0]
+    with context.support_rows(rows):
+        embedded = call(backbone, params, torch.cat([support, query]))
+    return embedded[:rows], embedded[rows:]
 
 
 def average_classes(support: Tensor, classes: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.episodic import EpisodicLearner, Scored
 from metarun.algos.base.learner import Learner
 from metarun.algos.generative.ink import AREA, Beads, Ink, InkModel
 from metarun.algos.generative.pictures import draw_rows
@@ -107,11 +107,14 @@ class BPL(EpisodicLearner):
         query = self._parse(x)
         return self._classify(state, query, self.ink.bound(query.ink, state.beads))
 
-    def extra_scores(self, params: Params, state: Parsed, query: Examples) -> dict[str, Tensor]:
-        ink = self._parse(query.x).ink
-        same = one_hot(query.y, state.classes.shape[1], state.classes.dtype) @ state.classes.T
-        each = (self.ink.bound(ink, state.beads) * same).sum(1) / same.sum(1)
-        return {"log_likelihood": (each / ink.there.sum(1)).mean()}
+    def _score_task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
+        """Score a task of a test, whose queries' strokes are found once for both scores."""
+        state, asked = self.adapt(params, support, n_way), self._parse(query.x)
+        there = self.ink.bound(asked.ink, state.beads)
+        scores = self.score(params, state, self._classify(state, asked, there), query.y)
+        same = one_hot(query.y, n_way, state.classes.dtype) @ state.classes.T
+        each = (there * same).sum(1) / same.sum(1)
+        return Scored(scores | {"log_likelihood": (each / asked.ink.there.sum(1)).mean()}, [])
 
     @torch.no_grad()
     def draw(self, batch: Batch) -> Mapping[str, Any]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -9,18 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
-from metarun.algos.base.episodic import EpisodicLearner
-from metarun.algos.base.gaussian import make_gaussian
+from metarun.algos.base.episodic import EpisodicLearner, Scored
+from metarun.algos.base.gaussian import log_normal, make_gaussian
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.learner import Learner
-from metarun.algos.base.metric import Support
+from metarun.algos.base.metric import Support, embed_together
 from metarun.algos.generative.decoder import make_decoder
 from metarun.algos.generative.pictures import draw_rows
 from metarun.algos.processes.cnp import make_mlp
 from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics
 from metarun.ops import context, norm
-from metarun.ops.functional import Params, call, one_hot, within
+from metarun.ops.functional import Params, one_hot, within
 
 SAMPLES, SHOWN, MOST_ROWS = 8, 5, 20
 """In a picture: samples of a class, its support images at most, and rows at most."""
@@ -153,24 +152,30 @@ class NeuralStatistician(EpisodicLearner):
             each = -F.binary_cross_entropy_with_logits(decoded[:, 0], pixels, reduction="none")
         else:
             mean, log_std = decoded[:, 0], limit(decoded[:, 1])
-            each = -0.5 * ((x - mean) * torch.exp(-log_std)).square() - log_std - 0.5 * math.log(2 * math.pi)
+            each = log_normal(x - mean, log_std)
         return each.flatten(1).sum(1)
 
     def adapt(self, params: Params, support: Examples, n_way: int) -> Support:
         return Support(support.x, one_hot(support.y, n_way, support.x.dtype))
 
     def predict(self, params: Params, state: Support, x: Tensor) -> Tensor:
-        support, query = self._embed(params, state, x)
+        return self._compare(state, *self._embed(params, state, x))
+
+    def _compare(self, state: Support, support: Tensor, query: Tensor) -> Tensor:
+        """Return minus KLs [M, N] (algorithm 4) for features of the support set [S, D] and of queries [M, D]."""
         classes = self.infer_context(support, state.classes).base_dist  # type: ignore[attr-defined]
         alone = self.infer_context(query, torch.eye(len(query), dtype=query.dtype, device=query.device)).base_dist  # type: ignore[attr-defined]
         each = [make_gaussian(q.mean.unsqueeze(at), q.stddev.unsqueeze(at)) for q, at in ((classes, 0), (alone, 1))]
-        return -kl_divergence(*each)  # algorithm 4
+        return -kl_divergence(*each)
 
-    def extra_scores(self, params: Params, state: Support, query: Examples) -> dict[str, Tensor]:
-        support, features = self._embed(params, state, query.x)
-        classes = one_hot(query.y, state.classes.shape[1], features.dtype)
-        bound = self.bound(features, query.x, classes, self.infer_context(support, state.classes))
-        return {"log_likelihood": (bound.log_likelihood - bound.kl_latent).mean()}
+    def _score_task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
+        """Score a task of a test, whose images are embedded once for both scores."""
+        state = self.adapt(params, support, n_way)
+        known, asked = self._embed(params, state, query.x)
+        scores = self.score(params, state, self._compare(state, known, asked), query.y)
+        classes = one_hot(query.y, n_way, asked.dtype)
+        bound = self.bound(asked, query.x, classes, self.infer_context(known, state.classes))
+        return Scored(scores | {"log_likelihood": (bound.log_likelihood - bound.kl_latent).mean()}, [])
 
     @torch.no_grad()
     def draw(self, batch: Batch) -> Mapping[str, Any]:
@@ -192,10 +197,7 @@ class NeuralStatistician(EpisodicLearner):
 
     def _embed(self, params: Params, state: Support, x: Tensor) -> tuple[Tensor, Tensor]:
         """Embed support and query examples: [S, D] and [M, D]."""
-        rows = state.x.shape[0]
-        with context.support_rows(rows):
-            embedded = call(self.backbone, within(params, "backbone"), torch.cat([state.x, x]))
-        return embedded[:rows], embedded[rows:]
+        return embed_together(self.backbone, within(params, "backbone"), state.x, x)
 
     def _draw(self, q: Distribution, first: int) -> Tensor:
         """Draw from q [..., D]; in tests by the numbers of the fixed noise from `first` on."""

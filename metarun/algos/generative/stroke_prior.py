@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metarun.algos.base.gaussian import log_normal
 from metarun.algos.generative.strokes import Floats, resample
 
 STEPS = 7
@@ -37,9 +38,9 @@ class StrokePrior(nn.Module):
             points = torch.from_numpy(np.stack([resample(stroke, STEPS + 1) for stroke in strokes])).to(self.count)
             steps = points.diff(dim=1)  # [strokes, STEPS, 2]
             parts = (
-                _log_normal(points[:, 0], self.log_start),
-                _log_normal(steps[:, 0], self.log_first),
-                _log_normal(steps[:, 1:] - self.keep * steps[:, :-1], self.log_bend),
+                log_normal(points[:, 0], self.log_start),
+                log_normal(steps[:, 0], self.log_first),
+                log_normal(steps[:, 1:] - self.keep * steps[:, :-1], self.log_bend),
             )
             number = self.count.log_softmax(0)[len(strokes) - 1]
             found.append((sum(part.sum() for part in parts) + number) / points.numel())
@@ -56,7 +57,3 @@ class StrokePrior(nn.Module):
             step = step if number == 0 else self.keep * step + self.log_bend.exp() * noise[:, number + 1]
             places.append(places[-1] + step)
         return [*torch.stack(places, 1).double().cpu().numpy()]
-
-
-def _log_normal(x: Tensor, log_std: Tensor) -> Tensor:
-    return -0.5 * (x * torch.exp(-log_std)).square() - log_std - 0.5 * math.log(2 * math.pi)

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import average_classes
+from metarun.algos.base.metric import average_classes, embed_together
 from metarun.algos.optimizer.coordinates import preprocess
 from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples
-from metarun.ops import context
 from metarun.ops.functional import Params, call, flatten, gradient, one_hot, unflatten, within
 from metarun.ops.lstm import LSTMCell
 
@@ -85,7 +84,7 @@ class MetaNet(EpisodicLearner):
         return Read(support.x, classes, self.find_comparing_loss(within(params, "compare"), known, classes))
 
     def predict(self, params: Params, state: Read, x: Tensor) -> Tensor:
-        known, asked = self._embed(params, state.x, x)
+        known, asked = embed_together(self.backbone, within(params, "backbone"), state.x, x)
         slow_q, slow_w = within(params, "compare"), within(params, "classify")
         fast_q = self.write_for_task(params, slow_q, known, state.classes)
         fast_w = self.write_for_images(params, slow_w, known, state.classes)  # [S, weights]
@@ -132,12 +131,6 @@ class MetaNet(EpisodicLearner):
         near = F.normalize(keys, dim=-1) @ F.normalize(average_classes(keys, classes), dim=-1).T / self.temperature
         each = -(torch.log_softmax(near, -1) * classes).sum(-1)
         return (each if rows is None else each[rows]).mean()
-
-    def _embed(self, params: Params, known: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-        rows = len(known)
-        with context.support_rows(rows):
-            embedded = call(self.backbone, within(params, "backbone"), torch.cat([known, asked]))
-        return embedded[:rows], embedded[rows:]
 
 
 class TaskWriter(nn.Module):

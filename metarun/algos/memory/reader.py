@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.gaussian import bound_gaussian
+from metarun.algos.base.metric import embed_together
 from metarun.core import objectives
 from metarun.core.tasks import Batch, Examples, Prediction
-from metarun.ops import context
-from metarun.ops.functional import Params, call, one_hot, within
+from metarun.ops.functional import Params, one_hot, within
 
 
 class Labelled(NamedTuple):
@@ -56,10 +56,8 @@ class SupportReader(EpisodicLearner):
         return Labelled(support.x, one_hot(support.y, n_way, support.x.dtype) if n_way else support.y)
 
     def predict(self, params: Params, state: Labelled, x: Tensor) -> Tensor:
-        rows = state.x.shape[0]
-        with context.support_rows(rows):
-            embedded = call(self.backbone, within(params, "backbone"), torch.cat([state.x, x]))
-        return self.read(params, embedded[:rows], state.targets, embedded[rows:])
+        support, query = embed_together(self.backbone, within(params, "backbone"), state.x, x)
+        return self.read(params, support, state.targets, query)
 
     def draw_order(self, support: Tensor) -> Tensor:
         """Draw an order [S] of the support set: anew for each training task, always the same one in tests."""

@@ -20,13 +20,6 @@ from metarun.ops.functional import Params, call, flatten, gradient, unflatten, w
 from metarun.ops.noise import draw_normal
 
 
-class Trajectory(NamedTuple):
-    """A task's state: the weights [T + 1, n] of each moment, and those after `test_inner_steps` (`inner_steps`)."""
-
-    weights: Tensor
-    last: Tensor
-
-
 class Carry(NamedTuple):
     """Where an unroll stands: the weights [n] of the network, and the rule's memory of each of them."""
 
@@ -107,22 +100,25 @@ class LearnedOptimizer(EpisodicLearner):
         self.rule = CoordinateRule(units, layers, rate, preprocess)
         self.evolution = Evolution(perturbation) if estimator == "pes" else None
 
-    def adapt(self, params: Params, support: Examples, n_way: int) -> Trajectory:
+    @property
+    def steps(self) -> int:
+        """Updates on a task in the present mode, training or test."""
+        return self.inner_steps if self.training else self.test_inner_steps
+
+    def adapt(self, params: Params, support: Examples, n_way: int) -> Tensor:
+        """Return the weights after 0, 1, ... updates [T + 1, n]."""
         carry, path = self._begin(support.x), []
-        steps = self.inner_steps if self.training else max(self.test_inner_steps, *self.report_steps, 0)
-        for _ in range(steps):
+        for _ in range(self.steps if self.training else max(self.steps, *self.report_steps, 0)):
             path.append(carry.weights)
             carry = self._update(within(params, "rule"), carry, support)
-        weights = torch.stack([*path, carry.weights])
-        return Trajectory(weights, weights[self.inner_steps if self.training else self.test_inner_steps])
+        return torch.stack([*path, carry.weights])
 
-    def predict(self, params: Params, state: Trajectory, x: Tensor) -> Tensor:
-        return self._run(state.last, x)
+    def predict(self, params: Params, state: Tensor, x: Tensor) -> Tensor:
+        return self._run(state[self.steps], x)
 
-    def extra_scores(self, params: Params, state: Trajectory, query: Examples) -> dict[str, Tensor]:
-        steps = self.inner_steps if self.training else self.test_inner_steps
-        losses = torch.stack([self._find_loss(weights, query) for weights in state.weights])  # [T + 1]
-        scores = {"loss": losses[1 : steps + 1].mean()}
+    def extra_scores(self, params: Params, state: Tensor, query: Examples) -> dict[str, Tensor]:
+        losses = torch.stack([self._find_loss(weights, query) for weights in state])  # [T + 1]
+        scores = {"loss": losses[1 : self.steps + 1].mean()}
         return scores if self.training else scores | {f"loss@{step}": losses[step] for step in self.report_steps}
 
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Batch]:
