@@ -38,6 +38,7 @@ FAMILIES = {
     "optimizer": "Learned optimizers",
     "control": "Control",
     "generative": "Generative",
+    "continual": "One task after the other, for run=continual",
 }
 """Folders of metarun/algos in the order of the page; others come after them under their own names."""
 

@@ -74,7 +74,7 @@ def test_help_of_a_setting_says_what_it_may_be_what_it_means_and_what_it_is_wher
     out = said(capsys, "help", "run.patience")
     assert "a whole number from 1 or null" in out
     assert "validations in a row without a better one" in out
-    assert "null in run=offline" in out
+    assert "null in run=continual, run=offline" in out
     assert "10.0 in algo=cavia" in said(capsys, "help", "inner_lr")
     assert "initial weights and training tasks" in said(capsys, "help", "seed")
 

@@ -26,6 +26,7 @@ from metarun.algos.base.metric import MetricLearner
 from metarun.algos.base.pretraining import Pretraining
 from metarun.algos.generative.metagan import MetaGAN
 from metarun.algos.transfer.meta_baseline import MetaBaseline
+from metarun.core.task_streams import StreamSource
 from metarun.core.tasks import Batch, Examples, ExampleSource, Pairs, PairSource, TaskSource
 from metarun.ops import context
 from metarun.run.evaluation import evaluate
@@ -232,6 +233,10 @@ class TrainingAlone:
     def pairs(self, split: str, first: int, batch_size: int) -> Iterator[Pairs]:
         assert isinstance(self.source, PairSource)
         return self._counted(split, self.source.pairs(split, first, batch_size))
+
+    def streams(self, split: str, first: int, n_tasks: int, n_way: int) -> Iterator[Batch]:
+        assert isinstance(self.source, StreamSource)
+        yield from self.source.streams(self._checked(split), first, n_tasks, n_way)
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         return self.source.fingerprint(self._checked(split), n_tasks)

@@ -76,7 +76,10 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
         for path in (CONF / "data").glob("*.yaml")
         if acts("data", path.stem)
     },
+    ("finetune_in_turn", "algo.rivals"): UNTRIED + "is about earlier tasks: see test_continual.py",
+    ("progressive", "algo.lateral"): UNTRIED + "is about earlier tasks: see test_continual.py",
     "run.proficient": UNTRIED + "is in results.json: see test_online.py",
+    "run.score_every": UNTRIED + "is in continual.npz: see test_continual.py",
     "run.on_nan": UNTRIED + "is about gradients that are not finite: see test_finite.py",
     "run.compile": UNTRIED + "records what repeats itself: see test_recorder.py",
     "run.max_time": UNTRIED + "ends by the clock: see test_limits.py",
@@ -103,6 +106,8 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
 
 VALUES: dict[str | tuple[str, str], list[Any]] = {
     "algo.attention": [[[8, 32], [256, 128], [512, 256]], [[64, 32], [256, 8], [512, 256]]],
+    ("finetune_in_turn", "algo.batch_size"): [2],
+    ("progressive", "algo.batch_size"): [2],
     "algo.beta": [0.1],
     "algo.chunks": [2],
     "algo.curvature": ["hessian"],
@@ -123,6 +128,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "algo.report_steps": [[1]],
     "algo.unroll": [1],
     "algo.target": [0.5],
+    "algo.test_inner_lr": [0.5],
     "algo.trace": [0.5],
     ("ucb1", "algo.bonus"): [3.0],
     "optim.momentum": [0.3],
@@ -183,6 +189,7 @@ BESIDE: dict[str | tuple[str, str], Values] = {
     "algo.perturbation": {"algo.estimator": "pes"},
     "algo.nodes": {"data.length_scale": [0.2, 0.9]},
     "algo.adapts": {"algo.inner_lr": 3.0},  # heads of new tasks start at next to nothing
+    ("finetune_in_turn", "algo.inner_optimizer"): {"algo.passes": 3},
     "algo.pull_weight": {"algo.pull": "l2sp", "algo.inner_lr": 0.1},
     ("protonet", "algo.temperature"): {"algo.distance": "cosine"},
     ("zero_shot", "algo.temperature"): {"algo.distance": "cosine"},
@@ -229,7 +236,11 @@ TINY: Values = {
     "run.hindsight_steps": 1,
     "run.steps": 2,
     "run.updates": 1,
+    "run.streams": 3,
+    "run.tasks": 2,
     "run.test_tasks": 7,
+    "run.val_streams": 2,
+    "run.ways": 2,
     "run.val_tasks": 6,
     "data.alphabets": 5,
     "data.characters": 8,
@@ -543,6 +554,8 @@ def test_every_setting_of_an_algorithm_changes_an_outcome(every_setting_matters:
     known = ("glyphs", "sinusoid", "gp", "moons", "described")
     data = CONTROL[algo] if acts("algo", algo) else next(data for data in known if (algo, data) in PAIRS)
     own = {key: 4 for key in ("data.train.n_way", "data.train.k_shot") if key in settings_of("algo", algo)}
+    if algo in ("oml", "anml", "finetune_in_turn"):  # a step with each image moves little
+        own["algo.inner_lr"] = 1.0
     every_setting_matters(Learned, "algo", algo, f"data={data}", **own, **{"backbone.layers": 2})
 
 
@@ -565,7 +578,8 @@ def test_every_setting_of_a_backbone_changes_an_outcome(every_setting_matters: M
 
 @pytest.mark.parametrize("run", choices("run"))
 def test_every_setting_of_a_run_changes_what_it_writes(every_setting_matters: Matters, run: str) -> None:
-    every_setting_matters(Ran, "run", run, "data=sinusoid", "algo=fomaml", **{"run.steps": 5})
+    learned = ["data=glyphs", "algo=oml"] if run == "continual" else ["data=sinusoid", "algo=fomaml"]
+    every_setting_matters(Ran, "run", run, *learned, **{"run.steps": 5, "algo.test_inner_lr": 50.0})
 
 
 @pytest.mark.parametrize("data", choices("data"))

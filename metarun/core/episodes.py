@@ -8,13 +8,14 @@ operations draw a whole meta-batch, and a stream can start at any episode.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodeShape
 
 Ints = NDArray[np.int64]
@@ -57,24 +58,75 @@ def draw_episodes(
 
     An episode of unbalanced queries has the classes and the support images of the balanced one.
     """
+    n_way = shape.n_way
+
+    def choose(bits: Bits) -> Ints:
+        n_tasks = len(bits)
+        if fixed:
+            sizes = (len(class_sizes) - np.arange(n_way) + n_way - 1) // n_way  # classes of each label
+            drawn = draw_distinct(bits.reshape(-1, 1), np.tile(sizes, n_tasks))
+            classes: Ints = drawn.reshape(n_tasks, n_way) * n_way + np.arange(n_way)
+            return classes
+        if groups is None:
+            return draw_distinct(bits, np.full(n_tasks, len(class_sizes)))
+        group = draw_distinct(draw_bits(seed, f"{stream}/group", indices, 1), np.full(n_tasks, len(groups)))
+        return _draw_members(bits, group[:, 0], groups)
+
+    return _draw_tasks(seed, stream, indices, class_sizes, shape, choose)
+
+
+def draw_stream(
+    seed: int,
+    stream: str,
+    index: int,
+    class_sizes: Ints,
+    n_tasks: int,
+    shape: EpisodeShape,
+    groups: Sequence[Ints] | None = None,
+) -> EpisodeIndices:
+    """Draw stream number `index` of a stream of streams: T tasks that come one after the other, and share no class.
+
+    With `groups` of classes, each task takes its classes from a group of its own.
+
+    Raises: ConfigError if there are too few classes, or groups.
+    """
+    large = None if groups is None else [group for group in groups if len(group) >= shape.n_way]
+    have = len(class_sizes) // shape.n_way if large is None else len(large)
+    if n_tasks > have:
+        raise ConfigError(
+            f"a stream of {n_tasks} tasks with {shape.n_way} classes each that share none: split '{stream}' has "
+            f"classes for {have}. Set fewer tasks, or fewer classes for each"
+        )
+    stream = f"{stream}/stream"
+
+    def choose(bits: Bits) -> Ints:
+        if large is None:
+            return draw_distinct(bits.reshape(1, -1), np.array([len(class_sizes)])).reshape(n_tasks, -1)
+        group_bits = draw_bits(seed, f"{stream}/group", np.array([index]), n_tasks)
+        return _draw_members(bits, draw_distinct(group_bits, np.array([len(large)]))[0], large)
+
+    return _draw_tasks(seed, stream, index * n_tasks + np.arange(n_tasks), class_sizes, shape, choose)
+
+
+def _draw_members(bits: Bits, group: Ints, groups: Sequence[Ints]) -> Ints:
+    """Draw different members [B, N] of the groups number `group` [B] by random words [B, N]."""
+    sizes = np.array([len(members) for members in groups])
+    starts = np.cumsum(sizes) - sizes
+    members: Ints = np.concatenate(groups)[starts[group][:, None] + draw_distinct(bits, sizes[group])]
+    return members
+
+
+def _draw_tasks(
+    seed: int, stream: str, indices: Ints, class_sizes: Ints, shape: EpisodeShape, choose: Callable[[Bits], Ints]
+) -> EpisodeIndices:
+    """Draw the tasks of which `choose` makes the classes [B, N] from random words [B, N]."""
     n_way, k_shot, n_query = shape.n_way, shape.k_shot, shape.n_query
     n_tasks, per_class = len(indices), k_shot + n_query
     bits = draw_bits(seed, stream, indices, n_way * (2 + per_class + n_query))
     class_bits, rotation_bits, image_bits, order_bits = np.split(
         bits, np.cumsum([n_way, n_way, n_way * per_class]), axis=1
     )
-
-    if fixed:
-        sizes = (len(class_sizes) - np.arange(n_way) + n_way - 1) // n_way  # classes of each label
-        drawn = draw_distinct(class_bits.reshape(-1, 1), np.tile(sizes, n_tasks))
-        classes = drawn.reshape(n_tasks, n_way) * n_way + np.arange(n_way)
-    elif groups is None:
-        classes = draw_distinct(class_bits, np.full(n_tasks, len(class_sizes)))  # [B, N]
-    else:
-        sizes = np.array([len(group) for group in groups])
-        starts = np.cumsum(sizes) - sizes
-        group = draw_distinct(draw_bits(seed, f"{stream}/group", indices, 1), np.full(n_tasks, len(groups)))  # [B, 1]
-        classes = np.concatenate(groups)[starts[group] + draw_distinct(class_bits, sizes[group[:, 0]])]
+    classes = choose(class_bits)
     if more := shape.most_queries - n_query:
         more_bits = draw_bits(seed, f"{stream}/more", indices, n_way * more).reshape(n_tasks, n_way, more)
         image_bits = np.concatenate([image_bits.reshape(n_tasks, n_way, per_class), more_bits], axis=2)

@@ -132,3 +132,9 @@ def _to_gray(x: Tensor) -> Tensor:
 
 def _blend(x: Tensor, other: Tensor, share: Tensor) -> Tensor:
     return (other + share * (x - other)).clamp_(0, 1)
+
+
+def make_turn_table(side: int) -> Tensor:
+    """Return which pixel of a square image gets to each place by 0 to 3 quarter turns to the left: [4, side * side]."""
+    pixels = torch.arange(side * side).view(side, side)
+    return torch.stack([torch.rot90(pixels, quarter).flatten() for quarter in range(4)])

@@ -1,4 +1,4 @@
-"""Copies of small arrays on the device where tasks are made."""
+"""Copies of arrays on the device where tasks are made, and whether it has room for them."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def to_device(array: NDArray[Any], device: torch.device, dtype: torch.dtype | No
     """
     tensor = torch.from_numpy(array).to(dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def fits(tensor: Tensor, device: torch.device) -> bool:
+    """Return whether a tensor takes less than half of a GPU's free memory; the CPU holds it already."""
+    return device.type != "cuda" or tensor.nbytes < torch.cuda.mem_get_info(device)[0] / 2

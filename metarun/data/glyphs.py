@@ -12,6 +12,7 @@ from torch import Tensor
 from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.cache import open_or_make
+from metarun.data.files.splits import find_alphabet
 from metarun.data.images import ImageClasses, ImageTasks, Labels, Rotation
 
 SIDE = 28  # pixels
@@ -36,6 +37,7 @@ class Glyphs(ImageTasks):
         alphabets, characters, drawings: numbers of alphabets, characters per alphabet, drawings per character.
         glyph_seed: seed of the alphabets and drawings.
         rotation, labels: see ImageTasks.
+        within_alphabet: take all characters of a task from one alphabet, which is harder.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Glyphs(ImageTasks):
         glyph_seed: int,
         rotation: Rotation,
         labels: Labels = "shuffled",
+        within_alphabet: bool = False,
     ) -> None:
         key = f"{DRAWING_VERSION}/{alphabets}/{characters}/{drawings}/{glyph_seed}"
         data = open_or_make(
@@ -62,7 +65,8 @@ class Glyphs(ImageTasks):
         for name in data.names:
             alphabet = int(name[8:11])
             split["train" if alphabet < first_val else "val" if alphabet < first_test else "test"].append(name)
-        super().__init__(data, split, plan, rotation, device, labels=labels)
+        superclass_of = find_alphabet if within_alphabet else None
+        super().__init__(data, split, plan, rotation, device, labels=labels, superclass_of=superclass_of)
         self.invented = alphabets, characters, drawings, glyph_seed
 
     def describe_classes(self) -> dict[str, Floats]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor
 
 from metarun.core import objectives
-from metarun.core.episodes import Bits, EpisodeIndices, Ints, draw_bits, draw_episodes, draw_examples
+from metarun.core.episodes import Bits, EpisodeIndices, Ints, draw_bits, draw_episodes, draw_examples, draw_stream
 from metarun.core.errors import ConfigError
-from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo, TaskSource
-from metarun.data.augment import Look
+from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo, TaskSource
+from metarun.data.augment import Look, make_turn_table
 from metarun.data.counts import count_images
-from metarun.data.device import to_device
+from metarun.data.device import fits, to_device
 from metarun.data.embedded import Embedded
 from metarun.data.files.splits import SPLITS, check_split, find_superclasses
 
@@ -83,8 +84,8 @@ class ImageTasks:
         look = look.fit_channels(data.pixels.shape[1])
         self.fixed = labels == "fixed"
         self.plan, self.rotation, self.look, self.device = plan, rotation, look, device
-        self.pixels = data.pixels.to(device) if _fits(data.pixels, device) else data.pixels
-        self.turn_table = torch.empty(0) if rotation == "none" else _make_turn_table(data.pixels.shape[-1]).to(device)
+        self.pixels = data.pixels.to(device) if fits(data.pixels, device) else data.pixels
+        self.turn_table = torch.empty(0) if rotation == "none" else make_turn_table(data.pixels.shape[-1]).to(device)
         turns = {s: 4 if rotation in ("class", s) else 1 for s in SPLITS}  # `train` is a split too
         number = {name: c for c, name in enumerate(data.names)}
         sizes = np.diff(data.starts)
@@ -93,7 +94,7 @@ class ImageTasks:
         self._starts, self._names = data.starts, data.names
         self._sizes = {s: np.tile(sizes[c], turns[s]) for s, c in self._classes.items()}
         self._superclasses = {
-            s: find_superclasses(split[s], superclass_of, turns[s], self._shape(s))
+            s: find_superclasses(split[s], superclass_of, turns[s], self.plan.shape_of(s))
             for s in plan.splits
             if superclass_of
         }
@@ -124,6 +125,16 @@ class ImageTasks:
     def batch(self, split: str, indices: Ints) -> Batch:
         """Return the tasks with the numbers `indices` [B] of a split's stream."""
         drawn, n_way = self.draw_episodes(split, indices)
+        return self._gather_tasks(split, drawn, indices, n_way)
+
+    def streams(self, split: str, first: int, n_tasks: int, n_way: int) -> Iterator[Batch]:
+        shape, groups = replace(self.plan.shape_of(split), n_way=n_way), self._superclasses.get(split)
+        for number in itertools.count(first):
+            drawn = draw_stream(self.plan.seed_of(split), split, number, self._sizes[split], n_tasks, shape, groups)
+            tasks = self._gather_tasks(split, drawn, number * n_tasks + np.arange(n_tasks), n_way)
+            yield tasks._replace(side={"classes": to_device(drawn.classes, self.device)})
+
+    def _gather_tasks(self, split: str, drawn: EpisodeIndices, indices: Ints, n_way: int) -> Batch:
         sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
         support, query = (
             self._make_examples(
@@ -138,7 +149,7 @@ class ImageTasks:
 
         Return None if the first `n_tasks` tasks hold fewer images than the split, or embeddings take too much memory.
         """
-        shape = self._shape(split)
+        shape = self.plan.shape_of(split)
         n_images = len(self.find_rows(split)) * self.count_turns(split)
         if n_images > n_tasks * shape.n_way * (shape.k_shot + shape.n_query):
             return None
@@ -182,14 +193,11 @@ class ImageTasks:
         drawn, _ = self.draw_episodes(split, np.arange(n_tasks))
         return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in drawn)).hexdigest()
 
-    def _shape(self, split: str) -> EpisodeShape:
-        return self.plan.shape_of(split)
-
     def draw_episodes(self, split: str, indices: Ints) -> tuple[EpisodeIndices, int]:
         """Draw the classes and images of the tasks number `indices` [B]; also returns their n_way."""
         if not len(self._sizes[split]):
             raise ConfigError(f"this data set has no classes to {split} on; it is there to be tested on: metarun eval")
-        shape, superclasses = self._shape(split), self._superclasses.get(split)
+        shape, superclasses = self.plan.shape_of(split), self._superclasses.get(split)
         fixed = self.fixed and split == "train"
         drawn = draw_episodes(self.plan.seed_of(split), split, indices, self._sizes[split], shape, superclasses, fixed)
         return drawn, shape.n_way
@@ -237,13 +245,3 @@ class ImageTasks:
     ) -> Examples:
         x = self.gather_images(*self.place_images(split, drawn, images, y))
         return Examples(self.look(x, bits), to_device(y, self.device))
-
-
-def _make_turn_table(side: int) -> Tensor:
-    """Return which pixel of a square image gets to each place by 0 to 3 quarter turns to the left: [4, side * side]."""
-    pixels = torch.arange(side * side).view(side, side)
-    return torch.stack([torch.rot90(pixels, quarter).flatten() for quarter in range(4)])
-
-
-def _fits(pixels: Tensor, device: torch.device) -> bool:
-    return device.type != "cuda" or pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 2

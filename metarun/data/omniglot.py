@@ -17,7 +17,7 @@ from metarun.data.files.find import find_alike, list_images, make_stamp
 from metarun.data.files.image_file import ImageFile
 from metarun.data.files.known import describe_places
 from metarun.data.files.load import load_images
-from metarun.data.files.splits import read_split
+from metarun.data.files.splits import find_alphabet, read_split
 from metarun.data.images import ImageTasks, Labels, Rotation
 
 PARTS = ("images_background", "images_evaluation")
@@ -72,7 +72,7 @@ class Omniglot(ImageTasks):
         parts = self.find_files(root) or _download(Path(root).expanduser())
         scale = Scale(image_size, interpolation, channels, invert=invert)
         data = load_images(Path(cache), "omniglot", make_stamp(parts), lambda: _by_character(parts), scale)
-        superclass_of = _alphabet_of if within_alphabet else None
+        superclass_of = find_alphabet if within_alphabet else None
         names = read_split(f"omniglot_{split}")
         super().__init__(data, names, plan, rotation, device, Look(mean, std), trainval, superclass_of, labels)
         warn_if_not_whole("omniglot", self.info.facts["images"], 32_460, of_class=20)
@@ -100,10 +100,6 @@ class Omniglot(ImageTasks):
 def _is_begun(folder: Path) -> bool:
     """Return whether a download to `folder` was begun and not completed, so that its archives may not be whole."""
     return folder.name == "omniglot-py" and (folder / "lock").exists()
-
-
-def _alphabet_of(character: str) -> str:
-    return character.split("/")[0]
 
 
 def _download(root: Path) -> list[Path]:

@@ -49,6 +49,11 @@ def adapting() -> AbstractContextManager[None]:
     return _during(adapting=True)
 
 
+def frozen() -> AbstractContextManager[None]:
+    """Inside, a network works as in a prediction, since the inner loop around it does not change it."""
+    return _during(adapting=False)
+
+
 def differentiated(twice: bool) -> AbstractContextManager[None]:
     """Inside, the computations of layers will be differentiated `twice`, or else once."""
     return _during(twice=twice)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,18 +37,34 @@ def evaluate(
     The learner, with its training mode, is unchanged afterwards. The processes of `group` share the tasks, and each
     gets all scores. A warning counts the scores that are not finite.
     """
-    group = group or Group()
-    start, end = group.share(n_tasks)
-    was_training = learner.training
-    learner.eval()
-    parts: list[dict[str, torch.Tensor]] = []
-    try:
-        with explain_streams(learner), _encoded_source(learner, source, split, end - start) as tasks:
+
+    def score(start: int, end: int) -> Iterator[dict[str, torch.Tensor]]:
+        with _encoded_source(learner, source, split, end - start) as tasks:
             stream = learner.eval_stream(tasks, split, start, batch_size)
             for first in range(start, end, batch_size):
                 stop.raise_if_made()
                 batch = next(stream)
-                parts.append(learner.evaluate(batch.tasks(0, min(batch_size, end - first))))
+                yield learner.evaluate(batch.tasks(0, min(batch_size, end - first)))
+
+    return share_scores(learner, score, split, n_tasks, group or Group())
+
+
+def share_scores(
+    learner: Learner,
+    score: Callable[[int, int], Iterable[dict[str, torch.Tensor]]],
+    split: str,
+    n_tasks: int,
+    group: Group,
+) -> Scores:
+    """Return the scores of n tasks [n, ...], which the processes share: `score` yields those of tasks first..last-1.
+
+    The learner is in the mode of tests meanwhile, and unchanged afterwards.
+    """
+    was_training = learner.training
+    learner.eval()
+    try:
+        with explain_streams(learner):
+            parts = list(score(*group.share(n_tasks)))
     finally:
         learner.train(was_training)
     _check_names(learner, parts)

@@ -71,11 +71,11 @@ class Group:
         return None, dict(zip(metrics, means[: len(metrics)], strict=True))
 
     def gather(self, scores: Tensor, n: int) -> Tensor:
-        """Gather the scores of n tasks [n] on the CPU; `scores` are those of this process's part."""
+        """Gather the scores of n tasks [n, ...] on the CPU; `scores` are those of this process's part."""
         if self.size == 1:
             return scores.cpu()
         first, last = self.share(n)
-        whole = torch.zeros(n, dtype=scores.dtype)
+        whole = torch.zeros(n, *scores.shape[1:], dtype=scores.dtype)
         whole[first:last] = scores
         self.sum(whole)
         return whole

@@ -61,6 +61,23 @@ class AdaptsToTask(Protocol):
 
 
 @runtime_checkable
+class LearnsInTurn(Protocol):
+    """A learner of tasks that come one after the other: it learns each from its own examples alone."""
+
+    def start_stream(self, n_classes: int) -> Any:
+        """Return what is known before the first task of a stream that will have so many classes."""
+        ...
+
+    def learn_task(self, state: Any, examples: Examples, classes: range) -> Any:
+        """Return what is known after a task with these classes of the stream; x [S, ...], y [S] in `classes`."""
+        ...
+
+    def answer_task(self, state: Any, x: Tensor) -> Tensor:
+        """Return logits of all the stream's classes [R, n_classes]; those of classes to come are not looked at."""
+        ...
+
+
+@runtime_checkable
 class Predicting(Protocol):
     """A learner that predicts functions, so that the predictions can be drawn."""
 

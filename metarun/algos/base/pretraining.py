@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ class Pretraining(EpisodicLearner):
     backbone: nn.Module
     classifier: nn.Module
 
-    needs = ("episodes", "examples")
+    needs: ClassVar[tuple[str, ...]] = ("episodes", "examples")
     only_trained: tuple[str, ...] = ("classifier.",)
 
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:

@@ -66,15 +66,16 @@ def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
 
 
 def show_stream(folder: Path, sinks: Sequence[Sink]) -> None:
-    """Draw the regret of a stream of tasks into regret.png, if the run wrote regret.npz."""
-    if not (folder / "regret.npz").is_file():
-        return
-    from metarun.report.figures.regret import draw_regret  # imports the drawing library
+    """Draw what a run wrote of streams of tasks: its regret, or the accuracies on tasks as time went by."""
+    for name in ("regret", "continual"):
+        file, path = folder / f"{name}.npz", folder / f"{name}.png"
+        if not file.is_file():
+            continue
+        from metarun.report.figures import stream  # imports the drawing library
 
-    path = folder / "regret.png"
-    write_bytes(path, draw_regret(folder / "regret.npz"))
-    for sink in sinks:
-        sink.show("regret", path)
+        write_bytes(path, stream.draw_regret(file) if name == "regret" else stream.draw_accuracies(file))
+        for sink in sinks:
+            sink.show(name, path)
 
 
 def show_curves(folder: Path, sinks: Sequence[Sink]) -> None:

@@ -182,6 +182,11 @@ def find_superclasses(
     return [numbers + turn * len(names) for turn in range(turns) for numbers in enough]
 
 
+def find_alphabet(character: str) -> str:
+    """Return the alphabet of a character whose name is ALPHABET/CHARACTER."""
+    return character.split("/")[0]
+
+
 def _shuffle(names: Sequence[str], seed: int) -> list[str]:
     ordered = sorted(names)
     return [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
