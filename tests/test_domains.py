@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TEST, TRAIN, noise_tasks
+from omegaconf import DictConfig
+from test_contract import parts_of
 from torch import Tensor, nn
 
 from metarun.algos.transfer.boundary import PLACES, POINTS, draw_boundary
@@ -23,7 +26,9 @@ from metarun.data.moons import MIDDLE, Moons
 from metarun.data.photographed import Photographed
 from metarun.data.resize import resize
 from metarun.run.drawn import count_drawn
+from metarun.run.evaluation import evaluate
 from metarun.run.few_tasks import FewTasks
+from metarun.run.interrupt import StopRequest
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -279,3 +284,23 @@ def test_pairs_may_be_few_and_are_counted_with_both_halves() -> None:
     assert torch.equal(steps[0].target, steps[2].target)
     assert not torch.equal(steps[0].target, steps[1].target)
     assert count_drawn(steps[0]) == (16, 0)
+
+
+@pytest.mark.slow
+def test_on_two_moons_it_is_better_than_training_on_the_source_alone_with_each_of_six_seeds(
+    settings: Callable[..., DictConfig],
+) -> None:
+    """By five points at least, on 20 test tasks of 200 points of the turned moons."""
+    gains = []
+    for seed in range(6):
+        found = []
+        for weight in (0.0, 1.0):
+            words = [f"algo.weight={weight}", f"seed={seed}", "run.steps=800", "backbone.widths=[40,40]"]
+            parts = parts_of(settings("algo=dann", "data=moons", "data.n_query=100", *words))
+            stream = parts.learner.train().train_stream(parts.source, 0, 300)
+            for _ in range(800):
+                parts.learner.meta_step(next(stream), parts.optims)
+                parts.schedules[0].step()
+            found.append(evaluate(parts.learner, parts.source, "test", 20, 20, StopRequest())["accuracy"].mean())
+        gains.append(found[1] - found[0])
+    assert min(gains) > 0.05, gains
