@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -114,6 +114,11 @@ def composing() -> Iterator[None]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
+
+
+def quick_if(quick: Container[str], names: Iterable[str]) -> list[Any]:
+    """The names as parameters of a test, of which those that are not in `quick` are slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 campaign = pytest.mark.skipif("METARUN_FAULTS" not in os.environ, reason="long or random: METARUN_FAULTS=1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import zipfile
 from collections.abc import Callable
@@ -31,6 +32,7 @@ Settings = Callable[..., DictConfig]
 State = dict[str, Any]
 
 
+@functools.cache
 def choices(group: str) -> dict[str, dict[str, Any]]:
     """Each choice of a group, and what its YAML says of the group itself."""
     files = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / group).glob("*.yaml"))}

@@ -106,6 +106,7 @@ RUN = ["algo=rl2", "data=bandits", "logger=none", "run.meta_batch_size=4", "run.
 RUN += ["run.log_every=1", "run.checkpoint_every=5", "algo.hidden=8"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path: Path, cache: Path) -> None:
     assert metarun(*RUN, "run.steps=300", "hydra.run.dir=whole", cwd=tmp_path, cache=cache)[0] == 0
     stop_and_resume(*RUN, steps=300, folder=tmp_path / "parted", cache=cache)

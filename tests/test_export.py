@@ -34,6 +34,7 @@ NETWORKS = [
 RUNNERS = importlib.util.find_spec("onnxscript") and importlib.util.find_spec("onnxruntime")
 
 
+@pytest.mark.slow
 def test_the_files_compute_the_networks_embeddings_from_pixels(used_runs: Path, use: Say, tmp_path: Path) -> None:
     """From inputs.json alone and a program that knows nothing of metarun, for more images than it was traced with."""
     files = queries_of(lay_out(first_task(used_runs / "running"), tmp_path))

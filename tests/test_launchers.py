@@ -213,6 +213,7 @@ def test_slurm_gets_the_script_and_a_preempted_job_resumes(tmp_path: Path, cache
     assert "account" not in given
 
 
+@pytest.mark.slow
 def test_leaving_a_sweep_leaves_its_jobs_to_the_cluster(tmp_path: Path, cache: Path, slurm: Path) -> None:
     process = start("-m", *ENDLESS, "seed=0", "hydra/launcher=slurm", cwd=tmp_path, cache=cache)
     (folder,) = started(tmp_path, 1, process)
@@ -229,6 +230,7 @@ def test_leaving_a_sweep_leaves_its_jobs_to_the_cluster(tmp_path: Path, cache: P
         os.kill(task, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_job_that_dies_ends_the_sweep_with_one_line(tmp_path: Path, cache: Path) -> None:
     process = start("-m", *ENDLESS, "seed=0,1", "hydra/launcher=joblib", cwd=tmp_path, cache=cache)
     started(tmp_path, 1, process)

@@ -218,6 +218,7 @@ def test_methods_that_are_not_trained_on_tasks_are_refused(settings: Any, words:
         run.execute([], StopRequest())
 
 
+@pytest.mark.slow
 def test_streams_are_swept_and_compared_task_by_task(tmp_path: Path, cache: Path) -> None:
     words = ["-m", *SINES, "algo=maml,follow_leader", "seed=0,1", "run.steps=6", "hydra.sweep.dir=s"]
     assert metarun(*words, cwd=tmp_path, cache=cache)[0] == 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import quick_if
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import ALGOS, choices, parts_of
@@ -37,7 +38,7 @@ def trained(config: DictConfig) -> tuple[dict[str, torch.Tensor], dict[str, torc
     return parts.learner.state_dict(), scores
 
 
-@pytest.mark.parametrize("algo", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in RECORDABLE])
+@pytest.mark.parametrize("algo", quick_if(QUICK, RECORDABLE))
 def test_a_recorded_learner_is_the_plain_one_to_the_bit(settings: Settings, algo: str) -> None:
     """With batch statistics that are kept, weights that change, and chunks of two tasks; so a resumed run may record
     at another step."""

@@ -105,6 +105,7 @@ def test_what_is_missing_is_run_seed_by_seed_and_once_with_the_numbers_of_the_co
     assert results_of(run_folder(place, "small", 0)) == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_with_the_numbers_of_one_that_was_not(place: Path, cache: Path) -> None:
     words, folder = words_of(place, cache), run_folder(place, "long", 3)
     script = [sys.executable, reproduce.__file__, "long", *words]

@@ -100,6 +100,7 @@ def test_a_study_of_another_space_or_direction_is_refused(tmp_path: Path) -> Non
         open_study(config, "interrupted")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_killed_search_repeated_ends_with_all_its_trials_and_the_best_ones_command(
     tmp_path: Path, cache: Path, full: Settings
 ) -> None:

@@ -54,6 +54,7 @@ def test_the_same_command_again_runs_only_what_is_missing(tmp_path: Path, cache:
     assert len(jobs_of(tmp_path)) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_repeated_loses_no_finished_job_and_resumes_the_other(tmp_path: Path, cache: Path) -> None:
     """kill -9 in the second of two jobs; its numbers are then those of a run that was never killed."""
     long = [*TINY, "run.steps=60", "run.val_every=20"]

@@ -55,6 +55,7 @@ def split_and_step(row: dict[str, Any]) -> tuple[str, int]:
     return split, row["step"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_server_hangs_at_the_end_says_its_score_first_and_ends_soon_with_a_command_that_uploads(
     tmp_path: Path, cache: Path, server: WandbServer
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_server_that_refuses_is_not_waited_for(tmp_path: Path, cache: Path) ->
     assert commands == [f"wandb sync {where}/wandb/offline-run-*", f"wandb sync {where}/*/wandb/offline-run-*"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_resumed_is_one_run_of_wandb_without_rows_that_come_twice(
     tmp_path: Path, cache: Path, server: WandbServer
 ) -> None:
