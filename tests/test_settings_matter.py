@@ -598,6 +598,7 @@ def test_every_setting_of_a_source_changes_its_tasks(
     own = {
         "folder": {"data.path": str(files / "cub.zip"), "data.fractions": [0.4, 0.3, 0.3]},
         "text": {"data.path": str(files / "texts.csv"), "data.fractions": [0.4, 0.3, 0.3]},
+        "rainbow": {"data.images": "omniglot", "data.k_shot": 2},
         "completion": {"data.images": "omniglot", "data.k_shot": 4, "data.train.k_shot": [3, 6]},
     }
     steps = {"run.steps": "${data.steps}"}
