@@ -16,6 +16,7 @@ _HOMES = {
     "MetricLearner": "metarun.algos.base.metric",
     "Stage": "metarun.algos.base.stages",
     "Staged": "metarun.algos.base.stages",
+    "ImageSource": "metarun.data.image_source",
     "TaskSource": "metarun.core.tasks",
     "TaskBatch": "metarun.core.tasks",
     "Batch": "metarun.core.tasks",

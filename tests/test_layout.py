@@ -9,7 +9,7 @@ from image_folders import PLAN, lay_out, make, picture, shades
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.files.split_words import find_parts
-from metarun.data.files.splits import SPLITS, draw_split
+from metarun.data.files.splits import SPLITS, count_ways, draw_split
 
 TRAIN, VAL, TEST = [0, 1, 2, 3], [4, 5], [6, 7]
 
@@ -230,7 +230,7 @@ def test_a_drawn_split_has_the_ways_of_its_tasks_where_there_are_enough_classes(
 ) -> None:
     plan = EpisodePlan(EpisodeShape(ways[0], 1, 1), EpisodeShape(ways[1], 1, 1), 0, 0)
     names = [f"c{c:03d}" for c in range(n_classes)]
-    split = draw_split(names, (0.64, 0.16, 0.2), 0, plan)
+    split = draw_split(names, (0.64, 0.16, 0.2), 0, count_ways(plan))
     assert tuple(len(split[part]) for part in SPLITS) == counts
     assert sorted(name for part in SPLITS for name in split[part]) == names
     if counts == tuple(len(labels) for labels in draw_split(names, (0.64, 0.16, 0.2), 0).values()):

@@ -112,7 +112,10 @@ def find_blocks(page: str) -> dict[str, str]:
 @pytest.mark.parametrize(("own", "name"), [("algo", "soft_neighbour"), ("backbone", "tiny")])
 def test_the_algorithm_and_the_backbone_shown_whole_run(own: str, name: str, tmp_path: Path, cache: Path) -> None:
     blocks = find_blocks(HOUSE)
-    assert set(blocks) == {"soft_neighbour.py", "mine/algo/soft_neighbour.yaml", "tiny.py", "mine/backbone/tiny.yaml"}
+    assert set(blocks) == {
+        "soft_neighbour.py", "mine/algo/soft_neighbour.yaml", "tiny.py", "mine/backbone/tiny.yaml", "blood.py",
+        "mine/data/blood.yaml",
+    }  # fmt: skip
     for file, text in blocks.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)

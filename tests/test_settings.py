@@ -210,7 +210,7 @@ def test_no_other_of_them_has_a_range() -> None:
 def test_settings_of_the_root_are_those_that_hydra_composes_and_a_run_has_a_choice_of_each_group() -> None:
     composed = Config.__dataclass_fields__
     assert composed.keys() - Settings.__dataclass_fields__.keys() == {"sweep"}
-    assert Settings.__dataclass_fields__.keys() - composed.keys() == {"choices"}
+    assert Settings.__dataclass_fields__.keys() - composed.keys() == {"choices", "own"}
     assert tuple(name for name, field in composed.items() if field.default == MISSING) == GROUPS
 
 

@@ -16,7 +16,7 @@ from metarun.data.files.lists import choose_lists, find_lists, read_lists
 from metarun.data.files.load import load_images
 from metarun.data.files.own import read_layout
 from metarun.data.files.split_file import normalise_name, read_split_file, write_split_file
-from metarun.data.files.splits import SPLITS, advise_ways, check_split, complete_split, draw_split
+from metarun.data.files.splits import SPLITS, advise_ways, check_split, complete_split, count_ways, draw_split
 from metarun.data.files.table import ImageIndex
 from metarun.data.photos import PhotoSettings, PhotoTasks
 
@@ -151,7 +151,7 @@ def _choose_split(
         return Choice(layout.parts, place, False)
     if asked is None and layout.unclear:
         raise ValueError(_ask(layout, place, completed))
-    return Choice(draw_split(classes, fractions, seed, plan), file, True)
+    return Choice(draw_split(classes, fractions, seed, count_ways(plan)), file, True)
 
 
 def _read_split(file: Path, layout: Layout) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, Sourc
 from metarun.data.device import to_device
 from metarun.data.files.labelled_lines import read_lines
 from metarun.data.files.split_file import normalise_name, read_split_file, write_split_file
-from metarun.data.files.splits import SPLITS, check_split, draw_split
+from metarun.data.files.splits import SPLITS, check_split, count_ways, draw_split
 from metarun.ops.ngrams import hash_ngrams
 
 
@@ -60,7 +60,8 @@ class Text:
         named = "_".join(f"{100 * fraction:g}" for fraction in fractions)
         beside = place.resolve().parent / f"{place.resolve().stem}_split_{named}_seed{split_seed}.txt"
         file = Path(split).expanduser() if split else beside
-        parts = read_split_file(file) if file.exists() else draw_split(list(texts), fractions, split_seed, plan)
+        drawn = draw_split(list(texts), fractions, split_seed, count_ways(plan))
+        parts = read_split_file(file) if file.exists() else drawn
         sizes = {normalise_name(label): len(lines) for label, lines in texts.items()}
         parts = check_split(parts, sizes, plan)
         names = list(texts)

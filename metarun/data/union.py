@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,22 +43,26 @@ class Union:
         sources: their names.
         image_size: side of all images in pixels.
         channels: number of channels of all images; gray images are repeated.
+        members: settings of a source that are to be other than its own, by its name.
     Raises: ValueError if one source trains on a class that another validates or tests on.
     """
 
     def __init__(
         self,
         plan: EpisodePlan,
-        open_source: Callable[[str], Any],
+        open_source: Callable[..., Any],
         sources: Sequence[str],
         image_size: PositiveInt,
         channels: int,
+        members: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
         if not sources or len(set(sources)) < len(sources):
             raise ValueError(f"data.sources={list(sources)} must be names of sources, each once")
         self.members: dict[str, Member] = {}
+        if unknown := sorted(members.keys() - set(sources)):
+            raise ValueError(f"data.members has settings for {unknown[0]}, which is not in data.sources")
         for name in sources:
-            member = open_source(name)
+            member = open_source(name, values=members[name]) if name in members else open_source(name)
             if not hasattr(member, "classes"):
                 raise ValueError(
                     f"data.sources={list(sources)}: {name} has no classes of images and cannot be in a union"

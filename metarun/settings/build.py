@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from metarun.algos.base.abilities import Recordable
 from metarun.algos.base.learner import Learner
 from metarun.core import tuning
-from metarun.core.errors import ConfigError, wrong_input
+from metarun.core.errors import ConfigError, suggest, wrong_input
 from metarun.core.known_source import KnownSource, know_source
 from metarun.core.seeding import seed_everything
 from metarun.core.tasks import EpisodePlan, EpisodeShape, TaskSource
@@ -29,7 +29,7 @@ from metarun.run.protocol import Run
 from metarun.run.team import Group
 from metarun.run.tracking.guarded import GuardedSink
 from metarun.run.tracking.sink import RunInfo, Sink
-from metarun.settings.conf import list_shipped, read_shipped, read_shipped_source
+from metarun.settings.conf import list_shipped, read_shipped, read_source
 from metarun.settings.ranges import find_parameters
 from metarun.settings.schema import BUILD_KEYS, Node, Settings
 from metarun.settings.start import Start, open_start
@@ -107,8 +107,11 @@ def build_source(settings: Settings, device: torch.device, splits: tuple[str, ..
     train, test = _make_shape(data.get("train", data)), _make_shape(data)
     plan = EpisodePlan(train, test, settings.seed, data.get("eval_seed", 0), splits)
 
-    def open_source(name: str, plan: EpisodePlan = plan) -> TaskSource:
-        node = read_shipped_source(settings.as_dict(), name)
+    def open_source(name: str, plan: EpisodePlan = plan, values: Node | None = None) -> TaskSource:
+        node = read_source(settings.as_dict(), name, settings.own)
+        if unknown := sorted((values or {}).keys() - node.keys()):
+            raise ConfigError(f"data={name} has no setting {unknown[0]}{suggest(unknown[0], list(node))}")
+        node |= values or {}
         return _construct(node, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)  # type: ignore[no-any-return]
 
     source: TaskSource = _construct(data, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)

@@ -18,30 +18,44 @@ GROUPS = ("data", "backbone", "algo", "optim", "run", "logger")
 """Groups of which a run has one choice each."""
 
 
+TASKS = "/tasks@_here_"
+"""What a source of one's own has among its defaults for the settings of tasks."""
+
+
 def list_shipped(group: str) -> list[str]:
     """List the choices of a group by name."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def read_shipped(name: str, group: str = "data") -> DictConfig:
-    """Read the settings of `GROUP=NAME` as they stand in its file. Raises: ConfigError if there is no such choice."""
-    file = CONF / group / f"{name}.yaml"
-    if not file.is_file():
-        known = list_shipped(group)
+def read_shipped(name: str, group: str = "data", own: Sequence[str] = ()) -> DictConfig:
+    """Read the settings of `GROUP=NAME` as they stand in its file.
+
+    Args:
+        own: folders of YAML files of one's own, where there is no shipped choice of that name.
+    Raises: ConfigError if there is no such choice.
+    """
+    folders = [CONF, *map(Path, own)]
+    file = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
+    if file is None:
+        known = sorted({*list_shipped(group), *(path.stem for one in own for path in Path(one, group).glob("*.yaml"))})
         raise ConfigError(f"there is no {group}={name}{suggest(name, known)}; choices are {', '.join(known)}")
     node = OmegaConf.load(file)
     assert isinstance(node, DictConfig)
     settings: DictConfig = node.get(group, node)  # under the group's name where the file sets more than it
-    settings.pop("defaults", None)  # of which choices are made, not settings
+    for choice in settings.pop("defaults", None) or ():  # others make choices, and set nothing
+        if str(choice) == TASKS:
+            settings = OmegaConf.merge(OmegaConf.load(CONF / "tasks.yaml"), settings)  # type: ignore[assignment]
     return settings
 
 
-def read_shipped_source(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Read the shipped settings of `data=NAME`, resolved together with the rest of `settings`.
+def read_source(settings: Mapping[str, Any], name: str, own: Sequence[str]) -> dict[str, Any]:
+    """Read the settings of `data=NAME`, resolved together with the rest of `settings`.
 
+    Args:
+        own: see `read_shipped`.
     Raises: ConfigError if there is no such source.
     """
-    other = OmegaConf.create({**settings, "data": read_shipped(name)})
+    other = OmegaConf.create({**settings, "data": read_shipped(name, own=own)})
     found: dict[str, Any] = OmegaConf.to_container(other.data, resolve=True)  # type: ignore[assignment]
     return found
 

@@ -31,12 +31,14 @@ class SavedSettings:
         choices: what was chosen in each group.
         overrides: what was typed.
         swept: whether the run was a job of a sweep.
+        own: folders of YAML files of one's own, in which choices are looked for as well.
     """
 
     config: DictConfig
     choices: Mapping[str, str]
     overrides: Sequence[str] = ()
     swept: bool = False
+    own: Sequence[str] = ()
 
     def change(self, values: Mapping[str, Any]) -> SavedSettings:
         """Return the same settings with other `values`, by dotted key."""
@@ -46,9 +48,9 @@ class SavedSettings:
         return replace(self, config=config)
 
     def choose(self, group: str, name: str) -> SavedSettings:
-        """Return the same with the shipped settings of GROUP=NAME. Raises: ConfigError if there is no such choice."""
+        """Return the same with GROUP=NAME as its file has it. Raises: ConfigError if there is no such choice."""
         config = self.config.copy()
-        config[group] = read_shipped(name, group)
+        config[group] = read_shipped(name, group, self.own)
         return replace(self, config=config, choices={**self.choices, group: name})
 
     def settle(self, *but: str) -> SavedSettings:
@@ -71,19 +73,20 @@ class SavedSettings:
 
     def resolve(self, warn: bool = False) -> Settings:
         """Resolve the settings. Raises: ConfigError with all problems, one per line."""
-        return resolve(self.config, self.choices, warn)
+        return resolve(self.config, self.choices, warn, self.own)
 
     def key(self) -> str:
         """Return eight characters that depend on the settings, see names.py."""
         return make_key(self.config)
 
 
-def reopen(folder: Path, trust: bool = False) -> SavedSettings:
+def reopen(folder: Path, trust: bool = False, own: Sequence[str] = ()) -> SavedSettings:
     """Read the settings of the run in `folder`.
 
     Args:
         folder: the run's folder.
         trust: whether they may name code that does not come with metarun.
+        own: folders of YAML files of one's own that were typed now; those of a run that is trusted are added.
     Raises: ConfigError if it has none, or files of another, or if its settings do more than they may.
     """
     check_run(RunFolder(folder))
@@ -91,7 +94,9 @@ def reopen(folder: Path, trust: bool = False) -> SavedSettings:
     if not trust:
         check_saved(config, str(RunFolder(folder).settings))
     overrides = [str(word) for word in hydra["overrides"]["task"]]
-    return SavedSettings(config, hydra["runtime"]["choices"], overrides, "MULTIRUN" in str(hydra["mode"]))
+    kept = hydra["runtime"].get("config_sources") or [] if trust else []
+    own = [*own, *(str(one["path"]) for one in kept if one["provider"] == "command-line")]
+    return SavedSettings(config, hydra["runtime"]["choices"], overrides, "MULTIRUN" in str(hydra["mode"]), own)
 
 
 def read_saved_leaves(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.utils import get_object
@@ -15,13 +15,16 @@ from metarun.settings.saved import rename_moved
 from metarun.settings.schema import Node, Settings
 
 
-def resolve(config: DictConfig, choices: Mapping[str, Any] | None = None, warn: bool = True) -> Settings:
+def resolve(
+    config: DictConfig, choices: Mapping[str, Any] | None = None, warn: bool = True, own: Sequence[str] = ()
+) -> Settings:
     """Check and resolve `config`, which stays unchanged.
 
     Args:
         config: as Hydra composes it, or as a run saved it.
         choices: what was chosen in each group.
         warn: whether settings without effect are told.
+        own: folders of YAML files of one's own.
     Raises: ConfigError with all problems, one a line.
     """
     with explain_errors([]):  # of settings that refer to others
@@ -30,7 +33,7 @@ def resolve(config: DictConfig, choices: Mapping[str, Any] | None = None, warn: 
         rename_moved(config)
         (check if warn else refuse)(config)
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return from_dict(values, _name_choices(choices) if choices else {})
+    return from_dict(values, _name_choices(choices) if choices else {}, own)
 
 
 def _name_choices(choices: Mapping[str, Any]) -> dict[str, str]:
@@ -39,10 +42,10 @@ def _name_choices(choices: Mapping[str, Any]) -> dict[str, str]:
     return {group: str(choices.get(group)) for group in (*GROUPS, *also)}
 
 
-def from_dict(values: Mapping[str, Any], choices: Mapping[str, str]) -> Settings:
+def from_dict(values: Mapping[str, Any], choices: Mapping[str, str], own: Sequence[str] = ()) -> Settings:
     """Restore settings that were checked and resolved before, in this process or in another."""
     known = Settings.__dataclass_fields__
-    return Settings(**{name: value for name, value in values.items() if name in known}, choices=dict(choices))
+    return Settings(**{name: value for name, value in values.items() if name in known}, choices=dict(choices), own=own)
 
 
 def find_target(node: Node) -> Any:

@@ -64,6 +64,7 @@ class Settings:
 
     Attributes:
         choices: what was chosen in each group, by the group's name; empty where nobody asks.
+        own: folders of YAML files of one's own, in which a source may look for others.
         optims: what optimizers other than the outer one have of their own, by name.
         The others are the keys of conf/config.yaml.
     """
@@ -87,10 +88,11 @@ class Settings:
     run: Node
     logger: Node
     choices: Mapping[str, str]
+    own: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings by key, as conf/config.yaml has them."""
-        return {name: value for name, value in vars(self).items() if name != "choices"}
+        return {name: value for name, value in vars(self).items() if name not in ("choices", "own")}
 
 
 class TaskKeys(TypedDict):

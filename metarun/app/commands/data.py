@@ -34,18 +34,20 @@ def run_data(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     parser.add_argument("action", nargs="?", choices=("list", "prepare", "show"), default="list")
     parser.add_argument("name", nargs="?", metavar="NAME", help="as in data=NAME")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as data.image_size=64")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder of your own YAML files")
     parser.add_argument("--split", choices=("train", "val", "test"), help="show: default: train, or test alone")
     parser.add_argument("--tasks", type=int, default=3, metavar="N", help="show: tasks to draw; default: 3")
     parser.add_argument("--out", type=Path, metavar="FILE", help="show: a PNG file; default: NAME.png")
     asked = parser.parse_args(arguments)
+    own = [asked.config_dir.absolute()] if asked.config_dir else []
     if asked.action == "list":
-        _list(screen)
+        _list(own, screen)
         return 0
     if asked.name is None:
         raise ConfigError(f"metarun data {asked.action} needs a NAME; metarun data lists them")
-    config = compose([f"data={asked.name}", *asked.overrides])
+    config = compose([f"data={asked.name}", *asked.overrides], own)
     with show_messages(screen):
-        settings = resolve(config)
+        settings = resolve(config, own=list(map(str, own)))
         if asked.action == "prepare":
             _prepare(settings, asked.name, screen)
         else:
@@ -53,16 +55,16 @@ def run_data(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     return 0
 
 
-def _list(screen: Screen) -> None:
+def _list(own: Sequence[Path], screen: Screen) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("data=", no_wrap=True)
     table.add_column("what")
     table.add_column("at hand", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
-    files = sorted((CONF / "data").glob("*.yaml"))
+    files = sorted(file for folder in (CONF, *own) for file in (folder / "data").glob("*.yaml"))
     config = compose([])
     for file in files:
-        node = compose([f"data={file.stem}"]).data
+        node = compose([f"data={file.stem}"], own).data
         place, found = _describe_presence(node, Path(config.paths.data).expanduser())
         table.add_row(file.stem, Text(find_title(file)), Text(place), _measure_size(found))
     screen.print(table)

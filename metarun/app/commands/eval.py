@@ -51,9 +51,11 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as csv too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as markdown too")
     parser.add_argument("--wandb", action="store_true", help="add the scores to the run in W&B that was tested")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder of your own YAML files")
     add_trust(parser)
     asked = parser.parse_args(arguments)
     folders, others = _find_folders(asked.run)
+    own = [str(asked.config_dir.absolute())] if asked.config_dir else []
 
     if len(folders) == 1:
         announce("testing", folders[0], screen)
@@ -82,7 +84,7 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
             for number, folder in enumerate(folders, 1):
                 name = f"{number} of {len(folders)}: {folder.name}: " if len(folders) > 1 else ""
                 try:
-                    tests, impossible = evaluate_run(folder, asked.overrides, asked.again, done, asked.trust, draw)
+                    tests, impossible = evaluate_run(folder, asked.overrides, asked.again, done, asked.trust, draw, own)
                 except ConfigError as error:
                     if len(folders) == 1:
                         raise
@@ -175,6 +177,7 @@ def evaluate_run(
     done: Callable[[Mapping[str, Any]], None],
     trust: bool = False,
     draw: Draw | None = None,
+    own: Sequence[str] = (),
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Test the run in `folder`; return the results, each kept in a file there, and why other tests were impossible.
 
@@ -184,6 +187,7 @@ def evaluate_run(
         done: is told of each test that is made now.
         trust: whether the run's settings may name code that does not come with metarun.
         draw: draws pictures of a test, given the run, the test's values and its BatchNorm mode.
+        own: folders of YAML files of one's own.
     Raises: ConfigError if there is no finished run, or no test could be made.
     """
     with tuning.frozen_imports():
@@ -193,7 +197,7 @@ def evaluate_run(
     found: list[dict[str, Any]] = []
     refused: list[str] = []
     asked, modes, machine = list_combinations(typed)
-    with stop_requests() as stop, open_trained(folder, asked[0], machine, trust) as run:
+    with stop_requests() as stop, open_trained(folder, asked[0], machine, trust, own) as run:
         for values in asked:
             try:
                 for one in run.run_tests(values, modes, again, stop, done):

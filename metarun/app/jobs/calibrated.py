@@ -22,7 +22,7 @@ from metarun.core.tasks import Examples, TaskSource
 from metarun.core.whole import CannotWrite, write_json
 from metarun.settings.at_hand import find_files
 from metarun.settings.build import build_source
-from metarun.settings.conf import read_shipped_source
+from metarun.settings.conf import read_source
 from metarun.settings.places import check_places
 from metarun.settings.reopen import SavedSettings
 from metarun.settings.schema import Node, Settings
@@ -115,7 +115,11 @@ def _open_validation(run: Trained, saved: SavedSettings, settings: Settings) -> 
     if run.results.get("trainval"):
         raise ConfigError("the run was trained on its validation classes (data.trainval=true)")
     check_places(saved.config, ["data"])
-    parts: list[Node] = [read_shipped_source(settings.as_dict(), name) for name in settings.data.get("sources", ())]
+    others = settings.data.get("sources", ())
+    parts: list[Node] = [
+        read_source(settings.as_dict(), name, settings.own) | settings.data.get("members", {}).get(name, {})
+        for name in others
+    ]
     if any(find_files(part) == [] for part in parts or [settings.data]):
         raise ConfigError(f"the data {settings.choices['data']} is not on this machine")
     with wrong_input():

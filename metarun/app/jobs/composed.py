@@ -36,7 +36,8 @@ def run_new(config: DictConfig) -> int:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     overrides: list[str] = OmegaConf.to_container(hydra.overrides.task)  # type: ignore[assignment]  # ${...} stays
-    settings = partial(resolve, config, hydra.runtime.choices)
+    own = [str(one.path) for one in hydra.runtime.config_sources if one.provider == "command-line"]
+    settings = partial(resolve, config, hydra.runtime.choices, own=own)
     write = partial(write_settings, RunFolder(folder), config)
     if "MULTIRUN" not in str(hydra.mode):
         try:

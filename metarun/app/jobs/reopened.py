@@ -108,7 +108,7 @@ class Trained:
         if images and (name != own or shape != wanted):
             theirs = any(key in values for key in ("data.mean", "data.std")) or not hasattr(members(source)[0], "look")
             look = Look(*self.source.look) if self.source.look and not theirs else None
-            node: Mapping[str, Any] = self.saved.node("data") if name == own else read_shipped(name)
+            node: Mapping[str, Any] = self.saved.node("data") if name == own else read_shipped(name, own=settings.own)
             size = node.get("image_size", shape[-1])
             said = _describe_fitting(name, size, shape, wanted, own if look else None)
             if said not in self.said:
@@ -186,9 +186,9 @@ class Trained:
 
 @contextmanager
 def open_trained(
-    folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any], trust: bool = False
+    folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any], trust: bool = False, own: Sequence[str] = ()
 ) -> Iterator[Trained]:
-    """Open the run in `folder` on the machine that was asked for, with the paths among `values`."""
+    """Open the run in `folder` on the machine that was asked for, with the paths among `values`. See `reopen`."""
     run, files = open_run(folder), RunFolder(folder)
     if run.state != "finished":
         raise ConfigError(
@@ -197,7 +197,7 @@ def open_trained(
     files.check_links()
     best = load_best(files)
     # What a test changes of the data is to change nothing else, as run.steps.
-    saved = reopen(folder, trust).settle("data", "paths")
+    saved = reopen(folder, trust, own).settle("data", "paths")
     # An older checkpoint does not say all of its data: that is opened too, wherever it is now.
     places = [*ROOTS, *(find_places(saved.config) if "data" not in values else ())]
     moved = saved.change({key: value for key, value in values.items() if key in places})

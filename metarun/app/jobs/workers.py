@@ -38,7 +38,7 @@ def share_run(settings: Settings, folder: Path) -> Iterator[tuple[Group, Setting
     size, threads = choose_processes(settings), torch.get_num_threads()
     if size > read_launched()[1] and settings.threads == "auto":
         settings = replace(settings, threads=max(1, threads // size))
-    told = json.dumps({"settings": settings.as_dict(), "folder": str(folder.resolve())})
+    told = json.dumps({"settings": settings.as_dict(), "own": [*settings.own], "folder": str(folder.resolve())})
     try:
         with leading_group(size, told, settings.seed, settings.threads) as group:
             yield group, settings
@@ -90,7 +90,7 @@ def work() -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     words, group = join_group()
     told: dict[str, Any] = json.loads(words)
-    settings = from_dict(told["settings"], {})
+    settings = from_dict(told["settings"], {}, told["own"])
     with held_device(settings.device, group) as device:
         settings = replace(settings, device=str(device))
         share = build_run(settings, build_parts(settings, Path(told["folder"]), group))

@@ -33,21 +33,28 @@ def read_split(name: str) -> dict[str, list[str]]:
 
 
 def draw_split(
-    names: Sequence[str], fractions: Sequence[float], seed: int, plan: EpisodePlan | None = None
+    names: Sequence[str], fractions: Sequence[float], seed: int, least: Mapping[str, int] | None = None
 ) -> dict[str, list[str]]:
     """Shuffle the classes `names` by `seed` and split them into these fractions for train, val and test.
 
     Args:
-        plan: if it is given, each split that tasks are drawn from gets as many classes as they have, where there are
-            enough in all.
+        least: the classes that each split gets at least, where there are enough in all.
     """
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"data.fractions={list(fractions)} must be three numbers above 0 that sum to 1")
     shuffled = _shuffle(names, seed)
-    counts = _round_counts(len(shuffled), fractions, _count_ways(plan) if plan else dict.fromkeys(SPLITS, 0))
+    counts = _round_counts(len(shuffled), fractions, least or dict.fromkeys(SPLITS, 0))
     first, second = counts["train"], counts["train"] + counts["val"]
     parts = shuffled[:first], shuffled[first:second], shuffled[second:]
     return {part: sorted(labels) for part, labels in zip(SPLITS, parts, strict=True)}
+
+
+def count_ways(plan: EpisodePlan) -> dict[str, int]:
+    """Return the number of classes that the tasks of each split have, whether any are drawn from it or not.
+
+    So a split that is drawn is the same for a run and for a test of it.
+    """
+    return {part: plan.shape_of(part).n_way for part in SPLITS}
 
 
 def _round_counts(n: int, fractions: Sequence[float], least: Mapping[str, int]) -> dict[str, int]:
@@ -61,11 +68,6 @@ def _round_counts(n: int, fractions: Sequence[float], least: Mapping[str, int]) 
         counts[most] -= 1
         counts[short] += 1
     return counts
-
-
-def _count_ways(plan: EpisodePlan) -> dict[str, int]:
-    """Return the number of classes that the tasks of each split need, 0 where none are drawn."""
-    return {part: plan.shape_of(part).n_way if part in plan.splits else 0 for part in SPLITS}
 
 
 def complete_split(
@@ -89,15 +91,14 @@ def complete_split(
 
 def advise_ways(n_classes: int, plan: EpisodePlan) -> str:
     """Say how many classes the tasks of `plan` need, and what to set with fewer; empty if there are enough."""
-    need = _count_ways(plan)
+    need = {part: ways for part, ways in count_ways(plan).items() if part in plan.splits}
     if n_classes >= sum(need.values()):
         return ""
-    parts = [part for part in SPLITS if need[part]]
-    least = n_classes // len(parts)
-    said = " + ".join(str(need[part]) for part in parts)
-    words = f"Tasks need {said} = {sum(need.values())} classes in all ({', '.join(parts)})"
+    least = n_classes // len(need)
+    said = " + ".join(map(str, need.values()))
+    words = f"Tasks need {said} = {sum(need.values())} classes in all ({', '.join(need)})"
     if least < LEAST_WAYS:
-        return f"{words}, and {LEAST_WAYS * len(parts)} at the least: add classes"
+        return f"{words}, and {LEAST_WAYS * len(need)} at the least: add classes"
     return f"{words}. Add classes, or set data.n_way={least} data.train.n_way={least}"
 
 
