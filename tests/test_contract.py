@@ -217,6 +217,13 @@ def test_an_algorithm_for_other_tasks_refuses_sine_waves(settings: Settings, alg
         check(settings(f"algo={algo}", "data=sinusoid"))
 
 
+@pytest.mark.parametrize("data", ["sinusoid", "moons", "described"])
+def test_what_does_not_fit_is_told_before_settings_that_the_data_does_not_have(full: Settings, data: str) -> None:
+    """protonet trains on `data.wide` ways."""
+    with pytest.raises(ConfigError, match=r"ProtoNet is for classification; the tasks of \w+ are"):
+        check(full("algo=protonet", f"data={data}", "logger=none"))
+
+
 def test_clipping_bounds_the_outer_step(settings: Settings) -> None:
     parts = parts_of(settings("optim=sgd", "optim.lr=1", "optim.clip_norm=0.01"))
     before = state_of(parts.learner)

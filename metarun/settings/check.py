@@ -61,6 +61,9 @@ def refuse(config: DictConfig) -> None:
     _raise(_find_misshapen(config))
     parts = list(_list_parts(config))
     _raise(find_problem(kind, f"{key}._target_", node.get("_target_")) for kind, key, node in parts)
+    _raise(
+        [_check_kinds(config.algo["_target_"], config.data)]
+    )  # what does not fit refers to settings that are not there
     problems, ranges = list[str | None](), list[tuple[str, bool]]()
     for key, own in OWN_ANNOTATIONS.items():
         node = (OmegaConf.select(config, key) if key else config) or {}
@@ -83,8 +86,8 @@ def has_head(algo: str) -> bool:
     return bool({"outputs", "n_way"} & _list_parameters(algo))
 
 
-def _check_algo_and_data(algo: str, data: DictConfig) -> str | None:
-    """Return what keeps the algorithm from learning the data's tasks; None if nothing does."""
+def _check_kinds(algo: str, data: DictConfig) -> str | None:
+    """Return a problem if the data's tasks are of no kind that the algorithm can learn."""
     found = getattr(get_object(data["_target_"]), "kinds", ("classification" if "n_way" in data else "regression",))
     kinds = get_object(algo).kinds
     names = algo.rpartition(".")[2], data["_target_"].rpartition(".")[2]
@@ -93,6 +96,11 @@ def _check_algo_and_data(algo: str, data: DictConfig) -> str | None:
         return (
             f"{names[0]} is for {' and '.join(kinds)}; the tasks of {names[1]} are {are}: choose another algo or data"
         )
+    return None
+
+
+def _check_algo_and_data(algo: str, data: DictConfig) -> str | None:
+    """Return what keeps the algorithm from learning tasks of the data's sizes; None if nothing does."""
     if "n_way" in data and OmegaConf.is_list(OmegaConf.select(data, "train.k_shot")):
         return f"data.train.k_shot={data.train.k_shot} must be one number where tasks have classes"
     heads = "outputs" in _list_parameters(algo) and "n_way" in data and "n_way" in data.get("train", {})
