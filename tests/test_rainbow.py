@@ -31,7 +31,7 @@ def test_there_are_56_looks_and_each_comes_once_in_56_tasks() -> None:
 
 
 def test_a_task_shows_the_same_characters_under_the_same_labels_in_its_look() -> None:
-    """Without colour and turn an image is one of its character's, or the means of its fours of pixels, in the middle."""
+    """Without colour and turn an image is one of its character's, or means of its fours of pixels, in the middle."""
     source, images = rainbow()
     data, split = images.take_apart()
     batch = next(source.episodes("train", 0, 56))

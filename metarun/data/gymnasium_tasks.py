@@ -75,7 +75,7 @@ class GymnasiumTasks(SimulatedTasks):
 
     def simulate(self, stream: Stream) -> Simulation:
         drawn = stream.draw(self.numbers)
-        worlds = Worlds(self.control, stream, {"values": self.tensor(drawn)}, self.device)
+        worlds = Worlds(self.control, stream, {}, self.device)
         worlds.open = [partial(self.open, self.values(row)) for row in drawn]
         return worlds
 

@@ -12,6 +12,7 @@ from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.environments import SimulatedTasks, Simulation, Stream
 from metarun.data.functions import to_normal
+from metarun.ops.functional import one_hot
 from metarun.ops.quantiles import to_normal as normal_of
 
 
@@ -74,4 +75,4 @@ class Walks(Simulation):
         return self._observe(u.dtype), reward, False
 
     def _observe(self, dtype: torch.dtype) -> Tensor:
-        return torch.nn.functional.one_hot(self.state, self.control.observation).to(dtype)
+        return one_hot(self.state, self.control.observation, dtype)

@@ -65,8 +65,8 @@ def transpose_jacobian(function: Callable[[Params], Params], at: Params) -> Call
 
 
 def one_hot(y: Tensor, n_way: int, dtype: torch.dtype) -> Tensor:
-    """Return [R, n_way] with 1 at the class y [R]. Unlike torch's function, it does not read the labels on the host."""
-    return (y[:, None] == torch.arange(n_way, device=y.device)).to(dtype)
+    """Return [..., n_way] with 1 at class y [...]. Unlike torch's function, it does not read the labels on the host."""
+    return (y[..., None] == torch.arange(n_way, device=y.device)).to(dtype)
 
 
 def dot(one: Params, other: Params) -> Tensor:

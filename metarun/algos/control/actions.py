@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
+from torch.distributions import Categorical, Distribution, kl_divergence
 
+from metarun.algos.base.gaussian import make_gaussian
 from metarun.core.control import Control
+from metarun.ops.functional import one_hot
 from metarun.ops.quantiles import to_normal
 
 
@@ -34,20 +36,27 @@ class Actions(ABC):
         """Return the most likely actions."""
 
     @abstractmethod
-    def log_prob(self, output: Tensor, actions: Tensor) -> Tensor:
-        """Return log pi(action) in nats, [...]."""
-
-    @abstractmethod
-    def entropy(self, output: Tensor) -> Tensor:
-        """Return the entropy of the actions in nats, [...]."""
-
-    @abstractmethod
-    def divergence(self, before: Tensor, output: Tensor) -> Tensor:
-        """Return KL(before || now) in nats, [...]."""
-
-    @abstractmethod
     def encode(self, actions: Tensor) -> Tensor:
         """Return actions as inputs of a network, [..., size]."""
+
+    @abstractmethod
+    def distribute(self, output: Tensor) -> Distribution:
+        """Return the distribution of actions."""
+
+    def log_prob(self, output: Tensor, actions: Tensor) -> Tensor:
+        """Return log pi(action) in nats, [...]."""
+        found: Tensor = self.distribute(output).log_prob(actions)
+        return found
+
+    def entropy(self, output: Tensor) -> Tensor:
+        """Return the entropy of the actions in nats, [...]."""
+        found: Tensor = self.distribute(output).entropy()
+        return found
+
+    def divergence(self, before: Tensor, output: Tensor) -> Tensor:
+        """Return KL(before || now) in nats, [...]."""
+        found: Tensor = kl_divergence(self.distribute(before), self.distribute(output))
+        return found
 
 
 class Discrete(Actions):
@@ -58,6 +67,9 @@ class Discrete(Actions):
     def __init__(self, n: int) -> None:
         self.outputs = self.size = n
 
+    def distribute(self, output: Tensor) -> Distribution:
+        return Categorical(logits=output, validate_args=False)
+
     def draw(self, output: Tensor, u: Tensor) -> Tensor:
         bounds = output.softmax(-1).cumsum(-1)[..., :-1]  # the last action has what rounding leaves
         return (u >= bounds).sum(-1)
@@ -65,19 +77,8 @@ class Discrete(Actions):
     def best(self, output: Tensor) -> Tensor:
         return output.argmax(-1)
 
-    def log_prob(self, output: Tensor, actions: Tensor) -> Tensor:
-        return output.log_softmax(-1).gather(-1, actions[..., None])[..., 0]
-
-    def entropy(self, output: Tensor) -> Tensor:
-        log_probs = output.log_softmax(-1)
-        return -(log_probs.exp() * log_probs).sum(-1)
-
-    def divergence(self, before: Tensor, output: Tensor) -> Tensor:
-        was, now = before.log_softmax(-1), output.log_softmax(-1)
-        return (was.exp() * (was - now)).sum(-1)
-
     def encode(self, actions: Tensor) -> Tensor:
-        return (actions[..., None] == torch.arange(self.size, device=actions.device)).to(torch.get_default_dtype())
+        return one_hot(actions, self.size, torch.get_default_dtype())
 
 
 class Gaussian(Actions):
@@ -87,6 +88,10 @@ class Gaussian(Actions):
         self.numbers = self.size = n
         self.outputs = 2 * n
 
+    def distribute(self, output: Tensor) -> Distribution:
+        mean, log_std = output.chunk(2, -1)
+        return make_gaussian(mean, log_std.exp())
+
     def draw(self, output: Tensor, u: Tensor) -> Tensor:
         mean, log_std = output.chunk(2, -1)
         return mean + log_std.exp() * to_normal(u)
@@ -94,19 +99,6 @@ class Gaussian(Actions):
     def best(self, output: Tensor) -> Tensor:
         mean: Tensor = output.chunk(2, -1)[0]
         return mean
-
-    def log_prob(self, output: Tensor, actions: Tensor) -> Tensor:
-        mean, log_std = output.chunk(2, -1)
-        z = (actions - mean) * (-log_std).exp()
-        return -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
-
-    def entropy(self, output: Tensor) -> Tensor:
-        return (output.chunk(2, -1)[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
-
-    def divergence(self, before: Tensor, output: Tensor) -> Tensor:
-        (was, log_was), (mean, log_std) = before.chunk(2, -1), output.chunk(2, -1)
-        apart = (2 * (log_was - log_std)).exp() + ((was - mean) * (-log_std).exp()).square()
-        return (log_std - log_was + 0.5 * apart - 0.5).sum(-1)
 
     def encode(self, actions: Tensor) -> Tensor:
         return actions
