@@ -82,6 +82,21 @@ def test_wrong_answers_come_first_in_a_red_frame() -> None:
     assert draw_tasks(batch, 1, answers=batch.query.y).height < picture.height  # type: ignore[union-attr]
 
 
+def test_images_look_as_in_their_files_where_the_normalisation_is_known() -> None:
+    """A dark green image of 40 and a less dark one: without it, they are stretched to black and white."""
+    pixels = torch.zeros(1, 2, 3, 8, 8)
+    pixels[:, 0, 1], pixels[:, 1, 1] = 20 / 255, 40 / 255
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+    x = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    side = Examples(x, torch.tensor([[0, 1]]))
+    undone, plain = (draw_tasks(Batch(side, side, 2), 1, normalisation=one) for one in ((mean, std), None))
+    assert undone is not None
+    assert plain is not None
+    greens = [(undone.getpixel((MARGIN + NAME_WIDTH + 5, MARGIN + LINE + GAP + row * 76 + 5))) for row in (0, 1)]
+    assert greens == [(0, 20, 0), (0, 40, 0)]
+    assert plain.getpixel((MARGIN + NAME_WIDTH + 5, MARGIN + LINE + GAP + 76 + 5)) != (0, 40, 0)
+
+
 def test_what_is_no_image_is_not_drawn() -> None:
     points = Examples(torch.zeros(2, 5, 1), torch.zeros(2, 5, 1))
     assert draw_tasks(Batch(points, points, 0), 2) is None

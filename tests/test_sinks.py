@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,27 @@ def test_tensorboard_files_hold_the_metrics(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("val/accuracy")] == [(10, 0.5)]
+
+
+def test_tensorboard_has_settings_and_test_scores_to_sort_runs_by(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_session_start_info_plugin_data
+
+    for results in ({}, {"test": {"accuracy": {"mean": 0.75}}}):
+        folder = tmp_path / f"r{len(results)}"
+        config = {"algo": "maml", "algo.inner_lr": 0.4, "run.steps": 3, "tags": ["a"], "notes": None}
+        sink = TensorBoardSink(replace(info(folder), config=config))
+        sink.log(3, "test", {"accuracy": 0.75})
+        sink.finish(results, 0)
+        events = EventAccumulator(str(folder / "tensorboard"))
+        events.Reload()
+        assert len(events.Scalars("test/accuracy")) == 1
+        told = events.summary_metadata.get(SESSION_START_INFO_TAG)
+        assert bool(told) == bool(results)  # a run that failed has no scores
+        if told:
+            started = parse_session_start_info_plugin_data(told.plugin_data.content)
+            kept = {name: value.string_value or value.number_value for name, value in started.hparams.items()}
+            assert kept == {"algo": "maml", "algo.inner_lr": 0.4, "run.steps": 3, "tags": '["a"]', "notes": "null"}
 
 
 def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path: Path) -> None:

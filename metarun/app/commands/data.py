@@ -133,7 +133,7 @@ def _show(settings: Settings, name: str, split: str | None, n_tasks: int, out: P
         raise ConfigError(f"the tasks of {name} are environments, of which there is nothing to draw before one acts")
     split = split or ("test" if source.info.facts.get("classes", {}).get("train") == 0 else "train")
     names = name_classes(source, split, n_tasks)
-    picture = draw_tasks(next(source.episodes(split, 0, n_tasks)), n_tasks, names)
+    picture = draw_tasks(next(source.episodes(split, 0, n_tasks)), n_tasks, names, None, source.info.normalisation)
     if picture is None:
         raise ConfigError(f"the inputs of {name} are no images: {source.info.input_shape}")
     file = io.BytesIO()

@@ -55,7 +55,7 @@ def draw_mistakes(run: Trained, values: Mapping[str, Any], mode: str) -> tuple[l
                     images[names[label]] = convert_image((image - low) / (high - low).clamp_min(1e-8), image.shape[-1])
     batch, answers = join_tasks([batch for batch, _ in drawn]), torch.cat([answers for _, answers in drawn])
     shown = min(TASKS_DRAWN, batch.n_tasks)
-    picture = draw_tasks(batch, shown, [names for names, _, _ in counted[:shown]], answers)
+    picture = draw_tasks(batch, shown, [names for names, _, _ in counted[:shown]], answers, source.info.normalisation)
     if picture is None:
         raise ConfigError("--pictures: the inputs are no images of one or three channels")
     folder, stem = RunFolder(run.folder).evaluations, run.name_file(test, settings).removesuffix(".json")

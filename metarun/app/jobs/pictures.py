@@ -20,7 +20,9 @@ TASKS_PREDICTED = 4
 
 def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
     """Draw the first training tasks into episodes.png if they are images."""
-    picture = draw_tasks(first, TASKS_DRAWN, name_classes(parts.source, "train", TASKS_DRAWN))
+    picture = draw_tasks(
+        first, TASKS_DRAWN, name_classes(parts.source, "train", TASKS_DRAWN), None, parts.source.info.normalisation
+    )
     if picture:
         path = parts.folder / "episodes.png"
         save_picture(picture, path)

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from metarun.core.lettering import wrap
-from metarun.core.tasks import Batch
+from metarun.core.tasks import Batch, Examples
 
 MAX_CLASSES, MAX_SUPPORT, MAX_QUERIES = 10, 5, 8
 """Most classes of a task that are drawn, and most support and query images of a class."""
@@ -19,25 +19,35 @@ CELL, GAP, MARGIN = 72, 4, 10
 NAME_WIDTH, LINE, SIDES_APART = 150, 17, 18
 """Pixels of a class's name, of a line of text, and between support and query images."""
 
+Normalisation = tuple[Sequence[float], Sequence[float]]
+
 WHITE, INK, RED = (255, 255, 255), (40, 40, 40), (200, 30, 20)
 
 
 def draw_tasks(
-    batch: Batch, n_tasks: int, names: Sequence[Sequence[str]] = (), answers: Tensor | None = None
+    batch: Batch,
+    n_tasks: int,
+    names: Sequence[Sequence[str]] = (),
+    answers: Tensor | None = None,
+    normalisation: Normalisation | None = None,
 ) -> Image.Image | None:
     """Draw the first tasks of a batch, one above the other; None if the inputs are not images.
-
-    The darkest value of a task is black, the brightest white; normalisation is not undone.
 
     Args:
         names: the class names of each task, by label; they stand beside the labels.
         answers: the label that was answered for each query [B, M]: wrong ones come first, framed in red, with the
             answer below.
+        normalisation: mean and std of the inputs, which are undone: then images look as in their files. Without it the
+            darkest value of a task is black, and the brightest white.
     """
+    if normalisation:
+        batch = batch._replace(support=_undo(batch.support, *normalisation), query=_undo(batch.query, *normalisation))
     if batch.support.x.ndim != 5 or batch.support.x.shape[2] not in (1, 3) or not batch.n_way:
         return None
     tasks = [
-        _draw_task(batch, number, names[number] if number < len(names) else [""] * batch.n_way, answers)
+        _draw_task(
+            batch, number, names[number] if number < len(names) else [""] * batch.n_way, answers, bool(normalisation)
+        )
         for number in range(min(n_tasks, batch.n_tasks))
     ]
     sheet = Image.new("RGB", (max(t.width for t in tasks), sum(t.height for t in tasks)), WHITE)
@@ -48,9 +58,15 @@ def draw_tasks(
     return sheet
 
 
-def _draw_task(batch: Batch, number: int, names: Sequence[str], answers: Tensor | None) -> Image.Image:
+def _undo(side: Examples, mean: Sequence[float], std: Sequence[float]) -> Examples:
+    shift, scale = (side.x.new_tensor(list(values))[:, None, None] for values in (mean, std))  # [C, 1, 1]
+    return side._replace(x=side.x * scale + shift)
+
+
+def _draw_task(batch: Batch, number: int, names: Sequence[str], answers: Tensor | None, undone: bool) -> Image.Image:
     one, font = batch.tasks(number, number + 1), ImageFont.load_default(13)
-    low, high = one.support.x.min(), one.support.x.max()
+    ends = one.support.x.new_tensor([0, 1]) if undone else one.support.x
+    low, high = ends.min(), ends.max()
     answered = None if answers is None else answers[number].cpu()
     labels = one.query.y[0].cpu()
     wrong = [] if answered is None else (answered != labels).nonzero()[:, 0].tolist()

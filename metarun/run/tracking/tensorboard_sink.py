@@ -12,7 +12,10 @@ from metarun.run.tracking.sink import RunInfo
 
 
 class TensorBoardSink:
-    """`logger=tensorboard`: event files in the run's folder `tensorboard`, with tags `split/metric`."""
+    """`logger=tensorboard`: event files in the run's folder `tensorboard`, with tags `split/metric`.
+
+    When the run ends, its settings and test scores are written for the page HPARAMS, by which runs are sorted.
+    """
 
     shows = True
     id: str | None = None
@@ -23,6 +26,7 @@ class TensorBoardSink:
         # TensorBoard forgets all that an earlier process told, for what that had not written yet is lost.
         again = 0 if any(info.folder.glob("tensorboard/events*")) else None
         self.writer = SummaryWriter(str(info.folder / "tensorboard"), purge_step=again)
+        self.settings = {key: _as_plain(value) for key, value in info.config.items()}
         info.replay(self.log)
         self.writer.add_text("config", f"```\n{json.dumps(dict(info.config), indent=1)}\n```")
         self.notes = [f"tensorboard --logdir {quote(info.folder / 'tensorboard')}"]
@@ -39,4 +43,16 @@ class TensorBoardSink:
             self.writer.add_image(name, np.asarray(Image.open(file).convert("RGB")), dataformats="HWC")
 
     def finish(self, results: Mapping[str, Any], exit_code: int) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        scores = {f"test/{name}": score["mean"] for name, score in (results.get("test") or {}).items()}
+        if scores:
+            summaries = hparams(self.settings, scores)  # type: ignore[no-untyped-call]
+            for summary in summaries:  # `add_hparams` would make a run of its own of them
+                self.writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
         self.writer.close()
+
+
+def _as_plain(value: Any) -> bool | int | float | str:
+    """Return a setting as TensorBoard takes it: it knows numbers, words and truth values."""
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
