@@ -20,6 +20,7 @@ from PIL import Image
 from run_folders import forget_hash
 from same_process import Use, finish_runs, using
 
+from metarun.algos.base.metric import MetricLearner
 from metarun.app.jobs import reopened
 from metarun.app.jobs.mistakes import draw_mistakes
 from metarun.app.jobs.reopened import open_trained
@@ -29,6 +30,7 @@ from metarun.data.files.splits import check_split
 from metarun.data.resize import Resized, resize
 from metarun.data.union import Union
 from metarun.report import mistakes
+from metarun.run.features import Features
 
 TINY = [*SMALL, "backbone.hidden=8", "logger=none"]
 FUNCTIONS = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
@@ -83,7 +85,7 @@ def test_the_own_source_gives_the_runs_own_scores_bit_for_bit_and_once(
             assert set(now) == set(then)
             assert all(np.array_equal(now[score], then[score]) for score in then)
         assert (run / "results.json").read_bytes() == before
-    monkeypatch.setattr(reopened, "evaluate", lambda *_: pytest.fail("made twice"))
+    monkeypatch.setattr(reopened, "evaluate", lambda *_, **__: pytest.fail("made twice"))
     assert "1 of 1 made before, --again repeats them" in say("eval", run)[1]
     with pytest.raises(pytest.fail.Exception, match="made twice"):
         say("eval", run, "--again")
@@ -371,6 +373,40 @@ def test_another_head_scores_a_trained_backbone_as_if_it_had_been_trained_with_i
         "algo=simpleshot has weights that protonet did not train: mean"
         in say("eval", run, "algo=simpleshot", "algo.features=cl2n")[2]
     )
+
+
+def test_heads_on_a_trained_network_share_its_embeddings_and_score_as_on_images(
+    runs: Path, say: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 480 test images in two batches, for two shots and three heads, of which two answer queries together."""
+    seen: list[int] = []
+    encode = MetricLearner._encode
+    monkeypatch.setattr(MetricLearner, "_encode", lambda self, x: seen.append(len(x)) or encode(self, x))
+    both = [Path(shutil.copytree(runs / "running", tmp_path / name)) for name in ("kept", "plain")]
+    words = [
+        "algo=protonet,bd_cspn,pt_map", "data.k_shot=1,2", "run.test_tasks=30", "bn=running", "data.query=dirichlet",
+        f"paths.cache={tmp_path}",
+    ]  # fmt: skip
+    code, out, error = say("eval", both[0], *words)
+    assert (code, error) == (0, "")
+    assert sum(seen) == 480
+    for cell in ("answers", "alone", "together, balanced assumed", "15 queries by dirichlet(2)"):
+        assert cell in out, cell
+    (file,) = tmp_path.glob("features-*.safetensors")
+    assert say("eval", both[0], *words, "--again")[0] == 0
+    assert sum(seen) == 480
+    monkeypatch.setattr(Features, "remember", lambda self, network, encode: encode)
+    assert say("eval", both[1], *words)[0] == 0
+    assert sum(seen) == 7 * 480
+    scores = [{(one["changes"]["algo"], one["k_shot"]): one["test"] for one in made_of(run)} for run in both]
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == len({str(test) for test in scores[0].values()}) == 6
+    said = {one["changes"]["algo"]: (one["answers"], one["query"]) for one in made_of(both[0])}
+    assert said["bd_cspn"] == ("together", "dirichlet(2)")
+    table = say("compare", both[0])[1]
+    assert "queries by dirichlet(2)" in table
+    assert "balanced assumed" in table
+    assert file.is_file()
 
 
 def test_a_change_without_effect_is_told(runs: Path, say: Use, tmp_path: Path) -> None:

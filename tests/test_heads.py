@@ -161,10 +161,15 @@ def test_entropies_of_an_order_near_one_are_shannons(k_shot: int) -> None:
         assert (one - answer(alpha_tim(3.0), task)).abs().max() > 0.01
 
 
-def test_tsallis_entropies_of_order_two_are_ginis() -> None:
-    head = alpha_tim(2.0)
-    assert head.entropy(torch.tensor([0.5, 0.3, 0.2])).item() == pytest.approx(1 - 0.25 - 0.09 - 0.04)
-    assert head.entropy(torch.eye(3)).abs().max() < 1e-10
+def test_slopes_of_entropies_are_their_derivatives() -> None:
+    """Shannon's -sum p log p, and Tsallis' (1 - sum p^3) / 2."""
+    shares = torch.tensor([[0.5, 0.3, 0.2], [0.7, 0.2, 0.1]], requires_grad=True)
+    for head, entropy in (
+        (tim(), -(shares * shares.log()).sum()),
+        (alpha_tim(3.0), (1 - shares.pow(3).sum(-1)).sum() / 2),
+    ):
+        (slope,) = torch.autograd.grad(entropy, shares)
+        assert torch.allclose(head.entropy_slope(shares), slope)
 
 
 def plain_adam(task: tuple[Tensor, Tensor, Tensor], lr: float, steps: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,3 +67,14 @@ def resize(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     if flat.shape[1] > shape[0]:
         flat = flat.mean(1, keepdim=True)
     return flat.expand(-1, shape[0], -1, -1).reshape(*x.shape[:2], *shape)
+
+
+def describe_fitting(
+    name: str, size: int, shape: Sequence[int], wanted: Sequence[int], normalised_as: str | None
+) -> str:
+    """Describe how images of this size and shape are changed into a network's inputs."""
+    done = [f"{size}x{size} pixels become {wanted[1]}x{wanted[2]}"] if size != wanted[1] else []
+    if shape[0] != wanted[0]:
+        done.append("gray is repeated in 3 channels" if shape[0] < wanted[0] else "colours become gray")
+    done += [f"normalised as those of {normalised_as}"] if normalised_as else []
+    return f"images of {name}: {', '.join(done) or 'as they are'}"

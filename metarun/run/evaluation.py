@@ -15,8 +15,12 @@ from metarun.algos.base.abilities import EncodesInputs
 from metarun.algos.base.learner import Learner
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EmbeddableSource, TaskSource
+from metarun.run.features import Features
 from metarun.run.interrupt import StopRequest
 from metarun.run.team import Group
+
+ENCODED_TOGETHER = 60
+"""Tasks that are scored together at least, where their inputs are embedded already."""
 
 Scores = dict[str, NDArray[np.floating[Any]]]
 
@@ -31,20 +35,22 @@ def evaluate(
     batch_size: int,
     stop: StopRequest,
     group: Group | None = None,
+    features: Features | None = None,
 ) -> Scores:
     """Score the learner on the tasks 0..n_tasks-1 of `split`: each score by name, [n_tasks].
 
     The learner, with its training mode, is unchanged afterwards. The processes of `group` share the tasks, and each
-    gets all scores. A warning counts the scores that are not finite.
+    gets all scores. What `features` hold is not embedded anew. A warning counts the scores that are not finite.
     """
 
     def score(start: int, end: int) -> Iterator[dict[str, torch.Tensor]]:
-        with _encoded_source(learner, source, split, end - start) as tasks:
-            stream = learner.eval_stream(tasks, split, start, batch_size)
-            for first in range(start, end, batch_size):
+        with _encoded_source(learner, source, split, end - start, features) as tasks:
+            at_once = batch_size if tasks is source else max(batch_size, ENCODED_TOGETHER)
+            stream = learner.eval_stream(tasks, split, start, at_once)
+            for first in range(start, end, at_once):
                 stop.raise_if_made()
                 batch = next(stream)
-                yield learner.evaluate(batch.tasks(0, min(batch_size, end - first)))
+                yield learner.evaluate(batch.tasks(0, min(at_once, end - first)))
 
     return share_scores(learner, score, split, n_tasks, group or Group())
 
@@ -103,10 +109,16 @@ def _check_names(learner: Learner, parts: Sequence[Mapping[str, torch.Tensor]]) 
 
 
 @contextmanager
-def _encoded_source(learner: Learner, source: TaskSource, split: str, n_tasks: int) -> Iterator[TaskSource]:
+def _encoded_source(
+    learner: Learner, source: TaskSource, split: str, n_tasks: int, features: Features | None
+) -> Iterator[TaskSource]:
     """Yield the source, or, if that pays, a source of the same tasks with each input embedded once for `learner`."""
     encode = learner.input_encoder() if isinstance(learner, EncodesInputs) else None
+    if encode and features and isinstance(learner, EncodesInputs):
+        encode = features.remember(learner.input_network(), encode)
     tasks = source.embedded(split, encode, n_tasks) if encode and isinstance(source, EmbeddableSource) else None
+    if features:
+        features.write()
     if tasks is None:
         yield source
         return

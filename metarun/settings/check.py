@@ -10,6 +10,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from metarun.algos.base.features import FeatureHead
 from metarun.core.errors import ConfigError, suggest
 from metarun.settings.conf import GROUPS, list_shipped
 from metarun.settings.ranges import describe_problem, find_annotations, find_parameters
@@ -84,6 +85,11 @@ def refuse(config: DictConfig) -> None:
 def has_head(algo: str) -> bool:
     """Return whether the algorithm's class `algo` is built for a fixed number of classes."""
     return bool({"outputs", "n_way"} & _list_parameters(algo))
+
+
+def is_feature_head(algo: str) -> bool:
+    """Return whether the algorithm's class `algo` is a head on features, with rates in the units of these."""
+    return issubclass(get_object(algo), FeatureHead)
 
 
 def _check_kinds(algo: str, data: DictConfig) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarun.core.tasks import Batch, Examples, Prediction
 
@@ -41,6 +41,10 @@ class EncodesInputs(Protocol):
 
     def input_encoder(self) -> Callable[[Tensor], Tensor] | None:
         """Return the encoder of inputs [R, ...]; None if an input's encoding depends on other inputs."""
+        ...
+
+    def input_network(self) -> nn.Module:
+        """Return the network that the encoder is."""
         ...
 
     def encoded(self) -> AbstractContextManager[None]:

@@ -39,6 +39,9 @@ class MetricLearner(EpisodicLearner):
     def input_encoder(self) -> Callable[[Tensor], Tensor] | None:
         return self._encode if norm.normalises_rows_alone(self.backbone) else None
 
+    def input_network(self) -> nn.Module:
+        return self.backbone
+
     @contextmanager
     def encoded(self) -> Iterator[None]:
         before = self.backbone, self.task_chunk, self.recorder

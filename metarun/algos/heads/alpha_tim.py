@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base.features import Features
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.heads.tim import TIM
+from metarun.algos.heads.tim import TIM, TINY
 from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 
@@ -56,5 +56,5 @@ class AlphaTIM(TIM):
             raise ValueError("algo.order=1 is Shannon's entropy: set algo=tim")
         self.order = order
 
-    def entropy(self, shares: Tensor) -> Tensor:
-        return (1 - (shares + 1e-12).pow(self.order).sum(-1)) / (self.order - 1)
+    def entropy_slope(self, shares: Tensor) -> Tensor:
+        return -self.order / (self.order - 1) * (shares + TINY).pow(self.order - 1)

@@ -1,21 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun.algos.base.features import FeatureHead, Features
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.learner import Answers
 from metarun.algos.base.metric import average_classes, compute_nearness
-from metarun.algos.heads.bd_cspn import find_cosines
 from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
-from metarun.ops.functional import Params, gradient
 
 BETAS = 0.9, 0.999
 """Adam's decays."""
+
+TINY = 1e-12
+"""Added to a share before its logarithm, as in the authors' code."""
 
 
 class TIM(FeatureHead):
@@ -71,32 +72,42 @@ class TIM(FeatureHead):
         return {"inner_steps": {"train": 0, "test": self.steps}, "inner_lr": self.lr}
 
     def answer(self, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
+        x, rows = torch.cat([support, query]), support.shape[0]
+        if self.distance == "cosine":
+            x = F.normalize(x, dim=-1)
+        means = average_classes(support, classes)
+        first, second = torch.zeros_like(means), torch.zeros_like(means)
+        for step in range(1, self.steps + 1):
+            shares = self.logits(x, means).softmax(-1)
+            grad = self.pull_back(x, means, self.find_slopes(shares[:rows], classes, shares[rows:]))
+            first, second = BETAS[0] * first + (1 - BETAS[0]) * grad, BETAS[1] * second + (1 - BETAS[1]) * grad.square()
+            size = (second / (1 - BETAS[1] ** step)).sqrt() + 1e-8
+            means = means - self.lr * first / (1 - BETAS[0] ** step) / size
+        return self.logits(x[rows:], means)
+
+    def logits(self, x: Tensor, means: Tensor) -> Tensor:
+        """Return logits [R, N] of embeddings [R, D], which have length 1 where cosines are taken."""
+        if self.distance == "cosine":
+            cosines: Tensor = x @ F.normalize(means, dim=-1).T
+            return self.temperature * cosines
+        return 0.5 * self.temperature * compute_nearness(x, means)
+
+    def find_slopes(self, told: Tensor, classes: Tensor, guessed: Tensor) -> Tensor:
+        """Return the loss's derivative by the logits [S + M, N], from the distributions of support set and queries."""
         on_support, on_marginal, on_each = self.weights
+        of_support = -on_support * classes / (told + TINY) / told.shape[0]
+        of_queries = on_each * self.entropy_slope(guessed) - on_marginal * self.entropy_slope(guessed.mean(0))
+        slopes, shares = torch.cat([of_support, of_queries / guessed.shape[0]]), torch.cat([told, guessed])
+        return shares * (slopes - (shares * slopes).sum(-1, keepdim=True))
 
-        def loss(phi: Params) -> Tensor:
-            told = self.logits(support, phi["means"]).softmax(-1)
-            guessed = self.logits(query, phi["means"]).softmax(-1)
-            information = on_marginal * self.entropy(guessed.mean(0)) - on_each * self.entropy(guessed).mean()
-            return on_support * -(classes * (told + 1e-12).log()).sum(-1).mean() - information
+    def pull_back(self, x: Tensor, means: Tensor, slopes: Tensor) -> Tensor:
+        """Return the derivative by the means [N, D], from that by the logits [R, N] of embeddings [R, D]."""
+        along: Tensor = self.temperature * (slopes.T @ x)
+        if self.distance == "cosine":
+            length: Tensor = means.norm(dim=-1, keepdim=True)
+            return (along - means * (means * along).sum(-1, keepdim=True) / length.square()) / length
+        return along - means * (self.temperature * slopes.sum(0)[:, None])
 
-        means = descend_by_adam(loss, average_classes(support, classes), self.steps, self.lr)
-        return self.logits(query, means)
-
-    def logits(self, embedded: Tensor, means: Tensor) -> Tensor:
-        near = find_cosines if self.distance == "cosine" else compute_nearness
-        return self.temperature * (1.0 if self.distance == "cosine" else 0.5) * near(embedded, means)
-
-    def entropy(self, shares: Tensor) -> Tensor:
-        """Return the entropy [...] of distributions [..., N]."""
-        return -(shares * (shares + 1e-12).log()).sum(-1)
-
-
-def descend_by_adam(loss: Callable[[Params], Tensor], means: Tensor, steps: int, lr: float) -> Tensor:
-    """Return the `means` after so many of Adam's steps down the loss, a function of {"means": ...}."""
-    first, second = torch.zeros_like(means), torch.zeros_like(means)
-    for step in range(1, steps + 1):
-        grad = gradient(loss, {"means": means}, first_order=True)["means"]
-        first, second = BETAS[0] * first + (1 - BETAS[0]) * grad, BETAS[1] * second + (1 - BETAS[1]) * grad.square()
-        size = (second / (1 - BETAS[1] ** step)).sqrt() + 1e-8
-        means = means - lr * first / (1 - BETAS[0] ** step) / size
-    return means
+    def entropy_slope(self, shares: Tensor) -> Tensor:
+        """Return the derivative of the entropy of distributions [..., N] by each of their numbers."""
+        return -(shares + TINY).log() - shares / (shares + TINY)

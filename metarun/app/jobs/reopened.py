@@ -26,12 +26,13 @@ from metarun.core.whole import hash_file, write_json
 from metarun.core.words import abbreviate_task, is_percent
 from metarun.data.augment import Look
 from metarun.data.counts import describe_images
-from metarun.data.resize import Resized, members
+from metarun.data.resize import Resized, describe_fitting, members
 from metarun.ops import context, norm
 from metarun.report.runs import open_run, read_evaluation
 from metarun.run.checkpoint import check_split
 from metarun.run.device import held_device, name_device
 from metarun.run.evaluation import evaluate
+from metarun.run.features import Features
 from metarun.run.folder import load_best, write_task_scores
 from metarun.run.interrupt import StopRequest
 from metarun.run.results import read_git_state, read_versions
@@ -62,6 +63,7 @@ class Trained:
         source: what is known of its own; its data may be elsewhere.
         state: the weights that it was tested with, the best by validation.
         modes: BatchNorm modes that it can be tested in, its own and then the others.
+        features: what its network has made of images.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class Trained:
     state: Mapping[str, torch.Tensor]
     modes: Sequence[str]
     device: torch.device
+    features: Features
     said: set[str] = field(default_factory=set)
 
     def run_tests(
@@ -110,7 +113,7 @@ class Trained:
             look = Look(*self.source.look) if self.source.look and not theirs else None
             node: Mapping[str, Any] = self.saved.node("data") if name == own else read_shipped(name, own=settings.own)
             size = node.get("image_size", shape[-1])
-            said = _describe_fitting(name, size, shape, wanted, own if look else None)
+            said = describe_fitting(name, size, shape, wanted, own if look else None)
             if said not in self.said:
                 self.said.add(said)
                 log.info("%s", said)
@@ -134,7 +137,9 @@ class Trained:
         """Run a test, and write its result to `file` with the scores of every task beside it."""
         learner, n_tasks = self.make_learner(settings), settings.run["test_tasks"]
         started = time.perf_counter()
-        scores = evaluate(learner, source, "test", n_tasks, settings.run["eval_batch_size"], stop)
+        scores = evaluate(
+            learner, source, "test", n_tasks, settings.run["eval_batch_size"], stop, features=self.features
+        )
         info = source.info
         found = {
             **{key: self.results[key] for key in ("algo", "backbone", "seed", "best_step")},
@@ -217,7 +222,9 @@ def open_trained(
             normalised = norm.has_batch_norm(build_learner(settings, source))
         if normalised:
             modes = list(dict.fromkeys([settings.bn, "transductive", "support"]))
-        yield Trained(folder, run.results, saved, source, best["learner"], modes, device)
+        kind = f"{settings.backbone} {settings.precision} {device.type}"
+        features = Features(Path(settings.paths["cache"]).expanduser(), kind)
+        yield Trained(folder, run.results, saved, source, best["learner"], modes, device, features)
 
 
 def _name_test(settings: Settings) -> str:
@@ -229,17 +236,6 @@ def _name_test(settings: Settings) -> str:
     task = abbreviate_task(data.get("n_way"), data.get("k_shot"))
     words = [settings.choices["data"], task, queries, name_query(data), settings.bn, str(settings.run["test_tasks"])]
     return "-".join(filter(None, words))
-
-
-def _describe_fitting(
-    name: str, size: int, shape: Sequence[int], wanted: Sequence[int], normalised_as: str | None
-) -> str:
-    """Describe how images of this size and shape are changed into a network's inputs."""
-    done = [f"{size}x{size} pixels become {wanted[1]}x{wanted[2]}"] if size != wanted[1] else []
-    if shape[0] != wanted[0]:
-        done.append("gray is repeated in 3 channels" if shape[0] < wanted[0] else "colours become gray")
-    done += [f"normalised as those of {normalised_as}"] if normalised_as else []
-    return f"images of {name}: {', '.join(done) or 'as they are'}"
 
 
 def _list_classes(source: Any, split: str) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metarun.core.errors import ConfigError
-from metarun.settings.check import has_head
+from metarun.settings.check import has_head, is_feature_head
 from metarun.settings.reopen import SavedSettings
 from metarun.settings.typed import read_override
 
@@ -60,7 +60,8 @@ def list_combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[
 def make_settings(run: SavedSettings, input_shape: tuple[int, ...], values: Mapping[str, Any]) -> SavedSettings:
     """Make the settings of a test.
 
-    With another algorithm, what both have in common stays as the run had it, such as the inner rate and steps.
+    With another algorithm, what both have in common stays as the run had it, such as the inner rate and steps; but a
+    head on features has its own rate, temperature and the like, in the units of these.
 
     Args:
         run: the run's settings.
@@ -79,7 +80,9 @@ def make_settings(run: SavedSettings, input_shape: tuple[int, ...], values: Mapp
         test = test.change(same)
     if "algo" in values:
         was, test = run.node("algo"), test.choose("algo", str(values["algo"]))
-        test = test.change({f"algo.{key}": was[key] for key in test.config.algo if key in was and key not in COMPUTING})
+        if not is_feature_head(test.config.algo["_target_"]):
+            same = {f"algo.{key}": was[key] for key in test.config.algo if key in was and key not in COMPUTING}
+            test = test.change(same)
     test = test.change({key: value for key, value in values.items() if key not in ("data", "algo")})
     data = test.node("data")
     if ("n_way" in data) != ("n_way" in own):
