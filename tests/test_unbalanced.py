@@ -18,6 +18,7 @@ from metarun.core import objectives
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodeShape
 from metarun.core.words import name_queries
+from metarun.data.images import ImageTasks
 from metarun.settings.check import check
 
 Settings = Callable[..., DictConfig]
@@ -25,9 +26,12 @@ Settings = Callable[..., DictConfig]
 TINY = ["data.n_query=2", "data.query=dirichlet", "data.alpha=0.7"]
 
 
-def test_every_source_of_classes_has_the_settings_but_that_of_sets_which_has_no_images() -> None:
-    has = {name for name, values in choices("data").items() if "query" in values}
-    assert has == {name for name, values in choices("data").items() if "n_way" in values} - {"sets"}
+def test_every_source_of_classes_of_images_or_texts_has_the_settings() -> None:
+    known = {name: values for name, values in choices("data").items() if "query" in values}
+    assert {"glyphs", "omniglot", "cifar_fs", "folder", "union", "text"} <= set(known)
+    for name, values in choices("data").items():
+        if issubclass(get_object(values["_target_"]), ImageTasks):
+            assert (known[name]["query"], known[name]["alpha"]) == ("balanced", 2.0)
 
 
 def test_validation_and_test_tasks_are_unbalanced_and_training_tasks_are_not(settings: Settings) -> None:

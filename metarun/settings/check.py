@@ -33,7 +33,7 @@ FACTS = {
         "normalisation",
         "control",
         "support_shape",
-    },
+    },  # fmt: skip
     "optim": {"params"},
     "optim.schedule": {"optimizer"},
     "run": {"parts"},
