@@ -17,7 +17,7 @@ from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.augment import Look
 from metarun.data.files.splits import SPLITS
 from metarun.data.images import ImageClasses, ImageTasks
-from metarun.data.union import Union
+from metarun.data.union import Union, check_apart
 from metarun.settings.build import build_source
 from metarun.settings.resolve import resolve
 
@@ -51,6 +51,22 @@ def coloured(
 
 def union(size: int = 28, channels: int = 3, **sources: Callable[[], ImageTasks]) -> Union:
     return Union(PLAN, lambda name: sources[name](), list(sources), size, channels)
+
+
+class Numbered:
+    """A source of CIFAR-100 whose files number their classes."""
+
+    world = "cifar100"
+
+    def __init__(self, world: str) -> None:
+        self.world = world
+        self.classes = {split: {f"{world}/{split}"} for split in ("train", "val", "test")}
+
+
+def test_sources_that_may_share_classes_without_names_are_refused() -> None:
+    members = {"cifar_fs": Numbered("cifar100"), "fc100": Numbered("fc100, whose classes have numbers")}
+    with pytest.raises(ValueError, match=r"whether cifar_fs and fc100 share classes is not told: files of cifar100"):
+        check_apart(members, "leave one out")
 
 
 def test_tasks_alternate_between_the_sources_and_are_their_own() -> None:

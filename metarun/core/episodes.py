@@ -184,6 +184,23 @@ def draw_examples(seed: int, stream: str, indices: Ints, n: int) -> Ints:
     return out
 
 
+def draw_members(seed: int, stream: str, indices: Ints, sizes: Ints) -> tuple[Ints, Ints]:
+    """Return the class [R] and the number in its class [R] of each example at the places `indices` [R] of a stream.
+
+    Args:
+        sizes: number of examples of each class; the stream is of all of them, as that of `draw_examples`.
+    """
+    ends = np.cumsum(sizes)  # [classes]
+    number = draw_examples(seed, stream, indices, int(ends[-1]))  # [R], among the examples of all classes
+    label = np.searchsorted(ends, number, side="right")  # [R]
+    return label, number - (ends - sizes)[label]
+
+
+def hash_episodes(drawn: EpisodeIndices) -> str:
+    """Return a hash of the classes and examples that tasks were drawn from."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in drawn)).hexdigest()
+
+
 @lru_cache(maxsize=2)
 def _permutation(seed: int, stream: str, epoch: int, n: int) -> Ints:
     return np.argsort(draw_bits(seed, stream, np.array([epoch]), n)[0], kind="stable")

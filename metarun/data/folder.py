@@ -10,7 +10,7 @@ import torch
 from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.decode import Fit, Scale
-from metarun.data.files.find import list_files, make_stamp
+from metarun.data.files.find import find_own, list_files, make_stamp
 from metarun.data.files.layout import Layout, name_some
 from metarun.data.files.lists import choose_lists, find_lists, read_lists
 from metarun.data.files.load import load_images
@@ -110,8 +110,7 @@ class Folder(PhotoTasks):
 
     @staticmethod
     def find_files(path: str | None) -> list[Path]:
-        place = Path(path or "").expanduser()
-        return [place] if path and place.exists() else []
+        return find_own(path)
 
 
 class Choice(NamedTuple):

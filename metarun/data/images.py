@@ -14,14 +14,23 @@ import torch
 from torch import Tensor
 
 from metarun.core import objectives
-from metarun.core.episodes import Bits, EpisodeIndices, Ints, draw_bits, draw_episodes, draw_examples, draw_stream
+from metarun.core.episodes import (
+    Bits,
+    EpisodeIndices,
+    Ints,
+    draw_bits,
+    draw_episodes,
+    draw_members,
+    draw_stream,
+    hash_episodes,
+)
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo, TaskSource
 from metarun.data.augment import Look, make_turn_table
 from metarun.data.counts import count_images
 from metarun.data.device import fits, to_device
 from metarun.data.embedded import Embedded
-from metarun.data.files.splits import SPLITS, check_split, find_superclasses
+from metarun.data.files.splits import SPLITS, check_split, find_superclasses, hash_split
 
 Rotation = Literal["none", "class", "train", "random"]
 Labels = Literal["shuffled", "fixed"]
@@ -81,14 +90,12 @@ class ImageTasks:
             raise ValueError(f"the classes {data.names} are not all different")
         if labels == "fixed" and superclass_of:
             raise ValueError("data.labels=fixed draws a class of each label, and cannot keep to one superclass")
-        look = look.fit_channels(data.pixels.shape[1])
-        self.fixed = labels == "fixed"
+        look, self.fixed = look.fit_channels(data.pixels.shape[1]), labels == "fixed"
         self.plan, self.rotation, self.look, self.device = plan, rotation, look, device
         self.pixels = data.pixels.to(device) if fits(data.pixels, device) else data.pixels
         self.turn_table = torch.empty(0) if rotation == "none" else make_turn_table(data.pixels.shape[-1]).to(device)
         turns = {s: 4 if rotation in ("class", s) else 1 for s in SPLITS}  # `train` is a split too
-        number = {name: c for c, name in enumerate(data.names)}
-        sizes = np.diff(data.starts)
+        sizes, number = np.diff(data.starts), {name: c for c, name in enumerate(data.names)}
         split = check_split(split, dict(zip(data.names, sizes.tolist(), strict=True)), plan, turns, trainval)
         self._classes = {s: np.array([number[name] for name in split[s]], np.int64) for s in SPLITS}
         self._starts, self._names = data.starts, data.names
@@ -99,7 +106,6 @@ class ImageTasks:
             if superclass_of
         }
         self.classes = {s: {f"{self.world or type(self).__name__}/{name}" for name in split[s]} for s in SPLITS}
-        digest = hashlib.sha256("\n".join(f"{s} {name}" for s in SPLITS for name in sorted(split[s])).encode())
         self.info = SourceInfo(
             input_shape=tuple(data.pixels.shape[1:]),
             n_way=plan.test.n_way,
@@ -107,7 +113,7 @@ class ImageTasks:
             objective=objectives.classification,
             train_classes=len(self._sizes["train"]),
             normalisation=(look.mean, look.std),
-            split_sha256=digest.hexdigest(),
+            split_sha256=hash_split(split),
             facts={
                 "classes": {s: len(self._sizes[s]) for s in SPLITS},
                 "images": count_images(sizes[list(set().union(*map(set, self._classes.values())))].tolist()),
@@ -171,11 +177,8 @@ class ImageTasks:
 
     def gather_examples(self, split: str, indices: Ints) -> Examples:
         """Return the images at places `indices` [R] of a split's stream of examples: x [R, C, H, W], classes y [R]."""
-        sizes, seed = self._sizes[split], self.plan.seed_of(split)
-        ends = np.cumsum(sizes)  # [classes]
-        number = draw_examples(seed, f"{split}/examples", indices, int(ends[-1]))  # [R], among all images of the split
-        label = np.searchsorted(ends, number, side="right")  # [R]
-        image = number - (ends - sizes)[label]  # [R], inside the class
+        seed = self.plan.seed_of(split)
+        label, image = draw_members(seed, f"{split}/examples", indices, self._sizes[split])
         turn = (draw_bits(seed, f"{split}/turns", indices, 1) >> np.uint64(62)).astype(np.int64)  # [R, 1] in 0..3
         zero, none = np.zeros((len(indices), 1), np.int64), np.empty((len(indices), 0), np.int64)
         drawn = EpisodeIndices(label[:, None], turn, image[:, None], zero, none, none)  # R tasks of one image each
@@ -191,7 +194,7 @@ class ImageTasks:
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         drawn, _ = self.draw_episodes(split, np.arange(n_tasks))
-        return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in drawn)).hexdigest()
+        return hash_episodes(drawn)
 
     def draw_episodes(self, split: str, indices: Ints) -> tuple[EpisodeIndices, int]:
         """Draw the classes and images of the tasks number `indices` [B]; also returns their n_way."""

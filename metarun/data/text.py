@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from metarun.core import objectives
-from metarun.core.episodes import EpisodeIndices, Ints, draw_episodes, draw_examples
+from metarun.core.episodes import EpisodeIndices, Ints, draw_episodes, draw_members, hash_episodes
 from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
 from metarun.data.device import to_device
+from metarun.data.files.find import find_own
 from metarun.data.files.labelled_lines import read_lines
 from metarun.data.files.split_file import normalise_name, read_split_file, write_split_file
-from metarun.data.files.splits import SPLITS, check_split, count_ways, draw_split
+from metarun.data.files.splits import SPLITS, check_split, count_ways, draw_split, hash_split
 from metarun.ops.ngrams import hash_ngrams
 
 
@@ -74,14 +75,13 @@ class Text:
         self._starts = {s: np.array([(0, *ends)[number[label]] for label in parts[s]], np.int64) for s in SPLITS}
         self._sizes = {s: np.array([sizes[label] for label in parts[s]], np.int64) for s in SPLITS}
         self.classes = {s: {f"{type(self).__name__}/{label}" for label in parts[s]} for s in SPLITS}
-        digest = hashlib.sha256("\n".join(f"{s} {name}" for s in SPLITS for name in sorted(parts[s])).encode())
         self.info = SourceInfo(
             input_shape=(int(self.vectors.shape[1]),),
             n_way=plan.test.n_way,
             outputs=plan.test.n_way,
             objective=objectives.classification,
             train_classes=len(parts["train"]),
-            split_sha256=digest.hexdigest(),
+            split_sha256=hash_split(parts),
             facts={
                 "classes": {s: len(parts[s]) for s in SPLITS},
                 "texts_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
@@ -92,8 +92,7 @@ class Text:
 
     @staticmethod
     def find_files(path: str | None) -> list[Path]:
-        place = Path(path or "").expanduser()
-        return [place] if path and place.exists() else []
+        return find_own(path)
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
         while True:
@@ -103,12 +102,10 @@ class Text:
             first += batch_size
 
     def examples(self, split: str, first: int, batch_size: int) -> Iterator[Examples]:
-        ends = np.cumsum(self._sizes[split])  # [classes]
         while True:
             places = np.arange(first, first + batch_size)
-            text = draw_examples(self._seed(split), f"{split}/examples", places, int(ends[-1]))  # [R]
-            label = np.searchsorted(ends, text, side="right")  # [R]
-            rows = self._starts[split][label] + text - (ends - self._sizes[split])[label]
+            label, text = draw_members(self._seed(split), f"{split}/examples", places, self._sizes[split])
+            rows = self._starts[split][label] + text
             yield Examples(self._vectors_of(rows), to_device(label, self.device))
             first += batch_size
 
@@ -119,7 +116,7 @@ class Text:
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         drawn, _ = self._draw(split, np.arange(n_tasks))
-        return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in drawn)).hexdigest()
+        return hash_episodes(drawn)
 
     def _draw(self, split: str, indices: Ints) -> tuple[EpisodeIndices, int]:
         shape: EpisodeShape = self.plan.shape_of(split)

@@ -122,9 +122,18 @@ class Union:
 
 
 def check_apart(members: Mapping[str, Member], instead: str) -> None:
-    """Raise ValueError, which says what to do `instead`, if one member uses a class in another split than another."""
+    """Raise ValueError, which says what to do `instead`, if one member uses a class in another split than another.
+
+    So it does if that cannot be told, as packed files number the classes of one of two splits of the same classes.
+    """
     for name, member in members.items():
         for other, its in members.items():
+            world = getattr(type(member), "world", "")
+            if world and getattr(type(its), "world", "") == world and member.world != its.world:  # type: ignore[attr-defined]
+                raise ValueError(
+                    f"whether {name} and {other} share classes is not told: files of {world} that have no names of "
+                    f"classes were read. Take files with names, or {instead}"
+                )
             for one, two in (("train", "val"), ("train", "test"), ("val", "test")):
                 shared = sorted(member.classes[one] & its.classes[two])
                 if shared and name != other:

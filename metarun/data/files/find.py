@@ -88,6 +88,12 @@ def count_endings(paths: Sequence[str]) -> str:
     return ", ".join(f"{count} {ending}" for ending, count in counts.most_common(8))
 
 
+def find_own(path: str | None) -> list[Path]:
+    """Return the file or folder that `data.path` names, if it is there."""
+    place = Path(path or "").expanduser()
+    return [place] if path and place.exists() else []
+
+
 def make_stamp(places: Sequence[Path]) -> str:
     """Make a hash that changes when an image file is added, removed or written.
 

@@ -72,7 +72,7 @@ def take_labels(table: Table, index: ImageIndex, name: str) -> Labels:
     split = next((column for column in others if _tells_splits(row[column] for _, row in named)), None)
     label = _choose_label([column for column in others if column != split], head, name)
     classes: dict[str, str] = {}
-    parts: dict[str, list[str]] = {part: [] for part in SPLITS}
+    parts: dict[str, dict[str, None]] = {part: {} for part in SPLITS}
     for path, row in named:
         if not row[label]:
             continue
@@ -81,13 +81,12 @@ def take_labels(table: Table, index: ImageIndex, name: str) -> Labels:
                 f"{name} says that {path} is {classes[path]} and {row[label]}: delete one of the two lines"
             )
         for part in find_parts(row[split]) if split is not None else ():
-            if classes[path] not in parts[part]:
-                parts[part].append(classes[path])
+            parts[part][classes[path]] = None
     lines = len(table.rows) - told
     log.info("%s: files by %s, classes by %s", name, head[file], head[label])
     if lines > len(named):
         log.warning("%d of the %d lines of %s name no image, or more than one", lines - len(named), lines, name)
-    return Labels(classes, parts)
+    return Labels(classes, {part: list(labels) for part, labels in parts.items()})
 
 
 def group_labelled(images: Sequence[ImageFile], labels: Mapping[str, str]) -> dict[str, list[ImageFile]]:

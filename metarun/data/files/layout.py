@@ -72,7 +72,7 @@ def _read_parts(paths: Mapping[FolderPath, list[ImageFile]], shared: Sequence[st
     tested = [name for name in shared if find_parts(name) - {"train"}]
     odd = _find_odd(paths) if depth is None else set()
     classes: dict[str, list[ImageFile]] = {}
-    parts: dict[str, list[str]] = {part: [] for part in SPLITS}
+    found: dict[str, dict[str, None]] = {part: {} for part in SPLITS}
     spelled: dict[str, str] = {}
     for path, files in sorted(paths.items()):
         label = "/".join(path if depth is None else path[:depth] + path[depth + 1 :])
@@ -86,7 +86,8 @@ def _read_parts(paths: Mapping[FolderPath, list[ImageFile]], shared: Sequence[st
         classes.setdefault(label, []).extend(files)
         named = [*tested, *(name for name in path if name in odd)] if depth is None else [path[depth]]
         for part in sorted(set().union(*map(find_parts, named))):
-            parts[part] += [label] * (label not in parts[part])
+            found[part][label] = None
+    parts = {part: list(labels) for part, labels in found.items()}
     if odd:
         unclear = f"some of its folders are named after splits, {min(odd)} among them, and others not"
     elif tested:

@@ -96,13 +96,13 @@ def _note(lists: Mapping[str, ImageFile] | None, layout: Layout) -> Layout:
 def _group(images: Sequence[Labelled]) -> Layout:
     """Group labelled images; the splits that their files are named after are the split if they share no class."""
     classes: dict[str, list[ImageFile]] = defaultdict(list)
-    parts: dict[str, list[str]] = {part: [] for part in SPLITS}
+    parts: dict[str, dict[str, None]] = {part: {} for part in SPLITS}
     for one in images:
         label = normalise_name(write_label(one.label))
         classes[label].append(one.file)
-        if one.part and label not in parts[one.part]:
-            parts[one.part].append(label)
-    return _split(Layout(dict(sorted(classes.items())), parts))
+        if one.part:
+            parts[one.part][label] = None
+    return _split(Layout(dict(sorted(classes.items())), {part: list(labels) for part, labels in parts.items()}))
 
 
 def _read_packed(place: Path, files: Sequence[ImageFile]) -> Layout:

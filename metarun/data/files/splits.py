@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -68,6 +69,11 @@ def _round_counts(n: int, fractions: Sequence[float], least: Mapping[str, int]) 
         counts[most] -= 1
         counts[short] += 1
     return counts
+
+
+def hash_split(split: Mapping[str, Sequence[str]]) -> str:
+    """Return a hash of which classes are in which split."""
+    return hashlib.sha256("\n".join(f"{s} {name}" for s in SPLITS for name in sorted(split[s])).encode()).hexdigest()
 
 
 def complete_split(
