@@ -100,6 +100,15 @@ def test_names_of_labels_may_be_bytes_or_strings_and_pairs_need_no_order(tmp_pat
     assert read(tmp_path)[0] == [("val", "b"), ("val", "a"), ("val", "b")]
 
 
+def test_names_beside_images_are_told_apart_where_two_classes_share_one(tmp_path: Path) -> None:
+    content = {"label_specific": [7, 8, 9, 8], "label_specific_str": ["crane", b"n01530575", "crane"]}
+    (tmp_path / "train_labels.pkl").write_bytes(pickle.dumps(content))
+    (tmp_path / "train_images_png.pkl").write_bytes(pickle.dumps([np.zeros((3, 1), np.uint8)] * 4))
+    found, left_out = read(tmp_path)
+    assert [label for _, label in found] == ["0000 crane", "n01530575", "0002 crane", "n01530575"]
+    assert not left_out
+
+
 def test_images_beside_labels_of_another_number_are_told_when_they_are_read(tmp_path: Path) -> None:
     (tmp_path / "test_images_png.pkl").write_bytes(pickle.dumps([np.zeros((3, 1), np.uint8)]))
     (tmp_path / "test_labels.pkl").write_bytes(pickle.dumps({"label_specific": [0, 1]}))

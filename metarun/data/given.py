@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from metarun.data.files.archives import is_archive
 from metarun.data.files.decode import OpenImage, Scale
 from metarun.data.files.find import list_images, read_file
 from metarun.data.files.image_file import ImageFile
@@ -43,7 +44,7 @@ def list_given(places: Sequence[Path]) -> list[ImageFile]:
     """
     found: list[ImageFile] = []
     for place in places:
-        if place.is_file() and place.suffix.lower() != ".zip" and not is_zipfile(place):
+        if place.is_file() and not is_archive(place.name) and not is_zipfile(place):
             inside = [ImageFile(str(place), partial(read_file, str(place)))]  # whatever its ending
         elif not place.exists():
             raise ValueError(f"there is no file or folder {place}")

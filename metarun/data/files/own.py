@@ -59,8 +59,8 @@ def read_layout(place: Path, labels: Path | None = None) -> Layout:
 
 def _read_folders(place: Path, images: Sequence[ImageFile], others: Sequence[ImageFile]) -> Layout:
     """Take folders for classes, or what three lists of images say; and the split of such lists."""
-    lists, index = find_lists(others), ImageIndex(images)
-    chosen = choose_lists(lists)
+    lists = find_lists(others)
+    chosen, index = choose_lists(lists), ImageIndex(images if lists else ())
     folders = {file.path.rpartition("/")[0] for file in images}
     if "" in folders or len(folders) == 1:
         told = read_labels_of(chosen, index) if chosen else None

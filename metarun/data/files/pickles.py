@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -55,17 +56,14 @@ def read_labels(file: ImageFile) -> list[str | int]:
     found = next((keys[key] for key in ("label_specific", "labels") if key in keys), None)
     if found is None:
         raise ValueError(f"{file.path} beside it holds no labels: {', '.join(keys) or type(content).__name__}")
-    names: Sequence[Any] = content[keys["label_specific_str"]] if "label_specific_str" in keys else ()
+    names = [_text(name) for name in content[keys["label_specific_str"]]] if "label_specific_str" in keys else []
+    alike = {name for name, count in Counter(names).items() if count > 1}  # as cranes are, of birds and of machines
     numbers = [read_number(label) for label in np.asarray(content[found]).tolist()]
-    first = min((number for number in numbers if isinstance(number, int)), default=0)
-    return [_name(number, first, names) for number in numbers]
-
-
-def _name(number: str | int, first: int, names: Sequence[Any]) -> str | int:
-    """Name a class; `first` is the least number, since numbers may go on from an earlier file."""
-    if isinstance(number, str) or not 0 <= number - first < len(names):
-        return number
-    return f"{number:04d} {_text(names[number - first])}"  # two classes may share a name, as cranes do
+    first = min(
+        (number for number in numbers if isinstance(number, int)), default=0
+    )  # they may go on from another file
+    named = {first + place: f"{place:04d} {name}" if name in alike else name for place, name in enumerate(names)}
+    return [number if isinstance(number, str) else named.get(number, number) for number in numbers]
 
 
 def _read_encoded(file: ImageFile, labels: ImageFile) -> list[Labelled]:

@@ -24,8 +24,10 @@ def open_archives(place: Path, files: Sequence[ImageFile]) -> list[ImageFile]:
 def read_classes(files: Sequence[ImageFile]) -> list[Labelled]:
     """Take the images whose classes stand in files .cls beside them; none if one of the images has no such file."""
     told = {file.path.removesuffix(".cls"): file for file in files if file.path.endswith(".cls")}
+    if not told:
+        return []
     images = [(file, told.get(_find_key(file.path))) for file in files if is_image(file.path)]
-    if not told or not all(label for _, label in images):
+    if not all(label for _, label in images):
         return []
     return [Labelled("", label.read().decode("utf-8", "replace").strip(), file) for file, label in images if label]
 
