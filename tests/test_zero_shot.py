@@ -217,3 +217,26 @@ def test_the_learner_is_a_method_for_batches_whose_support_is_no_images() -> Non
     loss.backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in of.parameters())
     assert 0 <= metrics["accuracy"] <= 1
+
+
+def test_a_class_may_have_several_descriptions_and_lies_at_their_mean() -> None:
+    """Two vectors for each class: the one has its number, the other the same number negated."""
+
+    def open_source(name: str, plan: EpisodePlan) -> object:
+        tasks = noise_tasks(plan.train, plan.test, "class")
+        tasks.describe_classes = lambda: {f"c{i}": np.array([[i, 1.0], [-i, 1.0]]) for i in range(36)}  # type: ignore[attr-defined]
+        return tasks
+
+    tasks = Described(PLAN, torch.device("cpu"), open_source, "parts", None, False)
+    batch, (drawn, _) = tasks.batch("val", np.arange(3)), tasks.source.draw_episodes("val", np.arange(3))
+    assert batch.support.x.shape == (3, 8, 6)
+    assert batch.support.y.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]] * 3
+    assert torch.allclose(batch.support.x[:, ::2, 0], -batch.support.x[:, 1::2, 0])  # both ends of a range around 0
+    std = np.array([[i, -i] for i in range(12)]).std()
+    number = (batch.support.x[:, ::2, 0] * std).numpy()
+    assert np.allclose(number, 12 + drawn.classes % 12, atol=1e-4)
+    assert batch.support.x[:, ::2, 2:].argmax(-1).tolist() == (drawn.classes // 12).tolist()
+    of = zero_shot(6)
+    support = Examples(batch.support.x[0], batch.support.y[0])
+    parts = of.description(support.x).unflatten(0, (4, 2))
+    assert torch.allclose(of.adapt(of.theta(), support, 4), parts.mean(1), atol=1e-6)

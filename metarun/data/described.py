@@ -21,15 +21,16 @@ class DescribesClasses(Protocol):
     """A source of images that knows its classes by more than images."""
 
     def describe_classes(self) -> Mapping[str, Floats]:
-        """Return a vector for each class by name, all of one length."""
+        """Return a vector [D] for each class by name, or several [P, D], as many for each."""
         ...
 
 
 class Described:
-    """Images to be told by descriptions of their classes: the support set of a task is one description of each class.
+    """Images to be told by descriptions of their classes, which are the support set of a task.
 
-    A description is a vector: strokes, attributes, or the embedding of a text. Each of its numbers is standardised over
-    the training classes. Of turned images the description says by how many quarter turns, in four more numbers.
+    A description is a vector, such as attributes or the embedding of a text; or P of them, such as one for each stroke.
+    Each number is standardised over the training classes. Of turned images every vector says by how many quarter turns,
+    in four more numbers.
 
     Args:
         plan, device: from the runner; `k_shot` has no meaning.
@@ -69,11 +70,13 @@ class Described:
             raise ValueError(
                 f"{len(lacking)} classes of {images} have no description in {descriptions}: {', '.join(lacking[:3])}"
             )
-        every = {s: np.array([known[name] for name in names], np.float64) for s, names in split.items()}
-        mean, std = every["train"].mean(0), every["train"].std(0)
+        every = {
+            s: np.array([np.atleast_2d(known[name]) for name in names], np.float64) for s, names in split.items()
+        }  # [classes, P, D]
+        mean, std = every["train"].mean((0, 1)), every["train"].std((0, 1))
         self.vectors = {s: (own - mean) / np.where(std > 0, std, 1) for s, own in every.items()}
         if shuffled:
-            self.vectors = {s: np.roll(own, 1, axis=0) for s, own in self.vectors.items()}
+            self.vectors = {s: _shuffle(own) for s, own in self.vectors.items()}
         self.turned = source.rotation != "none"
         digest = hashlib.sha256(b"".join(own.tobytes() for own in every.values())).hexdigest()
         self.info = replace(
@@ -88,9 +91,10 @@ class Described:
             first += batch_size
 
     def batch(self, split: str, indices: Ints) -> Batch:
-        """Return the tasks with the numbers `indices` [B] of a split's stream; support.x [B, N, D]."""
+        """Return the tasks with the numbers `indices` [B] of a split's stream; support.x [B, N P, D]."""
         drawn, n_way = self.source.draw_episodes(split, indices)
-        y = np.broadcast_to(np.arange(n_way), drawn.classes.shape).copy()
+        labels = np.repeat(np.arange(n_way), self.vectors[split].shape[1])
+        y = np.broadcast_to(labels, (len(indices), len(labels))).copy()
         x = to_device(self._describe(split, drawn), self.device, torch.get_default_dtype())
         return Batch(Examples(x, to_device(y, self.device)), self.source.batch(split, indices).query, n_way)
 
@@ -99,9 +103,21 @@ class Described:
         return fingerprint
 
     def _describe(self, split: str, drawn: EpisodeIndices) -> Floats:
-        """Return the description of each drawn class [B, N, D]."""
+        """Return the descriptions of the drawn classes, class by class [B, N P, D]."""
         turn, base = np.divmod(drawn.classes, len(self.vectors[split]))
         if self.source.rotation == "random":
             turn = drawn.rotation
-        vectors = self.vectors[split][base]
-        return np.concatenate([vectors, np.eye(4)[turn]], -1) if self.turned else vectors
+        vectors = self.vectors[split][base]  # [B, N, P, D]
+        if self.turned:
+            turns = np.broadcast_to(np.eye(4)[turn][:, :, None], (*vectors.shape[:3], 4))
+            vectors = np.concatenate([vectors, turns], -1)
+        flat: Floats = vectors.reshape(len(vectors), -1, vectors.shape[-1])
+        return flat
+
+
+def _shuffle(vectors: Floats) -> Floats:
+    """Give each row the place of another one: a single cycle through all rows, in random order."""
+    order = np.random.default_rng(0).permutation(len(vectors))
+    moved = np.empty_like(vectors)
+    moved[order] = vectors[np.roll(order, 1)]
+    return moved

@@ -70,8 +70,13 @@ class Glyphs(ImageTasks):
         self.invented = alphabets, characters, drawings, glyph_seed
 
     def describe_classes(self) -> dict[str, Floats]:
-        """Return the control points of each character's strokes, flat: [MAX_STROKES * 4 * 2]."""
-        return {name: strokes.flatten() for name, strokes, *_ in _invent_all(*self.invented)}
+        """Return the control points of each stroke of each character [MAX_STROKES, 4 * 2].
+
+        All strokes go to the right, whichever way they are drawn.
+        """
+        return {
+            name: _to_the_right(strokes).reshape(MAX_STROKES, -1) for name, strokes, *_ in _invent_all(*self.invented)
+        }
 
 
 def draw_all(alphabets: int, characters: int, drawings: int, seed: int) -> ImageClasses:
@@ -109,6 +114,12 @@ def _invent_alphabet(rng: np.random.Generator, characters: int) -> Iterator[Floa
         used = rng.integers(2, MAX_STROKES + 1)
         strokes = pool[rng.choice(7, used, replace=False)] + rng.normal(0, 0.2, (used, 1, 2))
         yield np.concatenate([strokes, np.repeat(strokes[:1], MAX_STROKES - used, axis=0)])
+
+
+def _to_the_right(strokes: Floats) -> Floats:
+    backwards = strokes[:, 0, 1] > strokes[:, 3, 1]
+    turned: Floats = np.where(backwards[:, None, None], strokes[:, ::-1], strokes)
+    return turned
 
 
 def _draw_points(rng: np.random.Generator, strokes: Floats, drawings: int) -> Floats:
