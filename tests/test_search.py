@@ -22,6 +22,7 @@ from metarun.app.sweeps.search import check_search, list_settled, open_study, pr
 from metarun.cli import command
 from metarun.core.errors import ConfigError
 from metarun.report.figures.study import draw_history, draw_study
+from metarun.report.figures.study_page import find_untried, list_rows
 from metarun.settings import names
 from metarun.settings.conf import CONF
 
@@ -190,6 +191,28 @@ def test_without_optuna_or_with_an_old_one_a_search_says_what_to_install(monkeyp
         check_search("search=maml", True)
 
 
+def test_the_trials_of_a_study_stand_in_a_table_the_best_first_with_what_was_never_tried() -> None:
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=1))
+    study.enqueue_trial({"kind": "a", "lr": 0.5})
+    study.enqueue_trial({"kind": "b", "lr": 0.25})
+    study.enqueue_trial({"kind": "c", "lr": 0.75})
+
+    def accuracy(trial: optuna.Trial) -> float:
+        if trial.suggest_categorical("kind", ["a", "b", "c", "d"]) == "c":
+            raise ValueError
+        return 1 - trial.suggest_float("lr", 0, 1)
+
+    study.optimize(accuracy, 3, catch=ValueError)
+    rows = list_rows(study, "accuracy")
+    assert [row["cells"] for row in rows] == [
+        ["1", "75.00 %", "b", "0.25", "finished"], ["0", "50.00 %", "a", "0.5", "finished"], ["2", "", "c", "", "fail"],
+    ]  # fmt: skip
+    assert [row["mark"] for row in rows] == ["best", "", ""]
+    assert find_untried(study) == ["kind=c", "kind=d"]
+    values = [row["value"] for rows in draw_history(study, "accuracy").to_dict()["datasets"].values() for row in rows]
+    assert {50.0, 75.0} <= set(values)
+
+
 def test_pictures_of_a_study_need_no_network_and_show_its_failures(tmp_path: Path) -> None:
     study = optuna.create_study(direction="minimize", sampler=optuna.samplers.TPESampler(seed=0))
 
@@ -200,11 +223,15 @@ def test_pictures_of_a_study_need_no_network_and_show_its_failures(tmp_path: Pat
         return rate * trial.suggest_int("steps", 1, 4) + (kind == "a")
 
     study.optimize(loss, 12, catch=ValueError)
-    assert {path.name for path in draw_study(study, tmp_path)} == {
+    assert {path.name for path in draw_study(study, tmp_path, "loss", ["-m", "search=maml"])} == {
         "study.html", "history.png", "importance.png", "slices.png"
     }  # fmt: skip
     page = (tmp_path / "study.html").read_text()
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
+    assert "<title>Search of 12 trials by validation loss</title>" in page
+    assert "<code>metarun -m search=maml</code>" in page
+    assert '<meta name="viewport" content="width=device-width' in page
+    assert page.partition("<script")[0].count("<tr") == 1 + 12
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
     rows = [row for rows in draw_history(study).to_dict()["datasets"].values() for row in rows]
     values = [row["value"] for row in rows if "best" in row]

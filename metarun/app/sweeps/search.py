@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import warnings
 from dataclasses import replace
 from importlib import metadata
@@ -137,9 +138,10 @@ class Search(SweepTable):
         fixed = [o for o in self.fixed if o.partition("=")[0] not in best.params]
         overrides = [f"{name}={value}" for name, value in best.params.items()]
         folder = next(job.folder for job in super()._read_jobs() if set(overrides) <= set(job.overrides.split()))
-        files = draw_study(self.study, self.folder)
-        self.screen.print()
         results = RunFolder(folder).read_results()
+        score = choose_score(results["val"], read_directions(results))
+        files = draw_study(self.study, self.folder, score, sys.argv[1:])
+        self.screen.print()
         make_summary(self.study, [*fixed, *overrides], results, folder, files).show(self.screen)
 
 

@@ -32,23 +32,27 @@ def render_page(comparisons: Sequence[Comparison], found: Gallery, notes: Sequen
         command: the command line after `metarun`.
     """
     datasets: dict[str, Any] = {}
+    every = [run for comparison in comparisons for row in comparison.rows for run in row.group.runs]
+    runs, tests = {run.folder for run in every}, sum(run.place != run.folder for run in every)
+    later = f" and {tests} later test{'s' * (tests > 1)} of them" if tests else ""
+    return fill_page(
+        title=f"Comparison of {len(runs)} run{'s' * (len(runs) > 1)}{later}",
+        command=mask(shlex.join(["metarun", *command])),
+        tables=[_describe_table(comparisons, place, found, datasets) for place in range(len(comparisons))],
+        across=[describe_figure(figure, datasets) for figure in found.across],
+        settings=_describe_settings(comparisons),
+        notes=notes,
+        datasets=datasets,
+    )
+
+
+def fill_page(**parts: Any) -> str:
+    """Fill page.html with its parts and the drawing program."""
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         Path(__file__).with_name("page.html").read_text()
     )
     vega = vl_convert.javascript_bundle(vl_version=VEGA_LITE_VERSION)  # type: ignore[call-arg]  # the stub alone wants a snippet
-    every = [run for comparison in comparisons for row in comparison.rows for run in row.group.runs]
-    runs, tests = {run.folder for run in every}, sum(run.place != run.folder for run in every)
-    later = f" and {tests} later test{'s' * (tests > 1)} of them" if tests else ""
-    return template.render(
-        title=f"Comparison of {len(runs)} run{'s' * (len(runs) > 1)}{later}",
-        command=mask(shlex.join(["metarun", *command])),
-        tables=[_describe_table(comparisons, place, found, datasets) for place in range(len(comparisons))],
-        across=[_describe_figure(figure, datasets) for figure in found.across],
-        settings=_describe_settings(comparisons),
-        notes=notes,
-        datasets=datasets,
-        vega=vega.replace("</script", r"<\/script"),
-    )
+    return template.render(**parts, vega=vega.replace("</script", r"<\/script"))
 
 
 def _describe_table(
@@ -70,7 +74,7 @@ def _describe_table(
         ],
         "caption": make_caption(comparison),
         "pairs": _describe_pairs(comparison),
-        "figures": [_describe_figure(figure, datasets) for figure in found.own[place]],
+        "figures": [describe_figure(figure, datasets) for figure in found.own[place]],
     }
 
 
@@ -80,7 +84,7 @@ def _describe_pairs(comparison: Comparison) -> dict[str, Any]:
     return {"heads": heads, "words": [0], "rows": [{"cells": line} for line in lines], "caption": caption}
 
 
-def _describe_figure(figure: Figure, datasets: dict[str, Any]) -> dict[str, Any]:
+def describe_figure(figure: Figure, datasets: dict[str, Any]) -> dict[str, Any]:
     """Describe the figure, and move its data into `datasets`, where figures with the same data share it."""
     drawing = make_spec(figure.view.properties(width="container"))
     datasets |= drawing.pop("datasets", {})

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from metarun.core.command import join
 from metarun.core.scores import choose_score, read_directions
 from metarun.core.screen import Facts
+from metarun.core.whole import write_bytes
+from metarun.core.words import is_percent
+from metarun.report.figures.charts import name_axis
 from metarun.report.runs import find_config_dirs
 
 if TYPE_CHECKING:
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 BLUE, RED, GREY = "#2f6db3", "#c8443c", "#8a8a8a"
-FIRST_TRIAL_BLUE, LAST_TRIAL_BLUE = "#bdd7ee", "#0b2f5c"
+FIRST_TRIAL_BLUE, LAST_TRIAL_BLUE = "#7fb2de", "#0b2f5c"
+
+FEW = 20
+"""Trials from which a parameter's importance says little."""
 
 
 def make_summary(
@@ -34,10 +40,10 @@ def make_summary(
     score = choose_score(results["val"], read_directions(results))
     test = results["test"][score]
     ended = [trial for trial in study.trials if trial.state.is_finished()]
-    failed = len(ended) - len(_list_complete(study))
+    failed = len(ended) - len(list_complete(study))
     facts.add("search", f"{len(ended)} trials, {failed} of them failed; the best is number {study.best_trial.number}")
-    facts.add("validation", f"{score} {_format_value(score, study.best_value)}, which the search is by")
-    mean, half = (_format_value(score, test[part]) for part in ("mean", "ci95"))
+    facts.add("validation", f"{score} {format_score(score, study.best_value)}, which the search is by")
+    mean, half = (format_score(score, test[part]) for part in ("mean", "ci95"))
     facts.add("test", f"{score} {mean} ± {half}  (95 % interval over tasks)")
     facts.add_command("run it again", join(["metarun", *find_config_dirs(folder), *overrides]))
     facts.add("its folder", folder)
@@ -45,32 +51,40 @@ def make_summary(
     return facts
 
 
-def draw_study(study: optuna.Study, folder: Path) -> list[Path]:
-    """Draw the study into `folder`: all pictures in study.html, which needs no network, and each picture as PNG.
+def draw_study(study: optuna.Study, folder: Path, score: str = "score", command: Sequence[str] = ()) -> list[Path]:
+    """Draw the study into `folder`: study.html, which needs no network, and each picture as PNG.
 
+    Args:
+        score: what the trials are judged by.
+        command: the command line after `metarun`.
     Returns: the files.
     """
     import altair as alt
 
-    pictures: dict[str, altair.ChartType] = {"history": draw_history(study), "slices": draw_slices(study)}
-    if len(_list_complete(study)) > 1:
+    from metarun.report.figures.study_page import render_study
+
+    slices = draw_slices(study, score)
+    pictures: dict[str, altair.ChartType] = {
+        "history": draw_history(study, score),
+        "slices": alt.concat(*slices.values(), columns=5, title="Score over each parameter"),
+    }
+    if len(list_complete(study)) > 1:
         pictures["importance"] = draw_importance(study)
-    page = folder / "study.html"
-    alt.vconcat(*pictures.values()).resolve_scale(color="independent").save(page, inline=True)
-    files = [page]
+    files = [folder / "study.html"]
+    write_bytes(files[0], render_study(study, pictures, slices, score, command).encode())
     for name, picture in pictures.items():
         files.append(folder / f"{name}.png")
         picture.save(files[-1], scale_factor=2)
     return files
 
 
-def draw_history(study: optuna.Study) -> altair.ChartType:
+def draw_history(study: optuna.Study, score: str = "score") -> altair.ChartType:
     """Draw the value of every trial, the best value so far, and crosses at the bottom for failed trials."""
     import altair as alt
 
-    trials = _list_complete(study)
+    trials = list_complete(study)
     best = max if study.direction.name == "MAXIMIZE" else min
-    values = [_read_value(trial) for trial in trials]
+    values = [read_value(trial, score) for trial in trials]
     rows = [
         {"trial": trial.number, "value": value, "best": best(values[: i + 1])}
         for i, (trial, value) in enumerate(zip(trials, values, strict=True))
@@ -78,8 +92,8 @@ def draw_history(study: optuna.Study) -> altair.ChartType:
     low, high = min(values), max(values)
     foot = low - 0.08 * (high - low or 1)
     failed = [{"trial": t.number, "value": foot} for t in study.trials if t.state.name == "FAIL"]
-    x = alt.X("trial:Q", title="trial", axis=alt.Axis(tickMinStep=1))
-    y = alt.Y("value:Q", title="validation score", scale=alt.Scale(zero=False))
+    x = alt.X("trial:Q", title="trial", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(padding=12))
+    y = alt.Y("value:Q", title=f"validation {name_axis(score)}", scale=alt.Scale(zero=False, padding=12))
     of = {"values": rows}
     layers = [
         alt.Chart(of).mark_line(interpolate="step-after", color=BLUE).encode(x, alt.Y("best:Q")),
@@ -103,8 +117,15 @@ def draw_importance(study: optuna.Study) -> altair.ChartType:
             study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
         )
     rows = [{"parameter": name, "importance": value} for name, value in found.items()]
+    n = len(list_complete(study))
+    said = "PED-ANOVA, shares of the sum" + (f"; from {n} trials, which says little" if n < FEW else "")
     bars = alt.Chart({"values": rows}).encode(
-        alt.X("importance:Q", title="share", axis=alt.Axis(format="%"), scale=alt.Scale(domainMax=1, domainMin=0)),
+        alt.X(
+            "importance:Q",
+            title="share",
+            axis=alt.Axis(format="%", values=[0, 0.5, 1]),
+            scale=alt.Scale(domainMax=1.15, domainMin=0),
+        ),
         alt.Y("parameter:N", title=None, sort=None),
     )
     return alt.layer(
@@ -112,39 +133,43 @@ def draw_importance(study: optuna.Study) -> altair.ChartType:
         bars.mark_text(align="left", dx=4).encode(text=alt.Text("importance:Q", format=".0%")),
     ).properties(
         width=520,
-        title=alt.Title("Importance of each parameter", subtitle="PED-ANOVA, shares of the sum", anchor="start"),
+        title=alt.Title("Importance of each parameter", subtitle=said, anchor="start"),
     )
 
 
-def draw_slices(study: optuna.Study) -> altair.ChartType:
-    """Draw the value against each parameter, later trials darker."""
+def draw_slices(study: optuna.Study, score: str = "score") -> dict[str, altair.Chart]:
+    """Draw the value against each parameter over its whole range, later trials darker; a chart by parameter."""
     import altair as alt
 
-    trials = _list_complete(study)
-    spaces = {name: space for trial in trials for name, space in trial.distributions.items()}
-    charts: list[altair.Chart] = []
-    for name, space in spaces.items():
+    trials = list_complete(study)
+    charts: dict[str, altair.Chart] = {}
+    for name, space in find_spaces(study).items():
         rows = [
-            {"setting": trial.params[name], "value": _read_value(trial), "trial": trial.number}
+            {"setting": _as_shown(trial.params[name]), "value": read_value(trial, score), "trial": trial.number}
             for trial in trials
             if name in trial.params
         ]
-        charts.append(
+        last = max(len(study.trials) - 1, 1)
+        color = alt.Scale(range=[FIRST_TRIAL_BLUE, LAST_TRIAL_BLUE], domain=[0, last])
+        y = alt.Y("value:Q", title=f"validation {name_axis(score)}", scale=alt.Scale(zero=False, padding=12))
+        legend = alt.Legend(tickCount=min(last, 4), format="d")
+        charts[name] = (
             alt.Chart({"values": rows})
-            .mark_point(filled=True, opacity=0.9)
+            .mark_point(filled=True, opacity=0.9, size=60)
             .encode(
                 _encode_parameter(name, space),
-                alt.Y("value:Q", title=None if charts else "validation score", scale=alt.Scale(zero=False)),
-                alt.Color(
-                    "trial:Q",
-                    scale=alt.Scale(range=[FIRST_TRIAL_BLUE, LAST_TRIAL_BLUE], domain=[0, len(study.trials) - 1]),
-                ),
+                y,
+                alt.Color("trial:Q", scale=color, legend=legend),
                 tooltip=["trial:Q", "setting:N", "value:Q"],
             )
             .properties(width=150, height=180)
         )
-    title = alt.Title("Score over each parameter", subtitle="the whole space; later trials are darker", anchor="start")
-    return alt.concat(*charts, columns=5, title=title)
+    return charts
+
+
+def find_spaces(study: optuna.Study) -> dict[str, BaseDistribution]:
+    """Return the space of each parameter, as its trials tell it."""
+    return {name: space for trial in study.trials for name, space in trial.distributions.items()}
 
 
 def _encode_parameter(name: str, space: BaseDistribution) -> altair.X:
@@ -153,7 +178,8 @@ def _encode_parameter(name: str, space: BaseDistribution) -> altair.X:
     from optuna.distributions import FloatDistribution, IntDistribution
 
     if not isinstance(space, (FloatDistribution, IntDistribution)):
-        return alt.X("setting:N", title=name, axis=alt.Axis(labelAngle=0))
+        choices = [str(choice) for choice in getattr(space, "choices", ())]
+        return alt.X("setting:N", title=name, axis=alt.Axis(labelAngle=0), scale=alt.Scale(domain=choices))
     scale = alt.Scale(type="log" if space.log else "linear", domain=[space.low, space.high], nice=False)
     axis = alt.Axis(
         grid=False, tickCount=3 if space.log else 5, format="~g" if isinstance(space, FloatDistribution) else "d"
@@ -161,14 +187,19 @@ def _encode_parameter(name: str, space: BaseDistribution) -> altair.X:
     return alt.X("setting:Q", title=name, scale=scale, axis=axis)
 
 
-def _list_complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def _as_shown(value: Any) -> Any:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def list_complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in study.trials if trial.state.name == "COMPLETE"]
 
 
-def _read_value(trial: optuna.trial.FrozenTrial) -> float:
+def read_value(trial: optuna.trial.FrozenTrial, score: str) -> float:
+    """Return what a trial is judged by; an accuracy in per cent."""
     assert trial.value is not None
-    return trial.value
+    return 100 * trial.value if is_percent(score) else trial.value
 
 
-def _format_value(score: str, value: float) -> str:
-    return f"{100 * value:.2f} %" if score == "accuracy" else f"{value:.4f}"
+def format_score(score: str, value: float) -> str:
+    return f"{100 * value:.2f} %" if is_percent(score) else f"{value:.4f}"
