@@ -13,7 +13,7 @@ import torch
 from commands import metarun, results_of, stop_and_resume
 from conftest import noise_tasks
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, one_hot
+from torch.nn.functional import conv2d, cross_entropy, linear, one_hot
 
 from metarun.algos.base.learner import Learner
 from metarun.algos.continual.anml import ANML
@@ -334,6 +334,23 @@ def test_a_head_that_is_fine_tuned_by_single_examples_learns_as_omls_and_the_net
     moved = FineTuneInTurn(two_layers(), 7, "all", "all", **once)
     state = moved.learn_task(moved.eval().start_stream(6), Examples(x, y), range(3))
     assert not torch.equal(state.own.phi["backbone.1.weight"], moved.backbone[1].weight)
+
+
+@pytest.mark.parametrize("algo", ["progressive", "finetune_in_turn"])
+def test_a_network_that_a_task_has_moved_normalises_by_the_averages_of_that_tasks_images(
+    settings: Callable[..., Any], algo: str
+) -> None:
+    """And leaves those of the training, by which the next task's network starts, as they are."""
+    parts = build_parts(resolve(settings(f"algo={algo}", "bn=running", "data.k_shot=3")), Path())
+    learner, task = parts.learner.eval(), next(parts.source.episodes("val", 0, 1))
+    support = Examples(task.support.x[0], task.support.y[0])
+    own = learner.learn_task(learner.start_stream(5), support, range(5)).own
+    net = own.every[0] if algo == "progressive" else own.phi
+    first = learner.backbone.blocks[0]
+    maps = conv2d(support.x, net["backbone.blocks.0.weight"], stride=first.stride, padding=1)
+    assert torch.allclose(net["backbone.blocks.1.running_mean"], maps.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(net["backbone.blocks.1.running_var"], maps.transpose(0, 1).flatten(1).var(1), rtol=1e-3)
+    assert learner.backbone.blocks[1].running_mean.abs().max() == 0
 
 
 @pytest.mark.parametrize("algo", ["oml", "anml", "progressive", "finetune_in_turn"])
