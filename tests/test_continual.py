@@ -21,13 +21,14 @@ from metarun.algos.continual.finetune_in_turn import FineTuneInTurn
 from metarun.algos.continual.head import Head, learn_in_order
 from metarun.algos.continual.oml import OML, Trajectory
 from metarun.algos.continual.progressive import Progressive
-from metarun.core.episodes import draw_stream
+from metarun.core.episodes import draw_episodes, draw_stream
 from metarun.core.errors import ConfigError
 from metarun.core.objectives import classification
 from metarun.core.tasks import Batch, EpisodeShape, Examples, SourceInfo
 from metarun.run.continual import ContinualRun
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
+from metarun.run.team import Group
 from metarun.settings.build import build_parts, build_run
 from metarun.settings.resolve import resolve
 
@@ -81,6 +82,7 @@ class Scripted(Learner):
             row[learned[-1].start] = 2.0
             if int(number) in known:
                 row[number] = 3.0
+            row[learned[-1].stop :] = 9.0  # of what is to come, which nobody asks about
         return logits
 
 
@@ -126,6 +128,44 @@ def test_forward_transfer_is_what_earlier_tasks_add_to_a_task_just_learned(tmp_p
     assert "forward_transfer" not in live(continual(Scripted(1), tmp_path))
 
 
+def test_forward_transfer_is_of_answers_among_the_tasks_own_classes(tmp_path: Path) -> None:
+    """One who knows all, but prefers the stream's first class: each later task is lost among all classes, and known
+    among its own. Alone, a task's first class is the stream's, so half of it is right."""
+
+    class Partial(Scripted):
+        def answer_task(self, state: Any, x: Tensor) -> Tensor:
+            logits = super().answer_task(state, x)
+            logits[:, 0] = 4.0
+            return logits
+
+    found = live(continual(Partial(4), tmp_path, alone=True))
+    assert found["accuracy@learned"] == 0.5 / 4
+    assert (found["accuracy@alone"], found["forward_transfer"]) == (0.5, 0.5)
+
+
+def test_each_process_lives_through_its_own_streams(tmp_path: Path) -> None:
+    class Second(Group):
+        def share(self, n: int) -> tuple[int, int]:
+            return 1, n
+
+    class Watched(Numbered):
+        def streams(self, split: str, first: int, n_tasks: int, n_way: int) -> Iterator[Batch]:
+            began.append((split, first))
+            return super().streams(split, first, n_tasks, n_way)
+
+    began: list[Any] = []
+    run = continual(Scripted(1), tmp_path, Watched())
+    run.parts.group = Second()
+    assert len(run._evaluate("val", 3, StopRequest())["accuracy"]) == 2
+    assert began == [("val", 1)]
+
+
+def test_runs_on_other_streams_or_questions_are_told_apart_by_their_hash(tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [{}, {"tasks": 3}, {"ways": 3}, {"task_known": True}]
+    hashes = [continual(Scripted(1), tmp_path, **change).describe()["episode_sha256"] for change in changes]
+    assert len(set(hashes)) == 4
+
+
 def test_the_matrix_has_a_column_for_every_few_tasks_and_one_for_the_last(tmp_path: Path) -> None:
     run = continual(Scripted(1), tmp_path, tasks=5, score_every=2)
     assert run.times == [2, 4, 5]
@@ -147,7 +187,8 @@ def test_a_learner_that_stands_still_has_the_same_accuracies_all_the_time(tmp_pa
 
 @pytest.mark.parametrize("groups", [None, [np.arange(6), np.arange(6, 12), np.arange(12, 14), np.arange(14, 20)]])
 def test_the_tasks_of_a_stream_share_no_class_and_each_keeps_to_a_group(groups: Any) -> None:
-    sizes, shape, seen = np.full(20, 9), EpisodeShape(3, 2, 4), set()
+    sizes, shape, seen = np.full(20, 999), EpisodeShape(3, 2, 4), set()
+    drawn_before = {tuple(row) for row in draw_episodes(7, "test", np.arange(120), sizes, shape).support}
     for index in range(40):
         drawn = draw_stream(7, "test", index, sizes, 3, shape, groups)
         again = draw_stream(7, "test", index, sizes, 3, shape, groups)
@@ -155,6 +196,8 @@ def test_the_tasks_of_a_stream_share_no_class_and_each_keeps_to_a_group(groups: 
         assert len(set(drawn.classes.ravel())) == 9
         seen |= set(drawn.classes.ravel().tolist())
         for task in range(3):
+            assert tuple(drawn.support[task]) not in drawn_before  # images of other tasks than those of episodes
+            drawn_before.add(tuple(drawn.support[task]))
             images = [drawn.support[task][drawn.support_y[task] == 1], drawn.query[task][drawn.query_y[task] == 1]]
             assert len(set(np.concatenate(images))) == 6  # support and query of a class are other images
         if groups is not None:
