@@ -30,7 +30,7 @@ LIBRARIES = {  # by path, where alone they are imported
     "omegaconf": ("app/jobs/composed.py", "app/jobs/new_folder.py", "app/sweeps", "settings"),
     "wandb": ("run/tracking",),
     "tensorboard": ("run/tracking",),
-    "optuna": ("app/sweeps", "report/figures/study.py"),
+    "optuna": ("app/sweeps", "report/figures/study.py", "report/figures/study_page.py"),
 }
 INSTANTIATES = "settings/build.py"
 

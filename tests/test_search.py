@@ -21,8 +21,8 @@ from test_settings import Settings
 from metarun.app.sweeps.search import check_search, list_settled, open_study, prepare_sweeper
 from metarun.cli import command
 from metarun.core.errors import ConfigError
-from metarun.report.figures.study import draw_history, draw_study
-from metarun.report.figures.study_page import find_untried, list_rows
+from metarun.report.figures.study import draw_history
+from metarun.report.figures.study_page import draw_study, find_untried, list_rows
 from metarun.settings import names
 from metarun.settings.conf import CONF
 

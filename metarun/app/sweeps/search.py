@@ -132,7 +132,8 @@ class Search(SweepTable):
 
     def _conclude(self, config: DictConfig) -> None:
         """Show the best trial, how to run it again, and pictures of the study."""
-        from metarun.report.figures.study import draw_study, make_summary
+        from metarun.report.figures.study import make_summary
+        from metarun.report.figures.study_page import draw_study
 
         best = self.study.best_trial
         fixed = [o for o in self.fixed if o.partition("=")[0] not in best.params]

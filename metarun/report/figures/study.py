@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from metarun.core.command import join
 from metarun.core.scores import choose_score, read_directions
 from metarun.core.screen import Facts
-from metarun.core.whole import write_bytes
 from metarun.core.words import is_percent
 from metarun.report.figures.charts import name_axis
 from metarun.report.runs import find_config_dirs
@@ -49,33 +48,6 @@ def make_summary(
     facts.add("its folder", folder)
     facts.add("pictures", "  ".join(map(str, files)))
     return facts
-
-
-def draw_study(study: optuna.Study, folder: Path, score: str = "score", command: Sequence[str] = ()) -> list[Path]:
-    """Draw the study into `folder`: study.html, which needs no network, and each picture as PNG.
-
-    Args:
-        score: what the trials are judged by.
-        command: the command line after `metarun`.
-    Returns: the files.
-    """
-    import altair as alt
-
-    from metarun.report.figures.study_page import render_study
-
-    slices = draw_slices(study, score)
-    pictures: dict[str, altair.ChartType] = {
-        "history": draw_history(study, score),
-        "slices": alt.concat(*slices.values(), columns=5, title="Score over each parameter"),
-    }
-    if len(list_complete(study)) > 1:
-        pictures["importance"] = draw_importance(study)
-    files = [folder / "study.html"]
-    write_bytes(files[0], render_study(study, pictures, slices, score, command).encode())
-    for name, picture in pictures.items():
-        files.append(folder / f"{name}.png")
-        picture.save(files[-1], scale_factor=2)
-    return files
 
 
 def draw_history(study: optuna.Study, score: str = "score") -> altair.ChartType:

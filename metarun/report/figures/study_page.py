@@ -1,20 +1,52 @@
-"""A search as one self-contained page: its command, its trials, its pictures, and what was never tried."""
+"""A search as one self-contained page: its command, its trials, its pictures, and what no finished trial had."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
 from metarun.core.secrets import mask
+from metarun.core.whole import write_bytes
 from metarun.report.figures.figure import Figure
 from metarun.report.figures.page import describe_figure, fill_page
-from metarun.report.figures.study import find_spaces, format_score, list_complete
+from metarun.report.figures.study import (
+    draw_history,
+    draw_importance,
+    draw_slices,
+    find_spaces,
+    format_score,
+    list_complete,
+)
 
 if TYPE_CHECKING:
     import optuna
+
+
+def draw_study(study: optuna.Study, folder: Path, score: str = "score", command: Sequence[str] = ()) -> list[Path]:
+    """Draw the study into `folder`: study.html, which needs no network, and each picture as PNG.
+
+    Args:
+        score: what the trials are judged by.
+        command: the command line after `metarun`.
+    Returns: the files.
+    """
+    slices = draw_slices(study, score)
+    pictures: dict[str, alt.ChartType] = {
+        "history": draw_history(study, score),
+        "slices": alt.concat(*slices.values(), columns=5, title="Score over each parameter"),
+    }
+    if len(list_complete(study)) > 1:
+        pictures["importance"] = draw_importance(study)
+    files = [folder / "study.html"]
+    write_bytes(files[0], render_study(study, pictures, slices, score, command).encode())
+    for name, picture in pictures.items():
+        files.append(folder / f"{name}.png")
+        picture.save(files[-1], scale_factor=2)
+    return files
 
 
 def render_study(
