@@ -65,6 +65,7 @@ def settings(full: Callable[..., DictConfig], cache: Path) -> Callable[..., Dict
     def composed(*overrides: str) -> DictConfig:
         known = full("logger=none", *filter(chooses, overrides))
         small = [o for o in (*SMALL, *NARROW) if has(known, o.partition("=")[0])]
+        small += ["backbone.name=test_resnet"] if known.backbone["_target_"].endswith(".Timm") else []
         return full(*small, f"paths.cache={cache}", "logger=none", *overrides)
 
     return composed

@@ -25,7 +25,8 @@ from metarun.backbones.conv4 import Conv4
 from metarun.backbones.conv4_r2d2 import R2D2Network
 from metarun.backbones.resnet import ResNet
 from metarun.backbones.resnet12 import ResNet12
-from metarun.backbones.torchvision_nets import Torchvision, replace_layers
+from metarun.backbones.torchvision_nets import Torchvision
+from metarun.backbones.trained_network import replace_layers
 from metarun.backbones.vit import Block, ViT
 from metarun.backbones.wrn import WideBlock, WideResNet
 from metarun.core.objectives import classification
@@ -235,7 +236,9 @@ def test_every_batch_norm_layer_obeys_the_runs_bn(settings: Settings, backbone: 
     before = state_of(parts.learner)
     assert torch.isfinite(meta_step(parts, 0)["loss"])
     after = state_of(parts.learner)
-    assert not any(torch.equal(before[name], after[name]) for name in before)
+    still = [name for name in before if torch.equal(before[name], after[name])]
+    assert not still or backbone == "timm"  # whose residual branches begin with a factor of 0
+    assert len(still) < len(before) / 3
     scores = parts.learner.eval().evaluate(next(parts.source.episodes("val", 0, 2)))
     assert torch.isfinite(scores["loss"]).all()
     assert same(after, state_of(parts.learner))

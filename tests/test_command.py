@@ -159,7 +159,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["algo=mamml"], "there is no algo=mamml; did you mean maml?; choices are abml, anil, "),
+        (["algo=mamml"], "there is no algo=mamml; did you mean maml?; choices are abml, alpha_tim, anil, "),
         (["run.stepps=3"], "there is no setting run.stepps; did you mean run.steps?"),
         (["sed=3"], "there is no setting sed; did you mean seed?"),
         (["inner_lr=3"], "there is no setting inner_lr; did you mean algo.inner_lr?"),
@@ -174,8 +174,8 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
         (["+algo.inner_lrr=3"], "there is no setting algo.inner_lrr; did you mean algo.inner_lr?"),
         (["bn=transductiv"], "is not one of transductive, support, running, none; did you mean transductive?"),
         (["seed=abc"], "Value 'abc' of type 'str' could not be converted to Integer"),
-        (["run.steps=0", "optim.lr=-1"], "run.steps=0 must be a whole number of at least 1\n"),
-        (["run.steps=0", "optim.lr=-1"], "optim.lr=-1 must be a number above 0"),
+        (["run.steps=-1", "optim.lr=-1"], "run.steps=-1 must be a whole number of at least 0\n"),
+        (["run.steps=-1", "optim.lr=-1"], "optim.lr=-1 must be a number above 0"),
         (["data.n_way=60", "data.train.n_way=60"], "n_way=60 needs 60 classes; split 'val' has 24. Set data.n_way=24"),
         (["algo.report_steps=7"], "algo.report_steps=7 must be a list, each a whole number of at least 0"),
         (["algo.engine=learn2learn", "algo.report_steps=[1]"], "set it, or set algo.report_steps=[]"),

@@ -202,7 +202,7 @@ def test_a_folder_with_what_is_left_of_a_run_takes_no_other(runs: Path, say: Say
 
 
 REFUSED = {
-    "a value out of range": ["run.steps=0"],
+    "a value out of range": ["run.steps=-1"],
     "a setting that is none": ["run.stepps=3"],
     "a choice that is none": ["algo=mamml"],
     "too many ways": ["data=glyphs", "data.alphabets=4", "data.characters=4", "data.n_way=500"],

@@ -27,7 +27,7 @@ COMMANDS = {  # by what is typed: modules that it does without
     "algo=mamml": (TORCH, FIGURES),
     "algo.lr=1": (TORCH, FIGURES),
     "seed=a": (TORCH, FIGURES),
-    "run.steps=0": (*COMPILERS, FIGURES),
+    "run.steps=-1": (*COMPILERS, FIGURES),
     "data": (*COMPILERS, FIGURES),
 }
 
@@ -51,7 +51,7 @@ def test_a_run_says_what_it_does_before_torch_is_imported(tmp_path: Path) -> Non
         import sys, metarun.cli
         before, write = [], sys.stdout.write
         sys.stdout.write = lambda text: (before.append(("torch" in sys.modules, text)), write(text))[1]
-        metarun.cli.command(["run.steps=0"])
+        metarun.cli.command(["run.steps=-1"])
         assert before[0] == (False, before[0][1]) and before[0][1].startswith("maml on glyphs, 5-way 1-shot"), before
     """
     done = subprocess.run([sys.executable, "-c", told], cwd=tmp_path, capture_output=True, text=True, timeout=120)

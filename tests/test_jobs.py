@@ -441,7 +441,7 @@ def test_a_jobs_log_has_that_jobs_messages_and_its_folder_is_free_afterwards(
     assert run(settings("algo=protonet", "run.steps=1"), logs[0].parent)[0] == 0
 
 
-@pytest.mark.parametrize("wrong", ["run.steps=0", "data.n_way=60", "run.processes=999", "optim.lr=-1"])
+@pytest.mark.parametrize("wrong", ["run.steps=-1", "data.n_way=60", "run.processes=999", "optim.lr=-1"])
 def test_a_run_that_is_refused_says_why_and_leaves_nothing(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
 ) -> None:
@@ -453,9 +453,9 @@ def test_a_run_that_is_refused_says_why_and_leaves_nothing(
 
 
 def test_a_job_of_a_sweep_with_wrong_settings_leaves_why_and_what_was_typed(settings: Settings, tmp_path: Path) -> None:
-    code, results = run(settings("run.steps=0"), tmp_path, tmp_path / STOP_FILE, typed=["run.steps=0"])
-    error = "run.steps=0 must be a whole number of at least 1"
-    assert (code, results) == (2, seal({"status": "failed", "overrides": ["run.steps=0"], "error": error, SUMS: {}}))
+    code, results = run(settings("run.steps=-1"), tmp_path, tmp_path / STOP_FILE, typed=["run.steps=-1"])
+    error = "run.steps=-1 must be a whole number of at least 0"
+    assert (code, results) == (2, seal({"status": "failed", "overrides": ["run.steps=-1"], "error": error, SUMS: {}}))
 
 
 def test_results_say_what_ran_on_what_and_which_tasks_it_was_tested_on(

@@ -199,7 +199,7 @@ Settings = Callable[..., DictConfig]
         (["algo.inner_lr=true"], "algo.inner_lr=True must be a number above 0"),
         (["algo.inner_clip_norm=0"], "algo.inner_clip_norm=0 must be a number above 0 or null"),
         (["run.val_every=0"], "run.val_every=0 must be a whole number of at least 1 or null"),
-        (["run.steps=null"], "run.steps=null must be a whole number of at least 1"),
+        (["run.steps=null"], "run.steps=null must be a whole number of at least 0"),
         (["run.test_tasks=1"], "run.test_tasks=1 must be a whole number of at least 2"),
         (["data=omniglot", "data.rotation=class_"],
          "data.rotation=class_ is not one of none, class, train, random; did you mean class?"),

@@ -101,7 +101,7 @@ def test_a_quick_experiment_names_its_command(file: Path) -> None:
 
 
 def test_all_problems_come_in_one_report(full: Compose) -> None:
-    config = full("run.steps=0", "optim.lr=0", "bn=x", "logger=wandb", "logger.mode=sometimes")
+    config = full("run.steps=-1", "optim.lr=0", "bn=x", "logger=wandb", "logger.mode=sometimes")
     with pytest.raises(ConfigError) as error:
         check(config)
     assert len(str(error.value).splitlines()) == 4
@@ -179,7 +179,7 @@ LEAST = {
     "data.train.k_shot": 1, "data.train.n_query": 1, "data.eval_seed": 0, "data.steps": 1, "data.wide": 2,
     "run.processes": 1, "paper.ci95": 0,
 }  # fmt: skip
-ABOVE = ("optim.clip_norm",)
+ABOVE = ("optim.clip_norm", "data.alpha")
 """Settings that are above 0; of the others the least that they may be."""
 
 
@@ -187,7 +187,7 @@ ABOVE = ("optim.clip_norm",)
 def test_each_setting_that_stands_on_no_constructor_of_ours_has_a_range(key: str) -> None:
     """It may be its least or more, in whole numbers but for the optimizer's, and null, a word or a range where one of
     them is said to be allowed."""
-    annotation, whole = ANNOTATIONS[key], not key.startswith(("optim.", "paper."))
+    annotation, whole = ANNOTATIONS[key], not key.startswith(("optim.", "paper.", "data.alpha"))
     least = LEAST.get(key, 0)
     fit = [least + 1, least + 1000, *SPECIAL.get(key, []), *([] if whole else [least + 0.5])]
     fit += [] if key in ABOVE else [least]

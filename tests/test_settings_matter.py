@@ -65,8 +65,9 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
     **{
         (path.stem, "backbone.weights"): UNTRIED + "starts from another run: see test_start.py"
         for path in (CONF / "backbone").glob("*.yaml")
-        if path.stem not in ("none", "torchvision")
+        if path.stem not in ("none", "torchvision", "timm")
     },
+    ("timm", "backbone.weights"): UNTRIED + "needs a file of timm's: see test_timm.py",
     **{
         (algo, "algo.task_chunk"): UNTRIED + "draws noise in another order: see test_metagan.py"
         for algo in ("metagan", "metagan_maml")
@@ -150,6 +151,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "backbone.layers": [3],
     ("conv6", "backbone.layers"): [5],
     "backbone.name": ["mnasnet0_5"],
+    ("timm", "backbone.name"): ["test_efficientnet"],
     "backbone.patch_size": [14],
     "backbone.weights": ["{files}/weights.pt"],
     "backbone.widths": [[4]],
@@ -576,7 +578,8 @@ def test_every_setting_of_a_schedule_changes_a_run(every_setting_matters: Matter
 
 @pytest.mark.parametrize("backbone", sorted({*choices("backbone")} - {"none"}))
 def test_every_setting_of_a_backbone_changes_an_outcome(every_setting_matters: Matters, backbone: str) -> None:
-    every_setting_matters(Learned, "backbone", backbone, "algo=baseline")
+    own = {"backbone.name": "test_resnet"} if backbone == "timm" else {}
+    every_setting_matters(Learned, "backbone", backbone, "algo=baseline", **own)
 
 
 @pytest.mark.parametrize("run", choices("run"))

@@ -11,6 +11,7 @@ from metarun.algos.base.abilities import AdaptsToTask, Predicting
 from metarun.algos.base.learner import Learner
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import Batch, Examples, Prediction
+from metarun.core.words import ALONE
 from metarun.data.files.decode import Range
 from metarun.ops import context
 
@@ -77,7 +78,8 @@ class Classifier:
 
     def answer(self, pixels: Tensor) -> Tensor:
         """Return logits [M, N] for pixels [M, C, H, W] that the model has read."""
-        parts = [pixels] if self.model.bn == "transductive" else torch.split(pixels, QUERIES_AT_ONCE)
+        together = self.model.bn == "transductive" or self.model.learner.answers != ALONE
+        parts = [pixels] if together else torch.split(pixels, QUERIES_AT_ONCE)
         return torch.cat([self._predict(self.model.make_inputs(part)).cpu() for part in parts])
 
     def weigh(self, logits: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from metarun.app.adapted import Classifier
 from metarun.app.model import Model
 from metarun.core.errors import wrong_input
 from metarun.core.tasks import Examples, Prediction
+from metarun.core.words import ALONE
 from metarun.data.files.own import read_layout
 from metarun.data.files.split_file import normalise_name
 from metarun.data.given import list_given
@@ -50,11 +51,14 @@ def find_class(path: str, classes: Sequence[str]) -> str | None:
 
 def describe_mode(model: Model) -> str:
     """Say how the images are normalised, and what that costs where it is not as in training; nothing without layers."""
-    own = model.run.modes[0]
+    own, answers = model.run.modes[0], model.learner.answers
+    together = f"the method answers {answers}: an image's answer depends on the other images that are asked for with it"
     if len(model.run.modes) == 1:
-        return ""
+        return "" if answers == ALONE else together
     if model.bn == "transductive":
         return "transductive: an image's answer depends on the other images that are asked for with it"
+    if answers != ALONE:
+        return f"{model.bn}: images do not normalise each other, but {together}"
     alone = f"{model.bn}: an image's answer does not depend on the other images"
     if model.bn == own:
         return alone

@@ -44,7 +44,7 @@ def classifier(name: str, weights: str | None) -> tuple[nn.Module, Any]:
     if weights is None:
         return net, None
     if not context.now.restoring:
-        _load(net, _read_state(weights, name, choices.__members__), (head, *TRAINING_HEADS), weights)
+        load_weights(net, _read_state(weights, name, choices.__members__), (head, *TRAINING_HEADS), weights)
     if hasattr(net, "transform_input"):
         net.transform_input = True  # as torchvision does with its weights
     return net, (trained or choices.DEFAULT).transforms()
@@ -69,14 +69,19 @@ def _read_state(weights: str, name: str, choices: Mapping[str, Any]) -> dict[str
     file = Path(weights).expanduser()
     if not file.is_file():
         raise ValueError(f"backbone.weights={weights} is neither a file nor one of {name}'s: {', '.join(choices)}")
+    return read_state_file(file, weights)
+
+
+def read_state_file(file: Path, weights: str) -> dict[str, Tensor]:
+    """Read a state_dict of torch. Raises: ValueError, which calls it `weights`, if it cannot be read."""
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError, EOFError) as error:
         raise ValueError(f"backbone.weights={weights} cannot be read: {one_line(error)}") from error
     return state
 
 
-def _load(net: nn.Module, state: Any, aside: tuple[str, ...], weights: str) -> None:
+def load_weights(net: nn.Module, state: Any, aside: tuple[str, ...], weights: str) -> None:
     """Load `state` into `net`. Only keys that begin with a name of `aside` may be left over.
 
     Raises: ValueError if it does not fit.

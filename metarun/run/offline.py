@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from metarun.core.known_source import describe_source, know_source
-from metarun.core.ranges import PositiveFloat, PositiveInt
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import choose_score, is_better, list_directions
 from metarun.run import checkpoint
@@ -32,7 +32,7 @@ class OfflineRun:
 
     Args:
         parts: learner, source and optimizers.
-        steps: outer steps, >= 1.
+        steps: outer steps, >= 0; without any the network is validated and tested as it comes.
         meta_batch_size: tasks of an outer step.
         val_every: outer steps between validations; None validates ten times a run.
         val_tasks, test_tasks: tasks of a validation and of the one test.
@@ -51,7 +51,7 @@ class OfflineRun:
     def __init__(
         self,
         parts: Parts,
-        steps: PositiveInt,
+        steps: NonNegativeInt,
         meta_batch_size: PositiveInt,
         val_every: PositiveInt | None,
         val_tasks: Annotated[int, Ge(2)],
@@ -189,6 +189,7 @@ class OfflineRun:
                 stop.raise_if_made()
         if p.step < self.steps:
             log.info("training ends at step %d of %d: %s", p.step, self.steps, reason)
+        if p.step < self.steps or not self.steps:
             if p.best_step is None:
                 self._validate()
             self._save()

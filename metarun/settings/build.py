@@ -54,7 +54,7 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
     factories = Optims(settings, group, device)
     with wrong_input():
         _record(learner, settings.run.get("compile", False), device)
-        optims = learner.build_optims(factories)
+        optims = {} if settings.run.get("steps") == 0 else learner.build_optims(factories)
     if unknown := [name for name in settings.optims if name not in factories.made]:
         raise ConfigError(
             f"optims.{unknown[0]}: {type(learner).__name__} has the optimizers {', '.join(factories.made)}"
