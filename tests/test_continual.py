@@ -385,10 +385,12 @@ def test_a_network_that_a_task_has_moved_normalises_by_the_averages_of_that_task
 ) -> None:
     """And leaves those of the training, by which the next task's network starts, as they are."""
     parts = build_parts(resolve(settings(f"algo={algo}", "bn=running", "data.k_shot=3")), Path())
-    learner, task = parts.learner.eval(), next(parts.source.episodes("val", 0, 1))
-    support = Examples(task.support.x[0], task.support.y[0])
-    own = learner.learn_task(learner.start_stream(5), support, range(5)).own
-    net = own.every[0] if algo == "progressive" else own.phi
+    learner, tasks = parts.learner.eval(), next(parts.source.episodes("val", 0, 2))
+    state = learner.start_stream(10)
+    for number, (x, y) in enumerate(zip(*tasks.support, strict=True)):
+        support = Examples(x, y + 5 * number)
+        state = learner.learn_task(state, support, range(5 * number, 5 * number + 5))
+    net = state.own.every[1] if algo == "progressive" else state.own.phi | state.own.averages
     first = learner.backbone.blocks[0]
     maps = conv2d(support.x, net["backbone.blocks.0.weight"], stride=first.stride, padding=1)
     assert torch.allclose(net["backbone.blocks.1.running_mean"], maps.mean((0, 2, 3)), atol=1e-5)

@@ -13,9 +13,11 @@ from metarun.ops.functional import Params, call, within
 
 
 class Moved(NamedTuple):
-    """What the tasks so far have moved: a head of all classes, and the network with it unless it is frozen."""
+    """What the tasks so far have moved, a head of all classes and the network with it unless it is frozen, and the
+    averages of what the last task put through it."""
 
     phi: Params
+    averages: Params
 
 
 class FineTuneInTurn(InTurn):
@@ -51,7 +53,7 @@ class FineTuneInTurn(InTurn):
         weight = params["classifier.weight"]
         head = weight.new_zeros(n_classes, weight.shape[1])
         net = {name: value for name, value in params.items() if name.startswith("backbone.") and self.moves == "all"}
-        return Moved(net | {"head.weight": head, "head.bias": head[:, 0].clone()})
+        return Moved(net | {"head.weight": head, "head.bias": head[:, 0].clone()}, {})
 
     def learn(self, params: Params, known: Moved, examples: Examples, classes: range) -> Moved:
         if self.moves == "head":
@@ -67,12 +69,13 @@ class FineTuneInTurn(InTurn):
 
         with context.adapting():
             phi = self.fit(loss, known.phi, examples)
-        if self.moves == "all":
-            phi = self.settle(phi, lambda: self._represent(phi, examples.x))
-        return Moved(phi)
+        if self.moves == "head":
+            return Moved(phi, {})
+        return Moved(phi, self.find_averages(lambda: self._represent(phi, examples.x)))
 
     def answer(self, params: Params, known: Moved, x: Tensor) -> Tensor:
-        return linear(self._represent(params | known.phi, x), known.phi["head.weight"], known.phi["head.bias"])
+        features = self._represent(params | known.phi | known.averages, x)
+        return linear(features, known.phi["head.weight"], known.phi["head.bias"])
 
     def describe(self) -> dict[str, Any]:
         return self.fit.describe()

@@ -49,14 +49,15 @@ class InTurn(Pretraining):
     def predict(self, params: Params, state: Seen, x: Tensor) -> Tensor:
         return with_support(self.backbone, partial(self.answer, params, state.own), state.support_x, x)
 
-    def settle(self, net: Params, run: Callable[[], Any]) -> Params:
-        """Return the `net` that a task has moved with the averages of what `run` puts through it; see `bn=running`."""
+    def find_averages(self, run: Callable[[], Any]) -> Params:
+        """Return, for `bn=running`, the averages of what `run` puts through a network that a task has moved, by name."""
         with context.adapting(), context.recording() as statistics:
             run()
         names = [n for n, layer in self.backbone.named_modules() if layer in norm.find_running_layers(self.backbone)]
+        found: Params = {}
         for name, (mean, var) in zip(names, statistics, strict=True):
-            net = net | {f"backbone.{name}.running_mean": mean, f"backbone.{name}.running_var": var}
-        return net
+            found |= {f"backbone.{name}.running_mean": mean, f"backbone.{name}.running_var": var}
+        return found
 
     @torch.no_grad()
     def start_stream(self, n_classes: int) -> Seen:

@@ -60,8 +60,8 @@ class Progressive(InTurn):
             return cross_entropy(self._run(known.every, batch.x, phi)[-1], batch.y - classes.start)
 
         column = self.fit(loss, self._make_column(params, len(known.every), len(classes)), examples)
-        column = self.settle(column, lambda: self._run(known.every, examples.x, column))
-        return Columns((*known.every, column), known.n_classes)
+        averages = self.find_averages(lambda: self._run(known.every, examples.x, column))
+        return Columns((*known.every, column | averages), known.n_classes)
 
     def answer(self, params: Params, known: Columns, x: Tensor) -> Tensor:
         logits = torch.cat(self._run(known.every, x), 1)
