@@ -15,7 +15,7 @@ from metarun.core.dotted import nodes
 from metarun.core.scores import choose_score, read_directions
 from metarun.core.screen import Facts
 from metarun.core.secrets import mask
-from metarun.report.runs import find_config_dirs
+from metarun.report.config_dirs import find_config_dirs
 
 
 def make_config_tree(config: dict[str, Any], choices: dict[str, str]) -> Tree:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.algos.base.features import FeatureHead
 from metarun.core.errors import ConfigError, suggest
+from metarun.settings.advise import advise
 from metarun.settings.conf import GROUPS, list_shipped
 from metarun.settings.ranges import describe_problem, find_annotations, find_parameters
 from metarun.settings.roles import find_problem
@@ -39,13 +38,11 @@ NEEDED = {"optim": ("clip_norm", "schedule")}
 
 NO_BACKBONE = "torch.nn.Identity"
 
-log = logging.getLogger(__name__)
-
 
 def check(config: DictConfig) -> None:
-    """Raise ConfigError with all problems of `config`, one per line; warn of settings without effect."""
+    """Raise ConfigError with all problems of `config`, one per line; warn of what is doubtful."""
     refuse(config)
-    _warn(config)
+    advise(config)
 
 
 def refuse(config: DictConfig) -> None:
@@ -223,23 +220,3 @@ def _read_plainly(value: Any) -> Any:
 
 def _list_parameters(target: str) -> set[str]:
     return set(find_parameters(target))
-
-
-def _warn(config: DictConfig) -> None:
-    def value(key: str) -> Any:
-        return OmegaConf.select(config, key)
-
-    if value("algo.engine") == "learn2learn" and value("algo.task_chunk") not in (None, 0, 1):
-        log.warning("algo.task_chunk has no effect with algo.engine=learn2learn, which loops over tasks")
-    normalised = _list_parameters(value("backbone._target_")) | _list_parameters(value("algo._target_"))
-    if value("bn") in ("support", "running") and "bn" not in normalised:
-        log.warning("bn=%s has no effect: nothing in the chosen algo and backbone has batch normalisation", value("bn"))
-    if (value("run.val_every") or 0) > (value("run.steps") or math.inf):
-        log.warning("run.val_every is above run.steps: the run is validated once, at its end")
-    if value("data.query") == "dirichlet" and "balanced" in get_object(value("algo._target_")).answers:
-        name = str(value("algo._target_")).rpartition(".")[2]
-        log.warning("data.query=dirichlet: %s assumes as many queries of each class, and there are not", name)
-    if value("data.trainval"):
-        log.warning("data.trainval=true: classes of val are trained on, so the best step by validation means little")
-    if (value("run.test_tasks") or math.inf) < 600:
-        log.warning("run.test_tasks=%s is few for a number to believe; papers use 600 or more", value("run.test_tasks"))

@@ -15,7 +15,8 @@ from metarun.core.errors import ConfigError
 from metarun.core.identity import TOLD, is_among
 from metarun.core.screen import Screen
 from metarun.core.secrets import describe_masked, is_masked
-from metarun.report.runs import find_config_dirs, open_run, read_config_dirs
+from metarun.report.config_dirs import find_config_dirs, read_config_dirs
+from metarun.report.runs import open_run
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.reopen import compose_leaves, read_saved_leaves
 from metarun.settings.trust import ADVICE

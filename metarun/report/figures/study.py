@@ -11,8 +11,8 @@ from metarun.core.command import join
 from metarun.core.scores import choose_score, read_directions
 from metarun.core.screen import Facts
 from metarun.core.words import is_percent
+from metarun.report.config_dirs import find_config_dirs
 from metarun.report.figures.charts import name_axis
-from metarun.report.runs import find_config_dirs
 
 if TYPE_CHECKING:
     import altair
