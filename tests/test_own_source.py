@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from image_folders import lay_out
+from omegaconf import OmegaConf
 
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodePlan, EpisodeShape
@@ -17,6 +18,7 @@ from metarun.data.image_source import ImageSource
 from metarun.settings.build import build_source
 from metarun.settings.compose import compose
 from metarun.settings.conf import read_shipped
+from metarun.settings.names import make_key
 from metarun.settings.reopen import SavedSettings
 from metarun.settings.resolve import resolve
 
@@ -99,3 +101,18 @@ def test_gray_images_may_have_no_channels_and_the_drawn_split_does_not_depend_on
     wide = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(4, 1, 1), 0, 0, ("test",))
     assert one.info.input_shape == (1, 6, 6)
     assert ImageSource(wide, torch.device("cpu"), gray).info.split_sha256 == one.info.split_sha256
+
+
+@pytest.mark.parametrize(
+    ("data", "newer", "typed"),
+    [("folder", "labels", "data.labels=table.csv"), ("union", "members", "+data.members.omniglot.split=lake")],
+)
+def test_a_setting_that_earlier_runs_did_not_have_leaves_their_keys(data: str, newer: str, typed: str) -> None:
+    def key(without: str = "", *words: str) -> str:
+        config = compose([f"data={data}", *words])
+        OmegaConf.set_struct(config, False)
+        config.data.pop(without, None)
+        return make_key(config)
+
+    assert key() == key(newer)
+    assert key() != key("", typed)

@@ -48,7 +48,14 @@ def make_key(config: DictConfig) -> str:
     kept.run.pop("processes", None)  # an older run has none
     runs = (("on_nan", "stop"), ("max_time", None), ("patience", None), ("train_tasks", None))
     newer: list[tuple[str, str, Any]] = [("run", name, value) for name, value in runs]
-    newer += [("data", "labels", "shuffled"), ("algo", "film", False)]
+    newer += [
+        ("data", "labels", "shuffled"),
+        ("data", "labels", None),
+        ("data", "members", {}),
+        ("algo", "film", False),
+    ]
+    if str(kept.data["_target_"]).endswith(".Glyphs"):  # others had it before
+        newer.append(("data", "within_alphabet", False))
     if kept.data.get("query") == "balanced":
         newer += [("data", "query", "balanced"), ("data", "alpha", 2.0)]
     for group, name, value in newer:
