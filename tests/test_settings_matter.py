@@ -176,6 +176,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "data.sources": [["cifar_fs"], ["omniglot", "fc100"]],
     "data.tasks": [[{"g": [1.0, 2.0]}]],
     ("folder", "data.split"): ["{files}/split.txt"],
+    ("folder", "data.labels"): ["{files}/labels.csv"],
     ("text", "data.split"): ["{files}/split.txt"],
     ("omniglot", "data.split"): ["lake"],
     ("laplacian_shot", "algo.steps"): [1],
@@ -655,6 +656,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / "splits" / f"{name}_{split}.txt").write_text("\n".join(labels[8 * place : 8 * place + 8]))
     turns = zip(itertools.cycle(("train", "val", "test")), plain, strict=False)
     (root / "split.txt").write_text("".join(f"{split} {label}\n" for split, label in turns))
+    rows = (f"{one}/{number}.png,{plain[(c + number) % 24]}" for c, one in enumerate(plain) for number in range(8))
+    (root / "labels.csv").write_text("\n".join(["file,label", *rows]))
     for name, words in (("texts", ("ab", "cd", "ef")), ("other", ("gh", "ij", "kl"))):
         lines = [f"{label},{words[row % 3]}{number}{row}" for number, label in enumerate(plain) for row in range(8)]
         few = [line for line in lines if line != lines[8 * 3 + 7]]
