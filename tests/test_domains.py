@@ -32,7 +32,7 @@ from metarun.run.interrupt import StopRequest
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
-PAPERS_OPTIM = ["optim=sgd", "optim.lr=0.1", "optim.momentum=0.9", "backbone.widths=[40,40]"]
+AS_ALWAYS = ["algo.width=64", "optim=sgd", "optim.lr=0.1", "optim.momentum=0.9", "backbone.widths=[40,40]"]
 PLAN = EpisodePlan(EpisodeShape(0, 3, 4), EpisodeShape(0, 5, 6), 0, 0)
 
 
@@ -296,7 +296,7 @@ def test_on_two_moons_it_is_better_than_training_on_the_source_alone_with_each_o
     for seed in range(6):
         found = []
         for weight in (0.0, 1.0):
-            words = [f"algo.weight={weight}", f"seed={seed}", "run.steps=1500", *PAPERS_OPTIM]
+            words = [f"algo.weight={weight}", f"seed={seed}", "run.steps=1500", *AS_ALWAYS]
             parts = parts_of(settings("algo=dann", "data=moons", "data.n_query=100", *words))
             stream = parts.learner.train().train_stream(parts.source, 0, 300)
             for _ in range(1500):
