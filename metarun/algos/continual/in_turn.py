@@ -50,7 +50,7 @@ class InTurn(Pretraining):
         return with_support(self.backbone, partial(self.answer, params, state.own), state.support_x, x)
 
     def find_averages(self, run: Callable[[], Any]) -> Params:
-        """Return, for `bn=running`, the averages of what `run` puts through a network that a task has moved, by name."""
+        """Return what `run` puts through a network that a task has moved as averages for `bn=running`, by name."""
         with context.adapting(), context.recording() as statistics:
             run()
         names = [n for n, layer in self.backbone.named_modules() if layer in norm.find_running_layers(self.backbone)]
