@@ -231,7 +231,7 @@ def _name_test(settings: Settings) -> str:
     """Name a test, for the name of its file."""
     data = settings.data
     if "test_tasks" not in settings.run:
-        raise ConfigError(f"run={settings.choices['run']} scores the tasks that it learns from: there is no other test")
+        raise ConfigError(f"run={settings.choices['run']} has a test of its own, as its tasks come: there is no other")
     queries = f"q{data['n_query']}" if "n_query" in data else ""
     task = abbreviate_task(data.get("n_way"), data.get("k_shot"))
     words = [settings.choices["data"], task, queries, name_query(data), settings.bn, str(settings.run["test_tasks"])]
