@@ -40,6 +40,7 @@ from metarun.core.run_folder import SUMS, RunFolder
 from metarun.data.augment import Look
 from metarun.report.runs import read_run
 from metarun.run.device import name_device
+from metarun.run.features import Features
 from metarun.run.interrupt import STOP_FILE, Interrupted
 from metarun.run.results import read_versions
 from metarun.run.team import Group
@@ -96,7 +97,10 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
 
 def told(monkeypatch: pytest.MonkeyPatch, folder: Path, **more: Any) -> None:
     """Have Hydra tell what it does of a job in that folder."""
-    known = {"runtime": {"output_dir": str(folder), "choices": {}}, "overrides": {"task": ["seed=0"]}}
+    known: dict[str, Any] = {
+        "runtime": {"output_dir": str(folder), "choices": {}, "config_sources": []},
+        "overrides": {"task": ["seed=0"]},
+    }
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(known | more))
 
 
@@ -664,7 +668,8 @@ def test_a_test_on_other_images_of_the_same_size_normalises_them_as_the_networks
     test = SavedSettings(settings("data=glyphs"), {"data": "glyphs"})
     noise = replace(test, choices={"data": "noise"})
     opened, as_they_are = (
-        Trained(tmp_path, results, saved, know_source(own), {}, modes, torch.device("cpu")) for saved in (noise, test)
+        Trained(tmp_path, results, saved, know_source(own), {}, modes, torch.device("cpu"), Features(tmp_path, ""))
+        for saved in (noise, test)
     )
     pixels, seen = (
         next(run.open_source(test.resolve(), {}).episodes("test", 0, 2)).query.x for run in (as_they_are, opened)

@@ -39,10 +39,13 @@ def test_links_that_lead_nowhere_and_damaged_files_do_not_end_the_list(tmp_path:
     (tmp_path / "data" / "fc100" / "0.png").symlink_to("/nowhere")
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cut.safetensors").write_bytes(b"cut")
+    (tmp_path / "cache" / "features-0123.safetensors").write_bytes(b"0" * 2_000_000)
     code, out, error = metarun("data", cwd=tmp_path, cache=tmp_path / "cache", METARUN_DATA=str(tmp_path / "data"))
     assert (code, error) == (0, "")
     assert "0 MB" in next(line for line in out.splitlines() if line.split()[:1] == ["fc100"])
     assert "damaged" in next(line for line in out.splitlines() if "cut.safetensors" in line)
+    assert "embeddings by 1 networks: 2 MB" in out
+    assert "features-0123" not in out
 
 
 def test_preparing_says_what_there_is_and_a_second_time_finds_it(photos: Path, tmp_path: Path) -> None:
@@ -78,8 +81,8 @@ def test_the_first_tasks_are_drawn_with_the_names_of_their_classes(photos: Path,
             "cannot write no/such/x.png: there is no folder no/such",
         ),
         (
-            ["algo=maml", "data=folder", "data.path=photos", "logger=none"],
-            "split 'val' has 3. Set data.n_way=3 or less",
+            ["algo=maml", "data=folder", "data.path=photos", "data.n_way=8", "logger=none"],
+            "Tasks need 8 + 8 + 8 = 24 classes in all (train, val, test)",
         ),
     ],
 )

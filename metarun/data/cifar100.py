@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
@@ -89,11 +90,17 @@ def _find_files(root: Path, name: str) -> list[Path]:
 
 
 def _hold_names(places: Sequence[Path]) -> bool:
-    """Return whether images lie in places, or files that name their classes; pickles number those of their split."""
-    return any(
-        place.is_file() or any(is_image(file.path) or file.path.endswith(".parquet") for file in list_files(place))
-        for place in places
-    )
+    """Return whether images lie in places, or files that name their classes; pickles number those of their split.
+
+    A folder with links that lead nowhere has none that can be read.
+    """
+
+    def holds(place: Path) -> bool:
+        with suppress(ValueError):
+            return any(is_image(file.path) or file.path.endswith(".parquet") for file in list_files(place))
+        return False
+
+    return any(place.is_file() or holds(place) for place in places)
 
 
 def _find_class(path: str) -> str | None:

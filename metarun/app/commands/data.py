@@ -56,6 +56,8 @@ def run_data(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
 
 
 def _list(own: Sequence[Path], screen: Screen) -> None:
+    from metarun.run.features import PREFIX
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("data=", no_wrap=True)
     table.add_column("what")
@@ -70,8 +72,11 @@ def _list(own: Sequence[Path], screen: Screen) -> None:
     screen.print(table)
     cache = Path(config.paths.cache).expanduser()
     caches = sorted(cache.glob("*.safetensors"))
-    if caches:
-        screen.print(_make_cache_table(caches))
+    embedded = [file for file in caches if file.name.startswith(PREFIX)]
+    if images := [file for file in caches if file not in embedded]:
+        screen.print(_make_cache_table(images))
+    if embedded:
+        screen.print(f"embeddings by {len(embedded)} networks: {_measure_size(embedded)}, {cache}/{PREFIX}*")
     screen.print(f"data sets are looked for in {config.paths.data}, decoded images in {cache}")
 
 
