@@ -129,7 +129,11 @@ def metarun(
 ) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a finished command."""
     process = start(*arguments, cwd=cwd, cache=cache, fresh=fresh, **environment)
-    out, error = process.communicate(timeout=120)
+    try:
+        out, error = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()  # which would go on beside the other tests
+        raise
     return process.returncode, out, error
 
 
