@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from easyfsl import methods
 from easyfsl.methods import pt_map
-from easyfsl.modules import MultiHeadAttention
 from torch import Tensor
 
 FILE = Path(__file__).parents[1] / "tests" / "data" / "easyfsl.json"
@@ -63,15 +62,6 @@ def answer(head: Any, task: tuple[Tensor, ...]) -> Tensor:
     return found.detach()
 
 
-def make_feat() -> tuple[Any, dict[str, Tensor]]:
-    """Make FEAT with attention drawn by a fixed seed, and return its weights by name."""
-    rng = np.random.default_rng(0)
-    attention = MultiHeadAttention(1, 12, 12, 12).eval()
-    state = {name: torch.from_numpy(rng.normal(size=value.shape) / 3) for name, value in attention.state_dict().items()}
-    attention.load_state_dict(state)
-    return methods.FEAT(attention_module=attention), state
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--time", type=Path, metavar="RUN", help="time both on the test tasks of a trained run")
@@ -82,14 +72,11 @@ def main() -> int:
 
         return compare_times(asked.time, asked.tasks, {**HEADS, "pt_map": methods.PTMAP}, answer)
     torch.set_default_dtype(torch.float64)
-    feat, weights = make_feat()
-    found: dict[str, Any] = {"easyfsl": "1.5.0", "feat_weights": {n: w.tolist() for n, w in weights.items()}}
+    found: dict[str, Any] = {"easyfsl": "1.5.0"}
     for k_shot in (1, 3):
         tasks = make_tasks(2, k_shot)
         for name, make in HEADS.items():
             found[f"{name} {k_shot}"] = [answer(make(), task).numpy().round(10).tolist() for task in tasks]
-        with torch.no_grad():
-            found[f"feat {k_shot}"] = [answer(feat, task).numpy().round(10).tolist() for task in tasks]
     FILE.write_text(json.dumps(found, separators=(",", ":")))
     return 0
 
