@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from test_gradients import batch, conv4, furthest, meta_gradient
 from torch import Tensor, nn
 
+from metarun.algos.base.metric import embed_together
 from metarun.algos.memory.metanet import MetaNet, TaskWriter
 from metarun.algos.metric.hypernet import HyperNet
 from metarun.algos.optimizer.coordinates import preprocess
@@ -53,7 +54,7 @@ def test_fast_weights_are_those_of_the_nearest_image_at_temperature_zero() -> No
     learner, tasks = metanet(temperature=1e-7).eval(), batch(1)
     tasks = Batch(tasks.support, Examples(tasks.support.x[:, [4, 2]], tasks.support.y[:, [4, 2]]), 3)
     params = learner.theta()
-    known, asked = learner._embed(params, tasks.support.x[0], tasks.query.x[0])
+    known, asked = embed_together(learner.backbone, within(params, "backbone"), tasks.support.x[0], tasks.query.x[0])
     names = ["first.weight", "first.bias", "head.weight", "head.bias"]
     slow = {name: learner.classify.get_parameter(name) for name in names}
     for row, image in enumerate([4, 2]):
@@ -73,7 +74,7 @@ def test_the_tasks_fast_weights_come_from_chunks_of_gradients() -> None:
     """Every second image: the gradients of their mean loss by plain autograd, read by torch's own cell."""
     learner, tasks = metanet().eval(), batch(1)
     params = learner.theta()
-    known, _ = learner._embed(params, tasks.support.x[0], tasks.query.x[0])
+    known, _ = embed_together(learner.backbone, within(params, "backbone"), tasks.support.x[0], tasks.query.x[0])
     known, y = known.detach(), tasks.support.y[0]
     first = learner.compare["first"]
     told = []

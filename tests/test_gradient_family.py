@@ -509,6 +509,7 @@ TWICE = [  # settings that have one value in training, and `test_` and their nam
     for algo, values in choices("algo").items()
     for setting in values
     if f"test_{setting}" in values and "classification" in get_object(values["_target_"]).kinds
+    if algo not in ("oml", "anml")  # which are trained on streams: see test_settings_matter.py
     for engine in engines_of(algo)
 ]
 IN_TEST_ALONE = [

@@ -388,8 +388,9 @@ def test_what_is_said_of_the_probabilities_and_of_bn_has_each_number_in_its_plac
         error_after=0.034, missing="", best_step=7,
     )  # fmt: skip
     model: Any = SimpleNamespace(
-        calibration=known, bn="support", run=SimpleNamespace(modes=["transductive", "support"])
-    )
+        calibration=known, bn="support", run=SimpleNamespace(modes=["transductive", "support"]),
+        learner=SimpleNamespace(answers="alone"),
+    )  # fmt: skip
     assert describe_calibration(model) == (
         "temperature 1.5, fitted on 20 5-way 1-shot validation tasks; on 20 others the calibration error is 12.0 % "
         "without it, 3.4 % with it"

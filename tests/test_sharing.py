@@ -212,7 +212,7 @@ class Second:
 
     def work(self, config: DictConfig, folder: Path) -> int:
         """Its exit code."""
-        told = json.dumps({"settings": resolve(config).as_dict(), "folder": str(folder)})
+        told = json.dumps({"settings": resolve(config).as_dict(), "own": [], "folder": str(folder)})
         group = Group(1, 2, 0, lambda: self.done.append("connected"))
         self.patch.setattr(workers, "join_group", lambda: (told, group))
         self.patch.setattr(workers, "build_run", self._build)
@@ -316,7 +316,7 @@ def test_processes_share_the_threads_where_nothing_is_said_of_them_and_give_them
         torch.set_num_threads(before)
     ((size, said, seed, threads),) = told
     assert (size, seed, threads) == (config.run["processes"], 4, each)
-    assert said == {"settings": then.as_dict(), "folder": str(Path("here").resolve())}
+    assert said == {"settings": then.as_dict(), "own": [], "folder": str(Path("here").resolve())}
     assert then == replace(config, threads=each)
 
 
