@@ -54,12 +54,18 @@ def laplacian_shot(
     return make(LaplacianShot, pull, neighbours, steps, rectify, scale, **more)
 
 
+def tim_settings(lr: float, steps: int, temperature: float, distance: str, **more: Any) -> Any:
+    weights = {"support_weight": 1.0, "marginal_weight": 1.0, "conditional_weight": 0.1}
+    own = {"inner_lr": lr, "test_inner_steps": steps, "temperature": temperature, "distance": distance}
+    return own | weights | {"features": "l2n", "engine": "vectorized", "task_chunk": 1} | more
+
+
 def tim(lr: float = 0.01, steps: int = 20, temperature: float = 10.0, distance: str = "cosine", **more: Any) -> TIM:
-    return make(TIM, lr, steps, temperature, distance, 1.0, 1.0, 0.1, **more)
+    return TIM(Features(), 7, **tim_settings(lr, steps, temperature, distance, **more))
 
 
 def alpha_tim(order: float, lr: float = 0.01, steps: int = 20, **more: Any) -> FeatureHead:
-    return make(AlphaTIM, order, lr, steps, 10.0, "cosine", 1.0, 1.0, 0.1, **more)
+    return AlphaTIM(Features(), 7, order, **tim_settings(lr, steps, 10.0, "cosine", **more))
 
 
 def pt_map(

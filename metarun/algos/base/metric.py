@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun.algos.base.episodic import EpisodicLearner
@@ -82,6 +83,11 @@ def embed_together(backbone: nn.Module, params: Params, support: Tensor, query: 
 def average_classes(support: Tensor, classes: Tensor) -> Tensor:
     """Return the mean embedding of each class [N, D]."""
     return classes.T @ support / classes.sum(0)[:, None]
+
+
+def find_cosines(query: Tensor, points: Tensor) -> Tensor:
+    """Return the cosine [M, N] of each query [M, D] with each point [N, D]."""
+    return F.normalize(query, dim=-1) @ F.normalize(points, dim=-1).T
 
 
 def compute_nearness(query: Tensor, points: Tensor) -> Tensor:

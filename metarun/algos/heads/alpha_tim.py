@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from typing import Literal
+from typing import Unpack
 
 from torch import Tensor, nn
 
-from metarun.algos.base.features import Features
-from metarun.algos.base.learn2learn import Engine
-from metarun.algos.heads.tim import TIM, TINY
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from metarun.algos.heads.tim import TIM, TINY, TIMSettings
+from metarun.core.ranges import PositiveFloat
 
 
 class AlphaTIM(TIM):
@@ -22,10 +20,7 @@ class AlphaTIM(TIM):
         backbone: from inputs to embeddings [R, D].
         train_classes: classes of the split train.
         order: of the entropies, > 0 (alpha in the paper, there 2 for one shot, 7 for five).
-        inner_lr, test_inner_steps, temperature, distance: see TIM.
-        support_weight, marginal_weight, conditional_weight: see TIM.
-        features: of which embeddings, `un`, `l2n` or `cl2n`, see FeatureHead.
-        engine, task_chunk: how a batch of tasks is computed, see EpisodicLearner.
+        settings: see TIM.
     Reference: Veilleux, Boudiaf, Piantanida, Ben Ayed. Realistic Evaluation of Transductive Few-Shot Learning. NeurIPS
         2021. arXiv:2204.11181, equation 5.
     """
@@ -33,25 +28,9 @@ class AlphaTIM(TIM):
     answers = "together"
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        train_classes: int,
-        order: PositiveFloat,
-        inner_lr: PositiveFloat,
-        test_inner_steps: NonNegativeInt,
-        temperature: PositiveFloat,
-        distance: Literal["euclidean", "cosine"],
-        support_weight: NonNegativeFloat,
-        marginal_weight: NonNegativeFloat,
-        conditional_weight: NonNegativeFloat,
-        features: Features,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
+        self, backbone: nn.Module, train_classes: int, order: PositiveFloat, **settings: Unpack[TIMSettings]
     ) -> None:
-        super().__init__(
-            backbone, train_classes, inner_lr, test_inner_steps, temperature, distance, support_weight,
-            marginal_weight, conditional_weight, features, engine, task_chunk,
-        )  # fmt: skip
+        super().__init__(backbone, train_classes, **settings)
         if order == 1:
             raise ValueError("algo.order=1 is Shannon's entropy: set algo=tim")
         self.order = order

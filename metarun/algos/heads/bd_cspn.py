@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun.algos.base.features import FeatureHead, Features
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import average_classes
+from metarun.algos.base.metric import average_classes, find_cosines
 from metarun.core.ranges import NonNegativeInt, PositiveFloat
 from metarun.ops.functional import one_hot
 
@@ -56,8 +55,3 @@ def rectify(support: Tensor, classes: Tensor, query: Tensor, scale: float) -> Te
     elsewhere = torch.cat([classes, guessed]) == 0
     weights = (scale * near).masked_fill(elsewhere, -torch.inf).softmax(0)  # over the images of a class
     return weights.T @ torch.cat([support, moved])
-
-
-def find_cosines(query: Tensor, points: Tensor) -> Tensor:
-    """Return the cosine [M, N] of each query [M, D] with each point [N, D]."""
-    return F.normalize(query, dim=-1) @ F.normalize(points, dim=-1).T

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,21 @@ BETAS = 0.9, 0.999
 
 TINY = 1e-12
 """Added to a share before its logarithm, as in the authors' code."""
+
+
+class TIMSettings(TypedDict):
+    """Settings of TIM, and of what changes its entropies; see TIM."""
+
+    inner_lr: PositiveFloat
+    test_inner_steps: NonNegativeInt
+    temperature: PositiveFloat
+    distance: Literal["euclidean", "cosine"]
+    support_weight: NonNegativeFloat
+    marginal_weight: NonNegativeFloat
+    conditional_weight: NonNegativeFloat
+    features: Features
+    engine: Engine
+    task_chunk: NonNegativeInt
 
 
 class TIM(FeatureHead):
@@ -47,26 +62,13 @@ class TIM(FeatureHead):
 
     answers: ClassVar[Answers] = "together, balanced assumed"
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        train_classes: int,
-        inner_lr: PositiveFloat,
-        test_inner_steps: NonNegativeInt,
-        temperature: PositiveFloat,
-        distance: Literal["euclidean", "cosine"],
-        support_weight: NonNegativeFloat,
-        marginal_weight: NonNegativeFloat,
-        conditional_weight: NonNegativeFloat,
-        features: Features,
-        engine: Engine,
-        task_chunk: NonNegativeInt,
-    ) -> None:
-        super().__init__(backbone, train_classes, features, engine, task_chunk)
-        if distance not in ("euclidean", "cosine"):
-            raise ValueError(f"algo.distance={distance} is not one of euclidean, cosine")
-        self.lr, self.steps, self.temperature, self.distance = inner_lr, test_inner_steps, temperature, distance
-        self.weights = support_weight, marginal_weight, conditional_weight
+    def __init__(self, backbone: nn.Module, train_classes: int, **settings: Unpack[TIMSettings]) -> None:
+        super().__init__(backbone, train_classes, settings["features"], settings["engine"], settings["task_chunk"])
+        if settings["distance"] not in ("euclidean", "cosine"):
+            raise ValueError(f"algo.distance={settings['distance']} is not one of euclidean, cosine")
+        self.lr, self.steps = settings["inner_lr"], settings["test_inner_steps"]
+        self.temperature, self.distance = settings["temperature"], settings["distance"]
+        self.weights = settings["support_weight"], settings["marginal_weight"], settings["conditional_weight"]
 
     def describe(self) -> dict[str, object]:
         return {"inner_steps": {"train": 0, "test": self.steps}, "inner_lr": self.lr}

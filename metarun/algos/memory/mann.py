@@ -3,10 +3,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun.algos.base.learn2learn import Engine
+from metarun.algos.base.metric import find_cosines
 from metarun.algos.memory.reader import SupportReader
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params, call, within
@@ -132,7 +132,7 @@ class Controller(nn.Module):
 
 def compare_rows(keys: Tensor, rows: Tensor) -> Tensor:
     """Return the softmax of cosine similarities [R, L] of keys [R, size] to the rows [L, size]: equations 2 and 3."""
-    return torch.softmax(F.normalize(keys, dim=-1) @ F.normalize(rows, dim=-1).T, -1)
+    return torch.softmax(find_cosines(keys, rows), -1)
 
 
 def find_least_used(usage: Tensor, n: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import average_classes, embed_together
+from metarun.algos.base.metric import average_classes, embed_together, find_cosines
 from metarun.algos.optimizer.coordinates import preprocess
 from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples
@@ -89,7 +89,7 @@ class MetaNet(EpisodicLearner):
         fast_q = self.write_for_task(params, slow_q, known, state.classes)
         fast_w = self.write_for_images(params, slow_w, known, state.classes)  # [S, weights]
         keys, queries = (compare(slow_q, fast_q, side) for side in (known, asked))
-        near = F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).T / self.temperature  # [M, S]
+        near = find_cosines(queries, keys) / self.temperature  # [M, S]
         mixed = torch.softmax(near, -1) @ fast_w
         return classify(slow_w, unflatten(mixed, slow_w), asked)
 

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import MetricLearner
+from metarun.algos.base.metric import MetricLearner, find_cosines
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params, call, within
 from metarun.ops.lstm import LSTMCell
@@ -47,7 +46,7 @@ class MatchingNet(MetricLearner):
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         if self.context is not None:
             support, query = call(self.context, within(params, "context"), support, query)
-        similarity = F.normalize(query, dim=-1) @ F.normalize(support, dim=-1).T  # [M, S]
+        similarity = find_cosines(query, support)  # [M, S]
         weights = torch.log_softmax(similarity / self.temperature, dim=-1)  # a, section 2.1.1
         unseen = torch.zeros_like(classes).masked_fill(classes == 0, -torch.inf)  # [S, N]
         return torch.logsumexp(weights[:, :, None] + unseen, dim=1)  # log of equation 1

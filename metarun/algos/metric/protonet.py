@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun.algos.base import wrappers
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import MetricLearner, average_classes, compute_nearness
+from metarun.algos.base.metric import MetricLearner, average_classes, compute_nearness, find_cosines
 from metarun.core.ranges import NonNegativeInt, PositiveFloat
 from metarun.ops.functional import Params
 
@@ -46,6 +45,6 @@ class ProtoNet(MetricLearner):
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         prototypes = average_classes(support, classes)  # equation 1
         if self.distance == "cosine":
-            return F.normalize(query, dim=-1) @ F.normalize(prototypes, dim=-1).T / self.temperature
+            return find_cosines(query, prototypes) / self.temperature
         logits = compute_nearness(query, prototypes)  # equation 2
         return logits / query.shape[-1] if self.distance == "mean_squared" else logits

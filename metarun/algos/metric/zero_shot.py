@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import average_classes, compute_nearness
+from metarun.algos.base.metric import average_classes, compute_nearness, find_cosines
 from metarun.algos.processes.cnp import make_mlp
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples
@@ -63,4 +62,4 @@ class ZeroShot(EpisodicLearner):
         query: Tensor = call(self.backbone, within(params, "backbone"), x)
         if self.distance == "euclidean":
             return compute_nearness(query, state)
-        return F.normalize(query, dim=-1) @ F.normalize(state, dim=-1).T / self.temperature
+        return find_cosines(query, state) / self.temperature

@@ -15,7 +15,7 @@ from metarun.algos.transfer.finetune import Tuned
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Objective, TaskSource, merge_sides
 from metarun.ops import context, norm
-from metarun.ops.functional import Params, call, within
+from metarun.ops.functional import Params, call, flatten, unflatten, within
 
 
 class MultiTask(EpisodicLearner):
@@ -87,13 +87,14 @@ class MultiTask(EpisodicLearner):
         if self.conflicts == "average":
             losses.mean().backward()  # type: ignore[no-untyped-call]
             return metrics
-        shared = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
-        own = [parameter for parameter in self.parameters() if all(parameter is not other for other in shared)]
-        alone = [torch.autograd.grad(loss, shared, retain_graph=True) for loss in losses]
+        learned = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        shared = {name: parameter for name, parameter in learned.items() if name.startswith("backbone.")}
+        own = [parameter for name, parameter in learned.items() if name not in shared]
+        alone = [torch.autograd.grad(loss, list(shared.values()), retain_graph=True) for loss in losses]
         losses.mean().backward(inputs=own)  # type: ignore[no-untyped-call]
-        mean = project_conflicts(torch.stack([torch.cat([g.flatten() for g in each]) for each in alone])).mean(0)
-        for parameter, gradient in zip(shared, torch.split(mean, [p.numel() for p in shared]), strict=True):
-            gradient = gradient.view_as(parameter)
+        vectors = torch.stack([flatten(dict(zip(shared, gradients, strict=True))) for gradients in alone])  # [B, P]
+        for name, gradient in unflatten(project_conflicts(vectors).mean(0), shared).items():
+            parameter = shared[name]
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return metrics
 
