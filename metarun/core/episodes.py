@@ -8,7 +8,8 @@ operations draw a whole meta-batch, and a stream can start at any episode.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -194,6 +195,12 @@ def draw_members(seed: int, stream: str, indices: Ints, sizes: Ints) -> tuple[In
     number = draw_examples(seed, stream, indices, int(ends[-1]))  # [R], among the examples of all classes
     label = np.searchsorted(ends, number, side="right")  # [R]
     return label, number - (ends - sizes)[label]
+
+
+def iterate_places(first: int, batch_size: int) -> Iterator[Ints]:
+    """Yield the places first, first + 1, ... of a stream, `batch_size` [B] at a time, for ever."""
+    for start in itertools.count(first, batch_size):
+        yield np.arange(start, start + batch_size)
 
 
 def hash_episodes(drawn: EpisodeIndices) -> str:

@@ -121,6 +121,12 @@ def as_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def read_config_dirs(hydra: Mapping[str, Any]) -> list[str]:
+    """Return the folders of YAML files of one's own that were given by --config-dir."""
+    sources = as_mapping(hydra.get("runtime")).get("config_sources") or []
+    return [str(source["path"]) for source in sources if source.get("provider") == "command-line"]
+
+
 def is_among(key: str, names: Iterable[str]) -> bool:
     """Return whether the dotted key is one of `names` or inside one of these groups."""
     return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from metarun.core.episodes import EpisodeIndices, Floats, Ints
+from metarun.core.episodes import EpisodeIndices, Floats, Ints, iterate_places
 from metarun.core.ranges import FilePath
 from metarun.core.tasks import Batch, EpisodePlan, Examples
 from metarun.data.device import to_device
@@ -86,9 +86,8 @@ class Described:
         )
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
-        while True:
-            yield self.batch(split, np.arange(first, first + batch_size))
-            first += batch_size
+        for places in iterate_places(first, batch_size):
+            yield self.batch(split, places)
 
     def batch(self, split: str, indices: Ints) -> Batch:
         """Return the tasks with the numbers `indices` [B] of a split's stream; support.x [B, N P, D]."""

@@ -46,8 +46,9 @@ class Domains:
         channels: Literal[1, 3],
         validate_on: Literal["source", "target"],
     ) -> None:
+        names = {"source": source, "target": target}
         self.members: dict[str, Domain] = {}
-        for key, name in (("source", source), ("target", target)):
+        for key, name in names.items():
             member = open_source(name)
             if not hasattr(member, "classes") or not hasattr(member, "examples"):
                 raise ValueError(f"data.{key}={name} is not a source of images; data.{key}=omniglot is one")
@@ -65,9 +66,7 @@ class Domains:
             split_sha256=digest.hexdigest(),
             facts={
                 **infos["source"].facts,
-                "domains": {
-                    key: {"name": name, **infos[key].facts} for key, name in (("source", source), ("target", target))
-                },
+                "domains": {key: {"name": name, **infos[key].facts} for key, name in names.items()},
             },
         )
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarun.core.episodes import EpisodeIndices
+from metarun.core.episodes import EpisodeIndices, iterate_places
 from metarun.core.tasks import Batch, Examples, SourceInfo
 from metarun.data.augment import Look
 from metarun.data.device import to_device
@@ -67,12 +67,11 @@ class Embedded:
             self.table[first : first + IMAGES_AT_ONCE] = embedded
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
-        while True:
-            drawn, n_way = self.source.draw_episodes(split, np.arange(first, first + batch_size))
+        for places in iterate_places(first, batch_size):
+            drawn, n_way = self.source.draw_episodes(split, places)
             sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
             support, query = (self._side(*self.source.place_images(split, drawn, *side), side[1]) for side in sides)
             yield Batch(support, query, n_way)
-            first += batch_size
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         return self.source.fingerprint(split, n_tasks)

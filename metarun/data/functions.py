@@ -14,7 +14,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from metarun.core import objectives
-from metarun.core.episodes import Floats, draw_bits, scale_to_unit
+from metarun.core.episodes import Floats, draw_bits, iterate_places, scale_to_unit
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
 from metarun.data.device import to_device
 
@@ -43,9 +43,8 @@ class PointTasks(ABC):
         """Return a hash of the random numbers behind the tasks, which no rounding affects."""
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
-        while True:
-            yield self.batch(split, np.arange(first, first + batch_size))
-            first += batch_size
+        for places in iterate_places(first, batch_size):
+            yield self.batch(split, places)
 
     def shape(self, split: str) -> EpisodeShape:
         return self.plan.shape_of(split)

@@ -23,6 +23,7 @@ from metarun.core.episodes import (
     draw_members,
     draw_stream,
     hash_episodes,
+    iterate_places,
 )
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo, TaskSource
@@ -124,9 +125,8 @@ class ImageTasks:
         )
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
-        while True:
-            yield self.batch(split, np.arange(first, first + batch_size))
-            first += batch_size
+        for places in iterate_places(first, batch_size):
+            yield self.batch(split, places)
 
     def batch(self, split: str, indices: Ints) -> Batch:
         """Return the tasks with the numbers `indices` [B] of a split's stream."""
@@ -171,9 +171,8 @@ class ImageTasks:
         return [f"{name} turned by {90 * t}" if t else name for name, t in zip(names, turn.tolist(), strict=True)]
 
     def examples(self, split: str, first: int, batch_size: int) -> Iterator[Examples]:
-        while True:
-            yield self.gather_examples(split, np.arange(first, first + batch_size))
-            first += batch_size
+        for places in iterate_places(first, batch_size):
+            yield self.gather_examples(split, places)
 
     def gather_examples(self, split: str, indices: Ints) -> Examples:
         """Return the images at places `indices` [R] of a split's stream of examples: x [R, C, H, W], classes y [R]."""

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from metarun.core import objectives
-from metarun.core.episodes import Floats, draw_bits, draw_examples, scale_to_unit
+from metarun.core.episodes import Floats, draw_bits, draw_examples, iterate_places, scale_to_unit
 from metarun.core.ranges import NonNegativeFloat, PositiveInt
-from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, Pairs, SourceInfo
+from metarun.core.tasks import Batch, EpisodePlan, Examples, Pairs, SourceInfo
 from metarun.data.device import to_device
 from metarun.data.functions import to_normal
 
@@ -52,24 +52,21 @@ class Moons:
         )
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
-        while True:
-            yield self.batch(split, np.arange(first, first + batch_size))
-            first += batch_size
+        for places in iterate_places(first, batch_size):
+            yield self.batch(split, places)
 
     def examples(self, split: str, first: int, batch_size: int) -> Iterator[Examples]:
         for pairs in self.pairs(split, first, batch_size):
             yield pairs.source
 
     def pairs(self, split: str, first: int, batch_size: int) -> Iterator[Pairs]:
-        while True:
-            places = np.arange(first, first + batch_size)
+        for places in iterate_places(first, batch_size):
             source, target = (self._gather_points(split, domain, places) for domain in ("source", "target"))
             yield Pairs(source, target.x)
-            first += batch_size
 
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
         """Return the tasks with the numbers `indices` [B] of a split's stream."""
-        shape, u = self._shape(split), self._draw_numbers(split, indices)
+        shape, u = self.plan.shape_of(split), self._draw_numbers(split, indices)
         x = np.split(u, [2 * shape.k_shot], axis=1)  # [B, S, 3] and [B, M, 3]
         turned = False, split == "test"
         support, query = (self._make_points(numbers, turn) for numbers, turn in zip(x, turned, strict=True))
@@ -78,12 +75,9 @@ class Moons:
     def fingerprint(self, split: str, n_tasks: int) -> str:
         return hashlib.sha256(self._draw_numbers(split, np.arange(n_tasks)).tobytes()).hexdigest()
 
-    def _shape(self, split: str) -> EpisodeShape:
-        return self.plan.shape_of(split)
-
     def _draw_numbers(self, split: str, indices: NDArray[np.int64]) -> Floats:
         """Draw numbers in [0, 1) for each point of a task: its place on the moon, and noise, [B, S + M, 3]."""
-        shape = self._shape(split)
+        shape = self.plan.shape_of(split)
         points = 2 * (shape.k_shot + shape.n_query)
         u = scale_to_unit(draw_bits(self.plan.seed_of(split), split, indices, 3 * points))
         return u.reshape(len(indices), points, 3)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metarun.core import objectives
-from metarun.core.episodes import Ints, draw_bits, draw_distinct, draw_episodes, draw_examples
+from metarun.core.episodes import Ints, draw_bits, draw_distinct, draw_episodes, draw_examples, iterate_places
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo
 from metarun.data.device import to_device
 from metarun.data.images import ImageTasks
@@ -69,9 +69,8 @@ class Rainbow:
         )
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
-        while True:
-            yield self.batch(split, np.arange(first, first + batch_size))
-            first += batch_size
+        for places in iterate_places(first, batch_size):
+            yield self.batch(split, places)
 
     def batch(self, split: str, indices: Ints) -> Batch:
         """Return the tasks with the numbers `indices` [B] of a split's stream."""
@@ -89,12 +88,10 @@ class Rainbow:
         """Yield single images of the split's characters in all looks; y is the character's label."""
         rows = [np.arange(self.starts[c], self.starts[c + 1]) for c in self.characters[split]]
         labels, every = np.repeat(np.arange(len(rows)), [len(own) for own in rows]), np.concatenate(rows)
-        while True:
-            places = np.arange(first, first + batch_size)
+        for places in iterate_places(first, batch_size):
             drawn = draw_examples(self.plan.seed_of(split), f"{split}/examples", places, len(every) * LOOKS)
             number, look = np.divmod(drawn, LOOKS)
             yield Examples(self._show(every[number][:, None], look)[:, 0], to_device(labels[number], self.device))
-            first += batch_size
 
     def labels(self, split: str, index: int) -> list[str]:
         """Return the names of what is labelled 0..N-1 in task number `index`."""

@@ -8,8 +8,8 @@ import torch
 from scipy.special import ndtri
 
 from metarun.core import objectives
-from metarun.core.episodes import Floats, Ints, draw_bits, scale_to_unit
-from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
+from metarun.core.episodes import Floats, Ints, draw_bits, iterate_places, scale_to_unit
+from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo
 from metarun.data.device import to_device
 from metarun.data.functions import read_interval, stretch
 
@@ -48,13 +48,12 @@ class Sets:
         )
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
-        while True:
-            yield self.batch(split, np.arange(first, first + batch_size))
-            first += batch_size
+        for places in iterate_places(first, batch_size):
+            yield self.batch(split, places)
 
     def batch(self, split: str, indices: Ints) -> Batch:
         """Return the tasks with the numbers `indices` [B] of a split's stream."""
-        shape, u = self._shape(split), self._draw_numbers(split, indices)
+        shape, u = self.plan.shape_of(split), self._draw_numbers(split, indices)
         family = (u[..., 0] * len(FAMILIES)).astype(np.int64)  # [B, N]
         std = np.sqrt(stretch(u[..., 1:2], *self.variance))
         x = stretch(u[..., 2:3], *self.mean) + std * _standard_draws(u[..., 3:], family[..., None])  # [B, N, K + Q]
@@ -69,12 +68,9 @@ class Sets:
     def fingerprint(self, split: str, n_tasks: int) -> str:
         return hashlib.sha256(self._draw_numbers(split, np.arange(n_tasks)).tobytes()).hexdigest()
 
-    def _shape(self, split: str) -> EpisodeShape:
-        return self.plan.shape_of(split)
-
     def _draw_numbers(self, split: str, indices: Ints) -> Floats:
         """Draw numbers in [0, 1) for each set: its family, variance and mean, then its members, [B, N, 3 + K + Q]."""
-        shape = self._shape(split)
+        shape = self.plan.shape_of(split)
         seed = self.plan.seed_of(split)
         numbers = 3 + shape.k_shot + shape.n_query
         u = scale_to_unit(draw_bits(seed, split, indices, shape.n_way * numbers))

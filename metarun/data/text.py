@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarun.core import objectives
-from metarun.core.episodes import EpisodeIndices, Ints, draw_episodes, draw_members, hash_episodes
+from metarun.core.episodes import EpisodeIndices, Ints, draw_episodes, draw_members, hash_episodes, iterate_places
 from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
 from metarun.data.device import to_device
@@ -95,19 +95,16 @@ class Text:
         return find_own(path)
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
-        while True:
-            drawn, n_way = self._draw(split, np.arange(first, first + batch_size))
+        for places in iterate_places(first, batch_size):
+            drawn, n_way = self._draw(split, places)
             support = self._gather(split, drawn.classes, drawn.support, drawn.support_y)
             yield Batch(support, self._gather(split, drawn.classes, drawn.query, drawn.query_y), n_way)
-            first += batch_size
 
     def examples(self, split: str, first: int, batch_size: int) -> Iterator[Examples]:
-        while True:
-            places = np.arange(first, first + batch_size)
-            label, text = draw_members(self._seed(split), f"{split}/examples", places, self._sizes[split])
+        for places in iterate_places(first, batch_size):
+            label, text = draw_members(self.plan.seed_of(split), f"{split}/examples", places, self._sizes[split])
             rows = self._starts[split][label] + text
             yield Examples(self._vectors_of(rows), to_device(label, self.device))
-            first += batch_size
 
     def labels(self, split: str, index: int) -> list[str]:
         """Return the names of the classes that are labelled 0..N-1 in task number `index`."""
@@ -120,7 +117,7 @@ class Text:
 
     def _draw(self, split: str, indices: Ints) -> tuple[EpisodeIndices, int]:
         shape: EpisodeShape = self.plan.shape_of(split)
-        return draw_episodes(self._seed(split), split, indices, self._sizes[split], shape), shape.n_way
+        return draw_episodes(self.plan.seed_of(split), split, indices, self._sizes[split], shape), shape.n_way
 
     def _gather(self, split: str, classes: Ints, texts: Ints, y: Ints) -> Examples:
         """Return the drawn texts, whose labels are y: x [B, S, D], y [B, S]."""
@@ -129,9 +126,6 @@ class Text:
 
     def _vectors_of(self, rows: Ints) -> Tensor:
         return self.vectors[to_device(rows, self.device)].to(torch.get_default_dtype())
-
-    def _seed(self, split: str) -> int:
-        return self.plan.seed_of(split)
 
 
 def _encode(texts: Sequence[str], encoder: str) -> np.ndarray:

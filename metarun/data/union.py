@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarun.core import objectives
+from metarun.core.episodes import iterate_places
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo
 from metarun.data.counts import join_counts
@@ -88,9 +89,8 @@ class Union:
         )
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
-        while True:
-            yield self.batch(split, np.arange(first, first + batch_size))
-            first += batch_size
+        for places in iterate_places(first, batch_size):
+            yield self.batch(split, places)
 
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
         """Return the tasks with the numbers `indices` [B] of a split's stream."""

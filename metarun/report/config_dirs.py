@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from metarun.core import identity
 from metarun.core.identity import as_mapping, read_yaml
 from metarun.core.run_folder import RunFolder
 
 
 def read_config_dirs(folder: Path) -> list[str]:
     """Read the folders of YAML files of one's own that the run in `folder` was given by --config-dir."""
-    hydra = as_mapping(read_yaml(RunFolder(folder).hydra).get("hydra"))
-    sources = as_mapping(hydra.get("runtime")).get("config_sources") or []
-    return [str(source["path"]) for source in sources if source.get("provider") == "command-line"]
+    return identity.read_config_dirs(as_mapping(read_yaml(RunFolder(folder).hydra).get("hydra")))
 
 
 def find_config_dirs(folder: Path) -> list[str]:

@@ -45,14 +45,17 @@ class Features:
         if file not in self.known:
             self.known[file] = _read(file)
         known = self.known[file]
+        size = sum(one.nbytes for one in known.values())
 
         def encode_once(x: Tensor) -> Tensor:
+            nonlocal size
             name = hashlib.sha256(f"{x.dtype}{tuple(x.shape)}".encode() + _read_bytes(x)).hexdigest()
             if name not in known:
                 embedded = encode(x)
-                if sum(one.nbytes for one in known.values()) + embedded.nbytes > MAX_BYTES:
+                if size + embedded.nbytes > MAX_BYTES:
                     return embedded
                 known[name] = embedded.cpu()
+                size += embedded.nbytes
                 self.grown.add(file)
             return known[name].to(x.device)
 

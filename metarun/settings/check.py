@@ -50,9 +50,8 @@ def refuse(config: DictConfig) -> None:
     _raise(_find_misshapen(config))
     parts = list(_list_parts(config))
     _raise(find_problem(kind, f"{key}._target_", node.get("_target_")) for kind, key, node in parts)
-    _raise(
-        [_check_kinds(config.algo["_target_"], config.data)]
-    )  # what does not fit refers to settings that are not there
+    # First, because data that do not fit refer to settings that are not there.
+    _raise([_check_kinds(config.algo["_target_"], config.data)])
     problems, ranges = list[str | None](), list[tuple[str, bool]]()
     for key, own in OWN_ANNOTATIONS.items():
         node = (OmegaConf.select(config, key) if key else config) or {}

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.dotted import leaves
-from metarun.core.identity import check_run
+from metarun.core.identity import check_run, read_config_dirs
 from metarun.core.run_folder import RunFolder
 from metarun.core.secrets import is_masked
 from metarun.settings.compose import compose
@@ -94,8 +94,7 @@ def reopen(folder: Path, trust: bool = False, own: Sequence[str] = ()) -> SavedS
     if not trust:
         check_saved(config, str(RunFolder(folder).settings))
     overrides = [str(word) for word in hydra["overrides"]["task"]]
-    kept = hydra["runtime"].get("config_sources") or [] if trust else []
-    own = [*own, *(str(one["path"]) for one in kept if one["provider"] == "command-line")]
+    own = [*own, *(read_config_dirs(hydra) if trust else [])]
     return SavedSettings(config, hydra["runtime"]["choices"], overrides, "MULTIRUN" in str(hydra["mode"]), own)
 
 

@@ -15,7 +15,7 @@ from metarun.app.jobs.job import run_job
 from metarun.app.jobs.new_folder import NewFolder
 from metarun.app.sweeps.launch import STARTED_FILE
 from metarun.core.errors import ConfigError
-from metarun.core.identity import KEY, hash_settings
+from metarun.core.identity import KEY, as_mapping, hash_settings, read_config_dirs
 from metarun.core.run_folder import RunFolder
 from metarun.core.secrets import mask
 from metarun.core.whole import CannotWrite, write_bytes
@@ -36,8 +36,7 @@ def run_new(config: DictConfig) -> int:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     overrides: list[str] = OmegaConf.to_container(hydra.overrides.task)  # type: ignore[assignment]  # ${...} stays
-    own = [str(one.path) for one in hydra.runtime.config_sources if one.provider == "command-line"]
-    settings = partial(resolve, config, hydra.runtime.choices, own=own)
+    settings = partial(resolve, config, hydra.runtime.choices, own=read_config_dirs(as_mapping(hydra)))
     write = partial(write_settings, RunFolder(folder), config)
     if "MULTIRUN" not in str(hydra.mode):
         try:

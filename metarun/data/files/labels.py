@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,8 +98,7 @@ def group_labelled(images: Sequence[ImageFile], labels: Mapping[str, str]) -> di
     return dict(sorted(classes.items()))
 
 
-def _tells_splits(values: object) -> bool:
-    assert hasattr(values, "__iter__")
+def _tells_splits(values: Iterable[str]) -> bool:
     found = {value: find_parts(value) for value in values}
     return bool(found) and all(len(parts) == 1 for parts in found.values())
 

@@ -59,9 +59,8 @@ def read_labels(file: ImageFile) -> list[str | int]:
     names = [_text(name) for name in content[keys["label_specific_str"]]] if "label_specific_str" in keys else []
     alike = {name for name, count in Counter(names).items() if count > 1}  # as cranes are, of birds and of machines
     numbers = [read_number(label) for label in np.asarray(content[found]).tolist()]
-    first = min(
-        (number for number in numbers if isinstance(number, int)), default=0
-    )  # they may go on from another file
+    # Numbers may go on from another file.
+    first = min((number for number in numbers if isinstance(number, int)), default=0)
     named = {first + place: f"{place:04d} {name}" if name in alike else name for place, name in enumerate(names)}
     return [number if isinstance(number, str) else named.get(number, number) for number in numbers]
 

@@ -36,16 +36,16 @@ def join_archives(files: Sequence[ImageFile]) -> list[ImageFile]:
     """Return the files of `open_archives` as if all lay in one folder, but for archives named after splits."""
     joined = []
     for file in files:
-        archive, _, path = _cut_archive(file.path)
+        archive, path = _cut_archive(file.path)
         stem = Path(archive).name.partition(".")[0]
         joined.append(file._replace(path=f"{stem}/{path}" if find_parts(stem) else path))
     return joined
 
 
-def _cut_archive(path: str) -> tuple[str, str, str]:
+def _cut_archive(path: str) -> tuple[str, str]:
     parts = path.split("/")
     end = next(number for number, part in enumerate(parts) if is_archive(part)) + 1
-    return "/".join(parts[:end]), "/", "/".join(parts[end:])
+    return "/".join(parts[:end]), "/".join(parts[end:])
 
 
 def _find_key(path: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
+from metarun.core.command import join
 from metarun.core.secrets import mask
 from metarun.core.whole import write_bytes
 from metarun.report.figures.figure import Figure
@@ -82,7 +82,7 @@ def render_study(
     }
     return fill_page(
         title=f"Search of {len(trials)} trials by validation {score}",
-        command=mask(shlex.join(["metarun", *command])),
+        command=mask(join(["metarun", *command])),
         tables=[table],
         across=[],
         settings={},
