@@ -232,6 +232,28 @@ def test_a_line_that_is_being_written_is_not_read_yet(sweep: Sweep, half: str) -
     assert read_job(folder, sweep.now).step == 20
 
 
+@pytest.mark.parametrize("text", [None, "", "seed: 0", "run: [", "run: {steps: many}", "run: ${run}", "a: &a [*a]"])
+@pytest.mark.parametrize("name", ["config.yaml", "overrides.yaml", "../results.json", "../metrics.jsonl"])
+def test_the_table_reads_a_job_at_any_moment_of_its_writing_and_whatever_lies_there(
+    sweep: Sweep, name: str, text: str | None
+) -> None:
+    """A file of it is missing, as before it is written and after it is taken away, or is no such file. Without
+    settings, which a job writes last, there is no job yet; whatever else, the others are read."""
+    folder, other = job_of(sweep, "1", 20), job_of(sweep, "2", 20)
+    path = (folder / ".hydra" / name).resolve()
+    path.unlink(missing_ok=True)
+    if text is not None:
+        path.write_text(text)
+    with table_of(sweep.folder, "seed=1,2") as table:
+        jobs = {job.folder: job for job in table._read_jobs() if job.folder in (folder, other)}
+    assert jobs[other] == read_job(other, sweep.now)
+    if name == "config.yaml" and text is None:
+        assert folder not in jobs
+    else:
+        whole = jobs[other].steps
+        assert (jobs[folder].state, jobs[folder].steps) == ("running", 0 if name == "config.yaml" else whole)
+
+
 def test_of_many_lines_the_last_are_read_though_their_part_of_the_file_begins_within_a_line(sweep: Sweep) -> None:
     """The last 8 KiB, of 40 lines of about 1,000 bytes."""
     folder = job_of(sweep, "1", 0)

@@ -101,19 +101,27 @@ def check_run(folder: RunFolder) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a mapping from a file; empty if it has none that can be read.
+    """Read a mapping from a file; empty if it has none that can be read."""
+    found = _load_yaml(path)
+    return found if isinstance(found, dict) else {}
 
-    Nor is one read that refers to parts of itself, which no run writes: such a file may have no end.
-    """
+
+def read_yaml_list(path: Path) -> list[Any]:
+    """Read a list from a file; empty if it has none that can be read."""
+    found = _load_yaml(path)
+    return found if isinstance(found, list) else []
+
+
+def _load_yaml(path: Path) -> Any:
+    """Read a file; None if it cannot be read, or refers to parts of itself, which no run writes: it may have no end."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         text = path.read_text()
         if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
-            return {}
-        found = yaml.load(text, loader)
+            return None
+        return yaml.load(text, loader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:

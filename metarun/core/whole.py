@@ -105,6 +105,14 @@ def hash_file(path: Path) -> str | None:
         return None
 
 
+def find_time(path: Path) -> int | None:
+    """Find when a file was last written, in nanoseconds since 1970; None if there is none, which may be just gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def find_change(path: Path, told: str | None) -> str | None:
     """Describe that the file does not have the hash that was `told` of it, if one was."""
     if told is None or (now := hash_file(path)) == told:

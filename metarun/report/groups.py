@@ -12,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from metarun.core.errors import ConfigError, suggest
+from metarun.core.whole import find_time
 from metarun.report.runs import Run
 
 COMPARABLE_FIELDS = (
@@ -216,7 +217,7 @@ def _choose_newest(runs: Sequence[Run], over: Sequence[str], name: str) -> list[
         seeds[_read_values(run, over)].append(run)
     found = []
     for seed, same in sorted(seeds.items()):
-        *older, newest = sorted(same, key=lambda run: (run.results_file.stat().st_mtime_ns, run.place))
+        *older, newest = sorted(same, key=lambda run: (find_time(run.results_file) or 0, run.place))
         which = ", ".join(f"{key} {value}" for key, value in zip(over, seed, strict=True)) or "it"
         left = ", ".join(str(run.place) for run in older)
         note = f"{name}: {which} was run {len(same)} times; {newest.place} is the newest and counts, not {left}"

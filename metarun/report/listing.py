@@ -13,6 +13,7 @@ from rich.text import Text
 
 from metarun.core.scores import choose_score
 from metarun.core.screen import Facts
+from metarun.core.whole import find_time
 from metarun.core.words import abbreviate_task, format_with_name, name_network, name_task
 from metarun.report.references import name_shortly
 from metarun.report.runs import Run
@@ -131,7 +132,7 @@ def describe_progress(run: Run) -> str:
 
 def find_last_change(folder: Path) -> float:
     """Return when a file of the run was last written, in seconds since 1970."""
-    return max((path.stat().st_mtime for name in CHANGING_FILES if (path := folder / name).exists()), default=0.0)
+    return max(find_time(folder / name) or 0 for name in CHANGING_FILES) / 1e9
 
 
 def format_age(seconds: float) -> str:

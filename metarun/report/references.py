@@ -9,6 +9,7 @@ from pathlib import Path
 
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.run_folder import RunFolder
+from metarun.core.whole import find_time
 
 LAST = "last"
 
@@ -86,7 +87,7 @@ def walk_runs(path: Path) -> Iterator[Path]:
 def find_start(folder: Path) -> float:
     """Find when the run in `folder` began, in seconds since 1970: when its settings were written."""
     files = RunFolder(folder)
-    return next((path.stat().st_mtime for path in (files.settings, files.results) if path.exists()), 0.0)
+    return (find_time(files.settings) or find_time(files.results) or 0) / 1e9
 
 
 def name_shortly(folders: Sequence[Path]) -> dict[Path, str]:

@@ -122,5 +122,6 @@ def list_class_nodes(node: Any) -> Iterator[DictConfig]:
 
 
 def read_saved_value(folder: Path, key: str) -> Any:
-    """Read one setting of the run in `folder`, resolved; None if it has none."""
-    return OmegaConf.select(OmegaConf.load(RunFolder(folder).settings), key)
+    """Read one setting of the run in `folder`, resolved; None if it has none that can be read."""
+    saved = OmegaConf.create(read_yaml(RunFolder(folder).settings))
+    return OmegaConf.select(saved, key, throw_on_resolution_failure=False)

@@ -224,8 +224,8 @@ class SweepTable(Callback):
                 self._say(line)
 
     def _read_jobs(self) -> list[Job]:
-        folders = sorted(path.parent.parent for path in self.folder.glob("*/.hydra/overrides.yaml"))
-        return [read_job(folder, self.since, self.rerun) for folder in folders]
+        settings = self.folder.glob("*/.hydra/config.yaml")  # a job writes them last: what has settings is a run
+        return [read_job(path.parent.parent, self.since, self.rerun) for path in sorted(settings)]
 
     def _make_table(self, jobs: list[Job]) -> Table:
         done, seconds = sum(job.done for job in jobs), estimate_left(jobs, self.expected, time.time() - self.since)
