@@ -11,8 +11,13 @@ import pytest
 import torch
 import yaml
 from image_folders import write_noise
+from omegaconf import OmegaConf
 from run_folders import forget_hash
 from test_identity import Say, say  # noqa: F401
+
+from metarun.core.errors import ConfigError
+from metarun.settings.compose import compose
+from metarun.settings.places import check_places, make_absolute
 
 WORDS = [
     "algo=protonet", "data=folder", "data.image_size=16", "data.n_way=2", "data.n_query=2", "data.train.n_query=2",
@@ -50,6 +55,17 @@ def test_relative_paths_are_kept_absolute_and_others_as_they_were_typed(run: Pat
     assert config["paths"]["cache"] == str(here / "cache")
     assert (config["data"]["cache"], config["data"]["split"]) == ("${paths.cache}", None)
     assert config["paths"]["outputs"] == "outputs"
+
+
+def test_relative_paths_of_a_unions_sources_are_kept_absolute_and_missed_where_they_are_gone(here: Path) -> None:
+    words = ["data=union", "data.sources=[folder,cub]", "+data.members.folder.path=birds"]
+    config = make_absolute(compose([*words, "+data.members.folder.split=draw", "+data.members.cub.root=${paths.data}"]))
+    folder, cub = config.data.members.folder, OmegaConf.to_container(config.data.members.cub)
+    assert (folder.path, folder.split, cub) == (str(here / "birds"), "draw", {"root": "${paths.data}"})
+    check_places(config)
+    shutil.move("birds", "moved")
+    with pytest.raises(ConfigError, match=r"data\.members\.folder\.path=.*birds is not there.*folder\.path=PATH"):
+        check_places(config)
 
 
 def test_a_run_is_opened_from_another_folder(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import threading
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -109,12 +111,39 @@ def test_names_beside_images_are_told_apart_where_two_classes_share_one(tmp_path
     assert not left_out
 
 
-def test_images_beside_labels_of_another_number_are_told_when_they_are_read(tmp_path: Path) -> None:
-    (tmp_path / "test_images_png.pkl").write_bytes(pickle.dumps([np.zeros((3, 1), np.uint8)]))
+ENCODED = [b"\x89PNG" + bytes([number]) * 200_000 for number in range(9)]
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("kept", [bytes, lambda one: np.frombuffer(one, np.uint8)[:, None]])
+def test_encoded_images_in_a_pickle_are_read_one_by_one(
+    tmp_path: Path, protocol: int, kept: Callable[[bytes], object]
+) -> None:
+    """1.8 MB of images, of which a small part is in memory at once; nothing in the file is run."""
+    (tmp_path / "test_images_png.pkl").write_bytes(pickle.dumps([kept(one) for one in ENCODED], protocol))
+    (tmp_path / "test_labels.pkl").write_bytes(pickle.dumps({"label_specific": [0] * 9}))
+    files = [one.file for one in read_packed(list_files(tmp_path)).images]
+    tracemalloc.start()
+    found = [hashlib.sha256(file.read()).digest() for file in files]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == [hashlib.sha256(one).digest() for one in ENCODED]
+    assert peak < 1_300_000
+
+
+def test_encoded_images_of_another_number_than_their_labels_or_cut_off_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "test_images_png.pkl"
+    path.write_bytes(pickle.dumps([np.frombuffer(ENCODED[0], np.uint8)]))
     (tmp_path / "test_labels.pkl").write_bytes(pickle.dumps({"label_specific": [0, 1]}))
     images = read_packed(list_files(tmp_path)).images
-    with pytest.raises(ValueError, match=r"test_images_png.pkl holds 1 things, and 2 labels lie beside it"):
-        images[0].file.read()
+    images[0].file.read()
+    with pytest.raises(ValueError, match=r"png.pkl holds 1 images \(PNG, JPEG\), and 2 labels lie beside it"):
+        images[1].file.read()
+    path.write_bytes(path.read_bytes()[:-9])
+    images = read_packed(list_files(tmp_path)).images
+    images[0].file.read()
+    with pytest.raises(ValueError, match=r"test_images_png.pkl is no whole pickle .*; get it again"):
+        images[1].file.read()
 
 
 def test_numbers_that_begin_anew_in_each_pickle_are_asked_about(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.app.jobs.retest_settings import list_changes, list_combinations, make_settings
 from metarun.core.errors import ConfigError
+from metarun.core.known_source import find_untold
+from metarun.report.retests import warn_of_seen
 from metarun.settings.reopen import SavedSettings
 
 Settings = Callable[..., DictConfig]
@@ -38,6 +40,18 @@ def test_every_combination_of_values_is_tested_in_every_mode_on_the_machine_that
 
 def test_nothing_typed_is_one_test_as_the_run_was_tested() -> None:
     assert list_combinations([]) == ([{}], [], {})
+
+
+def test_of_several_sources_each_gets_the_settings_that_it_has() -> None:
+    typed = ["data=cifar_fs,folder,omniglot,union", "data.path=a,b", "data.within_alphabet=true", "data.typo=1"]
+    typed += ["+data.members.folder.path=c"]
+    assert list_combinations(typed)[0] == [
+        {"data": "cifar_fs", "data.typo": 1},  # which is refused, and tested once
+        {"data": "folder", "data.path": "a", "data.typo": 1},
+        {"data": "folder", "data.path": "b", "data.typo": 1},
+        {"data": "omniglot", "data.within_alphabet": True, "data.typo": 1},
+        {"data": "union", "data.typo": 1, "data.members.folder.path": "c"},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -138,3 +152,15 @@ def test_functions_and_classes_are_not_tested_by_one_run(full: Settings, own: st
 def test_a_wrong_value_is_told_as_in_other_commands(full: Settings) -> None:
     with pytest.raises(ConfigError, match=r"data.k_shot=0 must be a whole number of at least 1"):
         make_settings(saved(full("algo=protonet")), (1, 28, 28), {"data.k_shot": 0})
+
+
+def test_a_test_on_classes_that_may_have_been_trained_on_is_told() -> None:
+    named, numbered = {"cifar100/apple", "cifar100/seal"}, {"cifar100, numbered by fc100/test/0003"}
+    assert find_untold(named, numbered) == find_untold(numbered, named) == ["cifar100"]
+    assert find_untold(named, {"cifar100/bee", "imagenet, numbered by mini_imagenet/test/0003"}) == []
+    assert find_untold(numbered, {"cifar100, numbered by fc100/train/0003"}) == []
+    tests = [{"data": name, "seen": [], "untold": worlds} for name, worlds in (("fc100", ["cifar100"]), ("cub", []))]
+    assert warn_of_seen(tests) == [
+        "fc100: whether the run was trained on its classes is not told: files of cifar100 that have no names of "
+        "classes were read"
+    ]

@@ -56,15 +56,12 @@ def union(size: int = 28, channels: int = 3, **sources: Callable[[], ImageTasks]
 class Numbered:
     """A source of CIFAR-100 whose files number their classes."""
 
-    world = "cifar100"
-
     def __init__(self, world: str) -> None:
-        self.world = world
         self.classes = {split: {f"{world}/{split}"} for split in ("train", "val", "test")}
 
 
 def test_sources_that_may_share_classes_without_names_are_refused() -> None:
-    members = {"cifar_fs": Numbered("cifar100"), "fc100": Numbered("fc100, whose classes have numbers")}
+    members = {"cifar_fs": Numbered("cifar100"), "fc100": Numbered("cifar100, numbered by fc100")}
     with pytest.raises(ValueError, match=r"whether cifar_fs and fc100 share classes is not told: files of cifar100"):
         check_apart(members, "leave one out")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ OBJECTIVES = {one.__name__: one for one in (objectives.classification, objective
 
 FACTS = ("input_shape", "n_way", "outputs", "split_sha256", "train_classes", "normalisation", "support_shape")
 """Of SourceInfo, in plain values."""
+
+
+NUMBERED = ", numbered by "
+"""Between the world of some classes and the source whose files number them: names of the two cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,21 @@ def know_source(source: Any) -> KnownSource:
     classes = {split: sorted(set().union(*(one.get(split, ()) for one in own))) for split in ("train", "val", "test")}
     look = getattr(source, "look", None)
     return KnownSource(source.info, classes, (list(look.mean), list(look.std)) if look else None)
+
+
+def find_untold(ones: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Find the worlds of which it is not told whether two sets of classes share any: only one of them has names.
+
+    Args:
+        ones, others: names of classes, with that of their world before them.
+    """
+    worlds = [{name.split("/", 1)[0] for name in names} for names in (ones, others)]
+    pairs = ((one, other) for one in worlds[0] for other in worlds[1] if one != other)
+    return sorted({base for one, other in pairs if (base := _find_base(one)) == _find_base(other)})
+
+
+def _find_base(world: str) -> str:
+    return world.partition(NUMBERED)[0]
 
 
 def describe_source(known: KnownSource) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import Literal, Unpack
 
 import torch
 
+from metarun.core.known_source import NUMBERED
 from metarun.core.ranges import FilePath
 from metarun.core.tasks import EpisodePlan
 from metarun.data.counts import warn_if_not_whole
@@ -63,7 +64,7 @@ class ImageNetTasks(PhotoTasks):
         split, scale = read_split(name), Scale(photos["image_size"], photos["interpolation"], fit=fit)
         data = load_imagenet(Path(root), Path(photos["cache"]), name, split, scale)
         if (own := find_split(data.names, split)) != split:
-            self.world = f"{name}, whose classes have numbers"
+            self.world += f"{NUMBERED}{name}"
         super().__init__(data, own, plan, device, **photos)
         warn_if_not_whole(name, self.info.facts["images"], *PUBLISHED[name])
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from metarun.core import objectives
 from metarun.core.episodes import iterate_places
+from metarun.core.known_source import find_untold
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo
 from metarun.data.counts import join_counts
@@ -128,10 +129,9 @@ def check_apart(members: Mapping[str, Member], instead: str) -> None:
     """
     for name, member in members.items():
         for other, its in members.items():
-            world = getattr(type(member), "world", "")
-            if world and getattr(type(its), "world", "") == world and member.world != its.world:  # type: ignore[attr-defined]
+            if untold := find_untold(*(set().union(*one.classes.values()) for one in (member, its))):
                 raise ValueError(
-                    f"whether {name} and {other} share classes is not told: files of {world} that have no names of "
+                    f"whether {name} and {other} share classes is not told: files of {untold[0]} that have no names of "
                     f"classes were read. Take files with names, or {instead}"
                 )
             for one, two in (("train", "val"), ("train", "test"), ("val", "test")):

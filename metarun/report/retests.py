@@ -103,12 +103,17 @@ def make_caption(found: Sequence[Retest]) -> list[str]:
 
 
 def warn_of_seen(found: Sequence[Retest]) -> list[str]:
-    """Return a warning for each source that has classes on which the run was trained."""
+    """Return a warning for each source that has classes on which the run was trained, or may have some."""
     by_source = {one["data"]: one for one in found if one["seen"]}
+    untold = {one["data"]: one["untold"][0] for one in found if one.get("untold")}
     return [
         f"{name}: {len(one['seen'])} of {one['classes']} test classes were trained on, "
         f"{one['seen'][0].split('/', 1)[-1]} among them: this is no test on new classes"
         for name, one in by_source.items()
+    ] + [
+        f"{name}: whether the run was trained on its classes is not told: files of {world} that have no names of "
+        "classes were read"
+        for name, world in untold.items()
     ]
 
 

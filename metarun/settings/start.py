@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError
 from metarun.core.identity import LEFT_OUT, is_among, read_yaml
+from metarun.core.known_source import find_untold
 from metarun.core.run_folder import RunFolder
 from metarun.run.folder import load_best
 
@@ -74,6 +75,12 @@ class Start:
         seen = sorted(trained & {name for split in ("val", "test") for name in classes.get(split, ())})
         if seen:
             log.warning("%s was trained on %d classes that this run takes for unseen ones", self.folder, len(seen))
+        if untold := find_untold(trained, {name for split in ("val", "test") for name in classes.get(split, ())}):
+            log.warning(
+                "whether %s was trained on classes that this run takes for unseen ones is not told: files of %s that "
+                "have no names of classes were read",
+                *(self.folder, untold[0]),
+            )
         results = RunFolder(self.folder).read_results()
         kept = dict(leaves(read_yaml(RunFolder(self.folder).settings)))
         settings = {key: value for key, value in kept.items() if not is_among(key, (*LEFT_OUT, "seed"))}

@@ -196,7 +196,7 @@ def evaluate_run(
         from metarun.run.interrupt import stop_requests
     found: list[dict[str, Any]] = []
     refused: list[str] = []
-    asked, modes, machine = list_combinations(typed)
+    asked, modes, machine = list_combinations(typed, own)
     with stop_requests() as stop, open_trained(folder, asked[0], machine, trust, own) as run:
         for values in asked:
             try:

@@ -59,10 +59,10 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
             make_end(results, folder).show(screen)
         return 0
     lost = saved.find_masked()
-    saved = saved.change(_read_changes(typed, [*find_places(saved.config), *lost]))
+    saved = saved.change(_read_changes(typed, [*find_places(saved.config, saved.own), *lost]))
     if lost := saved.find_masked():
         raise ConfigError(describe_masked(lost))
-    check_places(saved.config)
+    check_places(saved.config, own=saved.own)
     sweep = folder.resolve().parent.name if saved.swept else None
     with tuning.frozen_imports():
         from metarun.app.jobs.job import run_job

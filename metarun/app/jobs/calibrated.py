@@ -114,7 +114,7 @@ def _open_validation(run: Trained, saved: SavedSettings, settings: Settings) -> 
     """Open the run's own data. Raises: ConfigError if that would be a download, or it is not what it was."""
     if run.results.get("trainval"):
         raise ConfigError("the run was trained on its validation classes (data.trainval=true)")
-    check_places(saved.config, ["data"])
+    check_places(saved.config, ["data"], saved.own)
     others = settings.data.get("sources", ())
     parts: list[Node] = [
         read_source(settings.as_dict(), name, settings.own) | settings.data.get("members", {}).get(name, {})

@@ -72,7 +72,7 @@ def write_settings(files: RunFolder, config: DictConfig) -> None:
     if files.has_checkpoint():
         return
     hydra, overrides = mask(OmegaConf.to_yaml(HydraConfig.instance().cfg)), HydraConfig.get().overrides.task
-    settings = mask(OmegaConf.to_yaml(make_absolute(config)))
+    settings = mask(OmegaConf.to_yaml(make_absolute(config, read_config_dirs(as_mapping(HydraConfig.get())))))
     told = hash_settings(yaml.safe_load(settings), yaml.safe_load(hydra)["hydra"])
     texts = {
         files.overrides: mask(OmegaConf.to_yaml(overrides)),

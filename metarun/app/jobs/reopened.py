@@ -17,7 +17,7 @@ from metarun.app.jobs.fitted_weights import fit_weights
 from metarun.app.jobs.retest_settings import SHAPE, list_changes, make_settings
 from metarun.app.jobs.without_effect import warn_without_effect
 from metarun.core.errors import ConfigError, wrong_input
-from metarun.core.known_source import KnownSource, know_source, recall_source
+from metarun.core.known_source import KnownSource, find_untold, know_source, recall_source
 from metarun.core.results_file import seal
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import estimate, list_directions
@@ -124,7 +124,7 @@ class Trained:
         """Do the same. Raises: ConfigError if it is the run's own data, and its split has changed since."""
         same = settings.choices["data"] == self.saved.choices["data"]
         if same:
-            check_places(test.config, ["data"])
+            check_places(test.config, ["data"], test.own)
         source = self.open_source(settings, values)
         if same and not any(key.startswith("data.") and key not in SHAPES for key in values):
             with wrong_input():
@@ -158,6 +158,7 @@ class Trained:
             "source": info.facts,
             "classes": len(_list_classes(source, "test")),
             "seen": sorted(set(self.source.classes["train"]) & _list_classes(source, "test")),
+            "untold": find_untold(self.source.classes["train"], _list_classes(source, "test")),
             "seconds": time.perf_counter() - started,
             "device": str(self.device),
             "device_name": name_device(self.device),
@@ -204,7 +205,7 @@ def open_trained(
     # What a test changes of the data is to change nothing else, as run.steps.
     saved = reopen(folder, trust, own).settle("data", "paths")
     # An older checkpoint does not say all of its data: that is opened too, wherever it is now.
-    places = [*ROOTS, *(find_places(saved.config) if "data" not in values else ())]
+    places = [*ROOTS, *(find_places(saved.config, saved.own) if "data" not in values else ())]
     moved = saved.change({key: value for key, value in values.items() if key in places})
     settings, here = moved.resolve(), moved.change(machine).resolve()
     if here.threads != "auto":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from metarun.core.errors import ConfigError
 from metarun.settings.check import has_head, is_feature_head
+from metarun.settings.conf import read_shipped
 from metarun.settings.reopen import SavedSettings
 from metarun.settings.typed import read_override
 
@@ -30,9 +32,15 @@ UNTOLD = (
 """Settings that a result tells in other fields, or that do not change a score."""
 
 
-def list_combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[str], dict[str, Any]]:
+def list_combinations(
+    typed: Sequence[str], own: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], list[str], dict[str, Any]]:
     """List every combination of the typed values by key, the BatchNorm modes, and the settings of this machine.
 
+    Of several sources, each gets the settings that it has: data=cifar_fs,folder data.path=photos is the folder's path.
+
+    Args:
+        own: folders of YAML files of one's own.
     Raises: ConfigError for what cannot be read, or changes what was trained.
     """
     values: dict[str, Sequence[Any]] = {}
@@ -50,11 +58,32 @@ def list_combinations(typed: Sequence[str]) -> tuple[list[dict[str, Any]], list[
     for key, found in machine.items():
         if len(found) > 1:
             raise ConfigError(f"{key}={','.join(map(str, found))} has several values, and all tests are made with one")
+    combinations = [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())]
     return (
-        [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())],
+        _share_settings(combinations, values.get("data", ()), own),
         modes,
         {key: found[0] for key, found in machine.items()},
     )
+
+
+def _share_settings(
+    combinations: Sequence[dict[str, Any]], sources: Sequence[Any], own: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Leave out of each combination the settings that its source lacks and another of `sources` has."""
+    known: dict[str, set[str]] = {}
+    for name in map(str, sources) if len(sources) > 1 else ():
+        with suppress(ConfigError):  # told when it is tested
+            known[name] = set(map(str, read_shipped(name, own=own)))
+    of_others: set[str] = set().union(*known.values())
+    kept = []
+    for values in combinations:
+        lacking = of_others - known.get(str(values.get("data")), of_others)
+        fitting = {
+            key: value for key, value in values.items() if key[:5] != "data." or key.split(".")[1] not in lacking
+        }
+        if fitting not in kept:
+            kept.append(fitting)
+    return kept
 
 
 def make_settings(run: SavedSettings, input_shape: tuple[int, ...], values: Mapping[str, Any]) -> SavedSettings:

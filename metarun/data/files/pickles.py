@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
+from pickletools import genops
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from metarun.data.files.image_file import ImageFile
 from metarun.data.files.labelled import Labelled, check_pixels, find_part, name_row, read_number, take_row
 from metarun.data.files.stream import Stream
 from metarun.data.files.unpickle import unpickle_open
+
+ENCODED = (b"\x89PNG", b"\xff\xd8")
+"""How images begin that are encoded."""
 
 KNOWN = "neither image_data and class_dict nor data and labels, nor labels beside images"
 
@@ -66,7 +70,7 @@ def read_labels(file: ImageFile) -> list[str | int]:
 
 
 def _read_encoded(file: ImageFile, labels: ImageFile) -> list[Labelled]:
-    """Read images that are encoded one by one; their pickle is loaded when the first of them is decoded."""
+    """Read images that are encoded one by one: their pickle may be larger than memory, and is read as it is decoded."""
     part, told = find_part(file.path), read_labels(labels)
     stream: Stream[bytes] = Stream(partial(_iterate_encoded, file, len(told)), len(told))
     return [
@@ -76,11 +80,20 @@ def _read_encoded(file: ImageFile, labels: ImageFile) -> list[Labelled]:
 
 
 def _iterate_encoded(file: ImageFile, size: int) -> Iterator[bytes]:
-    content = _load(file)
-    if isinstance(content, Mapping) or len(content) != size:
-        raise ValueError(f"{file.path} holds {len(content)} things, and {size} labels lie beside it")
-    for one in content:
-        yield one if isinstance(one, bytes) else np.asarray(one, np.uint8).tobytes()
+    """Yield the images in the order in which they stand in the pickle, which is not unpickled: its words are enough."""
+    assert file.open is not None
+    found = 0
+    try:
+        with file.open() as opened:
+            for _, word, _ in genops(opened):
+                data = word.encode("latin-1", "ignore") if isinstance(word, str) else word  # Python 2 has no bytes
+                if isinstance(data, bytes | bytearray) and data.startswith(ENCODED):
+                    found += 1
+                    yield bytes(data)
+    except ValueError as error:
+        raise ValueError(f"{file.path} is no whole pickle ({error}); get it again") from error
+    if found != size:
+        raise ValueError(f"{file.path} holds {found} images (PNG, JPEG), and {size} labels lie beside it")
 
 
 def _load(file: ImageFile) -> Any:

@@ -27,18 +27,30 @@ class Stream(Generic[T]):
         self._items: Iterator[T] | None = None
         self._kept: dict[int, T] = {}
         self._next = 0
+        self._broken: Exception | None = None
         self._lock = threading.Lock()
 
     def get(self, number: int) -> T:
         with self._lock:
             if number not in self._kept and (number < self._next or self._items is None):
-                self._items, self._next = self._begin(), 0
+                self._items, self._next, self._broken = self._begin(), 0, None
                 self._kept.clear()
             while number not in self._kept:
-                assert self._items is not None
-                self._kept[self._next] = next(self._items)
+                self._kept[self._next] = self._read_next()
                 self._kept.pop(self._next - KEPT, None)
                 self._next += 1
                 if self._next == self._size:
                     self._items = None
             return self._kept.pop(number)
+
+    def _read_next(self) -> T:
+        """Read the item that follows. What keeps it from being read keeps all items behind it from that, too."""
+        if self._broken is None:
+            assert self._items is not None
+            try:
+                return next(self._items)
+            except StopIteration:
+                self._broken = ValueError(f"there are {self._next} of {self._size}")
+            except Exception as error:
+                self._broken = error
+        raise self._broken
