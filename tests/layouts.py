@@ -1,7 +1,8 @@
 """Layouts in which sets of images circulate, as small files: what is right of each, and what metarun makes of it.
 
 `python tests/layouts.py` prints the table of all of them. Sets have six, five and five classes of two images of one
-colour, which tells class and image. The known sets are in layouts_known.py, people's own in layouts_own.py.
+colour, which tells class and image. The known sets are in layouts_known.py, people's own in layouts_own.py, and those
+that were found later in layouts_more.py.
 """
 
 from __future__ import annotations
@@ -217,6 +218,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     sys.modules["layouts"] = sys.modules["__main__"]
-    import layouts_own  # noqa: F401
+    import layouts_more  # noqa: F401
 
     main()

@@ -184,7 +184,10 @@ def test_each_unreadable_file_is_named(photos: Path, tmp_path: Path, name: str, 
         (lambda photos: None, "there is no folder or archive .*photos"),
         (lambda photos: photos.mkdir(), "there are no images in .*photos; known are .png"),
         (lambda photos: photos.write_bytes(encoded(picture(0))), "photos is neither a folder nor an archive"),
-        (lambda photos: (photos.mkdir(), picture(0).save(photos / "a.png")), "a.png and 0 more images of .* lie in no"),
+        (
+            lambda photos: (photos.mkdir(), picture(0).save(photos / "a.png")),
+            "1 images .* no class's folder, a.png",
+        ),
     ],
 )
 def test_a_place_without_classes_is_said(tmp_path: Path, prepare: Callable[[Path], object], said: str) -> None:

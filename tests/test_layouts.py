@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import layouts_known  # noqa: F401
+import layouts_more  # noqa: F401
 import layouts_own  # noqa: F401
 import pytest
 from layouts import LAYOUTS, Layout, short_lists, try_layout

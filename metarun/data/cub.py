@@ -20,6 +20,9 @@ from metarun.data.photos import PhotoSettings, PhotoTasks
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 ATTRIBUTES = "attributes/class_attribute_labels_continuous.txt"
+NAMES = ("cub", "CUB_200_2011", "cub_200", "CUB_200_2011_FewShot")
+"""What people call its folder."""
+
 MD5 = "97eceeb196236b17998738112f37df78"
 
 
@@ -69,14 +72,14 @@ class CUB(PhotoTasks):
 
     @staticmethod
     def find_files(root: str) -> list[Path]:
-        return find_places(Path(root).expanduser(), "cub", "CUB_200_2011", "cub_200")
+        return find_places(Path(root).expanduser(), *NAMES)
 
 
 def _download(root: Path) -> list[Path]:
     folder = root / "cub"
     instead = f"Put CUB_200_2011.tgz into {folder}, or set paths.data=FOLDER (or METARUN_DATA)"
     makes = ("CUB_200_2011.tgz", "CUB_200_2011", ".unpacking", "attributes.txt")
-    held = describe_places(find_alike(root, "cub", "CUB_200_2011"))
+    held = describe_places(find_alike(root, *NAMES))
     fetch_once(folder, "CUB-200-2011", lambda: download_archive(URL, MD5, folder), instead, makes, held)
     return [folder / "CUB_200_2011" / "images"]
 

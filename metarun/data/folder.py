@@ -99,7 +99,8 @@ class Folder(PhotoTasks):
             _check_filled(parts, plan)
             check_split(parts, sizes, plan, trainval=photos["trainval"])
         except ValueError as error:  # found here, before minutes of decoding
-            raise ValueError(f"{error}\n{_describe_counts(sizes, parts, place, chosen, plan)}") from error
+            tables = f"\nIf a table tells the classes, set data.labels=FILE: {layout.tables}" if layout.tables else ""
+            raise ValueError(f"{error}\n{_describe_counts(sizes, parts, place, chosen, plan)}{tables}") from error
         stamp = make_stamp([place])
         if labels:
             stamp += repr([(label, [file.path for file in files]) for label, files in classes.items()])

@@ -17,7 +17,7 @@ from metarun.data.files.pickles import read_labels
 from metarun.data.files.stream import Stream
 
 IMAGES, LABELS = ("images", "data", "x"), ("labels", "label", "targets", "y")
-"""What arrays are called, by themselves or after the name of a split."""
+"""What arrays are called, by themselves or after the name of a split, or before it, as x_train and y_train."""
 
 
 def read_arrays(file: ImageFile, labels: ImageFile | None) -> list[Labelled]:
@@ -57,10 +57,12 @@ def _is_images(name: str) -> bool:
 
 def _find_labels(name: str, names: list[str]) -> str | None:
     """Find the array of labels beside the array `name`, if that is one of images."""
-    for images in IMAGES:
-        if name.lower() == images or name.lower().endswith(f"_{images}"):
-            front = name[: len(name) - len(images)]
-            return next((one for one in names if one.lower() in {f"{front}{of}".lower() for of in LABELS}), None)
+    front, sign, back = (name if "_" in name else f"_{name}").casefold().rpartition("_")
+    for word, form in ((back, f"{front}{sign}{{}}".removeprefix("_")), (front, f"{{}}{sign}{back}")):
+        if word in IMAGES:
+            found = {form.format(of) for of in LABELS}
+            if labels := next((one for one in names if one.casefold() in found), None):
+                return labels
     return None
 
 

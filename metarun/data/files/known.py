@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,10 @@ from typing import NamedTuple
 from metarun.data.files.find import describe_contents, find_places, group_by_class, list_files
 from metarun.data.files.image_file import ImageFile, is_image
 from metarun.data.files.labelled import Labelled, write_label
+from metarun.data.files.lists import choose_lists, find_lists, read_labels_of
 from metarun.data.files.packed import UNDERSTOOD, describe_left_out, read_packed
 from metarun.data.files.splits import SPLITS
+from metarun.data.files.table import ImageIndex
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +57,10 @@ def read_set(places: Sequence[Path], split: Split, label_of: Callable[[str], str
         label_of: names the class of an image by its path; None for an image that is of none.
     Raises: ValueError if the set is not there, or not whole, with what lies there.
     """
-    found = _read(places, label_of)
+    wanted = {label for labels in split.values() for label in labels}
+    found = _read(places, label_of, wanted)
     if found.images and found.left_out:
         log.warning("left out: %s", describe_left_out(found.left_out))
-    wanted = {label for labels in split.values() for label in labels}
     named = [one for one in found.images if one.label in wanted]
     classes = group_by_class((str(one.label), one.file) for one in named) if named else _group_by_part(found.images)
     if problem := _find_lack(classes, found, split):
@@ -81,7 +83,7 @@ def describe_places(places: Sequence[Path], understood: str = f"{TREES}; {UNDERS
     return f"{held}, and nothing of it is read. Understood are {understood}. " if held else ""
 
 
-def _read(places: Sequence[Path], label_of: Callable[[str], str | None]) -> Found:
+def _read(places: Sequence[Path], label_of: Callable[[str], str | None], wanted: Set[str]) -> Found:
     found = Found([], [], {})
     for place in places:
         files = list_files(place)
@@ -94,9 +96,19 @@ def _read(places: Sequence[Path], label_of: Callable[[str], str | None]) -> Foun
                 log.warning("%d images in %s are not read beside its packed files", len(images), place)
         elif images:
             kept = _leave_out_tests(images, place)
-            found.images.extend(Labelled("", label, file) for file in kept if (label := label_of(file.path)))
+            labels = {file.path: label for file in kept if (label := label_of(file.path))}
+            if wanted.isdisjoint(labels.values()):
+                labels = dict(_read_table(files, kept)) or labels
+            found.images.extend(Labelled("", labels[file.path], file) for file in kept if file.path in labels)
             found.read.append(f"{len(kept)} images")
     return found
+
+
+def _read_table(files: Sequence[ImageFile], images: Sequence[ImageFile]) -> Mapping[str, str]:
+    """Read the classes of images that lie in one folder from the lists of splits beside them, if there are such."""
+    lists = choose_lists(find_lists([file for file in files if not is_image(file.path)]))
+    told = read_labels_of(lists, ImageIndex(images)) if lists else None
+    return told.classes if told else {}
 
 
 def _leave_out_tests(images: Sequence[ImageFile], place: Path) -> Sequence[ImageFile]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from metarun.data.files.image_file import ImageFile
+from metarun.data.files.image_file import ImageFile, is_image
 from metarun.data.files.split_file import normalise_name
 from metarun.data.files.split_words import find_parts
 from metarun.data.files.splits import SPLITS
@@ -64,26 +64,28 @@ def take_labels(table: Table, index: ImageIndex, name: str) -> Labels:
     counts = [len({path for path in found if path}) for found in hits]
     if not any(counts):
         raise ValueError(f"{name} names none of the images in any of its {width} columns{_show(table.columns)}")
-    file = counts.index(max(counts))
+    file = _choose_file(counts, rows)
     named = [(path, row) for path, row in zip(hits[file], rows, strict=True) if path]
     told = hits[file][0] is None  # whether the first line names the columns
     head = rows[0] if told else table.columns or tuple(f"column {column + 1}" for column in range(width))
     others = [column for column in range(width) if column != file]
     split = next((column for column in others if _tells_splits(row[column] for _, row in named)), None)
-    label = _choose_label([column for column in others if column != split], head, name)
+    kept = [column for column in others if column != split]
+    marked = _read_marks([row for _, row in named], kept, head)
+    label = None if marked else _choose_label(kept, head, name)
     classes: dict[str, str] = {}
     parts: dict[str, dict[str, None]] = {part: {} for part in SPLITS}
-    for path, row in named:
-        if not row[label]:
+    for number, (path, row) in enumerate(named):
+        kind = normalise_name(row[label] if label is not None else marked[number])
+        if not kind:
             continue
-        if classes.setdefault(path, normalise_name(row[label])) != normalise_name(row[label]):
-            raise ValueError(
-                f"{name} says that {path} is {classes[path]} and {row[label]}: delete one of the two lines"
-            )
+        if classes.setdefault(path, kind) != kind:
+            raise ValueError(f"{name} says that {path} is {classes[path]} and {kind}: delete one of the two lines")
         for part in find_parts(row[split]) if split is not None else ():
             parts[part][classes[path]] = None
     lines = len(table.rows) - told
-    log.info("%s: files by %s, classes by %s", name, head[file], head[label])
+    by = head[label] if label is not None else f"the one of {len(kept)} columns that is 1"
+    log.info("%s: files by %s, classes by %s", name, head[file] or f"column {file + 1}", by)
     if lines > len(named):
         log.warning("%d of the %d lines of %s name no image, or more than one", lines - len(named), lines, name)
     return Labels(classes, {part: list(labels) for part, labels in parts.items()})
@@ -96,6 +98,26 @@ def group_labelled(images: Sequence[ImageFile], labels: Mapping[str, str]) -> di
         if file.path in labels:
             classes[labels[file.path]].append(file)
     return dict(sorted(classes.items()))
+
+
+def _choose_file(counts: Sequence[int], rows: Sequence[Row]) -> int:
+    """Choose the column of the files: that which names most images; of two, the one with endings or the later one.
+
+    The first may be the numbers of the rows, which images may be called as well.
+    """
+    most = [column for column, count in enumerate(counts) if count == max(counts)]
+    return max(most, key=lambda column: (any(is_image(row[column]) for row in rows), column))
+
+
+def _read_marks(rows: Sequence[Row], columns: Sequence[int], head: Row) -> list[str]:
+    """Read a table with a column for each class, of which each row has a single 1; none if it is no such table."""
+    found = []
+    for row in rows if len(columns) > 1 else ():
+        ones = [column for column in columns if row[column] in ("1", "1.0")]
+        if len(ones) != 1 or any(row[column] not in ("0", "0.0") for column in columns if column != ones[0]):
+            return []
+        found.append(head[ones[0]])
+    return found
 
 
 def _tells_splits(values: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from metarun.data.files.image_file import ImageFile
 from metarun.data.files.split_file import normalise_name
-from metarun.data.files.split_words import find_parts
+from metarun.data.files.split_words import BESIDE, find_parts
 from metarun.data.files.splits import SPLITS
 
 log = logging.getLogger(__name__)
@@ -27,11 +27,13 @@ class Layout:
             and without the folder that is named after a split.
         parts: the classes below the folders of each split; empty lists if no folders are named after the splits.
         unclear: why `parts` are no split though folders are named after the splits; empty if nothing is unclear.
+        tables: what lies beside the folders and may tell classes, in words.
     """
 
     classes: dict[str, list[ImageFile]]
     parts: dict[str, list[str]]
     unclear: str = ""
+    tables: str = ""
 
     @property
     def is_split(self) -> bool:
@@ -44,16 +46,48 @@ def read_tree(images: Sequence[ImageFile], place: Path) -> Layout:
     paths: dict[FolderPath, list[ImageFile]] = defaultdict(list)
     for file in images:
         paths[tuple(file.path.split("/")[:-1])].append(file)
-    shared: list[str] = []
-    while len(tops := {path[:1] for path in paths}) == 1 and () not in tops and len(paths) > 1:
-        shared += tops.pop()
-        paths = {path[1:]: files for path, files in paths.items()}
+    paths, shared = _cut_shared(paths)
     if () in paths:
         raise ValueError(
             f"{paths[()][0].path} and {len(paths[()]) - 1} more images of {place} lie in no class's folder; "
             "put the images of each class in a folder of its own"
         )
-    return _read_parts(paths, shared, place)
+    kept = _leave_out_unlabelled(paths, place)
+    if len(kept) < len(paths):
+        kept, more = _cut_shared(kept)
+        shared += more
+    while len(kept) > 1 and min(map(len, kept)) > 1 and len({path[-1] for path in kept}) == 1:  # CLASS/images
+        kept = {path[:-1]: files for path, files in kept.items()}
+    return _read_parts(kept, shared, place)
+
+
+def _cut_shared(
+    paths: Mapping[FolderPath, list[ImageFile]],
+) -> tuple[dict[FolderPath, list[ImageFile]], list[str]]:
+    """Cut off the folders that all paths begin with, and return these too."""
+    shared: list[str] = []
+    while len(tops := {path[:1] for path in paths}) == 1 and () not in tops and len(paths) > 1:
+        shared += tops.pop()
+        paths = {path[1:]: files for path, files in paths.items()}
+    return dict(paths), shared
+
+
+def _leave_out_unlabelled(
+    paths: Mapping[FolderPath, list[ImageFile]], place: Path
+) -> dict[FolderPath, list[ImageFile]]:
+    """Leave out images that lie in the folder of a split itself, where others lie in classes of a split.
+
+    So does Kaggle give the pictures to be answered, and tiny-ImageNet those of val and test.
+    """
+    flat = {path for path in paths if find_parts(path[0]) and all(name.casefold() in BESIDE for name in path[1:])}
+    below = {path[0] for path in paths if find_parts(path[0])} - {path[0] for path in flat}
+    if not flat or not below:
+        return dict(paths)
+    log.warning(
+        "%d images of %s are left out: they lie in %s, which name no class",
+        *(sum(len(paths[path]) for path in flat), place, name_some(sorted("/".join(path) for path in flat))),
+    )
+    return {path: files for path, files in paths.items() if path not in flat}
 
 
 def find_shared(parts: Mapping[str, Sequence[str]]) -> list[str]:
@@ -87,6 +121,7 @@ def _read_parts(paths: Mapping[FolderPath, list[ImageFile]], shared: Sequence[st
         named = [*tested, *(name for name in path if name in odd)] if depth is None else [path[depth]]
         for part in sorted(set().union(*map(find_parts, named))):
             found[part][label] = None
+    _warn_of_namesakes(classes, place)
     parts = {part: list(labels) for part, labels in found.items()}
     if odd:
         unclear = f"some of its folders are named after splits, {min(odd)} among them, and others not"
@@ -131,6 +166,20 @@ def explain_parts(parts: Mapping[str, list[str]]) -> str:
         return f"its folders of train, val and test share {len(shared)} classes, {min(shared)} among them, but not all"
     empty = [part for part, labels in parts.items() if not labels]
     return f"no folder of it is named after {' and '.join(empty)}" if empty else ""
+
+
+def _warn_of_namesakes(classes: Iterable[str], place: Path) -> None:
+    """Tell of folders that may be one class, as those of the same name in the folders of two domains."""
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for label in classes:
+        by_name[label.rpartition("/")[2]].append(label)
+    several = [labels for labels in by_name.values() if len(labels) > 1]
+    if several:
+        log.warning(
+            "%d folders of %s have a name that another one has, as %s and %s: each is taken for a class of its own. If "
+            "they are one class, put their images into one folder",
+            *(sum(map(len, several)), place, several[0][0], several[0][1]),
+        )
 
 
 def _unify(label: str, spelled: dict[str, str], place: Path) -> str:

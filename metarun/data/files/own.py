@@ -67,7 +67,8 @@ def _read_folders(place: Path, images: Sequence[ImageFile], others: Sequence[Ima
         if told is None:
             raise ValueError(_explain_flat(place, images, others))
         return _note(chosen, _split(Layout(group_labelled(images, told.classes), told.parts)))
-    layout = read_tree(images, place)
+    tables = [file.path for file in others if file.path.lower().endswith(ENDINGS) and file not in lists]
+    layout = replace(read_tree(images, place), tables=name_some(tables))
     if any(layout.parts.values()) or not lists:
         return layout
     class_of = {file.path: label for label, files in layout.classes.items() for file in files}
@@ -102,6 +103,8 @@ def _group(images: Sequence[Labelled]) -> Layout:
         classes[label].append(one.file)
         if one.part:
             parts[one.part][label] = None
+    if not parts["val"] and not parts["test"]:  # as the Hub calls what is not split
+        parts["train"].clear()
     return _split(Layout(dict(sorted(classes.items())), {part: list(labels) for part, labels in parts.items()}))
 
 
@@ -136,14 +139,14 @@ def _explain_nothing(place: Path, paths: Sequence[str], why: str) -> str:
 def _explain_flat(place: Path, images: Sequence[ImageFile], others: Sequence[ImageFile]) -> str:
     """Say that the images are not sorted into folders, and which tables beside them may tell their classes."""
     tables = [_describe_table(file) for file in others if file.path.lower().endswith((*ENDINGS, ".mat", ".xml"))]
-    first = next((file.path for file in images if "/" not in file.path), "")
+    flat = [file.path for file in images if "/" not in file.path]
     where = (
-        f"{first} and {len(images) - 1} more images of {place} lie in no class's folder" if first
+        f"{len(flat)} images of {place} lie in no class's folder, {flat[0]} among them" if flat
         else f"all {len(images)} images of {place} lie in one folder, {images[0].path.rpartition('/')[0]}"
     )  # fmt: skip
     return (
-        f"{where}; put the images of each class in a folder of its own, or set data.labels=FILE, a table (.csv, .tsv, "
-        f".txt, .json) of files, their classes and, if it has them, their splits. Beside the images lie: "
+        f"{where}; put the images of each class in a folder of its own, or set data.labels=FILE, a table "
+        f"({', '.join(ENDINGS)}) of files, their classes and, if it has them, their splits. Beside the images lie: "
         f"{name_some(tables) or 'no tables'}"
     )
 

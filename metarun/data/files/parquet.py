@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,8 +12,14 @@ from metarun.data.files.image_file import ImageFile
 from metarun.data.files.labelled import Labelled, find_part, name_row, read_number
 from metarun.data.files.stream import Stream
 
-IMAGE, LABEL = ("image", "img", "jpg", "png"), ("fine_label", "label", "labels", "class", "character")
+log = logging.getLogger(__name__)
+
+IMAGE = ("image", "img", "jpg", "png")
+LABEL = ("fine_label", "label", "labels", "class", "character", "category", "species", "breed", "target", "variety")
 """What the two columns are called; the first that is there counts."""
+
+NO_LABEL = -1
+"""The label of images whose class is kept secret, as the Hub writes it."""
 
 ROWS = 32
 """Rows that are read at a time."""
@@ -42,13 +49,18 @@ def read_parquet(file: ImageFile) -> list[Labelled]:
         raise ValueError(f"it is no whole parquet file ({error}); get it again") from error
     part = find_part(file.path)
     stream: Stream[Any] = Stream(partial(_iterate_rows, file, image), len(labels))
+    told = [row for row, value in enumerate(labels) if value not in (None, NO_LABEL)]
+    if len(told) < len(labels):
+        log.warning(
+            "%d of the %d images of %s have no label and are left out", len(labels) - len(told), len(labels), file.path
+        )
     return [
         Labelled(
             part,
-            known[value] if known else str(read_number(value)),
+            known[labels[row]] if known else str(read_number(labels[row])),
             ImageFile(name_row(file.path, row), partial(_read_bytes, stream, row), None, (file.path, row)),
         )
-        for row, value in enumerate(labels)
+        for row in told
     ]
 
 

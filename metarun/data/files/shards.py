@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,12 +34,19 @@ def read_classes(files: Sequence[ImageFile]) -> list[Labelled]:
 
 
 def join_archives(files: Sequence[ImageFile]) -> list[ImageFile]:
-    """Return the files of `open_archives` as if all lay in one folder, but for archives named after splits."""
+    """Return the files of `open_archives` as if all lay in one folder, each archive unpacked beside the others.
+
+    One that is named after a split, or holds images that lie in no folder, as cat.zip beside dog.zip, is unpacked into
+    a folder of its name; but not archives that are numbered.
+    """
+    stems = {file.path: Path(_cut_archive(file.path)[0]).name.partition(".")[0] for file in files}
+    several = len(set(stems.values())) > 1
+    numbered = len({re.sub(r"\d+", "", stem) for stem in stems.values()}) < len(set(stems.values()))
     joined = []
     for file in files:
-        archive, path = _cut_archive(file.path)
-        stem = Path(archive).name.partition(".")[0]
-        joined.append(file._replace(path=f"{stem}/{path}" if find_parts(stem) else path))
+        stem, path = stems[file.path], _cut_archive(file.path)[1]
+        kept = (find_parts(stem) and not path.startswith(f"{stem}/")) or ("/" not in path and several and not numbered)
+        joined.append(file._replace(path=f"{stem}/{path}" if kept else path))
     return joined
 
 

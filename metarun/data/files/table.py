@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from metarun.data.files.image_file import ImageFile
 
-ENDINGS = (".csv", ".tsv", ".txt", ".json")
+ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl")
 
 Row = tuple[str, ...]
 
@@ -45,14 +45,18 @@ class Table(NamedTuple):
 
 
 def read_table(data: bytes, name: str) -> Table:
-    """Read the rows of a table in CSV, TSV, JSON or lines of a file and its class.
+    """Read the rows of a table in CSV, TSV, JSON, lines of JSON or lines of a file and its class.
 
     Of COCO's JSON, a row is an image that has objects of one kind alone. A first line that names the columns is among
     the rows: whether it does is seen when images are looked for.
     Raises: ValueError if it is no such table.
     """
+    if not name.lower().endswith(ENDINGS):
+        raise ValueError(f"{name} is no table of those that are read: save it as one of {', '.join(ENDINGS)}")
     try:
         text = data.decode("utf-8-sig")
+        if name.lower().endswith(".jsonl"):
+            return _read_json([json.loads(line) for line in text.splitlines() if line.strip()])
         if name.lower().endswith(".json"):
             return _read_json(json.loads(text))
     except ValueError as error:
