@@ -91,6 +91,48 @@ def test_the_own_source_gives_the_runs_own_scores_bit_for_bit_and_once(
         say("eval", run, "--again")
 
 
+def test_validation_tasks_and_the_last_checkpoint_are_tested_where_that_is_asked(
+    runs: Path, say: Use, tmp_path: Path
+) -> None:
+    """The score of as many validation tasks as the run validated on is the one that it noted."""
+    run = own(runs, "maml", tmp_path)
+    results = json.loads((run / "results.json").read_text())
+    tasks, mode = OmegaConf.load(run / ".hydra" / "config.yaml").run.val_tasks, results["bn"]
+    code, out, error = say("eval", run, "--split", "val", f"run.test_tasks={tasks}", f"bn={mode}")
+    assert code == 0, error
+    (val,) = made_of(run)
+    assert val["test"]["loss"]["mean"] == pytest.approx(results["val"]["loss"], rel=1e-6)
+    assert val["changes"] == {"tasks": "val"}
+    assert "tasks=val" in out
+    assert say("eval", run, "--checkpoint", "last", f"bn={mode}")[0] == 0
+    (last,) = (one for one in made_of(run) if one["changes"] == {"checkpoint": "last"})
+    assert last["best_step"] == results["steps"]
+    assert (last["test"] == results["test"]) == (results["best_step"] == results["steps"])
+
+
+def test_settings_are_chosen_on_validation_tasks_and_the_best_alone_is_tested(
+    runs: Path, say: Use, tmp_path: Path
+) -> None:
+    run = own(runs, "maml", tmp_path)
+    asked = ["algo.inner_lr=0.0001,0.4", "data.k_shot=1,2", "bn=support", "run.test_tasks=4"]
+    code, out, error = say("eval", run, *asked, "--choose")
+    assert code == 0, error
+    by_split: dict[bool, dict[tuple[int, float], float]] = {True: {}, False: {}}
+    for one in made_of(run):
+        scores = by_split["tasks" in one["changes"]]
+        scores[one["k_shot"], one["changes"]["algo.inner_lr"]] = one["test"]["accuracy"]["mean"]
+    assert len(by_split[True]) == 4
+    best = {shots: max((0.0001, 0.4), key=lambda rate: by_split[True][shots, rate]) for shots in (1, 2)}
+    assert set(by_split[False]) == set(best.items())
+    assert out.count("is the best of 2 on 4 validation tasks, and tested") == 2
+    for words, said in (
+        (["data.k_shot=1,2", "--choose"], "--choose needs several values of a setting of the algorithm"),
+        ([*asked, "--choose", "--split", "val"], "leave out --split val"),
+    ):
+        code, _, error = say("eval", run, *words)
+        assert (code, said in error) == (2, True), error
+
+
 def bn_of(results: bytes) -> str:
     return str(json.loads(results)["bn"])
 

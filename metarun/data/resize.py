@@ -59,6 +59,11 @@ def members(source: Any) -> list[Any]:
     return list(getattr(source, "members", {"": source}).values())
 
 
+def list_classes(source: Any, split: str) -> set[str]:
+    """Return the names of a split's classes, with their world's; empty if tasks are functions."""
+    return {label for member in members(source) for label in getattr(member, "classes", {}).get(split, ())}
+
+
 def resize(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Resize images [B, S, ...] to `shape` C, H, W. Colours become their mean, or gray is repeated as channels need."""
     flat = x.flatten(0, 1)  # [B S, C, H, W]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,16 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
         "overrides", nargs="*", metavar="KEY=VALUE,VALUE",
         help="data=cub,omniglot data.k_shot=1,5 run.test_tasks=600 algo=anil algo.inner_lr=0.1",
     )  # fmt: skip
+    parser.add_argument(
+        "--split", choices=("val", "test"), default="test", help="the tasks to test on: val are those of validation"
+    )
+    parser.add_argument(
+        "--choose", action="store_true",
+        help="of several values of algo.KEY, choose on validation tasks, and test the best alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="best", help="the weights: best by validation, or the last"
+    )
     parser.add_argument("--again", action="store_true", help="repeat tests that were made before")
     parser.add_argument(
         "--pictures",
@@ -54,6 +65,8 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder of your own YAML files")
     add_trust(parser)
     asked = parser.parse_args(arguments)
+    if asked.choose and asked.split == "val":
+        raise ConfigError("--choose chooses on validation tasks and tests the best: leave out --split val")
     folders, others = _find_folders(asked.run)
     own = [str(asked.config_dir.absolute())] if asked.config_dir else []
 
@@ -84,7 +97,10 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
             for number, folder in enumerate(folders, 1):
                 name = f"{number} of {len(folders)}: {folder.name}: " if len(folders) > 1 else ""
                 try:
-                    tests, impossible = evaluate_run(folder, asked.overrides, asked.again, done, asked.trust, draw, own)
+                    tests, impossible = evaluate_run(
+                        folder, asked.overrides, asked.again, done, asked.trust, draw, own,
+                        asked.split, asked.choose, asked.checkpoint == "last",
+                    )  # fmt: skip
                 except ConfigError as error:
                     if len(folders) == 1:
                         raise
@@ -110,7 +126,7 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     for path, content in {asked.csv: format_csv(found).encode(), asked.markdown: markdown.encode(), **pictures}.items():
         if path:
             write_and_say(path, content, screen)
-    before = len(found) - len(made)
+    before = sum(not any(one is other for other in made) for one in found)
     again = f"; {before} of {len(found)} made before, --again repeats them" if before else ""
     where = f"{RunFolder(folders[0]).evaluations}/" if len(folders) == 1 else "evals/ of each run"
     screen.print(Text(f"kept in {where}{again}"))
@@ -178,6 +194,9 @@ def evaluate_run(
     trust: bool = False,
     draw: Draw | None = None,
     own: Sequence[str] = (),
+    split: str = "test",
+    choose: bool = False,
+    last: bool = False,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Test the run in `folder`; return the results, each kept in a file there, and why other tests were impossible.
 
@@ -188,19 +207,25 @@ def evaluate_run(
         trust: whether the run's settings may name code that does not come with metarun.
         draw: draws pictures of a test, given the run, the test's values and its BatchNorm mode.
         own: folders of YAML files of one's own.
+        split: `test`, or `val` for validation tasks.
+        choose: whether to test only those values of algo.KEY that are the best on validation tasks.
+        last: whether to test the last checkpoint in place of the best.
     Raises: ConfigError if there is no finished run, or no test could be made.
     """
     with tuning.frozen_imports():
+        from metarun.app.jobs.chosen import choose_on_validation, on_validation_tasks
         from metarun.app.jobs.reopened import open_trained
         from metarun.app.jobs.retest_settings import list_combinations
         from metarun.run.interrupt import stop_requests
     found: list[dict[str, Any]] = []
     refused: list[str] = []
     asked, modes, machine = list_combinations(typed, own)
-    with stop_requests() as stop, open_trained(folder, asked[0], machine, trust, own) as run:
-        for values in asked:
+    with stop_requests() as stop, open_trained(folder, asked[0], machine, trust, own, last) as run:
+        run = on_validation_tasks(run) if split == "val" else run
+        chosen = choose_on_validation(run, asked, modes, again, stop, done) if choose else zip(asked, repeat(modes))
+        for values, wanted in chosen:
             try:
-                for one in run.run_tests(values, modes, again, stop, done):
+                for one in run.run_tests(values, wanted, again, stop, done):
                     found.append(one)  # one by one: a later mode may be refused
                     if draw:
                         draw(run, values, one["bn"])

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from metarun.algos.base.learner import Learner
 from metarun.app.jobs.fitted_weights import fit_weights
-from metarun.app.jobs.retest_settings import SHAPE, list_changes, make_settings
+from metarun.app.jobs.retest_settings import SHAPE, list_changes, make_settings, name_test
 from metarun.app.jobs.without_effect import warn_without_effect
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.known_source import KnownSource, find_untold, know_source, recall_source
@@ -23,17 +23,17 @@ from metarun.core.run_folder import RunFolder
 from metarun.core.scores import estimate, list_directions
 from metarun.core.tasks import TaskSource
 from metarun.core.whole import hash_file, write_json
-from metarun.core.words import abbreviate_task, is_percent
+from metarun.core.words import is_percent
 from metarun.data.augment import Look
 from metarun.data.counts import describe_images
-from metarun.data.resize import Resized, describe_fitting, members
+from metarun.data.resize import Resized, describe_fitting, list_classes, members
 from metarun.ops import context, norm
 from metarun.report.runs import open_run, read_evaluation
 from metarun.run.checkpoint import check_split
 from metarun.run.device import held_device, name_device
 from metarun.run.evaluation import evaluate
 from metarun.run.features import Features
-from metarun.run.folder import load_best, write_task_scores
+from metarun.run.folder import load_best, load_last, write_task_scores
 from metarun.run.interrupt import StopRequest
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.build import build_learner, build_source, set_numerics
@@ -64,6 +64,9 @@ class Trained:
         state: the weights that it was tested with, the best by validation.
         modes: BatchNorm modes that it can be tested in, its own and then the others.
         features: what its network has made of images.
+        best_step: the step of these weights.
+        split: `test`, or `val`: the tasks that it is tested on.
+        asked: what is asked beside settings, by name, for results: the tasks, the checkpoint.
     """
 
     folder: Path
@@ -74,6 +77,9 @@ class Trained:
     modes: Sequence[str]
     device: torch.device
     features: Features
+    best_step: int | None = None
+    split: Literal["val", "test"] = "test"
+    asked: Mapping[str, str] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
 
     def run_tests(
@@ -103,7 +109,7 @@ class Trained:
     def open_source(self, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
         """Open the source of a test, with images as the run's network expects them unless `values` say otherwise."""
         name, own = settings.choices["data"], self.saved.choices["data"]
-        source = build_source(settings, self.device, ("test",))
+        source = build_source(settings, self.device, (self.split,))
         shape, wanted = source.info.input_shape, self.source.info.input_shape
         images = len(shape) == len(wanted) == 3
         if not images and shape != wanted:
@@ -123,6 +129,8 @@ class Trained:
     def open_checked(self, test: SavedSettings, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
         """Do the same. Raises: ConfigError if it is the run's own data, and its split has changed since."""
         same = settings.choices["data"] == self.saved.choices["data"]
+        if self.split == "val" and same and self.results.get("trainval"):
+            raise ConfigError("the run was trained on its validation classes (data.trainval=true): they test nothing")
         if same:
             check_places(test.config, ["data"], test.own)
         source = self.open_source(settings, values)
@@ -138,27 +146,28 @@ class Trained:
         learner, n_tasks = self.make_learner(settings), settings.run["test_tasks"]
         started = time.perf_counter()
         scores = evaluate(
-            learner, source, "test", n_tasks, settings.run["eval_batch_size"], stop, features=self.features
+            learner, source, self.split, n_tasks, settings.run["eval_batch_size"], stop, features=self.features
         )
         info = source.info
         found = {
-            **{key: self.results[key] for key in ("algo", "backbone", "seed", "best_step")},
+            **{key: self.results[key] for key in ("algo", "backbone", "seed")},
+            "best_step": self.best_step,
             "data": settings.choices["data"],
             **{key: settings.data.get(key) for key in ("n_way", "k_shot", "n_query")},
             "query": name_query(settings.data),
             "bn": settings.bn,
             "answers": learner.answers,
-            "changes": dict(changes),
+            "changes": {**changes, **self.asked},
             "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
             "test": {score: estimate(values, is_percent(score)).as_json() for score, values in scores.items()},
             "directions": list_directions(scores, learner.directions),
             "split_sha256": info.split_sha256,
-            "episode_sha256": source.fingerprint("test", n_tasks),
+            "episode_sha256": source.fingerprint(self.split, n_tasks),
             "images": describe_images(info.facts),
             "source": info.facts,
-            "classes": len(_list_classes(source, "test")),
-            "seen": sorted(set(self.source.classes["train"]) & _list_classes(source, "test")),
-            "untold": find_untold(self.source.classes["train"], _list_classes(source, "test")),
+            "classes": len(list_classes(source, self.split)),
+            "seen": sorted(set(self.source.classes["train"]) & list_classes(source, self.split)),
+            "untold": find_untold(self.source.classes["train"], list_classes(source, self.split)),
             "seconds": time.perf_counter() - started,
             "device": str(self.device),
             "device_name": name_device(self.device),
@@ -173,7 +182,7 @@ class Trained:
 
     def name_file(self, test: SavedSettings, settings: Settings) -> str:
         """Name the file of a test's result; `settings` are the test's, resolved."""
-        return f"{_name_test(settings)}-{test.key()}.json"
+        return f"{'-'.join([name_test(settings), *self.asked.values()])}-{test.key()}.json"
 
     def make_learner(self, settings: Settings) -> Learner:
         """Make the learner as the run tested it, with the changes in `settings`.
@@ -192,9 +201,18 @@ class Trained:
 
 @contextmanager
 def open_trained(
-    folder: Path, values: Mapping[str, Any], machine: Mapping[str, Any], trust: bool = False, own: Sequence[str] = ()
+    folder: Path,
+    values: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    trust: bool = False,
+    own: Sequence[str] = (),
+    last: bool = False,
 ) -> Iterator[Trained]:
-    """Open the run in `folder` on the machine that was asked for, with the paths among `values`. See `reopen`."""
+    """Open the run in `folder` on the machine that was asked for, with the paths among `values`. See `reopen`.
+
+    Args:
+        last: take the weights of its last checkpoint in place of the best by validation.
+    """
     run, files = open_run(folder), RunFolder(folder)
     if run.state != "finished":
         raise ConfigError(
@@ -225,20 +243,8 @@ def open_trained(
             modes = list(dict.fromkeys([settings.bn, "transductive", "support"]))
         kind = f"{settings.backbone} {settings.precision} {device.type}"
         features = Features(Path(settings.paths["cache"]).expanduser(), kind)
-        yield Trained(folder, run.results, saved, source, best["learner"], modes, device, features)
-
-
-def _name_test(settings: Settings) -> str:
-    """Name a test, for the name of its file."""
-    data = settings.data
-    if "test_tasks" not in settings.run:
-        raise ConfigError(f"run={settings.choices['run']} has a test of its own, as its tasks come: there is no other")
-    queries = f"q{data['n_query']}" if "n_query" in data else ""
-    task = abbreviate_task(data.get("n_way"), data.get("k_shot"))
-    words = [settings.choices["data"], task, queries, name_query(data), settings.bn, str(settings.run["test_tasks"])]
-    return "-".join(filter(None, words))
-
-
-def _list_classes(source: Any, split: str) -> set[str]:
-    """Return the names of a split's classes, with their world's; empty if tasks are functions."""
-    return {label for member in members(source) for label in getattr(member, "classes", {}).get(split, ())}
+        taken, asked = (load_last(files), {"checkpoint": "last"}) if last else (best, {})
+        step = taken["progress"]["step"] if last else run.results.get("best_step")
+        yield Trained(
+            folder, run.results, saved, source, taken["learner"], modes, device, features, best_step=step, asked=asked
+        )

@@ -8,9 +8,12 @@ from contextlib import suppress
 from typing import Any
 
 from metarun.core.errors import ConfigError
+from metarun.core.words import abbreviate_task
 from metarun.settings.check import has_head, is_feature_head
 from metarun.settings.conf import read_shipped
+from metarun.settings.names import name_query
 from metarun.settings.reopen import SavedSettings
+from metarun.settings.schema import Settings
 from metarun.settings.typed import read_override
 
 SHAPE = ("n_way", "k_shot", "n_query", "query", "alpha")
@@ -127,6 +130,17 @@ def make_settings(run: SavedSettings, input_shape: tuple[int, ...], values: Mapp
         test = test.change({"data.train.n_way": data["n_way"]})  # of tasks that are not drawn
     test.resolve()  # which refuses what is wrong
     return test
+
+
+def name_test(settings: Settings) -> str:
+    """Name a test, for the name of its file."""
+    data = settings.data
+    if "test_tasks" not in settings.run:
+        raise ConfigError(f"run={settings.choices['run']} has a test of its own, as its tasks come: there is no other")
+    queries = f"q{data['n_query']}" if "n_query" in data else ""
+    task = abbreviate_task(data.get("n_way"), data.get("k_shot"))
+    words = [settings.choices["data"], task, queries, name_query(data), settings.bn, str(settings.run["test_tasks"])]
+    return "-".join(filter(None, words))
 
 
 def list_changes(values: Mapping[str, Any]) -> dict[str, Any]:
