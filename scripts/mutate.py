@@ -1,7 +1,6 @@
 """Which mistakes the tests see: each mutation is one small edit of the package, under which the tests about it are run.
 
-uv run python scripts/mutate.py --map            which tests run which lines: first, and when tests changed; an hour
-uv run python scripts/mutate.py --map test_norm  the same of these files of tests alone
+uv run python scripts/mutate.py --map            which tests run them: first, and after tests changed; runs all tests
 uv run python scripts/mutate.py                  all mutations, into scripts/results/mutations.json
 uv run python scripts/mutate.py --only P9,A1     these; so do --list known, --area run
 uv run python scripts/mutate.py --quick          two minutes, no map: some that were seen; fails if one no longer is
@@ -19,18 +18,21 @@ import argparse
 import importlib
 import itertools
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from mutations.pool import Job, Outcome, Pool
-from mutations.touched import Map, Tracing, about, read_map
+from mutations.notes import FOLDER, add_notes
+from mutations.pool import Job, Outcome, Pool, copy
+from mutations.touched import Map, about, gather_notes, read_map, write_map
 from rich.console import Console
 from rich.table import Table
 
@@ -71,14 +73,14 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         console.print(error)
         return 2
+    if asked.map:
+        return draw_map(chosen, asked.workers)
     assert PACKAGE not in sys.modules, "forked processes would have the package without the edit"
     for name in SLOW.split():
         if find_spec(name.partition(".")[0]):
             importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="metarun-mutate-") as folder:
         pool = Pool(ROOT, PACKAGE, Path(folder), asked.workers)
-        if asked.map is not None:
-            return draw_map(pool, asked.map)
         if asked.quick:
             return quick(pool, chosen, started)
         return campaign(pool, chosen, asked.seconds)
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--map", nargs="*", metavar="FILE", help="note which tests run which lines")
+    made.add_argument("--map", action="store_true", help="note which tests run each mutation's statement")
     made.add_argument("--quick", action="store_true", help="some of those that were seen, by the test that saw each")
     made.add_argument("--only", help="ids with commas")
     made.add_argument("--list", help="a file of scripts/mutations, without .yaml; default all")
@@ -132,46 +134,43 @@ def edited(root: Path, mutation: Mutation) -> tuple[str, str]:
     return before, after
 
 
-def draw_map(pool: Pool, names: Sequence[str]) -> int:
-    """Run each file of tests once, the largest first, and note which lines each test runs.
+def draw_map(mutations: Sequence[Mutation], workers: int) -> int:
+    """Run all tests once in a copy of the tree whose mutated statements note who runs them.
 
-    That of this program is left out: it fails wherever the tree was edited.
+    That of this program is left out: it fails where the tree was edited. Others that fail there are never asked.
     """
-    if not find_spec("coverage"):
-        console.print("--map needs coverage: uv sync")
-        return 2
-    there = sorted((ROOT / "tests").glob("test_*.py"), key=lambda file: -file.stat().st_size)
-    wanted = {Path(name).stem for name in names} or {file.stem for file in there}
-    files = [file for file in there if file.stem in wanted - {"test_mutate"}]
-    folder = map_folder()
-    for old in folder.glob("*.json"):
-        if old.stem in wanted or old.stem not in {file.stem for file in there}:
-            old.unlink()
-
-    def plugins(out: Path, temporary: Path) -> list[object]:
-        return [Tracing(temporary, PACKAGE, out)]
-
-    jobs = (
-        Job(
-            file.stem,
-            [[f"tests/{file.name}"]],
-            3600,
-            stop=False,
-            plugins=partial(plugins, folder / f"{file.stem}.json"),
-        )
-        for file in files
-    )
-    for job, outcome in pool.run(jobs):
-        failed = f"; not asked, for they fail: {', '.join(outcome.failed)}" if outcome.failed else ""
-        console.print(
-            f"{job.name}: {len(outcome.seconds)} tests, {outcome.whole:.0f} s, {outcome.what}{failed} {outcome.said}"
-        )
-    return 0
+    with tempfile.TemporaryDirectory(prefix="metarun-notes-") as folder:
+        tree, notes = Path(folder) / "tree", Path(folder) / "notes"
+        notes.mkdir()
+        copy(ROOT, tree)
+        without = add_notes(tree, PACKAGE, [(m.id, m.file, *edited(ROOT, m)) for m in mutations])
+        search = os.pathsep.join([str(tree), str(Path(__file__).parent)])
+        env = {**os.environ, "PYTHONPATH": search, "PYTHONDONTWRITEBYTECODE": "1", FOLDER: str(notes)}
+        words = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            str(workers),
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "mutations.notes",
+        ]
+        words += ["-m", "slow or not slow", "--ignore=tests/test_mutate.py"]
+        subprocess.run(words, cwd=tree, env=env)
+        known = gather_notes(notes)
+    write_map(map_file(), known)
+    asked = [m for m in mutations if known.tests.get(m.id)]
+    console.print(f"{len(known.seconds)} tests; of {len(mutations)} mutations {len(asked)} are run by some", end="")
+    console.print(f"; no statement of their own have {', '.join(without)}" if without else "")
+    return 0 if known.seconds else 1
 
 
-def map_folder() -> Path:
+def map_file() -> Path:
     """Where --map leaves what the other runs need."""
-    return ROOT / "outputs" / "mutations" / "map"
+    return ROOT / "outputs" / "mutations" / "map.json"
 
 
 def results_file() -> Path:
@@ -194,12 +193,14 @@ def write_results(entries: dict[str, dict[str, Any]]) -> None:
 
 def campaign(pool: Pool, mutations: Sequence[Mutation], budget: float) -> int:
     """Run the tests about each mutation, keep what becomes of it, and say how many are seen."""
-    known, results = read_map(map_folder()), read_results()
+    known, results = read_map(map_file()), read_results()
     if not known.seconds:
         console.print("there is no map of tests and lines yet: scripts/mutate.py --map")
         return 2
-    left_out: dict[str, int] = {}
-    jobs = (job_of(mutation, known, results, budget, left_out) for mutation in mutations)
+    left_out, of_file = dict[str, int](), defaultdict[str, list[str]](list)
+    for mutation in read_lists(ROOT):
+        of_file[mutation.file].append(mutation.id)
+    jobs = (job_of(mutation, of_file[mutation.file], known, results, budget, left_out) for mutation in mutations)
     found: dict[str, dict[str, Any]] = {}
     for job, outcome in pool.run(jobs):
         found[job.name] = entry = entry_of(outcome, left_out[job.name])
@@ -217,11 +218,16 @@ def campaign(pool: Pool, mutations: Sequence[Mutation], budget: float) -> int:
 
 
 def job_of(
-    mutation: Mutation, known: Map, results: dict[str, dict[str, Any]], budget: float, left_out: dict[str, int]
+    mutation: Mutation,
+    beside: Sequence[str],
+    known: Map,
+    results: dict[str, dict[str, Any]],
+    budget: float,
+    left_out: dict[str, int],
 ) -> Job:
     """The tests about a mutation, after the one that saw it last time; `left_out` is told how many there are more."""
-    before, after = edited(ROOT, mutation)
-    tests, left_out[mutation.id] = about(known, mutation.file, before, after, budget)
+    after = edited(ROOT, mutation)[1]
+    tests, left_out[mutation.id] = about(known, mutation.id, beside, budget)
     killer = results.get(mutation.id, {}).get("killer")
     sessions = [[killer]] if killer else []
     expected = sum(known.seconds.get(test, 10) for test in [*itertools.chain(*sessions), *tests])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import one_of_each
 from hydra.utils import get_object
 from test_leakage import ON, SETTINGS, Build, build, predicted, tasks_of  # noqa: F401
 from torch import Tensor
@@ -29,7 +30,7 @@ def answered(learner: object, batch: Batch, ways: int) -> Tensor:
     return learner.adapt_to(Examples(batch.support.x[0], batch.support.y[0]), ways)(batch.query.x[0])
 
 
-@pytest.mark.parametrize("algo", CLASSIFIERS)
+@pytest.mark.parametrize("algo", one_of_each(CLASSIFIERS))
 def test_the_answers_are_those_that_are_scored(build: Build, algo: str) -> None:  # noqa: F811
     parts = build(algo, "glyphs")
     learner, batch = parts.learner.eval(), tasks_of(parts.source, "val", 0, 1)
@@ -38,14 +39,14 @@ def test_the_answers_are_those_that_are_scored(build: Build, algo: str) -> None:
     assert not output.requires_grad
 
 
-@pytest.mark.parametrize("algo", OF_FUNCTIONS)
+@pytest.mark.parametrize("algo", one_of_each(OF_FUNCTIONS))
 def test_of_functions_too(build: Build, algo: str) -> None:  # noqa: F811
     parts = build(algo, "sinusoid")
     learner, batch = parts.learner.eval(), tasks_of(parts.source, "val", 0, 1)
     assert torch.equal(answered(learner, batch, 0), predicted(learner, batch)[0][0])
 
 
-@pytest.mark.parametrize("algo", CLASSIFIERS)
+@pytest.mark.parametrize("algo", one_of_each(CLASSIFIERS))
 def test_classes_may_have_any_number_of_images_and_no_query_matters_to_another(build: Build, algo: str) -> None:  # noqa: F811
     """Three images of class 0, two of class 1, one of the others; three classes where the learner has no head.
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import ONE_OF_EACH, one_of_each
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from PIL import Image
@@ -69,6 +70,7 @@ FEWER_STEPS = {  # two inner steps where there would be more: each repeats the o
 }
 WITHOUT_NETWORK = ("bpl",)
 """Methods for images that have no backbone; their parameters start as they are, whatever the seed."""
+NETWORKS = [algo for algo in ALGOS if algo not in WITHOUT_NETWORK]
 FAMILIES = ("maml", "reptile", "protonet", "baseline", "cnp", "gp_oracle")
 """One method of each base class; what depends on the base class and the data alone is tested with these."""
 CASES = [  # every method on images and on functions; one of each base class on all data and in all modes of BatchNorm
@@ -109,7 +111,13 @@ class Trajectory(NamedTuple):
     again: Callable[..., Parts]  # builds its parts anew, with other settings
 
 
-@pytest.fixture(scope="module", params=CASES, ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(case, id="-".join(case), marks=() if case[0] in ONE_OF_EACH else pytest.mark.slow)
+        for case in CASES
+    ],
+)
 def trajectory(request: pytest.FixtureRequest, settings: Settings) -> Trajectory:
     algo, data, bn = request.param
     few = FEWER_STEPS[algo] if data == "glyphs" else SMALLER.get(data, [])
@@ -179,7 +187,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
 
 
 @pytest.mark.parametrize("bn", ["support", "running"])
-@pytest.mark.parametrize("algo", [algo for algo in ALGOS if algo not in WITHOUT_NETWORK])
+@pytest.mark.parametrize("algo", one_of_each(NETWORKS))
 def test_a_query_is_scored_alone_as_among_others_unless_bn_is_transductive_or_the_learner_says_that_they_matter(
     settings: Settings, algo: str, bn: str
 ) -> None:
@@ -196,7 +204,7 @@ def test_a_query_is_scored_alone_as_among_others_unless_bn_is_transductive_or_th
 
 
 @pytest.mark.parametrize("backbone", ["conv4", "mlp"])  # conv4_strided is what all others run on
-@pytest.mark.parametrize("algo", [algo for algo in ALGOS if algo not in WITHOUT_NETWORK])
+@pytest.mark.parametrize("algo", one_of_each(NETWORKS))
 def test_every_algorithm_trains_the_whole_of_another_backbone(settings: Settings, algo: str, backbone: str) -> None:
     deeper = ["backbone.widths=[8,6]"] if backbone == "mlp" else []
     parts = parts_of(settings(f"algo={algo}", f"backbone={backbone}", *deeper, *FEWER_STEPS[algo]))
@@ -207,7 +215,9 @@ def test_every_algorithm_trains_the_whole_of_another_backbone(settings: Settings
     assert not [name for name, value in trained.items() if torch.equal(before[name], value)]
 
 
-@pytest.mark.parametrize("algo", sorted(set(choices("algo")) - {algo for algo, data in PAIRS if data == "sinusoid"}))
+@pytest.mark.parametrize(
+    "algo", one_of_each(sorted({*choices("algo")} - {algo for algo, data in PAIRS if data == "sinusoid"}))
+)
 def test_an_algorithm_for_other_tasks_refuses_sine_waves(settings: Settings, algo: str) -> None:
     with pytest.raises(
         ConfigError,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from commands import metarun, stop_and_resume
+from conftest import one_of_each
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import acts, choices, meta_step, parts_of, same, state_of
@@ -38,7 +39,7 @@ def build(settings: Settings, algo: str, *words: str) -> Parts:
     return parts_of(settings(f"algo={algo}", f"data={data}", *SHORT.get(data, []), *words))
 
 
-@pytest.fixture(params=CONTROL)
+@pytest.fixture(params=one_of_each([*CONTROL]))
 def algo(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

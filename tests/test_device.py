@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import noise_tasks
+from conftest import noise_tasks, one_of_each
 from omegaconf import DictConfig
 from test_contract import ALGOS, FEWER_STEPS, PAIRS, parts_of
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -61,7 +61,7 @@ del ONCE["bpl"]  # which finds strokes on the CPU
 del ONCE["finetune_in_turn"], ONCE["progressive"]  # which draw the order of a task's examples on the CPU
 
 
-@pytest.mark.parametrize(("algo", "data"), ONCE.items())
+@pytest.mark.parametrize(("algo", "data"), one_of_each([*ONCE.items()]))
 def test_outer_steps_and_tests_wait_for_no_number(
     settings: Settings, algo: str, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

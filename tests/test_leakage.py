@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import as_drawn
+from conftest import as_drawn, one_of_each
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import PAIRS, acts, choices, meta_step, same, state_of
@@ -147,7 +147,7 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize(("algo", "data"), ON)
+@pytest.mark.parametrize(("algo", "data"), one_of_each(ON))
 def test_what_is_predicted_depends_on_the_answers_of_the_support_set_alone(build: Build, algo: str, data: str) -> None:
     parts = build(algo, data)
     learner, batch = parts.learner.eval(), tasks_of(parts.source, "val", 0, 3)
@@ -157,7 +157,7 @@ def test_what_is_predicted_depends_on_the_answers_of_the_support_set_alone(build
         assert not equal(before, predicted(learner, others(batch, "support")))
 
 
-@pytest.mark.parametrize(("algo", "data"), ON)
+@pytest.mark.parametrize(("algo", "data"), one_of_each(ON))
 def test_scores_hold_these_predictions_against_each_points_own_answer(build: Build, algo: str, data: str) -> None:
     """Accuracy and squared error are of what is predicted where the answers are others. Every other score is a mean
     over points of what the point's own answer decides: of two sets of answers and of the two that have exchanged some
@@ -181,7 +181,7 @@ def test_scores_hold_these_predictions_against_each_points_own_answer(build: Bui
     assert (found["loss"] != changed["loss"]).all()
 
 
-@pytest.mark.parametrize(("algo", "data"), ON)
+@pytest.mark.parametrize(("algo", "data"), one_of_each(ON))
 def test_a_tasks_scores_do_not_depend_on_the_other_tasks(build: Build, algo: str, data: str) -> None:
     """The first of three, once with these and once with others."""
     parts = build(algo, data)
@@ -193,7 +193,7 @@ def test_a_tasks_scores_do_not_depend_on_the_other_tasks(build: Build, algo: str
         assert (scores["loss"][1:] != changed["loss"][1:]).all()
 
 
-@pytest.mark.parametrize(("algo", "data"), FROM_TASKS)
+@pytest.mark.parametrize(("algo", "data"), one_of_each(FROM_TASKS))
 def test_what_a_task_adds_to_the_meta_gradient_does_not_depend_on_the_other_tasks(
     build: Build, algo: str, data: str
 ) -> None:
@@ -253,7 +253,7 @@ class TrainingAlone:
         return split
 
 
-@pytest.mark.parametrize(("algo", "data"), ON)
+@pytest.mark.parametrize(("algo", "data"), one_of_each(ON))
 def test_training_draws_nothing_of_val_and_test(build: Build, algo: str, data: str) -> None:
     """In the first and the last of 4 outer steps, since a method may train in stages."""
     parts = build(algo, data)
@@ -277,7 +277,7 @@ class FailingLater:
 
 
 @pytest.mark.filterwarnings("ignore:Using a target size")
-@pytest.mark.parametrize(("algo", "data"), ON)
+@pytest.mark.parametrize(("algo", "data"), one_of_each(ON))
 def test_an_evaluation_that_fails_half_way_leaves_the_learner_as_it_was(build: Build, algo: str, data: str) -> None:
     """In the inner loop, by the support set, and at the scores, by the query set."""
     parts = build(algo, data)

@@ -13,8 +13,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from mutate import ROOT, Mutation, choose, edited, entry_of, read_lists
+from mutations.notes import add_notes
 from mutations.pool import Outcome
-from mutations.touched import Map, about, read_map, widening, write_map
+from mutations.touched import Map, about, read_map, write_map
 
 SCRIPTS = ROOT / "scripts"
 CODE = """LIMIT = 3
@@ -33,8 +34,7 @@ def wait(x):
         pass
     return x
 """
-TESTS = """import toy.halves
-import toy.numbers
+TESTS = """import toy.numbers
 
 
 def test_double():
@@ -47,10 +47,40 @@ def test_triple_is_called():
 
 def test_wait():
     assert toy.numbers.wait(1) == 1
+"""
+HALVES = """import toy.halves
 
 
 def test_half():
     assert toy.halves.half(2) == 2.5
+"""
+MAPPED = """
+import subprocess
+import sys
+
+import pytest
+from toy.numbers import double, triple, wait
+
+
+def test_double():
+    assert double(2) == 4
+
+
+@pytest.fixture(scope="module")
+def waited():
+    return wait(1)
+
+
+def test_one(waited):
+    pass
+
+
+def test_two(waited):
+    pass
+
+
+def test_program():
+    subprocess.run([sys.executable, "-c", "from toy.numbers import triple; triple(1)"], check=True)
 """
 ENTRIES = {  # each after what becomes of it: the edit, and the first to fail
     "seen": ("toy/numbers.py", "2 * x", "x * x", "tests/test_toy.py::test_double"),
@@ -58,7 +88,7 @@ ENTRIES = {  # each after what becomes of it: the edit, and the first to fail
     "import": ("toy/numbers.py", "LIMIT = 3", "LIMIT = three", "tests/test_toy.py"),
     "crash": ("toy/numbers.py", "return 3 * x", "import os; os._exit(0)", None),
     "timeout": ("toy/numbers.py", "x > 5", "x < 5", None),
-    "doubtful": ("toy/halves.py", "x / 2", "x // 2", "tests/test_toy.py::test_half"),  # which fails without it too
+    "doubtful": ("toy/halves.py", "x / 2", "x // 2", "tests/test_halves.py::test_half"),  # which fails without it too
 }
 
 
@@ -71,16 +101,18 @@ def toy(tmp_path: Path) -> Path:
     (tmp_path / "toy" / "numbers.py").write_text(CODE)
     (tmp_path / "toy" / "halves.py").write_text("def half(x):\n    return x / 2\n")
     (tmp_path / "tests" / "test_toy.py").write_text(TESTS)
+    (tmp_path / "tests" / "test_halves.py").write_text(HALVES)
     (tmp_path / "pytest.ini").touch()
     entries = [
         {"id": name, "area": "core", "file": file, "old": old, "new": new, "harm": f"harm of {name}"}
         for name, (file, old, new, _) in ENTRIES.items()
     ]
     (tmp_path / "scripts" / "mutations" / "toy.yaml").write_text(yaml.safe_dump(entries))
-    names = ["double", "triple_is_called", "wait", "half"]
-    seconds = {f"tests/test_toy.py::test_{name}": 0.01 for name in names}
-    runs = {"toy/numbers.py": {5: {0}, 9: {1}, 13: {2}, 15: {2}}, "toy/halves.py": {2: {3}}}
-    write_map(tmp_path / "outputs" / "mutations" / "map" / "test_toy.json", seconds, runs)
+    names = ["toy.py::test_double", "toy.py::test_triple_is_called", "toy.py::test_wait", "halves.py::test_half"]
+    seconds = {f"tests/test_{name}": 0.01 for name in names}
+    double, triple, waits, halves = ({test} for test in seconds)
+    runs = {"seen": double, "survived": triple, "crash": triple, "timeout": waits, "doubtful": halves}
+    write_map(tmp_path / "outputs" / "mutations" / "map.json", Map(seconds, runs, set()))
     return tmp_path
 
 
@@ -155,34 +187,74 @@ def test_a_test_is_kept_with_its_own_seconds_and_a_survivor_with_what_was_not_as
     assert entry_of(survived, 7) == {"outcome": "survived", "seconds": 9.0, "asked": 2, "not_asked": 7}
 
 
-def test_those_are_asked_who_run_the_statement_then_those_of_its_function() -> None:
+def test_those_are_asked_who_run_the_statement_then_others_of_their_files() -> None:
     """90 s have room for one of each function, 1 + 2 + 30, and then for the second of `slow`, 40, not for its third;
-    20 s have room for `fast` and `other` alone."""
-    before = "def f(x):\n    if x:\n        y = (\n            1)\n    return y\n\ndef g():\n    return 2\n"
-    seconds = {"t::slow[0]": 30.0, "t::slow[1]": 40.0, "t::slow[2]": 50.0, "t::fast": 1.0, "t::other": 2.0, "t::g": 3.0}
-    running = {"t::slow[0]", "t::slow[1]", "t::slow[2]", "t::fast", "t::other"}
-    lines = {2: running | {"t::g"}, 3: running, 5: running, 8: {"t::g"}}
-    known = Map(seconds, {"f.py": lines}, set())
-    after = before.replace("1)", "3)")
-    assert widening(before, after) == [{3, 4}, {2, 3, 4, 5}, {2, 3, 4, 5, 8}]
+    20 s have room for `fast` and `other` alone, and a third of that for none of the others but `g`."""
+    running = {"t::slow[0]": 30.0, "t::slow[1]": 40.0, "t::slow[2]": 50.0, "t::fast": 1.0, "t::other": 2.0}
+    known = Map({**running, "t::g": 3.0, "u::h": 0.5}, {"f1": {*running}, "f2": {"u::h"}}, set())
     order = ["t::fast", "t::other", "t::slow[0]", "t::slow[1]"]
-    assert about(known, "f.py", before, after, 90) == ([*order, "t::g"], 1)
-    assert about(known, "f.py", before, after, 20) == ([*order[:2], "t::g"], 3)
-    assert about(known, "g.py", before, after, 4) == (["t::fast", "t::other"], 4)  # nobody runs it
+    assert about(known, "f1", ["f1", "f2"], 90) == ([*order, "t::g"], 1)
+    assert about(known, "f1", ["f1", "f2"], 20) == ([*order[:2], "t::g"], 3)
+
+
+def test_of_a_statement_that_nobody_runs_those_of_its_file_are_asked_or_any() -> None:
+    known = Map({"t::a": 1.0, "u::b": 2.0, "v::c": 3.0}, {"f1": {"u::b"}}, set())
+    assert about(known, "f2", ["f1", "f2"], 90) == (["u::b"], 0)
+    assert about(known, "g1", ["g1"], 3.5) == (["t::a", "u::b"], 1)
 
 
 def test_those_that_share_something_stay_together_in_their_order() -> None:
     """They take 5 s together, and so come after the 4 s of `b::z`."""
     known = Map({"a::x": 3.0, "a::y": 2.0, "b::z": 4.0, "b::u": 6.0, "a::v": 1.0}, {}, {"a::x", "a::y"})
-    assert about(known, "f.py", "", "", 90) == (["a::v", "b::z", "a::x", "a::y", "b::u"], 0)
+    assert about(known, "f1", [], 90) == (["a::v", "b::z", "a::x", "a::y", "b::u"], 0)
+
+
+@pytest.mark.slow
+def test_the_map_names_the_tests_that_run_a_statement_also_in_a_program_or_a_fixture(toy: Path) -> None:
+    """`triple` is called by a program that a test starts, `wait` by a fixture for two tests, `double` by a test."""
+    (toy / "tests" / "test_toy.py").write_text(MAPPED)
+    assert mutate(toy, "--map").returncode == 0
+    known = read_map(toy / "outputs" / "mutations" / "map.json")
+    of = {name: {test.rpartition("::")[2] for test in tests} for name, tests in known.tests.items()}
+    assert of == {
+        "seen": {"test_double"},
+        "survived": {"test_program"},
+        "crash": {"test_program"},
+        "timeout": {"test_one", "test_two"},
+        "doubtful": set(),
+    } | {name: of[name] for name in of if name == "import"}
+    assert known.together == {"tests/test_toy.py::test_one", "tests/test_toy.py::test_two"}
 
 
 def test_a_map_is_read_as_it_was_written(tmp_path: Path) -> None:
-    write_map(tmp_path / "a.json", {"one": 0.5, "two": 2.0}, {"f.py": {1: {0, 1}, 2: {1}, 3: {1}, 4: set()}}, {1})
-    known = read_map(tmp_path)
-    assert known.seconds == {"one": 0.5, "two": 2.0}
-    assert known.tests == {"f.py": {1: {"one", "two"}, 2: {"two"}, 3: {"two"}}}
-    assert known.together == {"two"}
+    known = Map({"one": 0.5, "two": 2.0}, {"f1": {"one", "two"}, "f2": {"two"}, "f3": set()}, {"two"})
+    write_map(tmp_path / "map.json", known)
+    assert read_map(tmp_path / "map.json") == known
+    assert read_map(tmp_path / "none.json") == Map({}, {}, set())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "statement"),
+    [
+        ("x * 1", "x * 2", "y = ["),
+        ("x + 1", "x - 1", "return abs("),
+        ("x > 5", "x < 5", "if x > 5:"),
+        ("x < 0", "x > 0", "if x > 5:"),
+        ("LIMIT = 3", "LIMIT = 4", "LIMIT = 3"),
+    ],
+)
+def test_a_note_stands_before_the_innermost_statement(tmp_path: Path, old: str, new: str, statement: str) -> None:
+    """But for an elif, before which nothing may stand: the whole if has the note."""
+    lines = ["LIMIT = 3", "if x > 5:", "    y = [", "        x * 1,", "    ]", "elif x < 0:", "    y = 2"]
+    code = "def f(x):\n" + "\n".join(f"    {each}" for each in lines[1:]) + "\n    return abs(\n        x + 1\n    )\n"
+    text = f"{lines[0]}\n{code}"
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "f.py").write_text(text)
+    assert add_notes(tmp_path, "toy", [("f1", "toy/f.py", text, text.replace(old, new))]) == []
+    noted = (tmp_path / "toy" / "f.py").read_text().splitlines()
+    where = next(number for number, each in enumerate(noted) if "f1" in each)
+    assert noted[:where] + noted[where + 1 :] == text.splitlines()
+    assert noted[where + 1].strip() == statement
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (SCRIPTS / "mutations").glob("*.yaml")))

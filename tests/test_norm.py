@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import one_of_each
 from omegaconf import DictConfig
-from test_contract import ALGOS, WITHOUT_NETWORK, parts_of
+from test_contract import NETWORKS, parts_of
 from torch import Tensor, nn
 
 from metarun.ops import context, norm
@@ -39,7 +40,7 @@ def test_running_averages_are_those_of_torch() -> None:
     assert torch.allclose(ours.eval()(x), theirs.eval()(x))
 
 
-@pytest.mark.parametrize("algo", [algo for algo in ALGOS if algo not in WITHOUT_NETWORK])
+@pytest.mark.parametrize("algo", one_of_each(NETWORKS))
 def test_every_layer_of_a_learner_normalises_as_bn_says(settings: Callable[..., DictConfig], algo: str) -> None:
     made = parts_of(settings(f"algo={algo}", "bn=support")).learner
     assert {layer.mode for layer in made.modules() if isinstance(layer, BatchNorm)} == {"support"}

@@ -22,10 +22,10 @@ import pytest
 import torch
 import torchvision
 import yaml
-from conftest import has, quick_if
+from conftest import has, one_of_each
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from test_contract import FAMILIES, KINDS, PAIRS, acts, parts_of, state_of
+from test_contract import KINDS, PAIRS, acts, parts_of, state_of
 from test_control_contract import CONTROL
 from test_settings import ANNOTATIONS
 
@@ -51,9 +51,6 @@ UNTRIED = "is not tried here, as it "
 PLACE = "is where files lie: the same ones elsewhere give the same numbers"
 TESTED_ON = ("emnist", "fashion_mnist", "svhn")
 TRAINING = ("data.train.n_way", "data.train.k_shot", "data.train.n_query", "data.wide")
-
-ONE_OF_EACH = (*FAMILIES, "learned_optimizer", "rl2", "maml_rl", "thompson")
-"""One method of each base class, which has most settings; the others are tried too, and that is slow."""
 
 NO_EFFECT: dict[str | tuple[str, str], str] = {
     "algo.engine": SPEED,
@@ -554,7 +551,7 @@ def set_in(config: DictConfig, values: Values) -> None:
             OmegaConf.update(config, key, value, merge=False)
 
 
-@pytest.mark.parametrize("algo", quick_if(ONE_OF_EACH, choices("algo")))
+@pytest.mark.parametrize("algo", one_of_each([*choices("algo")]))
 def test_every_setting_of_an_algorithm_changes_an_outcome(every_setting_matters: Matters, algo: str) -> None:
     """On 3-way tasks; in training 4-way ones with 4 shots where the YAML says that they are others than in tests."""
     known = ("glyphs", "sinusoid", "gp", "moons", "described")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,6 @@ class Job(NamedTuple):
         limit: seconds after which it is ended.
         edit: a file of the tree and the text that it is to have meanwhile.
         stop: at the first test that fails.
-        plugins: called in the job's process with a folder of its own, for pytest.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Job(NamedTuple):
     limit: float
     edit: tuple[str, str] | None = None
     stop: bool = True
-    plugins: Callable[[Path], list[object]] = lambda folder: []
 
 
 class Outcome(NamedTuple):
@@ -138,14 +136,13 @@ class Pool:
         tempfile.tempdir = None
         if list(importlib.import_module(self.package).__path__) != [str(tree / self.package)]:
             os._exit(ELSEWHERE)
-        plugins = job.plugins(place / "tmp")
         watch = Watch(place / "result.json")
         options = ["-n", "0", "-p", "no:cacheprovider", "-q", f"--basetemp={place / 'tmp' / 'tests'}"]
         for tests in job.sessions:
             watch.place = {test: number for number, test in enumerate(tests)}
             files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
             there = [file for file in files if Path(file).exists()]
-            code = int(pytest.main([*options, *["-x"][: job.stop], *there], [watch, *plugins])) if there else 5
+            code = int(pytest.main([*options, *["-x"][: job.stop], *there], [watch])) if there else 5
             watch.say(code)
             if code not in (0, 5):
                 break
