@@ -69,6 +69,7 @@ def test_a_run_leaves_every_file_and_says_where(tmp_path: Path, cache: Path) -> 
     assert "metarun" in out and "seed=1" in out and "± " in out and str(folder.relative_to(tmp_path)) in out  # noqa: PT018
 
 
+@pytest.mark.slow
 def test_a_run_on_functions_is_known_by_its_squared_error(tmp_path: Path, cache: Path) -> None:
     small = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
     sines = [*small, "data=sinusoid", "logger=none"]
@@ -99,6 +100,7 @@ def test_the_same_command_gives_the_same_numbers_bit_for_bit(tmp_path: Path, cac
     assert results_of(tmp_path / "a")["test"] == results_of(tmp_path / "b")["test"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_numbers_bit_for_bit(tmp_path: Path, cache: Path) -> None:
     """kill -9 at three moments in turn, whatever is being written then, against a run left alone.
     39 steps, logged every 4 and saved every 3, so that checkpoints fall inside a logging window."""
@@ -120,6 +122,7 @@ def test_a_killed_run_resumes_to_the_same_numbers_bit_for_bit(tmp_path: Path, ca
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_first_and_names_the_command_to_go_on(
     tmp_path: Path, cache: Path, signum: signal.Signals, code: int
@@ -144,6 +147,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_its_checkpoint_kept(tmp_p
     assert results_of(tmp_path / "r")["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
     assert metarun(*TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)[0] == 0
     written = (tmp_path / "r" / "results.json").stat().st_mtime_ns

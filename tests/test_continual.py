@@ -462,6 +462,7 @@ STREAMS += ["data.alphabets=10", "data.characters=12", "data.n_query=3", "backbo
 STREAMS += ["data.within_alphabet=true", "run.tasks=2"]
 
 
+@pytest.mark.slow
 def test_a_stopped_continual_run_goes_on_bit_for_bit_and_leaves_its_matrix_and_picture(
     tmp_path: Path, cache: Path
 ) -> None:

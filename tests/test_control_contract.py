@@ -123,6 +123,7 @@ def read_losses(folder: Path) -> list[tuple[str, float, float]]:
     return [(line["split"], line["step"], line["loss"]) for line in lines]
 
 
+@pytest.mark.slow
 def test_rules_stand_beside_learners_in_a_comparison(tmp_path: Path, cache: Path) -> None:
     """By the same pulls of the same tasks: all have the same hash of the test tasks."""
     chosen = "algo=rl2,thompson,bandit_optimum"

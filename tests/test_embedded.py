@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import one_of_each
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import ALGOS, choices, parts_of
@@ -27,7 +28,7 @@ METRIC = [
 
 
 @pytest.mark.usefixtures("doubles")
-@pytest.mark.parametrize("algo", METRIC)
+@pytest.mark.parametrize("algo", one_of_each(METRIC))
 def test_scores_of_images_embedded_once_are_those_of_images(settings: Settings, algo: str) -> None:
     """In float64, with and without turned classes, and with images that another source's network is fitted to."""
     rotation = {"protonet": "random", "simpleshot": "class"}.get(algo, "none")

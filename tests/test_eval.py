@@ -194,6 +194,7 @@ def test_every_member_of_a_union_is_normalised_once() -> None:
         assert torch.allclose(batch.query.x[task], (plain.query.x[0] - 0.1) / 0.5)
 
 
+@pytest.mark.slow
 def test_shots_make_a_curve_and_ways_may_differ_where_heads_are_made_for_each_task(
     runs: Path, say: Use, tmp_path: Path
 ) -> None:
@@ -321,6 +322,7 @@ def sweep(runs: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_run_of_a_sweep_is_tested_and_compare_pairs_the_tests(sweep: Path, say: Use, tmp_path: Path) -> None:
     words = ["data.k_shot=2", "bn=support,transductive"]
     code, out, error = say("eval", sweep, *words, "--csv", tmp_path / "t.csv", "--markdown", tmp_path / "t.md")
@@ -377,6 +379,7 @@ def test_the_tests_of_one_run_alone_are_said_not_compared(sweep: Path, say: Use)
     assert "1 test by metarun eval, as no other run was tested, left out: metarun show RUN" in out
 
 
+@pytest.mark.slow
 def test_mamls_weights_are_tested_with_a_frozen_body_another_head_and_another_rate(
     runs: Path, say: Use, tmp_path: Path
 ) -> None:
@@ -419,6 +422,7 @@ def test_another_head_scores_a_trained_backbone_as_if_it_had_been_trained_with_i
     )
 
 
+@pytest.mark.slow
 def test_heads_on_a_trained_network_share_its_embeddings_and_score_as_on_images(
     runs: Path, say: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -460,6 +464,7 @@ def test_a_change_without_effect_is_told(runs: Path, say: Use, tmp_path: Path) -
     assert said not in say("eval", run, "algo.first_order=true", "algo.inner_lr=0.1", "bn=transductive")[1]
 
 
+@pytest.mark.slow
 def test_pictures_of_mistakes_count_what_the_test_scored(runs: Path, say: Use, tmp_path: Path) -> None:
     """The answers that are drawn and counted are those of the accuracy: 12 tasks of 15 queries."""
     for name in ("proto", "maml"):

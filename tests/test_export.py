@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import quick_if
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
@@ -55,6 +56,7 @@ def test_the_files_compute_the_networks_embeddings_from_pixels(used_runs: Path, 
     assert "depends on the other images" not in out
 
 
+@pytest.mark.slow
 def test_what_depends_on_other_images_or_on_the_task_is_said(used_runs: Path, use: Say) -> None:
     code, out, error = use("export", used_runs / "proto")
     assert (code, error) == (0, "")
@@ -101,7 +103,7 @@ def test_onnx_computes_the_same(used_runs: Path, use: Say, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("bn", ["running", "support"])
-@pytest.mark.parametrize("backbone", NETWORKS)
+@pytest.mark.parametrize("backbone", quick_if(("conv4", "vit"), NETWORKS))
 def test_every_network_becomes_a_program_of_any_batch(
     settings: Callable[..., DictConfig], backbone: str, bn: str
 ) -> None:

@@ -278,6 +278,7 @@ def lines_of(folder: Path, split: str = "train") -> list[dict[str, float]]:
     return [line for line in lines if line["split"] == split]
 
 
+@pytest.mark.slow
 def test_environments_are_trained_and_tested_on(families: Path, cache: Path) -> None:
     """Arm 1 is better in nine tasks of ten; at the start arm 0 is preferred."""
     code, said = run(families, cache, "algo=prefers", "data=two_arms", *QUICK, "run.val_every=30", "optim.lr=1")
@@ -296,6 +297,7 @@ def test_facts_of_a_task_reach_the_learner_in_training_and_in_tests(families: Pa
     assert results_of(families / "r")["test"]["mse"]["mean"] < 0.01
 
 
+@pytest.mark.slow
 def test_an_optimizer_beside_the_outer_one_has_its_own_rate_and_pictures_are_kept(families: Path, cache: Path) -> None:
     """Four steps down a slope of one at a rate of 0.25, constant."""
     own = ["+optims.critic.lr=0.25", "optim/schedule=constant", "run.steps=4"]
@@ -332,6 +334,7 @@ def test_a_pipeline_of_three_stages_is_taken_up_in_the_middle_of_one(families: P
     assert results_of(families / "parted")["test"] == results_of(families / "whole")["test"]
 
 
+@pytest.mark.slow
 def test_what_an_outer_step_hands_to_the_next_outlives_a_stop(families: Path, cache: Path) -> None:
     """The sum of all losses so far, before the stop and after it."""
     words = ["--config-dir", "mine", "algo=unrolled", "data=lines", *QUICK, "run.log_every=1"]

@@ -146,6 +146,7 @@ BLOWN += ["run.compile=false", "threads=1", "logger=none", "run.log_every=1", "r
 BLOWN += ["optim.lr=1e6", "optim/schedule=constant"]
 
 
+@pytest.mark.slow
 def test_the_printed_command_makes_the_episode_again(tmp_path: Path, cache: Path) -> None:
     code, out, error = metarun(*BLOWN, "hydra.run.dir=r", cwd=tmp_path, cache=cache)
     assert (code, "Traceback" in out + error) == (1, False)
@@ -167,6 +168,14 @@ def test_the_printed_command_makes_the_episode_again(tmp_path: Path, cache: Path
     assert [line.split()[0] for line in out.splitlines() if len(line.split()) == 4][1:] == ["0", "1", "2"]
 
 
+@pytest.fixture(scope="module")
+def blown(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """The folder of a run `r` whose loss is no number at outer step 30."""
+    folder = tmp_path_factory.mktemp("blown")
+    metarun(*BLOWN, "hydra.run.dir=r", cwd=folder, cache=cache)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -177,7 +186,6 @@ def test_the_printed_command_makes_the_episode_again(tmp_path: Path, cache: Path
         (["r", "--step", "1", "--task", "3"], "--task 3: outer step 1 has the tasks 0 to 2"),
     ],
 )
-def test_what_cannot_be_replayed_is_refused(tmp_path: Path, cache: Path, words: list[str], message: str) -> None:
-    metarun(*BLOWN, "hydra.run.dir=r", cwd=tmp_path, cache=cache)
-    code, out, error = metarun("replay", *words, cwd=tmp_path, cache=cache)
+def test_what_cannot_be_replayed_is_refused(blown: Path, cache: Path, words: list[str], message: str) -> None:
+    code, out, error = metarun("replay", *words, cwd=blown, cache=cache)
     assert (code, message in out + error) == (2, True), out + error

@@ -230,6 +230,7 @@ def test_a_refused_command_leaves_a_folder_that_was_there(
     assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
 
 
+@pytest.mark.slow
 def test_a_finished_job_whose_files_disagree_is_not_skipped_by_its_sweep_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:

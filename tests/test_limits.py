@@ -46,6 +46,7 @@ def test_few_tasks_come_again_from_whatever_step_on_and_validation_stays_as_it_i
     assert few.info is few.source.info
 
 
+@pytest.mark.slow
 def test_a_run_that_its_time_ends_is_validated_tested_and_stays_ended(tmp_path: Path, cache: Path) -> None:
     code, out, error = metarun(
         *TINY, "run.steps=500", "run.val_every=400", "run.max_time=1e-6", "tags=[try]", "notes=a sentence",
@@ -63,6 +64,7 @@ def test_a_run_that_its_time_ends_is_validated_tested_and_stays_ended(tmp_path: 
     assert "#try a sentence" in metarun("list", ".", cwd=tmp_path, cache=cache)[1]
 
 
+@pytest.mark.slow
 def test_profile_says_where_the_time_goes(tmp_path: Path, cache: Path) -> None:
     code, out, error = metarun(*TINY, "+debug=profile", "run.steps=2", "hydra.run.dir=r", cwd=tmp_path, cache=cache)
     assert code == 0, out + error
@@ -78,6 +80,7 @@ def test_nan_names_the_operation_whose_gradient_is_not_finite(tmp_path: Path, ca
     assert "Backward0' returned nan values in its" in out
 
 
+@pytest.mark.slow
 def test_overfit_learns_the_same_tasks_by_heart(tmp_path: Path, cache: Path) -> None:
     typed = [*TINY, "algo=protonet", "+debug=overfit", "run.steps=60", "run.meta_batch_size=1", "hydra.run.dir=r"]
     code, out, error = metarun(*typed, cwd=tmp_path, cache=cache)

@@ -86,6 +86,7 @@ def test_a_run_is_opened_from_another_folder(
     assert again["test"] == json.loads((run / "results.json").read_text())["test"]
 
 
+@pytest.mark.slow
 def test_where_the_data_is_gone_others_do_and_where_it_was_moved_that_can_be_said(
     run: Path,
     here: Path,

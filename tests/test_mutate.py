@@ -127,6 +127,7 @@ def mutate(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_each_mutation_is_told_by_what_became_of_it(toy: Path) -> None:
     done = mutate(toy)
     assert done.returncode == 0, done.stderr

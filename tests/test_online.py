@@ -192,6 +192,7 @@ SINES = ["run=online", "data=sinusoid", "logger=none", "data.k_shot=5", "run.upd
 SINES += ["run.meta_batch_size=4", "run.checkpoint_every=1", "backbone.widths=[8]"]
 
 
+@pytest.mark.slow
 def test_a_stopped_stream_goes_on_bit_for_bit_and_logs_regret_and_pictures(tmp_path: Path, cache: Path) -> None:
     words = [*SINES, "algo=maml", "run.proficient=100"]
     assert metarun(*words, "run.steps=400", "hydra.run.dir=whole", cwd=tmp_path, cache=cache)[0] == 0

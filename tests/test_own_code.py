@@ -183,6 +183,7 @@ def test_a_learner_of_what_no_source_has_is_told_before_anything_runs(mine: Path
     assert "Traceback" not in out + error
 
 
+@pytest.mark.slow
 def test_a_score_that_nobody_knows_is_compared_only_in_the_direction_that_somebody_says(
     mine: Path, cache: Path
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_score_that_nobody_knows_is_compared_only_in_the_direction_that_somebo
         assert next(line for line in out.splitlines() if "0.03" in line or "0.0001" in line).split()[0] == first
 
 
+@pytest.mark.slow
 def test_a_score_whose_direction_its_learner_says_chooses_the_checkpoint_and_ranks_runs(
     mine: Path, cache: Path
 ) -> None:
@@ -214,6 +216,7 @@ def test_a_score_whose_direction_its_learner_says_chooses_the_checkpoint_and_ran
     assert "f1" in out
 
 
+@pytest.mark.slow
 def test_a_class_of_a_yaml_of_ones_own_is_found_by_the_name_it_had_before_it_moved(mine: Path, cache: Path) -> None:
     text = (Path(__file__).parents[1] / "conf" / "algo" / "protonet.yaml").read_text()
     old = text.replace("metarun.algos.metric.protonet", "metarun.algos.protonet")

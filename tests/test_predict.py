@@ -336,6 +336,7 @@ def test_of_functions_points_go_in_and_predictions_with_deviation_come_out(
         assert f"mse  {(found.mean - values).square().mean():.4f} of {len(asked)} points" in use(*words)[1]
 
 
+@pytest.mark.slow
 def test_points_that_cannot_be_read_are_named_with_their_line(used_runs: Path, use: Say, tmp_path: Path) -> None:
     support, query = tmp_path / "s.csv", tmp_path / "q.csv"
     query.write_text("1\n2\n")

@@ -52,6 +52,7 @@ def test_a_recorded_learner_is_the_plain_one_to_the_bit(settings: Settings, algo
             assert torch.equal(one[name], value), name
 
 
+@pytest.mark.slow
 def test_what_changes_along_the_way_is_given_to_a_recording_or_has_one_of_its_own(settings: Settings) -> None:
     """MAML++ weighs its losses otherwise in each of the first 8 steps, of which 4 are of first order: three recordings,
     each of them replayed twice and more."""

@@ -71,6 +71,7 @@ def run_folder(place: Path, name: str, seed: int) -> Path:
     return read_targets(place / "targets.yaml")[name].folder(place / "runs", seed)
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_run_seed_by_seed_and_once_with_the_numbers_of_the_command(
     place: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +144,7 @@ def test_states_of_runs(tmp_path: Path) -> None:
     assert reproduce.state_of(read_run(finished(tmp_path / "finished", [0.5, 0.6]))) == "done"
 
 
+@pytest.mark.slow
 def test_runs_made_elsewhere_are_taken_in_by_their_settings(
     place: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +193,7 @@ def test_of_targets_that_fit_a_run_is_of_the_one_with_the_fewest_changes(
         Finder(targets).outcome(run, targets[2])
 
 
+@pytest.mark.slow
 def test_a_run_with_other_settings_in_a_targets_place_is_refused(place: Path, cache: Path) -> None:
     command = ["+experiment=quick/omniglot_5w1s", *WORDS, "bn=support", "logger=none", "device=cpu"]
     folder = run_folder(place, "small", 0)

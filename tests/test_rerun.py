@@ -49,6 +49,7 @@ def edit(path: Path, *changes: tuple[str, str]) -> None:
     path.write_text(text)
 
 
+@pytest.mark.slow
 def test_a_rerun_gives_the_same_numbers_in_a_folder_of_its_own(tmp_path: Path, cache: Path) -> None:
     assert metarun(*TINY, "algo=fomaml", "seed=3", "hydra.run.dir=r", cwd=tmp_path, cache=cache)[0] == 0
     code, out, error = metarun("rerun", "r", "hydra.run.dir=again", cwd=tmp_path, cache=cache)
@@ -60,6 +61,7 @@ def test_a_rerun_gives_the_same_numbers_in_a_folder_of_its_own(tmp_path: Path, c
     assert (results_of(tmp_path / "other")["seed"], results_of(tmp_path / "other")["algo"]) == (4, "fomaml")
 
 
+@pytest.mark.slow
 def test_a_default_that_has_changed_since_keeps_its_value_of_then(run: Path) -> None:
     forget_hash(run)
     edit(
@@ -76,6 +78,7 @@ def test_a_default_that_has_changed_since_keeps_its_value_of_then(run: Path) -> 
     assert not any("inner_lr" in text for text in [*arguments, *notes])
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_algorithm_is_found_again(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "my settings" / "algo").mkdir(parents=True)
     (tmp_path / "my settings" / "algo" / "own.yaml").write_text(OWN)

@@ -46,6 +46,7 @@ def lost_terminal() -> int:
     return terminal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("screen", [closed_pipe, full_disk, lost_terminal])
 def test_a_run_that_nobody_can_read_goes_on_to_its_end(tmp_path: Path, cache: Path, screen: Callable[[], int]) -> None:
     """Both of its streams fail at the first word."""
@@ -70,6 +71,7 @@ def test_a_command_that_nobody_can_read_ends_as_it_would_have(
     assert process.wait(60) == code
 
 
+@pytest.mark.slow
 def test_a_sweep_that_nobody_can_read_runs_all_its_jobs(tmp_path: Path, cache: Path) -> None:
     out = closed_pipe()
     process = start("-m", *TINY, "seed=0,1", cwd=tmp_path, cache=cache, out=out)
@@ -190,6 +192,7 @@ def test_of_several_values_of_a_key_the_last_is_kept(typed: list[str], kept: lis
     assert keep_last(typed) == kept
 
 
+@pytest.mark.slow
 def test_the_next_command_of_a_run_works_when_pasted(tmp_path: Path, cache: Path) -> None:
     """With a folder of YAML files of one's own, lists in brackets and blanks; and again after a rerun."""
     (tmp_path / "my settings" / "algo").mkdir(parents=True)
@@ -246,6 +249,7 @@ def test_passwords_and_tokens_in_addresses_are_masked(text: str, masked: str) ->
     assert mask_all({"a": [text, 1]}) == {"a": [masked, 1]}
 
 
+@pytest.mark.slow
 def test_a_password_that_was_typed_is_neither_shown_nor_in_results_log_and_pages(tmp_path: Path, cache: Path) -> None:
     """In an address that a setting holds; .hydra has the settings as they are, to go on from."""
     source = "paper={value: 0.5, ci95: null, source: 'https://me:hush1@host/?token=hush2'}"
@@ -260,6 +264,7 @@ def test_a_password_that_was_typed_is_neither_shown_nor_in_results_log_and_pages
         assert "hush" not in text
 
 
+@pytest.mark.slow
 def test_a_password_that_was_typed_stands_nowhere_in_the_folder_of_a_run_or_a_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

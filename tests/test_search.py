@@ -137,6 +137,7 @@ def test_a_killed_search_repeated_ends_with_all_its_trials_and_the_best_ones_com
     assert written == {folder: (folder / "results.json").stat().st_mtime_ns for folder in jobs_of(tmp_path)}
 
 
+@pytest.mark.slow
 def test_failed_trials_are_recorded_and_the_search_goes_on_also_in_processes_of_their_own(
     tmp_path: Path, cache: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_failed_trials_are_recorded_and_the_search_goes_on_also_in_processes_of_
     assert "Diverged" in out and "optim.lr=0.01" in out  # noqa: PT018
 
 
+@pytest.mark.slow
 def test_a_search_without_one_finished_trial_exits_1_and_one_for_the_opposite_2(tmp_path: Path, cache: Path) -> None:
     one = ["-m", "search=protonet", *TINY, "hydra.sweeper.n_trials=1"]
     code, out, error = metarun(*one, "data.train.n_way=500", cwd=tmp_path, cache=cache)

@@ -373,6 +373,7 @@ def test_data_brings_its_network_unless_another_is_typed(full: Compose) -> None:
     assert names.name_run(choices, full("data=sinusoid").data, "none", 0) == "maml-sinusoid-k5-s0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
 def test_an_experiment_takes_an_outer_step(
     settings: Compose, full: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path

@@ -22,7 +22,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from conftest import has, one_of_each
+from conftest import has, one_of_each, quick_if
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from test_contract import KINDS, PAIRS, acts, parts_of, state_of
@@ -574,7 +574,7 @@ def test_every_setting_of_a_schedule_changes_a_run(every_setting_matters: Matter
     every_setting_matters(Ran, "optim/schedule", schedule, "data=sinusoid", "algo=fomaml", **few)
 
 
-@pytest.mark.parametrize("backbone", sorted({*choices("backbone")} - {"none"}))
+@pytest.mark.parametrize("backbone", quick_if(("conv4", "mlp"), sorted({*choices("backbone")} - {"none"})))
 def test_every_setting_of_a_backbone_changes_an_outcome(every_setting_matters: Matters, backbone: str) -> None:
     own = {"backbone.name": "test_resnet"} if backbone == "timm" else {}
     every_setting_matters(Learned, "backbone", backbone, "algo=baseline", **own)
@@ -586,7 +586,7 @@ def test_every_setting_of_a_run_changes_what_it_writes(every_setting_matters: Ma
     every_setting_matters(Ran, "run", run, *learned, **{"run.steps": 5, "algo.test_inner_lr": 50.0})
 
 
-@pytest.mark.parametrize("data", choices("data"))
+@pytest.mark.parametrize("data", quick_if(("glyphs", "folder", "sinusoid", "bandits"), choices("data")))
 def test_every_setting_of_a_source_changes_its_tasks(
     every_setting_matters: Matters, files: Path, small_sets: None, data: str
 ) -> None:

@@ -125,6 +125,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     return outcome | torch.load(folder / "checkpoints" / "last.pt")["learner"]
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_the_numbers_of_one_and_end_when_one_dies(doubled: Settings, tmp_path: Path) -> None:
     """The second process is killed in its fourth outer step; one process goes on from the checkpoint of the second.
     Second order, unequal shares, clipped gradients, running averages, in float64."""

@@ -133,6 +133,7 @@ def test_a_resumed_run_keeps_its_wandb_id_and_a_failed_one_its_exit_code(tmp_pat
     assert next(record.exit.exit_code for record in found if record.HasField("exit")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}])
 def test_without_a_key_or_a_server_the_run_goes_on_offline_and_says_how_to_upload(
     tmp_path: Path, cache: Path, environment: dict[str, str]
@@ -146,6 +147,7 @@ def test_without_a_key_or_a_server_the_run_goes_on_offline_and_says_how_to_uploa
     assert any(record.HasField("history") for record in records(tmp_path / "r"))
 
 
+@pytest.mark.slow
 def test_each_job_of_a_multirun_is_a_wandb_run_of_one_group(tmp_path: Path, cache: Path) -> None:
     assert metarun("-m", *TINY, "logger=wandb", "seed=0,1", cwd=tmp_path, cache=cache)[0] == 0
     folders = sorted(path.parent for path in tmp_path.glob("outputs/sweeps/*/*/results.json"))

@@ -22,6 +22,7 @@ from metarun.core.screen import Screen
 WAYS = ["seed=0,1", "data.n_way=5,60", "data.train.n_way=${data.n_way}"]
 
 
+@pytest.mark.slow
 def test_every_job_has_a_folder_and_a_failed_one_does_not_stop_the_others(tmp_path: Path, cache: Path) -> None:
     code, out, _ = metarun("-m", *TINY, *WAYS, cwd=tmp_path, cache=cache)
     states = [results_of(folder)["status"] for folder in jobs_of(tmp_path)]

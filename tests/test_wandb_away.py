@@ -82,6 +82,7 @@ def test_a_run_whose_server_hangs_at_the_end_says_its_score_first_and_ends_soon_
     assert "wandb sync" not in metarun("list", ".", cwd=tmp_path, cache=cache)[1]
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_is_not_waited_for(tmp_path: Path, cache: Path) -> None:
     """In no job of a sweep: a wait of 1,000 seconds would be seen."""
     environment = {"WANDB_MODE": None, "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}

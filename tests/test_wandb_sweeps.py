@@ -69,6 +69,7 @@ def test_its_bounds_are_settings_that_pass_the_checks(name: str, full: Settings)
         check(full(*(word for word in sweep["command"] if word[0] != "$"), *point))
 
 
+@pytest.mark.slow
 def test_a_trial_of_the_agent_is_one_run_of_the_agents_id_with_the_metric_it_asks_for(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ from test_kills import assert_held
 
 from metarun.core.results_file import SEAL, read_results_file, seal
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("command", "file", "damage"),
@@ -81,6 +83,7 @@ def test_whole_files_of_another_run_are_not_taken_for_the_run_s_own(root: Path, 
         assert "changed after it was written" in said or "was not trained with the settings" in said, said
 
 
+@pytest.mark.slow
 def test_a_sound_run_is_never_called_damaged(root: Path) -> None:
     damages.make_runs(root)
     for command in damages.COMMANDS:
