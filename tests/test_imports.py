@@ -28,7 +28,8 @@ COMMANDS = {  # by what is typed: modules that it does without
     "algo.lr=1": (TORCH, FIGURES),
     "seed=a": (TORCH, FIGURES),
     "run.steps=-1": (*COMPILERS, FIGURES),
-    "data": (*COMPILERS, FIGURES),
+    "data": (TORCH, FIGURES, "scipy"),
+    "data prepare nothing": (TORCH, FIGURES),
 }
 
 

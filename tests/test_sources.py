@@ -15,6 +15,16 @@ from PIL import Image
 
 from metarun.settings.conf import CONF
 
+BLOOD = """
+from pathlib import Path
+
+class Blood:
+    @staticmethod
+    def find_files(path):
+        return sorted(Path(path).glob("cells.npz"))
+"""
+"""A source of one's own, as far as `metarun data` asks it."""
+
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
@@ -25,13 +35,21 @@ def photos(tmp_path: Path) -> Path:
 def test_every_source_is_listed_with_what_is_at_hand(tmp_path: Path) -> None:
     (tmp_path / "data" / "mini_imagenet").mkdir(parents=True)
     (tmp_path / "data" / "mini_imagenet" / "part.zip").write_bytes(b"0" * 3_000_000)
-    code, out, error = metarun("data", cwd=tmp_path, cache=tmp_path / "cache", METARUN_DATA=str(tmp_path / "data"))
+    (tmp_path / "data" / "cells.npz").touch()
+    (tmp_path / "blood.py").write_text(BLOOD)
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    (tmp_path / "mine" / "data" / "blood.yaml").write_text("# Cells\n_target_: blood.Blood\npath: ${paths.data}\n")
+    (tmp_path / "mine" / "data" / "mini.yaml").write_text("# Mini\ndefaults: [mini_imagenet, _self_]\nn_way: 3\n")
+    words = ["data", "--config-dir", "mine"]
+    code, out, error = metarun(*words, cwd=tmp_path, cache=tmp_path / "cache", METARUN_DATA=str(tmp_path / "data"))
     assert (code, error) == (0, "")
     lines = {line.split()[0]: line for line in out.splitlines() if line.split()}
     assert {path.stem for path in (CONF / "data").glob("*.yaml")} <= lines.keys()
     assert "part.zip" in lines["mini_imagenet"]
     assert "3 MB" in lines["mini_imagenet"]
     assert "no" in lines["cub"].split()
+    assert "cells.npz" in lines["blood"]
+    assert "part.zip" in lines["mini"]
 
 
 def test_links_that_lead_nowhere_and_damaged_files_do_not_end_the_list(tmp_path: Path) -> None:

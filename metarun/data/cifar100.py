@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
@@ -14,16 +13,15 @@ from metarun.core.tasks import EpisodePlan
 from metarun.data.counts import warn_if_not_whole
 from metarun.data.files.decode import Scale, encode_bitmap
 from metarun.data.files.download import fetch_once
-from metarun.data.files.find import find_alike, find_places, group_by_class, list_files, make_stamp
-from metarun.data.files.image_file import ImageFile, is_image
-from metarun.data.files.known import Split, describe_places, find_set, find_split, read_set
+from metarun.data.files.find import find_alike, group_by_class, make_stamp
+from metarun.data.files.image_file import ImageFile
+from metarun.data.files.known import Split, describe_places, find_split, read_set
 from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
 from metarun.data.files.unpickle import unpickle
 from metarun.data.images import ImageClasses
 from metarun.data.photos import PhotoSettings, PhotoTasks
-
-ORIGINAL = "cifar-100-python.tar.gz"
+from metarun.data.places.cifar100 import ORIGINAL, find_named, find_original, is_complete
 
 
 class CIFAR100Tasks(PhotoTasks):
@@ -60,11 +58,6 @@ class CIFAR100Tasks(PhotoTasks):
         super().__init__(data, own, plan, device, **photos)
         warn_if_not_whole(name, self.info.facts["images"], 60_000, of_class=600)
 
-    @staticmethod
-    def find_files(root: str, name: str) -> list[Path]:
-        """Return the files that would be read, without downloading any."""
-        return _find_files(Path(root).expanduser(), name) or _find_original(Path(root).expanduser())
-
 
 def load_cifar100(root: Path, cache: Path, name: str, split: Split, scale: Scale) -> ImageClasses:
     """Load the images of CIFAR-FS or FC100, in the order of their file names.
@@ -75,47 +68,15 @@ def load_cifar100(root: Path, cache: Path, name: str, split: Split, scale: Scale
     Raises: ValueError if there is neither and the download fails.
     """
     root = root.expanduser()
-    if places := _find_files(root, name):
+    if places := find_named(root, name):
         return load_images(cache, "cifar100", make_stamp(places), lambda: read_set(places, split, _find_class), scale)
-    original = next(iter(_find_original(root)), None) or _fetch_original(root, name)
+    original = next(iter(find_original(root)), None) or _fetch_original(root, name)
     stamp = repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(original.iterdir())])
     return load_images(cache, "cifar100", stamp, lambda: _read_pickles(original), scale)
 
 
-def _find_files(root: Path, name: str) -> list[Path]:
-    """Find the files of this split, or images of CIFAR-100 in folders named after their classes, whatever the split."""
-    own = find_set(root, [name], [f"{name.replace('_', '?').upper()}_*.pickle"])
-    names = ("cifar_fs", "fc100", "cifar100")
-    others = (find_places(root, other, without=ORIGINAL) for other in names if other != name)
-    return own or next((places for places in others if _hold_names(places)), [])
-
-
-def _hold_names(places: Sequence[Path]) -> bool:
-    """Return whether images lie in places, or files that name their classes; pickles number those of their split.
-
-    A folder with links that lead nowhere has none that can be read.
-    """
-
-    def holds(place: Path) -> bool:
-        with suppress(ValueError):
-            return any(is_image(file.path) or file.path.endswith(".parquet") for file in list_files(place))
-        return False
-
-    return any(place.is_file() or holds(place) for place in places)
-
-
 def _find_class(path: str) -> str | None:
     return path.split("/")[-2] if "/" in path else None
-
-
-def _find_original(root: Path) -> list[Path]:
-    """Find the original, as torchvision unpacks it."""
-    inner = root / "cifar100" / "cifar-100-python"
-    return [place for place in (inner, root / inner.name) if place.is_dir() and (place != inner or _is_complete(inner))]
-
-
-def _is_complete(original: Path) -> bool:
-    return (original.parent / "complete").exists()
 
 
 def _fetch_original(root: Path, name: str) -> Path:
@@ -139,7 +100,7 @@ def _read_pickles(folder: Path) -> Mapping[str, list[ImageFile]]:
     try:
         CIFAR100(str(folder.parent))  # compares the MD5 sums
     except RuntimeError as error:
-        done = f" and {folder.parent / 'complete'}" if _is_complete(folder) else ""
+        done = f" and {folder.parent / 'complete'}" if is_complete(folder) else ""
         raise ValueError(f"{folder} is not what was published; delete it{done}") from error
     return group_by_class(labelled for part in ("train", "test") for labelled in _read_part(folder, part))
 

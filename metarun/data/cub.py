@@ -12,17 +12,15 @@ from metarun.core.tasks import EpisodePlan
 from metarun.data.counts import warn_if_not_whole
 from metarun.data.files.decode import Fit, Scale
 from metarun.data.files.download import download_archive, fetch_once
-from metarun.data.files.find import find_alike, find_places, make_stamp
+from metarun.data.files.find import find_alike, make_stamp
 from metarun.data.files.known import describe_places, read_set
 from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
 from metarun.data.photos import PhotoSettings, PhotoTasks
+from metarun.data.places.cub import NAMES, find_files
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 ATTRIBUTES = "attributes/class_attribute_labels_continuous.txt"
-NAMES = ("cub", "CUB_200_2011", "cub_200", "CUB_200_2011_FewShot")
-"""What people call its folder."""
-
 MD5 = "97eceeb196236b17998738112f37df78"
 
 
@@ -51,7 +49,7 @@ class CUB(PhotoTasks):
         **photos: Unpack[PhotoSettings],
     ) -> None:
         split, scale = read_split("cub"), Scale(photos["image_size"], photos["interpolation"], fit=fit)
-        found = self.find_files(root) or _download(Path(root).expanduser())
+        found = find_files(root) or _download(Path(root).expanduser())
         cache = Path(photos["cache"])
         data = load_images(cache, "cub", make_stamp(found), lambda: read_set(found, split, _find_species), scale)
         super().__init__(data, split, plan, device, **photos)
@@ -69,10 +67,6 @@ class CUB(PhotoTasks):
             raise ValueError(f"there is no CUB_200_2011/{ATTRIBUTES} in {self.root}")
         species = [line.split()[1] for line in (folder / "classes.txt").read_text().splitlines()]
         return dict(zip(species, np.loadtxt(folder / ATTRIBUTES, ndmin=2), strict=True))
-
-    @staticmethod
-    def find_files(root: str) -> list[Path]:
-        return find_places(Path(root).expanduser(), *NAMES)
 
 
 def _download(root: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import torch
 from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.decode import Fit, Scale
-from metarun.data.files.find import find_own, list_files, make_stamp
+from metarun.data.files.find import list_files, make_stamp
 from metarun.data.files.layout import Layout, name_some
 from metarun.data.files.lists import choose_lists, find_lists, read_lists
 from metarun.data.files.load import load_images
@@ -108,10 +108,6 @@ class Folder(PhotoTasks):
         super().__init__(data, parts, plan, device, **photos)
         if chosen.drawn:  # what was refused must not be found by the next run
             write_split_file(chosen.origin, parts)
-
-    @staticmethod
-    def find_files(path: str | None) -> list[Path]:
-        return find_own(path)
 
 
 class Choice(NamedTuple):

@@ -12,23 +12,18 @@ from metarun.core.tasks import EpisodePlan
 from metarun.data.counts import warn_if_not_whole
 from metarun.data.files.decode import Fit, Scale
 from metarun.data.files.find import find_alike, make_stamp
-from metarun.data.files.known import Split, describe_places, find_set, find_split, read_set
+from metarun.data.files.known import Split, describe_places, find_split, read_set
 from metarun.data.files.load import load_images
 from metarun.data.files.splits import read_split
 from metarun.data.images import ImageClasses
 from metarun.data.photos import PhotoSettings, PhotoTasks
+from metarun.data.places.imagenet import NAMES, find_files
 
 WNID = re.compile(r"(?:^|/)(n\d{8})")
 """The id of a class, as the name of a folder or at the beginning of a file's name."""
 
 PUBLISHED: dict[str, tuple[int, int | None]] = {"mini_imagenet": (60_000, 600), "tiered_imagenet": (779_165, None)}
 """Images of each set, and of each of its classes if all have as many."""
-
-NAMES = {"mini_imagenet": ("mini_imagenet", "miniimagenet_ravi"), "tiered_imagenet": ("tiered_imagenet",)}
-"""What their folders and archives are called, but for capitals and signs."""
-
-LOOSE = {"mini_imagenet": ("mini-imagenet-cache-*.pkl", "miniImageNet_category_split_*.pickle")}
-"""Packed files that lie in no folder of their own, as learn2learn leaves them."""
 
 
 class ImageNetTasks(PhotoTasks):
@@ -68,10 +63,6 @@ class ImageNetTasks(PhotoTasks):
         super().__init__(data, own, plan, device, **photos)
         warn_if_not_whole(name, self.info.facts["images"], *PUBLISHED[name])
 
-    @staticmethod
-    def find_files(root: str, name: str) -> list[Path]:
-        return find_files_of(Path(root), name)
-
 
 def load_imagenet(root: Path, cache: Path, name: str, split: Split, scale: Scale) -> ImageClasses:
     """Load the images of the set `name`, in the order of their names.
@@ -82,7 +73,7 @@ def load_imagenet(root: Path, cache: Path, name: str, split: Split, scale: Scale
 
     Raises: ValueError if there are none, or one cannot be read.
     """
-    found = find_files_of(root, name)
+    found = find_files(str(root), name)
     if not found:
         held = describe_places(find_alike(root.expanduser(), *NAMES[name]))
         raise ValueError(
@@ -91,11 +82,6 @@ def load_imagenet(root: Path, cache: Path, name: str, split: Split, scale: Scale
             "paths.data=FOLDER (or METARUN_DATA)"
         )
     return load_images(cache, name, make_stamp(found), lambda: read_set(found, split, _find_wnid), scale)
-
-
-def find_files_of(root: Path, name: str) -> list[Path]:
-    """Return the files, or the folder, that the set `name` would be read from."""
-    return find_set(root.expanduser(), NAMES[name], LOOSE.get(name, ()))
 
 
 def _find_wnid(path: str) -> str:

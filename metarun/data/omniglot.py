@@ -10,7 +10,6 @@ from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Look
 from metarun.data.counts import warn_if_not_whole
-from metarun.data.files.archives import ENDINGS
 from metarun.data.files.decode import Interpolation, Scale
 from metarun.data.files.download import fetch_once
 from metarun.data.files.find import find_alike, list_images, make_stamp
@@ -19,12 +18,7 @@ from metarun.data.files.known import describe_places
 from metarun.data.files.load import load_images
 from metarun.data.files.splits import find_alphabet, read_split
 from metarun.data.images import ImageTasks, Labels, Rotation
-
-PARTS = ("images_background", "images_evaluation")
-
-
-ELSEWHERE = ("omniglot-py", "omniglot_dataset", "omniglot/python", "omniglot/omniglot-py", "omniglot-master/python")
-"""Folders in which other projects have the two parts."""
+from metarun.data.places.omniglot import PARTS, find_files
 
 
 class Omniglot(ImageTasks):
@@ -69,37 +63,13 @@ class Omniglot(ImageTasks):
     ) -> None:
         if split not in ("vinyals", "lake"):
             raise ValueError(f"data.split={split} is not one of vinyals, lake")
-        parts = self.find_files(root) or _download(Path(root).expanduser())
+        parts = find_files(root) or _download(Path(root).expanduser())
         scale = Scale(image_size, interpolation, channels, invert=invert)
         data = load_images(Path(cache), "omniglot", make_stamp(parts), lambda: _by_character(parts), scale)
         superclass_of = find_alphabet if within_alphabet else None
         names = read_split(f"omniglot_{split}")
         super().__init__(data, names, plan, rotation, device, Look(mean, std), trainval, superclass_of, labels)
         warn_if_not_whole("omniglot", self.info.facts["images"], 32_460, of_class=20)
-
-    @staticmethod
-    def find_files(root: str) -> list[Path]:
-        """Return the two parts, as folders or archives, or one folder of alphabets, under any project's name.
-
-        After a download, those are the zip files whose checksums were right.
-        """
-        place = Path(root).expanduser()
-        downloaded = place / "omniglot-py"
-        if (downloaded / "complete").exists():
-            return [downloaded / f"{part}.zip" for part in PARTS]
-        for folder in (place / "omniglot", place, *(place / name for name in ELSEWHERE)):
-            parts = [
-                next((path for ending in ("", *ENDINGS) if (path := folder / f"{part}{ending}").exists()), None)
-                for part in PARTS
-            ]
-            if all(parts) and not _is_begun(folder):
-                return [part for part in parts if part is not None]
-        return [resized] if (resized := place / "omniglot_resized").is_dir() else []
-
-
-def _is_begun(folder: Path) -> bool:
-    """Return whether a download to `folder` was begun and not completed, so that its archives may not be whole."""
-    return folder.name == "omniglot-py" and (folder / "lock").exists()
 
 
 def _download(root: Path) -> list[Path]:

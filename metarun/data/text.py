@@ -14,7 +14,6 @@ from metarun.core.episodes import EpisodeIndices, Ints, draw_episodes, draw_memb
 from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
 from metarun.data.device import to_device
-from metarun.data.files.find import find_own
 from metarun.data.files.labelled_lines import read_lines
 from metarun.data.files.split_file import normalise_name, read_split_file, write_split_file
 from metarun.data.files.splits import SPLITS, check_split, count_ways, draw_split, hash_split
@@ -89,10 +88,6 @@ class Text:
         )
         if not file.exists():  # what was refused must not be found by the next run
             write_split_file(file, parts)
-
-    @staticmethod
-    def find_files(path: str | None) -> list[Path]:
-        return find_own(path)
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
         for places in iterate_places(first, batch_size):

@@ -20,6 +20,7 @@ from metarun.data.files.image_file import ImageFile
 from metarun.data.files.known import describe_places
 from metarun.data.files.load import load_images
 from metarun.data.images import ImageTasks
+from metarun.data.places.torchvision_sets import name_folder
 
 
 class Torchvision(ImageTasks):
@@ -60,7 +61,7 @@ class Torchvision(ImageTasks):
         dataset_class = getattr(torchvision.datasets, dataset, None)
         if dataset_class is None:
             raise ValueError(f"data.dataset={dataset} is not in torchvision.datasets")
-        folder, elsewhere = _folder(root, dataset, options), Path(root).expanduser() / dataset / "raw"
+        folder, elsewhere = name_folder(root, dataset, options), Path(root).expanduser() / dataset / "raw"
         there = folder / "data"
 
         def fetch() -> None:
@@ -86,12 +87,6 @@ class Torchvision(ImageTasks):
         split: dict[str, list[str]] = {"train": [], "val": [], "test": data.names}
         super().__init__(data, split, plan, "none", device, look)
 
-    @staticmethod
-    def find_files(root: str, dataset: str, options: Mapping[str, Any]) -> list[Path]:
-        folder, elsewhere = _folder(root, dataset, options), Path(root).expanduser() / dataset / "raw"
-        found = {folder / "data": (folder / "complete").exists(), elsewhere: elsewhere.is_dir()}
-        return [place for place, is_there in found.items() if is_there][:1]
-
 
 def _is_there(dataset_class: Any, raw: Path, options: Mapping[str, Any]) -> bool:
     """Return whether the files that torchvision unpacked into `raw` are whole, by its own checks."""
@@ -102,11 +97,6 @@ def _is_there(dataset_class: Any, raw: Path, options: Mapping[str, Any]) -> bool
     except RuntimeError:
         return False
     return True
-
-
-def _folder(root: str, dataset: str, options: Mapping[str, Any]) -> Path:
-    words = "_".join([dataset, *(f"{key}-{value}" for key, value in sorted(options.items()))])
-    return Path(root).expanduser() / words.lower()
 
 
 def _list_by_class(images: Any, transpose: bool) -> Mapping[str, list[ImageFile]]:

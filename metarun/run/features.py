@@ -12,10 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from metarun.core.cached import EMBEDDINGS
 from metarun.core.whole import written_whole
-
-PREFIX = "features-"
-"""With which the names of their files begin."""
 
 MAX_BYTES = 2**31
 """Bytes of embeddings that are kept of a network."""
@@ -41,7 +39,7 @@ class Features:
 
     def remember(self, network: nn.Module, encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """Return `encode`, which embeds by `network`, so that it computes nothing twice."""
-        file = self.folder / f"{PREFIX}{hash_network(network, self.key)[:16]}.safetensors"
+        file = self.folder / f"{EMBEDDINGS}{hash_network(network, self.key)[:16]}.safetensors"
         if file not in self.known:
             self.known[file] = _read(file)
         known = self.known[file]

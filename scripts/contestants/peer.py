@@ -205,11 +205,11 @@ def omniglot_dataset(characters: Collection[str] = ()) -> Any:
     from torchvision import transforms
     from torchvision.datasets import Omniglot
 
-    from metarun.data.omniglot import Omniglot as Ours
+    from metarun.data.places.omniglot import find_files
 
     root = Path(tempfile.gettempdir()) / "metarun-bench-omniglot"
     (root / "omniglot-py").mkdir(parents=True, exist_ok=True)
-    for part in Ours.find_files(os.environ.get("METARUN_DATA", "~/.cache/metarun")):
+    for part in find_files(os.environ.get("METARUN_DATA", "~/.cache/metarun")):
         if not (root / "omniglot-py" / part.stem).is_dir():
             with tempfile.TemporaryDirectory(dir=root) as aside, zipfile.ZipFile(part) as archive:
                 archive.extractall(aside)

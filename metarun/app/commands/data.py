@@ -17,14 +17,14 @@ from rich.text import Text
 
 from metarun.app.commands.files import write
 from metarun.app.messages import show_messages
+from metarun.core.cached import EMBEDDINGS
 from metarun.core.errors import ConfigError
 from metarun.core.screen import Facts, Screen
 from metarun.report.listing import format_size
-from metarun.settings.at_hand import find_files
+from metarun.settings.at_hand import find_files, read_source_settings
 from metarun.settings.compose import compose
 from metarun.settings.conf import CONF
 from metarun.settings.explain import find_title
-from metarun.settings.resolve import resolve
 from metarun.settings.schema import Settings
 
 
@@ -46,6 +46,8 @@ def run_data(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     if asked.name is None:
         raise ConfigError(f"metarun data {asked.action} needs a NAME; metarun data lists them")
     config = compose([f"data={asked.name}", *asked.overrides], own)
+    from metarun.settings.resolve import resolve
+
     with show_messages(screen):
         settings = resolve(config, own=list(map(str, own)))
         if asked.action == "prepare":
@@ -55,9 +57,7 @@ def run_data(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     return 0
 
 
-def _list(own: Sequence[Path], screen: Screen) -> None:
-    from metarun.run.features import PREFIX
-
+def _list(own: list[Path], screen: Screen) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("data=", no_wrap=True)
     table.add_column("what")
@@ -66,17 +66,17 @@ def _list(own: Sequence[Path], screen: Screen) -> None:
     files = sorted(file for folder in (CONF, *own) for file in (folder / "data").glob("*.yaml"))
     config = compose([])
     for file in files:
-        node = compose([f"data={file.stem}"], own).data
+        node = read_source_settings(file, config, own)
         place, found = _describe_presence(node, Path(config.paths.data).expanduser())
         table.add_row(file.stem, Text(find_title(file)), Text(place), _measure_size(found))
     screen.print(table)
     cache = Path(config.paths.cache).expanduser()
     caches = sorted(cache.glob("*.safetensors"))
-    embedded = [file for file in caches if file.name.startswith(PREFIX)]
+    embedded = [file for file in caches if file.name.startswith(EMBEDDINGS)]
     if images := [file for file in caches if file not in embedded]:
         screen.print(_make_cache_table(images))
     if embedded:
-        screen.print(f"embeddings by {len(embedded)} networks: {_measure_size(embedded)}, {cache}/{PREFIX}*")
+        screen.print(f"embeddings by {len(embedded)} networks: {_measure_size(embedded)}, {cache}/{EMBEDDINGS}*")
     screen.print(f"data sets are looked for in {config.paths.data}, decoded images in {cache}")
 
 

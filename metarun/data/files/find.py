@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -62,6 +63,16 @@ def find_places(root: Path, *names: str, without: str = "") -> list[Path]:
         if found := _look_into(path, without):
             return found
     return []
+
+
+def find_set(root: Path, names: Sequence[str], loose: Sequence[str] = ()) -> list[Path]:
+    """Find where a set lies under `root`: under one of its names, or as packed files in `root` itself.
+
+    Args:
+        loose: patterns of the names of such files.
+    """
+    there = sorted(root.iterdir()) if root.is_dir() else []
+    return find_places(root, *names) or [path for path in there if any(fnmatch(path.name, one) for one in loose)]
 
 
 def find_alike(root: Path, *names: str) -> list[Path]:

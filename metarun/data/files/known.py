@@ -6,11 +6,10 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from metarun.data.files.find import describe_contents, find_places, group_by_class, list_files
+from metarun.data.files.find import describe_contents, group_by_class, list_files
 from metarun.data.files.image_file import ImageFile, is_image
 from metarun.data.files.labelled import Labelled, write_label
 from metarun.data.files.lists import choose_lists, find_lists, read_labels_of
@@ -34,16 +33,6 @@ class Found(NamedTuple):
     images: list[Labelled]
     read: list[str]
     left_out: dict[str, str]
-
-
-def find_set(root: Path, names: Sequence[str], loose: Sequence[str] = ()) -> list[Path]:
-    """Find where a set lies under `root`: under one of its names, or as packed files in `root` itself.
-
-    Args:
-        loose: patterns of the names of such files.
-    """
-    there = sorted(root.iterdir()) if root.is_dir() else []
-    return find_places(root, *names) or [path for path in there if any(fnmatch(path.name, one) for one in loose)]
 
 
 def read_set(places: Sequence[Path], split: Split, label_of: Callable[[str], str | None]) -> dict[str, list[ImageFile]]:
