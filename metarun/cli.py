@@ -113,8 +113,8 @@ def _is_word(argument: str) -> bool:
     return "=" not in argument and argument[:1] not in "-+~"
 
 
-def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
-    """Return flags, overrides as Hydra reads them, and whether this is a sweep.
+def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str], bool]:
+    """Return flags, overrides as Hydra reads them, folders of YAML files of one's own, and whether this is a sweep.
 
     Raises: ConfigError for what Hydra has no flag for, as `--optim.lr=0.1` from W&B's `${args}`.
     """
@@ -139,7 +139,8 @@ def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
     flags, words = list(arguments), list(known.overrides)
     for word in words:
         flags.remove(word)
-    return flags, [read_word(name_folders(word, known.multirun), known.multirun) for word in words], known.multirun
+    own = [os.path.abspath(known.config_dir)] if known.config_dir else []
+    return flags, [read_word(name_folders(word, known.multirun), known.multirun) for word in words], own, known.multirun
 
 
 def _warn_of_repeats(words: Sequence[str]) -> None:
@@ -166,7 +167,7 @@ def _hydra(arguments: Sequence[str]) -> int:
     from metarun.settings.compose import explain_errors
     from metarun.settings.conf import CONF
 
-    flags, words, sweep = _read(arguments)
+    flags, words, own, sweep = _read(arguments)
     typed = [*flags, *words]
     _warn_of_repeats(words)
     schema.register()
@@ -220,7 +221,7 @@ def _hydra(arguments: Sequence[str]) -> int:
 
     sys.argv[1:] = arguments
     try:
-        with explain_errors(words):
+        with explain_errors(words, own):
             main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
             if sweep:
                 from metarun.app.sweeps.table import run_sweep

@@ -173,6 +173,21 @@ def test_a_broken_file_of_ones_own_is_told_by_its_name(
     assert typed("--config-dir", "mine", "--help")[0] == 0
 
 
+def test_a_setting_of_ones_own_that_is_typed_wrongly_is_told_the_right_one(
+    typed: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    """And no setting is said to be another of the same name, which the default method has."""
+    (tmp_path / "mine" / "algo").mkdir(parents=True)
+    (tmp_path / "mine" / "algo" / "own.yaml").write_text("_target_: own.Own\ntemperature: 1.0\n")
+    for word, said in (
+        ("algo.temperatur=2", "no setting algo.temperatur; did you mean algo.temperature?"),
+        ("algo.test_inner_steps=3", "no setting algo.test_inner_steps\n"),
+    ):
+        code, told = typed("--config-dir", "mine", "algo=own", word)
+        assert code == 2
+        assert said in told
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

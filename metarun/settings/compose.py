@@ -55,27 +55,28 @@ def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictCon
         folders: of YAML files of one's own, as --config-dir takes them.
     Raises: ConfigError if they do not compose.
     """
-    with explain_errors(words):
+    with explain_errors(words, folders):
         return _compose(words, folders)
 
 
 def compose_choices(words: Sequence[str], folders: Sequence[str | Path] = ()) -> tuple[dict[str, str], DictConfig]:
     """Compose the same, with the choice that was made in each group. Raises: ConfigError if they do not compose."""
-    with explain_errors(words):
+    with explain_errors(words, folders):
         config = _compose(words, folders, True)
     return dict(config.hydra.runtime.choices), config
 
 
 @contextmanager
-def explain_errors(words: Sequence[str]) -> Iterator[None]:
+def explain_errors(words: Sequence[str], folders: Sequence[str | Path] = ()) -> Iterator[None]:
     """Inside the context, turn errors of Hydra or OmegaConf about the overrides `words` into a ConfigError.
 
     So does one that they did not foresee: whatever they raise themselves, it is of what was typed, or of its files.
+    `folders` of YAML files of one's own have choices too.
     """
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error, words)) from error
+        raise ConfigError(_explain(error, words, folders)) from error
     except yaml.YAMLError as error:
         raise ConfigError(_explain_yaml(error)) from error
     except (ValueError, TypeError, AttributeError, KeyError, AssertionError, OSError) as error:
@@ -93,7 +94,7 @@ def _compose(words: Sequence[str], folders: Sequence[str | Path] = (), with_hydr
         return hydra.compose("config", [*words, *search], return_hydra_config=with_hydra)
 
 
-def _explain(error: Exception, words: Sequence[str]) -> str:
+def _explain(error: Exception, words: Sequence[str], folders: Sequence[str | Path]) -> str:
     """Return one message about what was typed wrongly."""
     text = _text(error)
     for word in words:
@@ -106,7 +107,7 @@ def _explain(error: Exception, words: Sequence[str]) -> str:
         return f"there is no {group}={choice}{suggest(choice, options)}{listed}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key and ("not in" in text or "No match" in text):
-        return explain_unknown(key[1].removeprefix("+"), words)
+        return explain_unknown(key[1].removeprefix("+"), words, folders)
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read: {text.splitlines()[0]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -115,14 +116,14 @@ def _explain(error: Exception, words: Sequence[str]) -> str:
     return " ".join(dict.fromkeys(kept)) + where
 
 
-def explain_unknown(name: str, words: Sequence[str]) -> str:
+def explain_unknown(name: str, words: Sequence[str], folders: Sequence[str | Path] = ()) -> str:
     """Explain that there is no setting of that name, and what is called so elsewhere."""
     if name in PLUS:
         typed = next((word for word in words if word.startswith(f"{name}=")), f"{name}=...")
         return f"{name} is not chosen in every run, so it is typed with a +: +{typed}"
     if name in ELSEWHERE:
         return f"there is no setting {name}; it is {ELSEWHERE[name]}"
-    return f"there is no setting {name}{suggest(name, _list_known(words))}"
+    return f"there is no setting {name}{suggest(name, _list_known(words, folders))}"
 
 
 def _explain_yaml(error: yaml.YAMLError) -> str:
@@ -168,12 +169,12 @@ def _list_groups() -> set[str]:
     return {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."}
 
 
-def _list_known(words: Sequence[str]) -> list[str]:
+def _list_known(words: Sequence[str], folders: Sequence[str | Path]) -> list[str]:
     """List every setting of the chosen groups that compose, and the groups themselves."""
     groups = _list_groups()
     choices = [word for word in words if word.partition("=")[0].lstrip("+") in groups and "," not in word]
     try:
-        config = _compose(choices)
+        config = _compose(choices, folders)
     except HydraException:
         config = _compose([])
     return [*dict(nodes(OmegaConf.to_container(config))), *groups]  # type: ignore[arg-type]
