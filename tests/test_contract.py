@@ -18,6 +18,7 @@ from conftest import ONE_OF_EACH, one_of_each
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from PIL import Image
+from torch import Tensor
 
 from metarun.core.errors import ConfigError
 from metarun.core.scores import choose_score
@@ -240,6 +241,49 @@ def test_clipping_bounds_the_outer_step(settings: Settings) -> None:
     meta_step(parts, 0)
     moved = sum(((value - before[name]) ** 2).sum().item() for name, value in parts.learner.state_dict().items())
     assert moved**0.5 == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_part_has_rates_of_its_own_and_a_rate_of_0_freezes_it(settings: Settings) -> None:
+    """With SGD a weight moves by its rate times its gradient; the longest of the names that fit counts."""
+
+    def move(*words: str) -> dict[str, Tensor]:
+        parts = parts_of(settings("algo=protonet", "optim=sgd", "optim.lr=1", *words))
+        before = state_of(parts.learner)
+        meta_step(parts, 0)
+        return {name: value - before[name] for name, value in parts.learner.state_dict().items()}
+
+    plain, first = move(), "backbone.blocks.0"
+    assert any(name.startswith(f"{first}.") for name in plain)
+    for name, moved in move("+optim.parts.backbone.lr=0.5", "+optim.parts.backbone.blocks.0.lr=0").items():
+        share = 0.0 if name.startswith(f"{first}.") else 0.5
+        assert torch.allclose(moved, share * plain[name], atol=1e-7), name
+        assert share or not moved.any()
+    for wrong, said in (
+        ("backbon.lr=1", "optim.parts.backbon: no weights are called so; did you mean backbone"),
+        ("backbone.momentum=1", "optim.parts.backbone.momentum=1: it may be lr or weight_decay, 0 or more"),
+        ("backbone.lr=-1", "optim.parts.backbone.lr=-1: it may be lr or weight_decay, 0 or more"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            parts_of(settings("algo=protonet", f"+optim.parts.{wrong}"))
+
+
+def test_a_warm_up_raises_the_rate_of_the_schedule_and_goes_on_where_a_checkpoint_was(settings: Settings) -> None:
+    """SGD with a rate that would fall by 1/4 a step, and is warmed up in two: 1/2, 3/4, 2/4 of it, and so on."""
+    words = ["algo=protonet", "optim=sgd", "optim.lr=1", "optim/schedule=linear", "run.steps=4", "optim.warmup=2"]
+    parts, steps = parts_of(settings(*words)), []
+    for step in range(3):
+        if step == 1:  # as if a run was resumed
+            state, parts = parts.state_dict(), parts_of(settings(*words))
+            parts.load_state_dict(state)
+        (optim,) = parts.optims.values()
+        optim.zero_grad()
+        weight = next(one for one in parts.learner.parameters() if one.requires_grad)
+        before, weight.grad = weight.detach().clone(), torch.ones_like(weight)
+        optim.step()
+        parts.schedules[0].step()
+        steps.append(float((before - weight.detach()).mean()))
+    assert steps == pytest.approx([0.5, 0.75, 0.5])
+    assert parts.rates() == {"lr_outer": pytest.approx(0.25)}
 
 
 @pytest.mark.parametrize("optim", ["adam", "adamw", "sgd"])

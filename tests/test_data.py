@@ -80,6 +80,23 @@ def test_omniglot_lake_split_has_background_train_and_evaluation_test(small_omni
     assert source.info.facts["classes"] == {"train": 812, "val": 152, "test": 659}
 
 
+def test_omniglot_may_be_split_as_mamls_code_does_or_by_a_file_of_ones_own(
+    small_omniglot: Path, cache: Path, tmp_path: Path
+) -> None:
+    source = make_omniglot(small_omniglot, cache, split="random", rotation="none")
+    assert source.info.facts["classes"] == {"train": 1100, "val": 100, "test": 423}
+    both = make_omniglot(small_omniglot, cache, split="random", rotation="none", trainval=True)
+    assert both.info.facts["classes"]["train"] == 1200
+    assert both.classes["test"] == source.classes["test"]
+    names = sorted(name.partition("/")[2] for name in source.classes["test"])[:15]
+    file = tmp_path / "mine.txt"
+    file.write_text("".join(f"{part} {name}\n" for k, name in enumerate(names) for part in [SPLITS[k // 5]]))
+    own = make_omniglot(small_omniglot, cache, split=str(file), rotation="none")
+    assert own.classes["val"] == {f"Omniglot/{name}" for name in names[5:10]}
+    with pytest.raises(ValueError, match=r"data.split=vinyls is not one of vinyals, lake, random, and no file"):
+        make_omniglot(small_omniglot, cache, split="vinyls")
+
+
 @pytest.mark.parametrize("rotation", ["none", "class"])
 def test_within_alphabet_draws_all_characters_of_a_task_from_one(
     small_omniglot: Path, cache: Path, rotation: str

@@ -67,6 +67,20 @@ def test_it_pretrains_on_the_cross_entropy_of_all_training_classes(name: str) ->
     assert torch.allclose(learner.backbone.blocks[1].running_var, 0.9 + 0.1 * first.var((0, 2, 3)))
 
 
+def test_label_smoothing_spreads_a_part_of_each_label_over_all_training_classes() -> None:
+    """By hand: (1 - e) times the label's cross-entropy and e times the mean over all classes."""
+    for learner in (
+        Baseline(conv4("none"), 12, 0.2, **fit_settings(1)),
+        BaselinePP(conv4("none"), 12, 5.0, 0.2, **fit_settings(1)),
+        FineTune(conv4("none"), 12, "none", 0.3, 0.2, **fit_settings(1)),
+        MetaBaseline(conv4("none"), 12, 10, 0.6, 32, 5.0, "auto", 1, 0.2),
+    ):
+        x, y = examples()
+        logs = learner.classifier(learner.backbone(x)).log_softmax(-1)
+        expected = -0.8 * logs[range(24), y].mean() - 0.2 * logs.mean()
+        assert torch.allclose(learner.meta_loss(as_drawn(learner, Examples(x, y)))[0], expected)
+
+
 @pytest.mark.parametrize("bn", ["transductive", "support", "running"])
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_loop_over_tasks_and_vmap_give_the_same_scores(name: str, bn: str) -> None:

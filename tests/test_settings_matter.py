@@ -49,7 +49,7 @@ Values = Mapping[str, Any]
 SPEED = "is about speed: numbers stay the same but for rounding"
 UNTRIED = "is not tried here, as it "
 PLACE = "is where files lie: the same ones elsewhere give the same numbers"
-TESTED_ON = ("emnist", "fashion_mnist", "svhn")
+TESTED_ON = ("emnist", "fashion_mnist", "mnist", "svhn")
 TRAINING = ("data.train.n_way", "data.train.k_shot", "data.train.n_query", "data.wide")
 
 NO_EFFECT: dict[str | tuple[str, str], str] = {
@@ -135,6 +135,8 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "optim.momentum": [0.3],
     "optim.betas": [[0.5, 0.999], [0.9, 0.5]],
     "optim.clip_norm": [0.01],
+    "optim.warmup": [3],
+    "optim.parts": [{"backbone": {"lr": 0.5}}],
     "optim.eps": [0.1],
     "optim.weight_decay": [0.5],
     "optim.schedule.at": [[1, 3, 4]],
@@ -673,7 +675,7 @@ def small_sets(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metarun.data.files.splits.FOLDER", files / "splits")
     for source in ("folder", "text"):
         monkeypatch.setattr(f"metarun.data.{source}.write_split_file", lambda path, split: None)
-    for name in ("EMNIST", "FashionMNIST", "SVHN", "KMNIST"):
+    for name in ("EMNIST", "FashionMNIST", "MNIST", "SVHN", "KMNIST"):
         monkeypatch.setattr(torchvision.datasets, name, partial(Pictures, name))
 
 

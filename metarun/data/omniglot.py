@@ -16,9 +16,14 @@ from metarun.data.files.find import find_alike, list_images, make_stamp
 from metarun.data.files.image_file import ImageFile
 from metarun.data.files.known import describe_places
 from metarun.data.files.load import load_images
-from metarun.data.files.splits import find_alphabet, read_split
+from metarun.data.files.split_file import read_split_file
+from metarun.data.files.splits import draw_split, find_alphabet, read_split
 from metarun.data.images import ImageTasks, Labels, Rotation
 from metarun.data.places.omniglot import PARTS, find_files
+
+KNOWN_SPLITS = ("vinyals", "lake")
+RANDOM = (1100 / 1623, 100 / 1623, 423 / 1623)
+"""Shares of the characters in the split `random`."""
 
 
 class Omniglot(ImageTasks):
@@ -30,7 +35,9 @@ class Omniglot(ImageTasks):
             `omniglot` with them; torchvision downloads them if they are missing.
         cache: folder of the decoded images.
         split: `vinyals` has 1028/172/423 characters (Vinyals et al. 2016, the lists of Snell et al. 2017); `lake`
-            trains on background and tests on evaluation (Lake et al. 2015), and five background alphabets validate.
+            trains on background and tests on evaluation (Lake et al. 2015), and five background alphabets validate;
+            `random` draws 1100/100/423, as MAML's code does, which with `trainval` are the 1,200/423 of many papers. Or
+            a file of lines `train ALPHABET/CHARACTER`, or a folder of lists, see metarun/data/files/split_file.py.
         within_alphabet: take all characters of a task from one alphabet, which is harder (Lake et al. 2015 test 20 ways
             in this way). Alphabets with fewer than n_way characters in a split are left out.
         rotation: see ImageTasks; the papers with `vinyals` use `class`.
@@ -49,7 +56,7 @@ class Omniglot(ImageTasks):
         device: torch.device,
         root: FilePath,
         cache: FilePath,
-        split: str,
+        split: FilePath,
         within_alphabet: bool,
         rotation: Rotation,
         image_size: PositiveInt,
@@ -61,13 +68,17 @@ class Omniglot(ImageTasks):
         trainval: bool,
         labels: Labels = "shuffled",
     ) -> None:
-        if split not in ("vinyals", "lake"):
-            raise ValueError(f"data.split={split} is not one of vinyals, lake")
+        own = None if split in (*KNOWN_SPLITS, "random") else Path(split).expanduser()
+        if own is not None and not own.exists():
+            raise ValueError(f"data.split={split} is not one of {', '.join(KNOWN_SPLITS)}, random, and no file")
         parts = find_files(root) or _download(Path(root).expanduser())
         scale = Scale(image_size, interpolation, channels, invert=invert)
         data = load_images(Path(cache), "omniglot", make_stamp(parts), lambda: _by_character(parts), scale)
         superclass_of = find_alphabet if within_alphabet else None
-        names = read_split(f"omniglot_{split}")
+        if own is not None:
+            names = read_split_file(own)
+        else:
+            names = draw_split(data.names, RANDOM, 0) if split == "random" else read_split(f"omniglot_{split}")
         super().__init__(data, names, plan, rotation, device, Look(mean, std), trainval, superclass_of, labels)
         warn_if_not_whole("omniglot", self.info.facts["images"], 32_460, of_class=20)
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Set
-from functools import partial
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import get_object, instantiate
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from metarun.algos.base.abilities import Recordable
 from metarun.algos.base.learner import Learner
@@ -30,6 +26,7 @@ from metarun.run.team import Group
 from metarun.run.tracking.guarded import GuardedSink
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.conf import list_shipped, read_shipped, read_source
+from metarun.settings.optims import Optims
 from metarun.settings.ranges import find_parameters
 from metarun.settings.schema import BUILD_KEYS, Node, Settings
 from metarun.settings.start import Start, open_start
@@ -51,7 +48,7 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
     start = find_start(settings)
     learner = build_learner(settings, source, start).to(device)
     group = group or Group()
-    factories = Optims(settings, group, device)
+    factories = Optims(settings, group, device, _make_factory, learner.named_parameters())
     with wrong_input():
         _record(learner, settings.run.get("compile", False), device)
         optims = {} if settings.run.get("steps") == 0 else learner.build_optims(factories)
@@ -75,30 +72,6 @@ def set_numerics(settings: Settings, device: torch.device) -> None:
         )
     tuning.set_precision(settings.precision)
     tuning.repeat_exactly(settings.deterministic)
-
-
-class Optims:
-    """Makes the optimizers that a learner asks for by name: `outer` of the settings `optim`, others with what `optims`
-    says of them in its place; each has its clipping and its schedule. On a GPU those that can update all weights by
-    one kernel do."""
-
-    def __init__(self, settings: Settings, group: Group, device: torch.device) -> None:
-        self.settings, self.group, self.device = settings, group, device
-        self.schedules: list[LRScheduler] = []
-        self.made: list[str] = []
-
-    def __call__(self, parameters: Iterable[Any], name: str = "outer") -> Optimizer:
-        node = {**self.settings.optim, **self.settings.optims.get(name, {})}
-        fused = {"fused": True} if self.device.type == "cuda" and "fused" in _find_parameters(node) else {}
-        optim: Optimizer = _make_factory(fused | node, BUILD_KEYS["optim"])(parameters)
-        self.group.tie(optim)
-        if fused:
-            optim.register_step_pre_hook(_lay_as_weights)
-        if node["clip_norm"] is not None:
-            optim.register_step_pre_hook(partial(_clip, float(node["clip_norm"])))
-        self.made.append(name)
-        self.schedules.append(_make_factory(node["schedule"])(optim))
-        return optim
 
 
 def build_source(settings: Settings, device: torch.device, splits: tuple[str, ...] = SPLITS) -> TaskSource:
@@ -225,14 +198,3 @@ def _record(learner: Learner, compile: bool | str, device: torch.device) -> None
         learner.record(backend, CALLS_BEFORE_RECORDING[backend])
     else:
         learner.record("inductor" if compile == "inductor" else backend)
-
-
-def _lay_as_weights(optim: Optimizer, args: Any, kwargs: Any) -> None:
-    """Give each gradient the memory layout of its weight, which fused kernels require."""
-    for weight in (weight for group in optim.param_groups for weight in group["params"]):
-        if weight.grad is not None and weight.grad.stride() != weight.stride():
-            weight.grad = torch.empty_like(weight).copy_(weight.grad)
-
-
-def _clip(norm: float, optim: Optimizer, args: Any, kwargs: Any) -> None:
-    clip_grad_norm_([p for group in optim.param_groups for p in group["params"]], norm)

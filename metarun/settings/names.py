@@ -53,6 +53,9 @@ def make_key(config: DictConfig) -> str:
         ("data", "labels", None),
         ("data", "members", {}),
         ("algo", "film", False),
+        ("algo", "label_smoothing", 0.0),
+        ("optim", "warmup", 0),
+        ("optim", "parts", {}),
     ]
     if str(kept.data["_target_"]).endswith(".Glyphs"):  # others had it before
         newer.append(("data", "within_alphabet", False))

@@ -132,6 +132,8 @@ class OptimKeys(TypedDict):
     """What build.py reads from `optim`."""
 
     clip_norm: PositiveFloat | None
+    warmup: NonNegativeInt
+    parts: Mapping[str, Any]
     schedule: Node
 
 

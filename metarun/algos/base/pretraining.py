@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypedDict
 
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
@@ -27,6 +28,10 @@ class Pretraining(EpisodicLearner):
     backbone: nn.Module
     classifier: nn.Module
 
+    label_smoothing: float = 0.0
+    """The part of a label that is spread evenly over all training classes. Szegedy et al. CVPR 2016. arXiv:1512.00567,
+    section 7."""
+
     needs: ClassVar[tuple[str, ...]] = ("episodes", "examples")
     only_trained: tuple[str, ...] = ("classifier.",)
 
@@ -37,7 +42,10 @@ class Pretraining(EpisodicLearner):
     meta_gradient = Learner.meta_gradient
 
     def meta_loss(self, batch: Examples) -> tuple[Tensor, Metrics]:
-        scores = objectives.classification(self.classifier(self.embed(batch.x)), batch.y)
+        logits = self.classifier(self.embed(batch.x))
+        scores = objectives.classification(logits, batch.y)
+        if self.label_smoothing:
+            scores["loss"] = cross_entropy(logits, batch.y, label_smoothing=self.label_smoothing)
         return scores["loss"], {name: score.detach() for name, score in scores.items()}
 
     def embed(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.base.pretraining import Fit, FitSettings, Pretraining
+from metarun.core.ranges import ShareBelowOne
 from metarun.ops.functional import Params
 
 
@@ -20,13 +21,21 @@ class Baseline(Pretraining, MetricLearner):
     Args:
         backbone: from inputs to embeddings [R, D].
         train_classes: classes of the split train.
+        label_smoothing: part of a training label that is spread over all training classes.
         settings: of the head's fit, see FitSettings.
     Reference: Chen, Liu, Kira, Wang, Huang. A Closer Look at Few-shot Classification. ICLR 2019. arXiv:1904.04232,
         section 3.2.
     """
 
-    def __init__(self, backbone: nn.Module, train_classes: int, **settings: Unpack[FitSettings]) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        train_classes: int,
+        label_smoothing: ShareBelowOne = 0.0,
+        **settings: Unpack[FitSettings],
+    ) -> None:
         super().__init__(backbone, settings["engine"], settings["task_chunk"])
+        self.label_smoothing = label_smoothing
         self.fit = Fit.of(settings)
         self.classifier: nn.Module = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]
 

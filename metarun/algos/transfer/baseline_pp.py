@@ -8,7 +8,7 @@ from torch.nn.functional import linear, normalize
 from metarun.algos.base.metric import average_classes
 from metarun.algos.base.pretraining import FitSettings
 from metarun.algos.transfer.baseline import Baseline
-from metarun.core.ranges import PositiveFloat
+from metarun.core.ranges import PositiveFloat, ShareBelowOne
 from metarun.ops.functional import Params
 
 
@@ -24,9 +24,14 @@ class BaselinePP(Baseline):
     """
 
     def __init__(
-        self, backbone: nn.Module, train_classes: int, scale: PositiveFloat, **settings: Unpack[FitSettings]
+        self,
+        backbone: nn.Module,
+        train_classes: int,
+        scale: PositiveFloat,
+        label_smoothing: ShareBelowOne = 0.0,
+        **settings: Unpack[FitSettings],
     ) -> None:
-        super().__init__(backbone, train_classes, **settings)
+        super().__init__(backbone, train_classes, label_smoothing, **settings)
         self.scale = scale
         self.classifier = CosineHead(int(backbone.out_features), train_classes, scale)  # type: ignore[arg-type]
 

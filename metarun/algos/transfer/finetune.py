@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, linear, normalize
 from metarun.algos.base.metric import average_classes
 from metarun.algos.base.network import with_support
 from metarun.algos.base.pretraining import Fit, FitSettings, Pretraining
-from metarun.core.ranges import NonNegativeFloat
+from metarun.core.ranges import NonNegativeFloat, ShareBelowOne
 from metarun.core.tasks import Examples
 from metarun.ops.functional import Params, call, one_hot, within
 
@@ -38,6 +38,7 @@ class FineTune(Pretraining):
         train_classes: classes of the split train.
         pull: `none`, `l2sp` or `features`.
         pull_weight: lambda, >= 0; the fit is stable while 2 lambda inner_lr < 2.
+        label_smoothing: part of a training label that is spread over all training classes.
         settings: of the fit of all weights, see FitSettings.
     Reference: Dhillon, Chaudhari, Ravichandran, Soatto. A Baseline for Few-Shot Image Classification. ICLR 2020.
         arXiv:1909.02729, section 3. l2sp: Li, Grandvalet, Davoine. Explicit Inductive Bias for Transfer Learning with
@@ -51,10 +52,11 @@ class FineTune(Pretraining):
         train_classes: int,
         pull: Literal["none", "l2sp", "features"],
         pull_weight: NonNegativeFloat,
+        label_smoothing: ShareBelowOne = 0.0,
         **settings: Unpack[FitSettings],
     ) -> None:
         super().__init__(settings["engine"], settings["task_chunk"])
-        self.fit = Fit.of(settings)
+        self.fit, self.label_smoothing = Fit.of(settings), label_smoothing
         self.pull, self.pull_weight = pull, pull_weight
         self.backbone = backbone
         self.classifier = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]

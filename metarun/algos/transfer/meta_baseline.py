@@ -13,7 +13,7 @@ from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, average_classes
 from metarun.algos.base.pretraining import Pretraining
 from metarun.algos.base.stages import Stage, Staged
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, ShareBelowOne
 from metarun.core.tasks import TaskSource
 from metarun.ops.functional import Params
 
@@ -33,6 +33,7 @@ class MetaBaseline(Staged, Pretraining, MetricLearner):
         batch_size: images of an outer step there.
         scale: factor of the cosine similarities to start from, > 0 (tau in the paper).
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
+        label_smoothing: part of a training label that is spread over all training classes, in the first stage.
     Reference: Chen, Liu, Xu, Darrell, Wang. Meta-Baseline: Exploring Simple Meta-Learning for Few-Shot Learning.
         ICCV 2021. arXiv:2003.04390, section 3.
     """
@@ -47,8 +48,10 @@ class MetaBaseline(Staged, Pretraining, MetricLearner):
         scale: PositiveFloat,
         engine: Engine,
         task_chunk: NonNegativeInt,
+        label_smoothing: ShareBelowOne = 0.0,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
+        self.label_smoothing = label_smoothing
         if not 0 <= pretraining <= 1:
             raise ValueError(f"algo.pretraining={pretraining} is not in 0..1")
         self.pretraining_steps, self.batch_size = round(pretraining * steps), batch_size
