@@ -109,6 +109,27 @@ def test_without_weight_it_is_training_on_the_source_bit_for_bit_whatever_the_do
     assert not any(torch.equal(ends[0][name], value) for name, value in start.items())
 
 
+def test_the_domain_accuracy_is_the_mean_share_of_either_domain_that_its_classifier_tells() -> None:
+    """One that calls everything the source is right on all of the source and on nothing of the target."""
+    of, pairs = dann(), drawn()
+    last = of.domain[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.zero_()
+        for bias, weight in ((3.0, 0.0), (-3.0, 0.0)):
+            last.bias.fill_(bias)
+            last.weight.fill_(weight)
+            assert of.meta_loss(pairs)[1]["domain_accuracy"] == 0.5
+        of.domain = nn.Linear(5, 1)
+        source, target = of.embed(pairs.source.x), of.embed(pairs.target)
+        middle = (source.mean(0) + target.mean(0)) / 2
+        of.domain.weight.copy_((source.mean(0) - target.mean(0))[None])
+        of.domain.bias.copy_(-of.domain.weight[0] @ middle[:, None])
+        told = (of.domain(source)[:, 0] > 0).double().mean(), (of.domain(target)[:, 0] <= 0).double().mean()
+        assert told[0] != 1 - told[1]
+        assert of.meta_loss(pairs)[1]["domain_accuracy"] == pytest.approx(float(sum(told)) / 2)
+
+
 def test_the_weight_rises_with_the_outer_steps_and_goes_on_where_a_checkpoint_left_it() -> None:
     """0, then 2 / (1 + exp(-10 p)) - 1 of 0.5 at p = 1/4, 1/2, 3/4, 1, and no more."""
     of = dann(weight=0.5, rise_steps=4)

@@ -466,7 +466,8 @@ def test_a_change_without_effect_is_told(runs: Path, say: Use, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_pictures_of_mistakes_count_what_the_test_scored(runs: Path, say: Use, tmp_path: Path) -> None:
-    """The answers that are drawn and counted are those of the accuracy: 12 tasks of 15 queries."""
+    """The answers that are drawn and counted are those of the accuracy: 12 tasks of 15 queries, however many are
+    answered together: 5, 5 and the last 2."""
     for name in ("proto", "maml"):
         run = own(runs, name, tmp_path)
         code, out, error = say("eval", run, "bn=transductive", "--pictures")
@@ -479,7 +480,7 @@ def test_pictures_of_mistakes_count_what_the_test_scored(runs: Path, say: Use, t
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(mistakes, "LEAST_QUERIES", 1)
                 patch.setattr("metarun.app.jobs.mistakes.HARDEST", 100)
-                every, _ = draw_mistakes(trained, {}, "transductive")
+                every, _ = draw_mistakes(trained, {"run.eval_batch_size": 5}, "transductive")
         accuracy = made_of(run)[0]["test"]["accuracy"]["mean"]
         wrong = sum(one.queries - one.right for one in every)  # classes without a mistake are not among them
         assert wrong == round((1 - accuracy) * 12 * 15)

@@ -16,6 +16,7 @@ from metarun.algos.control.actions import Discrete, Gaussian
 from metarun.algos.control.advantages import find_advantages, standardise
 from metarun.algos.control.cavia_rl import CAVIARL
 from metarun.algos.control.maml_rl import MAMLRL
+from metarun.algos.control.pictures import draw_paths, draw_regret
 from metarun.algos.control.promp import ProMP
 from metarun.algos.control.rollouts import Rollouts, fit_returns, judge
 from metarun.algos.control.surrogates import Surrogate, find_surrogate
@@ -302,3 +303,16 @@ def test_each_evaluation_step_acts_in_episodes_of_its_own(batch: Any) -> None:
     assert list(scores) == ["loss", "return", "return@0", "return@1", "return@greedy"]
     first = learner(test_inner_steps=0).evaluate(batch)
     assert torch.equal(first["return"], scores["return@0"])
+
+
+def test_pictures_are_twice_as_large_as_they_are_shown_and_have_a_panel_for_each_task() -> None:
+    """Panels of 260 points, two in a row: three tasks make two rows. Regret has one panel of 420 by 280."""
+    paths, goal = [torch.rand(3, 2, 5, 2) for _ in range(2)], torch.rand(3, 2)
+    wide, one = draw_paths(paths, goal), draw_paths([places[:1] for places in paths], goal[:1])
+    assert wide.width > 2 * 2 * 260
+    assert wide.height > 2 * 2 * 260
+    assert one.height < wide.height < 2 * one.height + 200
+    assert 2 * 260 < one.width < wide.width
+    regret = draw_regret({"rl2": torch.rand(4, 6), "thompson": torch.rand(4, 6)}, torch.rand(4, 3))
+    assert regret.width > 2 * 420
+    assert 2 * 280 < regret.height < 4 * 280

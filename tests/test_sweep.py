@@ -182,6 +182,7 @@ def test_a_list_of_runs_that_is_no_grid_is_one_sweep(tmp_path: Path, cache: Path
         ("- algo=maml", ["runs=list.yaml"], "runs=list.yaml is a list of runs: it needs -m"),
         ("- algo=maml", ["-m", "runs=other.yaml"], "runs=other.yaml cannot be read: "),
         ("algo: maml", ["-m", "runs=list.yaml"], "runs=list.yaml is not a list of runs, each a line as - algo=anil"),
+        ("[]", ["-m", "runs=list.yaml"], "runs=list.yaml is not a list of runs, each a line as - algo=anil"),
         (
             "- {algo: maml}",
             ["-m", "runs=list.yaml"],

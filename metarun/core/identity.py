@@ -79,7 +79,7 @@ def find_disagreement(
             f"{folder.settings} or {folder.hydra.name} beside it was changed after the run had begun, or is of another "
             f"run: {UNDO}"
         )
-    if told and folder.overrides.is_file() and _read_list(folder.overrides) != read_overrides(own):
+    if told and folder.overrides.is_file() and read_yaml_list(folder.overrides) != read_overrides(own):
         return f"{folder.overrides} was changed after the run had begun, or is of another run: {UNDO}"
     if (told := results.get(KEY)) and config and told != now:
         return f"{folder.results} is of another run than {folder.settings}: {UNDO}"
@@ -144,10 +144,3 @@ def read_overrides(hydra: Mapping[str, Any]) -> list[str]:
     """Return what was typed; nothing where hydra.yaml does not have it."""
     found = as_mapping(hydra.get("overrides")).get("task")
     return [str(word) for word in found] if isinstance(found, list) else []
-
-
-def _read_list(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text()) or []
-    except (OSError, ValueError, yaml.YAMLError):
-        return None

@@ -137,7 +137,16 @@ class Pool:
         if list(importlib.import_module(self.package).__path__) != [str(tree / self.package)]:
             os._exit(ELSEWHERE)
         watch = Watch(place / "result.json")
-        options = ["-n", "0", "-p", "no:cacheprovider", "-q", f"--basetemp={place / 'tmp' / 'tests'}"]
+        options = [
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            "-m",
+            "slow or not slow",
+            f"--basetemp={place / 'tmp' / 'tests'}",
+        ]
         for tests in job.sessions:
             watch.place = {test: number for number, test in enumerate(tests)}
             files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
