@@ -258,13 +258,23 @@ def test_gymnasiums_checker_passes_each_of_them(source: Callable[..., Any], data
     pytest.importorskip("gymnasium")
     from gymnasium.utils.env_checker import check_env
 
-    from metarun.data.gymnasium_face import TaskEnv
+    from metarun.data.gymnasium_face import TaskEnv, TaskVectorEnv
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for advice in (".*value is -?infinity.*", ".*recommend using a symmetric and normalized space.*"):
             warnings.filterwarnings("ignore", advice)
-        check_env(TaskEnv(source(data)), skip_render_check=True)
+        face = TaskEnv(source(data))
+        check_env(face, skip_render_check=True)
+    control, many = face.source.control, TaskVectorEnv(face.source, 2)
+    assert face.observation_space.shape == (control.observation,)
+    assert face.action_space == many.single_action_space
+    if control.discrete:
+        assert (face.action_space.start, face.action_space.n) == (0, control.actions)
+    else:
+        assert face.action_space.shape == (control.actions,)
+        assert (face.action_space.high == (np.inf if control.bound is None else control.bound)).all()
+        assert (face.action_space.low == -face.action_space.high).all()
 
 
 def test_gymnasium_sees_the_same_task_alone_and_beside_others(source: Callable[..., Any]) -> None:

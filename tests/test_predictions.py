@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from metarun.app.jobs.pictures import show_drawings, show_predictions
 from metarun.core.tasks import Batch, Examples, Prediction
 from metarun.report.figures import predictions
 from metarun.report.figures.charts import PALETTE
@@ -49,3 +53,36 @@ def test_the_band_holds_95_of_100_observations() -> None:
 
 def test_functions_of_more_than_a_number_are_not_drawn() -> None:
     assert draw_predictions(batch(dimensions=3), Prediction(torch.zeros(3, 20, 1), None)) is None
+
+
+def test_what_is_shown_is_of_the_first_test_tasks_and_of_the_learner_as_it_tests(tmp_path: Path) -> None:
+    """Four of them, or as many as the learner that draws by itself says."""
+    asked: list[Any] = []
+
+    class Learner(torch.nn.Module):
+        tasks_drawn = 2
+
+        def predictions(self, tasks: Batch) -> Prediction:
+            assert not self.training
+            return Prediction(torch.zeros(3, 20, 1), None)
+
+        def eval_stream(self, source: Any, *words: Any) -> Any:
+            return source.episodes(*words)
+
+        def draw(self, tasks: Batch) -> dict[str, Image.Image]:
+            assert not self.training
+            return {"own": Image.new("RGB", (4, 3))}
+
+    def episodes(*words: Any) -> Any:
+        asked.append(words)
+        yield batch()
+
+    shown: dict[str, Path] = {}
+    parts: Any = SimpleNamespace(learner=Learner(), source=SimpleNamespace(episodes=episodes), folder=tmp_path)
+    sink: Any = SimpleNamespace(show=shown.__setitem__)
+    show_predictions(parts, [sink])
+    show_drawings(parts, [sink])
+    assert asked == [("test", 0, 4), ("test", 0, 2)]
+    assert shown == {"predictions": tmp_path / "predictions.png", "own": tmp_path / "own.png"}
+    assert Image.open(shown["own"]).size == (4, 3)
+    assert seen(colours(shown["predictions"].read_bytes()), PALETTE[1]) > 100
