@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import threading
 import zipfile
 from collections.abc import Callable
@@ -187,6 +188,16 @@ def test_omniglot_is_downloaded_with_its_checksums(
                 make_omniglot(tmp_path / "new", tmp_path)
             assert not (tmp_path / "new" / "omniglot-py" / "complete").exists()
         server.shutdown()
+
+
+def test_what_a_killed_download_left_is_not_taken_for_omniglot(small_omniglot: Path, tmp_path: Path) -> None:
+    """Both archives lie there, but the lock says that nobody has checked the second."""
+    folder = shutil.copytree(small_omniglot / "omniglot", tmp_path / "omniglot-py")
+    assert len(omniglot.Omniglot.find_files(str(tmp_path))) == 2
+    (folder / "lock").touch()
+    assert omniglot.Omniglot.find_files(str(tmp_path)) == []
+    (folder / "complete").touch()
+    assert len(omniglot.Omniglot.find_files(str(tmp_path))) == 2
 
 
 @pytest.mark.parametrize("split", ["omniglot_vinyals", "omniglot_lake"])

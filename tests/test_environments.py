@@ -309,6 +309,9 @@ def test_environments_of_gymnasium_are_tasks_that_differ_in_what_they_are_made_w
     assert tasks.info.control == Control(3, 1, False, 3, 2, 2.0)
     carts = source("gymnasium", "data.id=CartPole-v1", "data.tasks=[{sutton_barto_reward:[0,1]}]")
     assert carts.info.control == Control(4, 2, True, 200, 2)
+    same = next(source("gymnasium", "data.tasks=[{g:[2,2]}]").environments("train", 0, 2))
+    same.reset(1, 0)
+    assert [worlds[0].unwrapped.g for worlds in same.made] == [2, 2]
     for word, said in (
         ("data.id=Nothing-v0", "data.id=Nothing-v0 .* cannot be made"),
         ("data.tasks=[{nothing:[1,2]}]", "cannot be made: .*nothing"),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
 from scipy import stats
+from test_settings_matter import NO_EFFECT, found, other_values, settings_of
 
 from metarun.core import objectives
 from metarun.core.episodes import draw_bits, scale_to_unit
@@ -16,6 +21,8 @@ from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.gp import GaussianProcess
 from metarun.data.harmonic import Harmonic
 from metarun.data.sinusoid import Sinusoid
+from metarun.settings.build import build_source
+from metarun.settings.resolve import resolve
 
 PLAN = EpisodePlan(EpisodeShape(0, 5, 5), EpisodeShape(0, 5, 20), 0, 0)
 PI = float(np.pi)
@@ -185,3 +192,36 @@ def test_a_network_may_be_told_amplitude_and_phase_of_the_same_waves() -> None:
         assert torch.equal(x[..., :1], own.x)
         assert torch.equal(y, own.y)
         assert torch.allclose(x[..., 1:2] * torch.sin(x[..., :1] - x[..., 2:]), y, atol=1e-5)
+
+
+OF_EPISODES = {"n_way", "k_shot", "n_query", "train", "eval_seed", "wide", "steps"}
+"""Settings of how tasks are asked for, which stand beside the hash wherever runs are told apart."""
+
+
+@pytest.mark.parametrize(
+    ("data", "algo"),
+    [
+        *((name, "maml") for name in ("sinusoid", "harmonic", "gp", "mixture")),
+        *((name, "rl2") for name in ("bandits", "tabular_mdp", "navigation", "corners", "gridworld")),
+        ("quadratics", "learned_optimizer"), ("sets", "neural_statistician"), ("moons", "dann"),
+    ],
+)  # fmt: skip
+def test_the_hash_tells_sources_apart_by_every_setting_that_changes_their_tasks(
+    full: Callable[..., DictConfig], data: str, algo: str
+) -> None:
+    config = full(f"data={data}", f"algo={algo}", "logger=none")
+
+    def hash_of(config: DictConfig) -> str:
+        return str(build_source(resolve(config), torch.device("cpu")).info.split_sha256)
+
+    here, alike = hash_of(config), []
+    for key in settings_of("data", data):
+        group, _, name = key.partition(".")
+        if group != "data" or re.split(r"[.\[]", name)[0] in OF_EPISODES or found(NO_EFFECT, data, key):
+            continue
+        for value in other_values(data, key, config):
+            changed = config.copy()
+            OmegaConf.update(changed, key, value, merge=False)
+            with contextlib.suppress(ValueError):  # some values need others beside them
+                alike += [f"{key}={value}"] if hash_of(changed) == here else []
+    assert not alike

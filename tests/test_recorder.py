@@ -14,6 +14,7 @@ from test_contract import ALGOS, choices, parts_of
 
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.core.errors import ConfigError
+from metarun.ops import replay
 from metarun.ops.replay import Recorder
 
 Settings = Callable[..., DictConfig]
@@ -143,3 +144,14 @@ def test_a_subclass_is_recorded_only_where_it_says_so_itself(settings: Settings)
     assert learner.recordable
     learner.__class__ = Mine
     assert not vars(Mine).get("recordable")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_order_of_additions_is_free_again_after_a_check_also_of_one_that_failed(
+    monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", before)
+    inside = []
+    with pytest.raises(KeyError), replay._fixed_order():
+        raise KeyError(inside.append(torch.backends.cudnn.deterministic))
+    assert (inside, torch.backends.cudnn.deterministic) == ([True], before)
