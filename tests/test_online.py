@@ -208,6 +208,7 @@ def test_a_stopped_stream_goes_on_bit_for_bit_and_logs_regret_and_pictures(tmp_p
     results = results_of(tmp_path / "whole")
     assert (results["status"], results["steps"], results["test"]["loss"]["n_tasks"]) == ("finished", 400, 400)
     assert results["tasks_to_proficiency"] == 0
+    assert results["directions"]["regret"] == "lower"  # which `compare` goes by
     assert results["regret"] == pytest.approx(sum(found[0][1]["loss"]) - sum(found[0][1]["hindsight"]))
 
 

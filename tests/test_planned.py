@@ -13,12 +13,19 @@ from scipy import stats
 
 from metarun.cli import command
 from metarun.report.compare import Comparison, compare
+from metarun.report.pair_table import make_pair_caption, make_pair_cells
 from metarun.report.planned import Plan
 from metarun.report.power import count_seeds, count_tasks, find_power
 from metarun.report.runs import find_runs
 from metarun.report.two_levels import estimate_difference, estimate_equivalence
 
 DRAWS = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def same_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test draws the same numbers, whichever ran before."""
+    monkeypatch.setitem(globals(), "DRAWS", np.random.default_rng(0))
 
 
 def draw(mean: float, seeds: int = 4, tasks: int = 200, spread: float = 0.005) -> NDArray[np.float64]:
@@ -63,6 +70,21 @@ def test_planned_pairs_pay_for_each_other_and_not_for_the_table(sweep: Path) -> 
     assert both[1].p_with_seeds == pytest.approx(2 * expected.p)
 
 
+def test_the_caption_says_over_how_many_pairs_p_is_corrected_and_what_each_column_is(sweep: Path) -> None:
+    one = compared(sweep, Plan(pick(("anil", "maml"))))
+    assert make_pair_caption(one)[0].endswith("Holm-corrected over 1 pair")
+    two = compared(sweep, Plan(pick(("anil", "maml"), ("r2d2", "protonet")), 1.0, 0.5))
+    heads, lines = make_pair_cells(two)
+    seen = "pair, difference, p, seeds too, p, seeds too, won, equal within 1, seeds for 0.5"
+    assert ", ".join(heads) == seen
+    assert [(line[0], len(line)) for line in lines] == [("anil - maml", 8), ("r2d2 - protonet", 8)]
+    first, *others = make_pair_caption(two)
+    assert first.endswith("Holm-corrected over 2 pairs")
+    assert [words.partition(":")[0] for words in others] == ["seeds too", "won", "equal within", "seeds for"]
+    ((unplanned,), _) = compare(find_runs([sweep]), None, ["seed"], None, None, None, None)
+    assert make_pair_caption(unplanned) == []
+
+
 def test_without_pairs_every_group_is_held_against_the_baseline_or_the_best(sweep: Path) -> None:
     assert [pair.names for pair in compared(sweep, Plan((), 0.5), {"algo": "maml"}).pairs] == [
         ("anil", "maml"), ("protonet", "maml"), ("r2d2", "maml")
@@ -104,7 +126,7 @@ def test_equality_is_rarely_claimed_of_methods_that_differ_by_the_margin() -> No
 
 def test_so_many_seeds_show_the_difference_that_often() -> None:
     """Methods one point apart, whose seeds spread by half a point: the counted seeds find it in 80 % of the draws."""
-    needed = count_seeds(draw(0.5, 40), draw(0.5, 40), 0.01)
+    needed = count_seeds(draw(0.5, 400), draw(0.5, 400), 0.01)
     assert needed is not None
     found = [estimate_difference(draw(0.51, needed), draw(0.5, needed)) for _ in range(600)]
     assert np.mean([one is not None and one.p < 0.05 for one in found]) == pytest.approx(0.8, abs=0.06)

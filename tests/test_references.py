@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from run_folders import finished
 
 from metarun.cli import command
 from metarun.core.errors import ConfigError
+from metarun.report.config_dirs import find_config_dirs
 from metarun.report.listing import make_run_table
 from metarun.report.references import find_folder, name_shortly
 from metarun.report.runs import find_runs
@@ -54,6 +56,15 @@ def test_each_run_has_a_short_name_and_is_found_by_it() -> None:
 )
 def test_a_run_is_found_by_the_end_of_its_name_and_the_last_by_its_start(typed: str, folder: str) -> None:
     assert find_folder(typed) == RUNS[folder]
+
+
+def test_a_whole_name_comes_before_names_that_end_so(here: Path) -> None:
+    """maml-x is a run, and fomaml-x another; aml-x calls both."""
+    for name in ("maml-x", "fomaml-x"):
+        finished(here / "outputs" / name, [0.4, 0.5])
+    assert find_folder("maml-x") == Path("outputs/maml-x")
+    with pytest.raises(ConfigError, match="2 runs are called aml-x"):
+        find_folder("aml-x")
 
 
 def test_a_run_that_is_resumed_does_not_become_the_last() -> None:
@@ -115,3 +126,11 @@ def test_list_has_the_newest_last(capsys: pytest.CaptureFixture[str], monkeypatc
     assert command(["list"]) == 0
     ids = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "glyphs" in line]
     assert ids == list(RUNS)
+
+
+def test_folders_of_yamls_below_this_one_have_short_names(here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere, folder = tmp_path_factory.mktemp("elsewhere"), RUNS["best"]
+    sources = [{"path": str(path), "provider": "command-line"} for path in (here / "mine" / "conf", elsewhere)]
+    sources.append({"path": str(here / "shipped"), "provider": "main"})
+    (folder / ".hydra" / "hydra.yaml").write_text(json.dumps({"hydra": {"runtime": {"config_sources": sources}}}))
+    assert find_config_dirs(folder) == ["--config-dir=mine/conf", f"--config-dir={elsewhere}"]
