@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -106,6 +108,31 @@ def test_under_vmap_a_layer_does_for_each_task_what_it_does_for_one(
         alone = bent(x[0 if at[0] is None else task], w[0 if at[1] is None else task])
         for one, other in zip(together, alone, strict=True):
             torch.testing.assert_close(one[task], other)
+
+
+@pytest.mark.parametrize(
+    "at", [each for each in product((0, 1, None), (0, 1, None), (0, 1, None)) if each != (None,) * 3]
+)
+def test_under_vmap_images_weight_and_bias_may_each_be_of_all_tasks_or_of_one(at: tuple[int | None, ...]) -> None:
+    torch.manual_seed(0)
+    whole = leaf(3, 5, 2), leaf(3, 2), leaf(3, 2)
+    given = [each[0] if where is None else each.movedim(0, where) for each, where in zip(whole, at, strict=True)]
+
+    def bent(*inputs: Tensor) -> tuple[Tensor, ...]:
+        def loss(*inputs: Tensor) -> Tensor:
+            return standardise(*inputs, 1e-5).sin().sum()
+
+        def steep(*inputs: Tensor) -> Tensor:
+            return sum(grad.sin().sum() for grad in torch.func.grad(loss, (0, 1, 2))(*inputs))
+
+        return torch.func.grad(steep, (0, 1, 2))(*inputs)
+
+    for of in (bent, lambda *inputs: (standardise(*inputs, 1e-5),)):
+        together = torch.func.vmap(of, in_dims=at)(*given)
+        for task in range(3):
+            alone = of(*(each[0 if where is None else task] for each, where in zip(whole, at, strict=True)))
+            for one, other in zip(together, alone, strict=True):
+                torch.testing.assert_close(one[task], other)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
