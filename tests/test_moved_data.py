@@ -57,6 +57,16 @@ def test_relative_paths_are_kept_absolute_and_others_as_they_were_typed(run: Pat
     assert config["paths"]["outputs"] == "outputs"
 
 
+def test_the_roots_are_kept_absolute_though_they_are_made_later(here: Path) -> None:
+    """What else is typed may be no path: it is one if something lies there."""
+    words = ["data=folder", "data.path=later", "paths.cache=later/cache", "paths.data=later/data"]
+    config = make_absolute(compose(words))
+    assert (config.paths.cache, config.paths.data) == (str(here / "later" / "cache"), str(here / "later" / "data"))
+    assert config.data.path == "later"
+    (here / "later").mkdir()
+    assert make_absolute(compose(words)).data.path == str(here / "later")
+
+
 def test_relative_paths_of_a_unions_sources_are_kept_absolute_and_missed_where_they_are_gone(here: Path) -> None:
     words = ["data=union", "data.sources=[folder,cub]", "+data.members.folder.path=birds"]
     config = make_absolute(compose([*words, "+data.members.folder.split=draw", "+data.members.cub.root=${paths.data}"]))

@@ -23,7 +23,7 @@ from metarun.report.runs import find_runs
 from metarun.settings.build import build_parts
 from metarun.settings.names import make_key
 from metarun.settings.reopen import reopen
-from metarun.settings.start import Start
+from metarun.settings.start import Start, open_start
 
 Settings = Callable[..., DictConfig]
 
@@ -156,6 +156,10 @@ def test_a_run_starts_from_the_last_one_and_says_so(
         parts = build_parts(reopen(Path(second)).resolve(), tmp_path)
         best = torch.load(f"{first}/checkpoints/best.pt")["learner"]
         assert all(torch.equal(v, best[f"backbone.{n}"]) for n, v in network_of(parts).state_dict().items())
+        start, known = open_start(first), know_source(parts.source).classes
+        assert start is not None
+        assert known["train"]
+        assert start.classes == known  # by which it is told what the run was trained on
         results = json.loads(Path(second, "results.json").read_text())
         assert results["start"]["folder"] == str(tmp_path / first)
         assert results["start"]["seed"] == seed
