@@ -128,6 +128,13 @@ def test_another_algorithm_tests_with_the_runs_own_settings_where_both_have_them
     assert wider.node("data")["n_way"] == 9
 
 
+def test_a_head_on_features_has_its_own_rate_and_not_that_of_the_run(full: Settings) -> None:
+    """MAML's rate is for its weights, TIM's for features of length 1."""
+    run = SavedSettings(full("algo.inner_lr=0.7", "algo.test_inner_steps=2"), {"data": "glyphs", "algo": "maml"})
+    algo = make_settings(run, (1, 28, 28), {"algo": "tim", "algo.temperature": 9.0}).node("algo")
+    assert [algo[key] for key in ("inner_lr", "test_inner_steps", "temperature")] == [0.001, 100, 9.0]
+
+
 def test_a_result_tells_what_was_changed_but_for_its_tasks_and_places() -> None:
     values = {
         "data": "cub", "data.k_shot": 5, "data.path": "here", "paths.data": "there", "run.test_tasks": 600,
