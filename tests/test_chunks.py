@@ -93,7 +93,7 @@ def test_as_many_tasks_run_at_once_as_the_memory_has_room_for(
     torch.testing.assert_close(found, expected)
 
 
-def on_a_gpu(batch: Batch, n_tasks: int, room: int | None) -> int:
+def on_a_gpu(batch: Batch, n_tasks: int, room: int | None, _: int) -> int:
     return choose_tasks_at_once(tasks(1, 10, device="meta"), n_tasks, room)
 
 

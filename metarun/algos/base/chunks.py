@@ -15,18 +15,19 @@ queries; at 84x84, one.
 """
 
 
-def choose_tasks_at_once(batch: Batch, n_tasks: int, room: int | None) -> int:
+def choose_tasks_at_once(batch: Batch, n_tasks: int, room: int | None, most_numbers: int = MAX_CPU_NUMBERS) -> int:
     """Choose how many of `n_tasks` tasks like those of the batch to run at once, for speed.
 
     Chunks are of equal size, so that one recording serves them all.
 
     Args:
+        most_numbers: input numbers of tasks that run together on a CPU.
         room: tasks that fit into a GPU's memory, as found when it ran out; None if it never did.
     """
     if batch.query.x.device.type != "cpu":
         return split_evenly(n_tasks, room or n_tasks)
     inputs_per_task = (batch.support.x.numel() + batch.query.x.numel()) // batch.n_tasks
-    most = MAX_CPU_NUMBERS // inputs_per_task
+    most = most_numbers // inputs_per_task
     if min(most, n_tasks) < MIN_TASKS_TOGETHER and inputs_per_task > SMALL_TASK_NUMBERS:
         return 1
     return split_evenly(n_tasks, most)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from metarun.algos.base.chunks import choose_tasks_at_once
+from metarun.algos.base.chunks import MAX_CPU_NUMBERS, choose_tasks_at_once
 from metarun.algos.base.learn2learn import choose_engine
 from metarun.algos.base.learner import Learner
 from metarun.algos.base.wrappers import Predictor, Wrapper
@@ -55,6 +55,7 @@ class EpisodicLearner(Learner):
         if through_learn2learn and self.wrapper is None:
             raise ValueError(f"{type(self).__name__} has no learn2learn engine; set algo.engine=vectorized")
         self.task_chunk, self.objective = task_chunk, objective
+        self.most_numbers = MAX_CPU_NUMBERS
         self.room: dict[bool, int] = {}  # tasks that a GPU's memory was found to hold, in training and in tests
 
     @abstractmethod
@@ -131,7 +132,7 @@ class EpisodicLearner(Learner):
             return 1
         if self.task_chunk > 1 or (self.task_chunk == 1 and batch.query.x.device.type == "cpu"):
             return self.task_chunk
-        return choose_tasks_at_once(batch, n_tasks, self.room.get(self.training))
+        return choose_tasks_at_once(batch, n_tasks, self.room.get(self.training), self.most_numbers)
 
     def describe_engine(self, batch: Batch, n_tasks: int) -> str:
         if self.engine == "learn2learn":

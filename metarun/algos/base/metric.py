@@ -9,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metarun.algos.base.chunks import MAX_CPU_NUMBERS
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.core.tasks import Examples
 from metarun.ops import context, norm
 from metarun.ops.functional import Params, call, one_hot, within
+
+FEATURES_TOGETHER = 800_000
+"""Numbers of the embeddings that run together on a CPU, as measured; more leave its caches."""
 
 
 class Support(NamedTuple):
@@ -47,10 +51,12 @@ class MetricLearner(EpisodicLearner):
     def encoded(self) -> Iterator[None]:
         before = self.backbone, self.task_chunk, self.recorder
         self.backbone, self.task_chunk, self.recorder = nn.Identity(), 0, None  # the rest is small
+        self.most_numbers = FEATURES_TOGETHER
         try:
             yield
         finally:
             self.backbone, self.task_chunk, self.recorder = before
+            self.most_numbers = MAX_CPU_NUMBERS
 
     @torch.no_grad()
     def _encode(self, x: Tensor) -> Tensor:
@@ -74,6 +80,8 @@ def embed_together(backbone: nn.Module, params: Params, support: Tensor, query: 
 
     `bn=transductive` normalises by both together, and `bn=support` by the support inputs alone.
     """
+    if isinstance(backbone, nn.Identity):  # they are embedded already, and copying them takes longer than most heads
+        return support, query
     rows = support.shape[0]
     with context.support_rows(rows):
         embedded = call(backbone, params, torch.cat([support, query]))
