@@ -136,7 +136,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "optim.betas": [[0.5, 0.999], [0.9, 0.5]],
     "optim.clip_norm": [0.01],
     "optim.warmup": [3],
-    "optim.parts": [{"backbone": {"lr": 0.5}}],
+    "optim.parts": [{"net": {"backbone": {"lr": 0.5}}}],
     "optim.eps": [0.1],
     "optim.weight_decay": [0.5],
     "optim.schedule.at": [[1, 3, 4]],
@@ -271,7 +271,7 @@ def settings_of(group: str, choice: str) -> list[str]:
 
 
 def _leaves(name: str, choice: str, node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
+    if isinstance(node, dict) and (node or found(VALUES, choice, name) is None):  # one without keys may be given some
         for key, value in node.items():
             if key not in ("_target_", "_partial_", "defaults", "hydra"):
                 yield from _leaves(f"{name}.{key}".lstrip("."), choice, value)
