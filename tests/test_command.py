@@ -163,7 +163,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["algo=mamml"], "there is no algo=mamml; did you mean maml?; choices are abml, alpha_tim, anil, "),
+        (["algo=mamml"], "there is no algo=mamml; did you mean maml? metarun help algo lists all "),
         (["run.stepps=3"], "there is no setting run.stepps; did you mean run.steps?"),
         (["sed=3"], "there is no setting sed; did you mean seed?"),
         (["inner_lr=3"], "there is no setting inner_lr; did you mean algo.inner_lr?"),

@@ -125,7 +125,7 @@ def test_shipped_sources_are_opened_by_name_and_an_unknown_one_is_said(
     config = full("data=union", "data.sources=[glyphs]", f"paths.cache={cache}")
     assert build_source(resolve(config), torch.device("cpu")).info.input_shape == (3, 32, 32)
     config.data.sources = ["glyph"]
-    with pytest.raises(ConfigError, match=r"there is no data=glyph; did you mean glyphs\?; choices are"):
+    with pytest.raises(ConfigError, match=r"there is no data=glyph; did you mean glyphs\? metarun help data lists all"):
         build_source(resolve(config), torch.device("cpu"))
 
 

@@ -20,10 +20,22 @@ class Refused(KeyboardInterrupt):
     exit_code = 2
 
 
+MANY = 12
+"""Choices beyond which a message that suggests one names no other."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?` with the known word nearest to `word`, or an empty string if none is near."""
     close = find_nearest(word, list(known))
     return f"; did you mean {close}?" if close else ""
+
+
+def name_choices(word: str, known: Sequence[str], group: str) -> str:
+    """Return what may be typed in place of `word`: the nearest choice of the group, and all of them if they are few."""
+    near = suggest(word, known)
+    if near and len(known) > MANY:
+        return f"{near} metarun help {group} lists all {len(known)}"
+    return f"{near}; choices are {', '.join(known)}" if known else near
 
 
 def find_nearest(word: str, known: Sequence[str]) -> str | None:

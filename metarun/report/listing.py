@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -51,8 +52,15 @@ def make_run_table(runs: Sequence[Run], now: float, width: int) -> Table:
     Args:
         runs: in the order of the lines.
         now: seconds since 1970.
-        width: columns of the screen; a narrow one gets shorter words, a wide one the folders too.
+        width: columns of the screen; shorter words where longer ones do not fit, on a wide one the folders too.
     """
+    table = _make_table(runs, now, width, name_briefly if width < NARROW else describe_run)
+    if NARROW <= width < WIDE and Console(width=10 * width).measure(table).maximum > width:
+        return _make_table(runs, now, width, name_briefly)
+    return table
+
+
+def _make_table(runs: Sequence[Run], now: float, width: int, name: Callable[[Run], str]) -> Table:
     narrow, wide = width < NARROW, width >= WIDE
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", no_wrap=not narrow, overflow="fold")
@@ -69,7 +77,7 @@ def make_run_table(runs: Sequence[Run], now: float, width: int) -> Table:
         table.add_row(
             Text(names[run.folder]),
             Text(run.state, style=STATE_STYLES.get(run.state, "")),
-            Text(name_briefly(run) if narrow else describe_run(run)),
+            Text(name(run)),
             describe_score(run),
             *([str(len(run.evaluations()) or "")] if tested else []),
             describe_progress(run),

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metarun.core.dotted import nodes
-from metarun.core.errors import ConfigError, suggest
+from metarun.core.errors import ConfigError, name_choices, suggest
 from metarun.settings import names, schema
 from metarun.settings.conf import CONF, list_shipped
 from metarun.settings.typed import read_override
@@ -103,8 +103,7 @@ def _explain(error: Exception, words: Sequence[str], folders: Sequence[str | Pat
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = [str(option) for option in error.options or []]
-        listed = f"; choices are {', '.join(options)}" if options else ""
-        return f"there is no {group}={choice}{suggest(choice, options)}{listed}"
+        return f"there is no {group}={choice}{name_choices(choice, options, group)}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key and ("not in" in text or "No match" in text):
         return explain_unknown(key[1].removeprefix("+"), words, folders)

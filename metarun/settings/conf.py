@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from metarun.core.errors import ConfigError, suggest
+from metarun.core.errors import ConfigError, name_choices
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if (path / "config.yaml").is_file())
@@ -38,7 +38,7 @@ def read_shipped(name: str, group: str = "data", own: Sequence[str] = ()) -> Dic
     file = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
     if file is None:
         known = sorted({*list_shipped(group), *(path.stem for one in own for path in Path(one, group).glob("*.yaml"))})
-        raise ConfigError(f"there is no {group}={name}{suggest(name, known)}; choices are {', '.join(known)}")
+        raise ConfigError(f"there is no {group}={name}{name_choices(name, known, group)}")
     node = OmegaConf.load(file)
     assert isinstance(node, DictConfig)
     settings: DictConfig = node.get(group, node)  # under the group's name where the file sets more than it
