@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -95,6 +96,25 @@ def test_a_server_that_refuses_is_not_waited_for(tmp_path: Path, cache: Path) ->
     commands = [line for line in metarun("list", cwd=tmp_path, cache=cache)[1].splitlines() if "wandb sync" in line]
     where = sweep.relative_to(tmp_path)
     assert commands == [f"wandb sync {where}/wandb/offline-run-*", f"wandb sync {where}/*/wandb/offline-run-*"]
+
+
+@pytest.mark.slow
+def test_scores_of_later_tests_go_to_the_run_that_was_tested(tmp_path: Path, cache: Path, server: WandbServer) -> None:
+    """To the server, and without a key into a file that uploads to the same run."""
+    assert metarun(*WANDB, "hydra.run.dir=r", cwd=tmp_path, cache=cache, **server.environment)[0] == 0
+    id = results_of(tmp_path / "r")["wandb_id"]
+    tested = ["eval", "r", "run.test_tasks=4", "data.n_query=2", "bn=support", "--wandb"]
+    code, out, error = metarun(*tested, "data.k_shot=2", cwd=tmp_path, cache=cache, **server.environment)
+    assert code == 0, out + error
+    assert "told W&B: " in out
+    assert server.summaries[id].keys() >= {"eval/glyphs/5w2s/support/accuracy", "eval/glyphs/5w2s/support/loss_ci95"}
+    without = {"WANDB_MODE": None, "WANDB_API_KEY": None, "HOME": str(tmp_path)}
+    code, out, error = metarun(*tested, "data.k_shot=3", cwd=tmp_path, cache=cache, **without)
+    assert code == 0, out + error
+    (command,) = re.findall(r"W&B is offline; to upload: (.*)", out)
+    sync(command, server, tmp_path)
+    assert list(server.runs) == [id]
+    assert "eval/glyphs/5w3s/support/accuracy" in server.summaries[id]
 
 
 @pytest.mark.slow

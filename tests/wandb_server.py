@@ -15,6 +15,7 @@ class WandbServer(ThreadingHTTPServer):
 
     Attributes:
         runs: the history of each run by its id: a row for each line that came, in that order.
+        summaries: the last summary of each run.
         hangs: whether requests wait, as those to a server that is overloaded or behind a dead connection.
         hangs_after: the operation with whose answer that begins.
         asked: names of the operations that were asked for.
@@ -25,6 +26,7 @@ class WandbServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.runs: dict[str, list[dict[str, Any]]] = {}
+        self.summaries: dict[str, dict[str, Any]] = {}
         self.named: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
         self.hangs, self.hangs_after = False, ""
@@ -91,7 +93,10 @@ class Handler(BaseHTTPRequestHandler):
             self.server.hangs = asked.get("operationName") == self.server.hangs_after
             found = {"data": self.server.answer(asked.get("operationName", ""), asked.get("variables") or {})}
         elif self.path.endswith("/file_stream"):
-            history = json.loads(body).get("files", {}).get("wandb-history.jsonl")
+            files = json.loads(body).get("files", {})
+            history = files.get("wandb-history.jsonl")
+            for text in files.get("wandb-summary.json", {}).get("content", ()):
+                self.server.summaries[self.path.split("/")[-2]] = json.loads(text)
             rows = self.server.runs.setdefault(self.path.split("/")[-2], [])
             if history:
                 rows[history["offset"] :] = map(json.loads, history["content"])

@@ -183,7 +183,7 @@ def _tell_wandb(folder: Path, found: Sequence[Mapping[str, Any]], screen: Screen
         "project": choose_project(run.settings.get("logger.project")),
         "entity": run.settings.get("logger.entity"),
     }
-    screen.say(f"told W&B: {tell_tests(folder, str(id), options, found)}")
+    screen.say(tell_tests(folder, str(id), run.settings.get("logger.mode", "auto"), options, found))
 
 
 def evaluate_run(

@@ -103,3 +103,16 @@ def explain(error: Any) -> str:
     """Return the first line of what W&B says, without pydantic's frame."""
     text = error.errors()[0]["msg"] if hasattr(error, "errors") else str(error)
     return str(text).splitlines()[0]
+
+
+def choose_mode(mode: str) -> str:
+    """Choose online or offline for `auto`: online if the environment or `wandb login` provides credentials."""
+    import wandb
+
+    if mode != "auto":
+        return mode
+    if asked := read_mode():
+        return asked
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return "online"
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"

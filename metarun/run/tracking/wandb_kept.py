@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metarun.core.command import quote
+from metarun.run.tracking.wandb_environment import choose_mode, find_obstacle
 from metarun.run.tracking.wandb_words import list_tests
+
+SECONDS = 60.0
+"""Seconds to wait for W&B's answer, at the start and at the end, when later tests are told."""
 
 log = logging.getLogger(__name__)
 
@@ -37,28 +42,33 @@ def keep_model(run: Any, folder: Path, name: str) -> None:
     run.log_artifact(artifact, aliases=["best"])
 
 
-def tell_tests(folder: Path, id: str, options: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
-    """Add the scores of later tests to the summary of the run that they belong to; return where that is.
+def tell_tests(folder: Path, id: str, mode: str, options: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
+    """Add the scores of later tests to the summary of the run that they belong to; return where they are now.
+
+    Without a key, or where the server cannot be reached, that is a file to be uploaded.
 
     Args:
         folder: the run's.
         id: the run's in W&B.
+        mode: as the run's settings have it.
         options: project and entity, as the run's settings have them.
         found: the tests' results.
     """
     import wandb
 
+    mode = choose_mode(mode)
+    obstacle = find_obstacle(wandb.setup().settings.base_url, SECONDS) if mode == "online" else None
+    settings = wandb.Settings(silent=True, console="off", init_timeout=SECONDS, finish_timeout=SECONDS)
     run = wandb.init(
-        id=id,
-        resume="allow",
-        dir=str(folder.resolve()),
-        settings=wandb.Settings(silent=True, console="off"),
-        reinit="finish_previous",
-        **options,
-    )
+        id=id, resume="allow", dir=str(folder.resolve()), settings=settings, reinit="finish_previous",
+        mode="offline" if obstacle else mode, **options,  # type: ignore[arg-type]
+    )  # fmt: skip
     run.summary.update(list_tests(found))
     run.finish()
-    return str(run.url or f"wandb sync {folder}/wandb/offline-run-*")
+    if run.url:
+        return f"told W&B: {run.url}"
+    why = f"W&B cannot be reached ({obstacle})" if obstacle else f"W&B is {mode}"
+    return f"{why}; to upload: wandb sync {quote(folder)}/wandb/offline-run-*"
 
 
 def stop_run() -> None:

@@ -17,12 +17,12 @@ from metarun.core.ranges import PositiveFloat
 from metarun.core.scores import choose_score, is_better
 from metarun.run.tracking.sink import RunInfo
 from metarun.run.tracking.wandb_environment import (
+    choose_mode,
     choose_project,
     drop_wrong_variables,
     explain,
     find_names,
     find_obstacle,
-    read_mode,
 )
 from metarun.run.tracking.wandb_file import find_last_row
 from metarun.run.tracking.wandb_kept import keep_log, keep_model, stop_run
@@ -93,7 +93,7 @@ class WandbSink:
         import wandb
 
         drop_wrong_variables()
-        connection = _choose_mode(mode)
+        connection = choose_mode(mode)
         self.log_model, self.name = log_model, info.name
         self.folder, self.id_file = info.folder, info.folder / "wandb" / ID_FILE
         # A killed process loses what was not flushed, by default 15 s of it.
@@ -233,16 +233,3 @@ def _parse_number(word: str) -> float | str | None:
 
 def _make_id() -> str:
     return secrets.token_hex(8)
-
-
-def _choose_mode(mode: str) -> str:
-    """Choose online or offline for `auto`: online if the environment or `wandb login` provides credentials."""
-    import wandb
-
-    if mode != "auto":
-        return mode
-    if asked := read_mode():
-        return asked
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return "online"
-    return "online" if wandb.login(prompt=False, verify=False) else "offline"
