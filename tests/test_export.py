@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +77,22 @@ def test_what_cannot_be_exported_is_one_message(used_runs: Path, use: Say) -> No
     file = used_runs / "running" / "results.json"
     told = f"metarun: cannot write {file}: File exists. Add --to FOLDER, with another one\n"
     assert use("export", used_runs / "running", "--to", file)[::2] == (2, told)
+
+
+def test_the_program_is_compared_on_a_batch_of_another_size_than_it_was_traced_with(
+    used_runs: Path, use: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(program: Any, net: Any, x: torch.Tensor) -> float:
+        return len(x) / 1e6
+
+    monkeypatch.setattr(exported, "compare", compared)
+    monkeypatch.setattr(exported, "_write_onnx", lambda *_: "left out")
+    assert exported.TRACED != exported.CHECKED
+    code, out, _ = use("export", used_runs / "running", "--to", tmp_path / "out")
+    assert (code, f"differs from the network by at most {exported.CHECKED / 1e6:.1g}" in " ".join(out.split())) == (
+        0,
+        True,
+    )
 
 
 def test_without_its_packages_onnx_is_left_out_and_they_are_named(

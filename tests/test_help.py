@@ -119,3 +119,10 @@ def test_no_line_of_help_is_wider_than_the_screen(
     assert Console().width == 80
     for name in ("algo", "boil", "inner_lr", "run=offline", "experiment"):
         assert max(map(len, said(capsys, "help", name).splitlines())) <= 80
+
+
+def test_a_group_before_the_name_leaves_the_others_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """`none` is a backbone and a logger; a value with a folder in it is no choice of a group."""
+    both, one = said(capsys, "help", "none"), said(capsys, "help", "logger=none")
+    assert ("backbone=none" in both, "logger=none" in both) == (True, True)
+    assert ("backbone=none" in one, "logger=none" in one) == (False, True)

@@ -263,3 +263,12 @@ def test_answers_of_regressions_are_as_likely_as_their_model_says() -> None:
         assert found.mean().item() == pytest.approx(y[task].mean().item(), abs=0.03)
         assert weights.norm() > 0.1
     assert source.fingerprint("test", 2) != source.fingerprint("val", 2)
+
+
+def test_weights_begin_to_move_slowly_and_in_no_direction() -> None:
+    """The last layer's weights have a tenth of the deviation 1 / sqrt(units), its summand is nought."""
+    torch.manual_seed(0)
+    head = CoordinateRule(2500, 1, 0.1, 0.0).head
+    assert head is not None
+    assert float(head.weight.std()) == pytest.approx(0.1 / 50, rel=0.05)
+    assert float(head.bias) == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pty
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ import pytest
 from commands import TINY, metarun, results_of, start
 
 from metarun.app.commands.resume import resume
+from metarun.app.messages import open_log
 from metarun.cli import command
 from metarun.core.command import join, keep_last, quote
 from metarun.core.errors import ConfigError
@@ -299,3 +302,15 @@ def test_a_password_that_a_run_needs_is_asked_for_again(tmp_path: Path) -> None:
     ):
         resume(folder, [])
     assert reopen(folder).change({"logger.address": "https://me:x@host"}).find_masked() == []
+
+
+def test_a_line_of_the_log_says_when_how_grave_and_where(tmp_path: Path) -> None:
+    file, log = open_log(tmp_path / "run.log"), logging.getLogger("metarun.some.place")
+    log.addHandler(file)
+    try:
+        log.warning("too few tasks")
+    finally:
+        log.removeHandler(file)
+        file.close()
+    line = (tmp_path / "run.log").read_text()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING metarun.some.place: too few tasks\n", line)
