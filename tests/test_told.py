@@ -1,7 +1,7 @@
 """What the commands that tell of runs print and write, whole, as it was agreed on: tests/data/told has a file for each.
 
-Whoever changes a text on purpose writes the files anew by `METARUN_TOLD=write pytest tests/test_told.py`, and reads what
-git says of them. Scores come from files, so that they are the same on every machine, and widths are of 120 columns.
+Whoever changes a text on purpose writes the files anew by `METARUN_TOLD=write pytest tests/test_told.py`, and reads
+what git says of them. Scores come from files, so that they are the same on every machine; widths are of 120 columns.
 """
 
 from __future__ import annotations
