@@ -45,6 +45,7 @@ EXTRA = {
     "matchingnet": SMALL_NET,
     "r2d2": SMALL_NET,
     "relationnet": SMALL_NET,
+    "feat": SMALL_NET,
     "metaoptnet": SMALL_NET,
     **dict.fromkeys(CLASSIFIERS_FIRST, IMAGES),
     "distill": IMAGES,

@@ -14,6 +14,7 @@ from test_gradients import batch, conv4, furthest, meta_gradient
 from torch import Tensor, nn
 
 from metarun.algos.base.metric import MetricLearner
+from metarun.algos.metric.feat import FEAT
 from metarun.algos.metric.matchingnet import FullContext, MatchingNet
 from metarun.algos.metric.metaoptnet import MetaOptNet, solve_crammer_singer
 from metarun.algos.metric.protonet import ProtoNet
@@ -30,6 +31,7 @@ LEARNERS = {
     "matchingnet with context": lambda bn, chunk: MatchingNet(conv4(bn), True, 2, 0.5, "auto", chunk),
     "relationnet": lambda bn, chunk: RelationNet(conv4(bn), bn, 4, 3, "mse", "auto", chunk),
     "r2d2": lambda bn, chunk: R2D2(conv4(bn), 0.5, 2.0, "auto", chunk),
+    "feat": lambda bn, chunk: FEAT(conv4(bn), 2.0, 0.0, "auto", chunk),
     "metaoptnet": lambda bn, chunk: MetaOptNet(conv4(bn), 0.5, 1.0, 20, 2.0, "auto", chunk),
 }
 
@@ -49,6 +51,28 @@ def test_a_loop_over_tasks_and_vmap_give_the_same_gradient_and_scores(name: str,
     loop, together, tasks = made(name, bn, 1), made(name, bn, 4), batch()
     assert furthest(meta_gradient(together, tasks), meta_gradient(loop, tasks)) < 1e-9
     assert furthest(together.eval().evaluate(tasks), loop.eval().evaluate(tasks)) < 1e-9
+
+
+def test_feat_fits_the_means_of_a_task_to_each_other_before_the_nearest_counts() -> None:
+    """Mean by mean, as the equations have it; with nothing taken from others they are normalised alone."""
+    learner = FEAT(Identity(6), 2.0, 0.5, "auto", 1).eval()
+    torch.manual_seed(3)
+    support, query, y = torch.randn(8, 6), torch.randn(5, 6), torch.arange(4).repeat(2)
+    for values in learner.parameters():
+        nn.init.normal_(values)
+    layers, means = learner.attention, [support[y == c].mean(0) for c in range(4)]
+    expected = torch.empty(5, 4)
+    for c, mean in enumerate(means):
+        near = torch.stack([(layers.query.weight @ mean) @ (layers.key.weight @ other) for other in means]) / 6**0.5
+        taken = sum(share * layers.value.weight @ other for share, other in zip(near.softmax(0), means, strict=True))
+        moved = mean + layers.out.weight @ taken + layers.out.bias
+        normal = (moved - moved.mean()) / (moved.var(unbiased=False) + 1e-5).sqrt()
+        adapted = normal * layers.norm.weight + layers.norm.bias
+        expected[:, c] = -(query - adapted).square().sum(-1) / 2.0
+    classes = F.one_hot(y, 4).to(support.dtype)
+    assert torch.allclose(learner.compare(learner.theta(), support, classes, query), expected)
+    order = torch.tensor([2, 0, 3, 1])
+    assert torch.allclose(learner.compare(learner.theta(), support, classes[:, order], query), expected[:, order])
 
 
 def test_an_outer_step_holds_the_graph_of_one_chunk_of_tasks() -> None:

@@ -52,6 +52,24 @@ class DropBlock(nn.Module):
         return x * kept * (kept.numel() / kept.sum().clamp(min=1))
 
 
+class Dropout(nn.Module):
+    """Dropout of single numbers, which draws the same for tasks one by one as for tasks together under vmap.
+
+    torch's own draws others. Shapes: x [...] -> the same.
+    Args:
+        rate: share of the numbers to drop, in [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        check_rate(rate)
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = torch.rand(x.shape, dtype=x.dtype, device=x.device) >= self.rate
+        return x * kept / (1 - self.rate)
+
+
 class DropPath(nn.Module):
     """Zeroes whole images in one branch of a network and scales up the others.
 
