@@ -14,10 +14,13 @@ from omegaconf import DictConfig
 
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.core.words import join_sources
 from metarun.data.augment import Look
 from metarun.data.files.splits import SPLITS
 from metarun.data.images import ImageClasses, ImageTasks
+from metarun.data.resize import Resized
 from metarun.data.union import Union, check_apart
+from metarun.run.by_source import estimate_by_source
 from metarun.settings.build import build_source
 from metarun.settings.resolve import resolve
 
@@ -64,6 +67,21 @@ def test_sources_that_may_share_classes_without_names_are_refused() -> None:
     members = {"cifar_fs": Numbered("cifar100"), "fc100": Numbered("cifar100, numbered by fc100")}
     with pytest.raises(ValueError, match=r"whether cifar_fs and fc100 share classes is not told: files of cifar100"):
         check_apart(members, "leave one out")
+
+
+def test_the_scores_of_a_test_are_told_source_by_source_too() -> None:
+    """Tasks 0, 2, 4 are of the first source, and fitting their images to a network changes nothing of that."""
+    both = union(grey=grey, coloured=coloured)
+    scores = {"accuracy": np.array([0.9, 0.1, 0.8, 0.3, 0.7]), "loss": np.arange(5.0)}
+    for source in (both, Resized(both, (1, 14, 14), None)):
+        found = estimate_by_source(source, scores)["by_source"]
+        assert {name: one["accuracy"]["mean"] for name, one in found.items()} == {
+            "grey": pytest.approx(0.8), "coloured": pytest.approx(0.2)
+        }  # fmt: skip
+        assert [one["loss"]["n_tasks"] for one in found.values()] == [3, 2]
+    assert found["grey"]["loss"]["ci95"] == pytest.approx(2 / 3**0.5 * 4.3027, rel=1e-4)  # Student's t of 2 degrees
+    assert join_sources("accuracy", found).startswith("grey 80.00 % ± ")
+    assert estimate_by_source(grey(), scores) == estimate_by_source(both, {"loss": np.arange(3.0)}) == {}
 
 
 def test_tasks_alternate_between_the_sources_and_are_their_own() -> None:

@@ -41,6 +41,16 @@ def join_scores(scores: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {format_with_unit(name, value)}" for name, value in scores.items() if "@" not in name)
 
 
+def join_sources(score: str, by_source: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Join a score of each of the sources that a test was on, with its interval."""
+    found = ((name, one[score]) for name, one in by_source.items() if score in one)
+    parts = []
+    for name, test in found:
+        mean, half = (format_with_unit(score, test[part]) for part in ("mean", "ci95"))
+        parts.append(f"{name} {mean} ± {half}")
+    return "  ".join(parts)
+
+
 def name_task(n_way: int | None, k_shot: int | None) -> str:
     """Return 5-way 1-shot; 5-shot for tasks without classes; an empty string for tasks without shots."""
     if k_shot is None:

@@ -29,8 +29,9 @@ class Resized:
             for member in members(source):
                 member.look = PLAIN_LOOK
         self.info = replace(source.info, input_shape=shape)
-        if hasattr(source, "labels"):
-            self.labels = source.labels
+        for name in ("labels", "turns"):
+            if hasattr(source, name):
+                setattr(self, name, getattr(source, name))
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
         for batch in self.source.episodes(split, first, batch_size):

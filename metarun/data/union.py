@@ -70,6 +70,7 @@ class Union:
                     f"data.sources={list(sources)}: {name} has no classes of images and cannot be in a union"
                 )
             self.members[name] = member
+        self.turns = list(self.members)
         check_apart(self.members, "leave one of the two out of data.sources")
         self.shape = (channels, image_size, image_size)
         normalisations = {repr(m.info.normalisation): m.info.normalisation for m in self.members.values()}

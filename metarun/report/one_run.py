@@ -73,6 +73,8 @@ def make_end(results: Mapping[str, Any], folder: Path) -> Facts:
     for name, test in (r.get("test") or {}).items():
         value = f"{words.format_with_unit(name, test['mean'])} ± {words.format_with_unit(name, test['ci95'])}"
         facts.add(f"test {name}", f"{value}  (95 % interval, {test['interval']}, {test['n_tasks']} of them)")
+    if r.get("by_source"):
+        facts.add("by source", words.join_sources(choose_score(r["test"], read_directions(r)), r["by_source"]))
     if r.get("paper"):
         known = [r["paper"][key] for key in ("value", "ci95") if r["paper"].get(key) is not None]
         score = choose_score(r["test"], read_directions(r))

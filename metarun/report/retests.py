@@ -18,6 +18,7 @@ from metarun.core.words import (
     format_value,
     format_with_unit,
     is_percent,
+    join_sources,
     name_answers,
     name_network,
     name_queries,
@@ -99,6 +100,10 @@ def make_caption(found: Sequence[Retest]) -> list[str]:
         said.append(f"bn={', '.join(inductive)}: inductive, {what}")
     if together:
         said.append(ANSWERS_MEAN)
+    for one in found:
+        if one.get("by_source"):
+            what = f"{one['data']}, {name_task(one['n_way'], one['k_shot'])}, bn={one['bn']}"
+            said.append(f"{what}, by source: {join_sources(_choose_score(one), one['by_source'])}")
     return said + warn_of_seen(found)
 
 

@@ -14,6 +14,7 @@ from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import choose_score, is_better, list_directions
 from metarun.run import checkpoint
+from metarun.run.by_source import estimate_by_source
 from metarun.run.evaluation import Scores, evaluate, explain_streams
 from metarun.run.finite import check_weights
 from metarun.run.folder import Files, NoFiles, keep_test, load_best, load_last
@@ -227,7 +228,8 @@ class OfflineRun:
         log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)
         scores = self._evaluate("test", self.test_tasks, stop)
         self.test_seconds = time.perf_counter() - started
-        return {"test": keep_test(self.files, self.progress.step, scores)}
+        own = estimate_by_source(self.parts.source, scores)
+        return {"test": keep_test(self.files, self.progress.step, scores), **own}
 
     def _evaluate(self, split: str, n_tasks: int, stop: StopRequest) -> Scores:
         parts = self.parts

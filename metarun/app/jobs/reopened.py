@@ -29,6 +29,7 @@ from metarun.data.counts import describe_images
 from metarun.data.resize import Resized, describe_fitting, list_classes, members
 from metarun.ops import context, norm
 from metarun.report.runs import open_run, read_evaluation
+from metarun.run.by_source import estimate_by_source
 from metarun.run.checkpoint import check_split
 from metarun.run.device import held_device, name_device
 from metarun.run.evaluation import evaluate
@@ -64,8 +65,7 @@ class Trained:
         state: the weights that it was tested with, the best by validation.
         modes: BatchNorm modes that it can be tested in, its own and then the others.
         features: what its network has made of images.
-        best_step: the step of these weights.
-        split: `test`, or `val`: the tasks that it is tested on.
+        best_step, split: the step of these weights, and of which tasks it is tested on, `test` or `val`.
         asked: what is asked beside settings, by name, for results: the tasks, the checkpoint.
     """
 
@@ -148,7 +148,6 @@ class Trained:
         scores = evaluate(
             learner, source, self.split, n_tasks, settings.run["eval_batch_size"], stop, features=self.features
         )
-        info = source.info
         found = {
             **{key: self.results[key] for key in ("algo", "backbone", "seed")},
             "best_step": self.best_step,
@@ -160,11 +159,12 @@ class Trained:
             "changes": {**changes, **self.asked},
             "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
             "test": {score: estimate(values, is_percent(score)).as_json() for score, values in scores.items()},
+            **estimate_by_source(source, scores),
             "directions": list_directions(scores, learner.directions),
-            "split_sha256": info.split_sha256,
+            "split_sha256": source.info.split_sha256,
             "episode_sha256": source.fingerprint(self.split, n_tasks),
-            "images": describe_images(info.facts),
-            "source": info.facts,
+            "images": describe_images(source.info.facts),
+            "source": source.info.facts,
             "classes": len(list_classes(source, self.split)),
             "seen": sorted(set(self.source.classes["train"]) & list_classes(source, self.split)),
             "untold": find_untold(self.source.classes["train"], list_classes(source, self.split)),
