@@ -111,12 +111,14 @@ def test_two_runs_of_the_same_settings_are_the_same_start(settings: Settings, tm
 
 def test_what_a_run_starts_from_is_typed_as_runs_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (one, two) = (finished(tmp_path / "outputs" / name, [0.4, 0.5]) for name in ("one-70a8", "two-70b9"))
-    newest = max((one, two), key=lambda folder: (folder / ".hydra" / "config.yaml").stat().st_mtime)
+    names = ("one-70a8", "two-70b9", "lr=1-70c0")
+    one, two, three = (finished(tmp_path / "outputs" / name, [0.4, 0.5]) for name in names)
+    newest = max((one, two, three), key=lambda folder: (folder / ".hydra" / "config.yaml").stat().st_mtime)
     for typed, several, became in (
         ("backbone.weights=70a8", False, f"backbone.weights={one}"),
         ("+backbone.weights=outputs/one-70a8", False, f"+backbone.weights={one}"),
         ("backbone.weights=70a8,two-70b9,null", True, f"backbone.weights={one},{two},null"),
+        ("backbone.weights=lr=1-70c0", False, f"backbone.weights={three}"),
         ("backbone.weights=last", False, f"backbone.weights={newest}"),
         ("backbone.weights=DEFAULT", False, "backbone.weights=DEFAULT"),
         ("backbone.name=70a8", False, "backbone.name=70a8"),
