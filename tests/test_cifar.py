@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 import threading
@@ -128,6 +129,24 @@ def test_the_download_is_checked_and_gives_the_same_tasks_as_the_zip_files(
     (tmp_path / "new" / "cifar100" / "cifar-100-python" / "train").write_bytes(pickle.dumps("other"))
     with pytest.raises(ValueError, match="cifar-100-python is not what was published; delete it"):
         make(tmp_path / "new", tmp_path)
+
+
+def test_files_that_were_exchanged_for_others_of_their_size_are_read_anew(tmp_path: Path, server: None) -> None:
+    """The first two images get each other's label; each time the sum that torchvision expects is that of the file."""
+    make(tmp_path / "new", tmp_path)
+    file = tmp_path / "new" / "cifar100" / "cifar-100-python" / "train"
+    content, pixels, sizes = pickle.loads(file.read_bytes()), [], []
+    labels = content["fine_labels"]
+    other = next(place for place, label in enumerate(labels) if label != labels[0])
+    for second in range(2):
+        labels[0], labels[other] = labels[other], labels[0]
+        file.write_bytes(pickle.dumps(content, protocol=2))
+        os.utime(file, (1_700_000_000 + second,) * 2)
+        CIFAR100.train_list[0][1] = hashlib.md5(file.read_bytes()).hexdigest()
+        sizes.append(file.stat().st_size)
+        pixels.append(make(tmp_path / "new", tmp_path).pixels.clone())
+    assert sizes[0] == sizes[1]
+    assert not torch.equal(*pixels)
 
 
 def test_a_download_with_another_checksum_is_never_unpickled(

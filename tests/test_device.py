@@ -162,7 +162,7 @@ def test_a_device_is_named_by_the_model_of_its_card_or_processor(monkeypatch: py
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
     monkeypatch.setattr("platform.processor", lambda: "")
     assert name_device(torch.device("cuda", 1)) == "card 1"
-    lines = ["processor\t: 0", "model name\t: Quick 3000", "model name\t: Slow 1"]
+    lines = ["processor\t: 0", "model\t\t: 106", "model name\t: Quick 3000", "model name\t: Slow 1"]
     monkeypatch.setattr(Path, "read_text", lambda path: "\n".join(lines))
     monkeypatch.setattr(Path, "is_file", lambda path: True)
     assert name_device(torch.device("cpu")) == "Quick 3000"

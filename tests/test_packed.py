@@ -123,6 +123,8 @@ def test_encoded_images_in_a_pickle_are_read_one_by_one(
     (tmp_path / "test_images_png.pkl").write_bytes(pickle.dumps([kept(one) for one in ENCODED], protocol))
     (tmp_path / "test_labels.pkl").write_bytes(pickle.dumps({"label_specific": [0] * 9}))
     files = [one.file for one in read_packed(list_files(tmp_path)).images]
+    assert [file.order[1] for file in files] == list(range(9))
+    assert len({file.order[0] for file in files}) == 1
     tracemalloc.start()
     found = [hashlib.sha256(file.read()).digest() for file in files]
     _, peak = tracemalloc.get_traced_memory()
@@ -197,6 +199,14 @@ def test_a_table_tells_the_classes_whatever_its_columns_are_called(tmp_path: Pat
     source = make(tmp_path / "images", tmp_path, labels=str(tmp_path / name))
     assert source.info.facts["images"] == {"least": 3, "most": 3, "total": 24}
     assert sorted(label.split("/")[-1] for part in SPLITS for label in source.classes[part]) == list("abcdefgh")
+
+
+@pytest.mark.parametrize("head", ["", "file,label\n"])
+def test_a_table_that_a_spreadsheet_wrote_begins_with_a_mark_which_is_no_part_of_it(tmp_path: Path, head: str) -> None:
+    names = put_flat(tmp_path / "images")
+    (tmp_path / "l.csv").write_text(head + "".join(f"{n},{n[0]}\n" for n in names), encoding="utf-8-sig")
+    source = make(tmp_path / "images", tmp_path, labels=str(tmp_path / "l.csv"))
+    assert source.info.facts["images"] == {"least": 3, "most": 3, "total": 24}
 
 
 def test_the_classes_of_a_changed_table_are_read_anew(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def test_images_may_be_paths_open_images_arrays_or_tensors(used_runs: Path, task
         assert torch.equal(few.logits(given), expected)
     ink = [array > 127 for array in arrays]
     assert torch.equal(few.logits(ink), few.logits([255 * array.astype(np.uint8) for array in ink]))
+    assert torch.equal(few.logits([np.full((28, 28), 0.999)]), few.logits([np.full((28, 28), 255, np.uint8)]))  # 254.7
     others = model.adapt({label: [np.asarray(Image.open(one)) for one in own] for label, own in classes_of(task / "support").items()})  # fmt: skip # noqa: E501
     assert torch.equal(others.logits(files), expected)
     for wrong, words in (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metarun.core.scores import choose_score, estimate, find_sign, is_better
+from metarun.core.scores import choose_score, estimate, find_direction, find_sign, is_better
 
 DIRECTIONS = {"accuracy": 1, "return": 1, "log_likelihood": 1, "mse": -1, "loss": -1}
 """Every score that tells how well a run did, the most telling first: 1 if it is to be high, -1 if low."""
@@ -99,3 +99,11 @@ def test_a_score_of_the_learners_own_comes_before_the_loss_though_it_gives_the_l
     assert choose_score(["loss", "regret"], {"loss": "lower", "regret": "lower"}) == "regret"
     assert choose_score(["loss", "accuracy"], {"loss": "lower"}) == "accuracy"
     assert choose_score(["loss", "other"], {"loss": "lower"}) == "loss"
+
+
+def test_the_direction_that_a_learner_says_comes_before_the_known_one() -> None:
+    """After the suffix for inner steps is dropped; nobody knows that of other scores."""
+    assert find_direction("mse") == "lower"
+    assert find_direction("mse@3", {"mse": "higher"}) == "higher"
+    assert find_direction("return", {"return": "lower"}) == "lower"
+    assert find_direction("zeal", {"return": "lower"}) is None
