@@ -46,6 +46,7 @@ EXTRA = {
     "r2d2": SMALL_NET,
     "relationnet": SMALL_NET,
     "feat": SMALL_NET,
+    "frn": SMALL_NET,
     "metaoptnet": SMALL_NET,
     **dict.fromkeys(CLASSIFIERS_FIRST, IMAGES),
     "distill": IMAGES,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.metric.feat import FEAT
+from metarun.algos.metric.frn import FRN
 from metarun.algos.metric.matchingnet import FullContext, MatchingNet
 from metarun.algos.metric.metaoptnet import MetaOptNet, solve_crammer_singer
 from metarun.algos.metric.protonet import ProtoNet
@@ -32,6 +33,7 @@ LEARNERS = {
     "relationnet": lambda bn, chunk: RelationNet(conv4(bn), bn, 4, 3, "mse", "auto", chunk),
     "r2d2": lambda bn, chunk: R2D2(conv4(bn), 0.5, 2.0, "auto", chunk),
     "feat": lambda bn, chunk: FEAT(conv4(bn), 2.0, 0.0, "auto", chunk),
+    "frn": lambda bn, chunk: FRN(conv4(bn), 3.0, "auto", chunk),
     "metaoptnet": lambda bn, chunk: MetaOptNet(conv4(bn), 0.5, 1.0, 20, 2.0, "auto", chunk),
 }
 
@@ -75,6 +77,27 @@ def test_feat_fits_the_means_of_a_task_to_each_other_before_the_nearest_counts()
     assert torch.allclose(learner.compare(learner.theta(), support, classes[:, order], query), expected[:, order])
 
 
+def test_frn_rebuilds_a_query_from_each_class_by_ridge_regression() -> None:
+    """Class by class and place by place, by least squares over the rows of a class's maps; classes of 1 and 3 maps."""
+    learner = FRN(Square(6, 2), 3.0, "auto", 1)
+    torch.manual_seed(3)
+    support, query, y = torch.randn(4, 6, 2, 2), torch.randn(5, 6, 2, 2), torch.tensor([0, 1, 1, 1])
+    with torch.no_grad():
+        learner.penalty.fill_(0.3)
+        learner.length.fill_(-0.2)
+    expected = torch.empty(5, 2)
+    for c in range(2):
+        rows = support[y == c].movedim(1, -1).reshape(-1, 6) / 6**0.5  # [k h w, c]
+        ridge = len(rows) / 6 * torch.tensor(0.3).exp()
+        stacked = torch.cat([rows.T, ridge.sqrt() * torch.eye(len(rows))])
+        for m, one in enumerate(query.movedim(1, -1).reshape(5, 4, 6) / 6**0.5):
+            weights = torch.linalg.lstsq(stacked, torch.cat([one.T, torch.zeros(len(rows), 4)])).solution
+            rebuilt = torch.tensor(-0.2).exp() * weights.T @ rows
+            expected[m, c] = -3.0 * (one - rebuilt).square().sum() / 4
+    classes = F.one_hot(y, 2).to(support.dtype)
+    assert torch.allclose(learner.compare(learner.theta(), support, classes, query), expected)
+
+
 def test_an_outer_step_holds_the_graph_of_one_chunk_of_tasks() -> None:
     most = {}
     for n_tasks in (1, 8):
@@ -112,7 +135,7 @@ class Box(list[Tensor]):
 @pytest.mark.parametrize("name", LEARNERS)
 def test_the_comparison_has_the_gradient_of_finite_differences(name: str) -> None:
     learner = made(name, "transductive", 1)
-    shape = (6, 2, 2) if name == "relationnet" else (6,)
+    shape = (6, 2, 2) if name in ("relationnet", "frn") else (6,)
     support, query = (torch.randn(rows, *shape).requires_grad_() for rows in (4, 3))
     classes, params = F.one_hot(torch.tensor([0, 1, 0, 1])).double(), dict(learner.named_parameters())
     assert torch.autograd.gradcheck(lambda s, q: learner.compare(params, s, classes, q), (support, query))
