@@ -181,7 +181,7 @@ def test_a_setting_of_ones_own_that_is_typed_wrongly_is_told_the_right_one(
     (tmp_path / "mine" / "algo" / "own.yaml").write_text("_target_: own.Own\ntemperature: 1.0\n")
     for word, said in (
         ("algo.temperatur=2", "no setting algo.temperatur; did you mean algo.temperature?"),
-        ("algo.test_inner_steps=3", "no setting algo.test_inner_steps\n"),
+        ("algo.test_inner_steps=3", "no setting algo.test_inner_steps with this algo; it is one of algo="),
     ):
         code, told = typed("--config-dir", "mine", "algo=own", word)
         assert code == 2

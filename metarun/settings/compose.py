@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import hydra
 import yaml
@@ -18,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metarun.core.dotted import nodes
 from metarun.core.errors import ConfigError, name_choices, suggest
 from metarun.settings import names, schema
-from metarun.settings.conf import CONF, list_shipped
+from metarun.settings.conf import CONF, list_shipped, read_shipped
 from metarun.settings.typed import read_override
 
 PLUS = ("experiment", "debug", "tuned")
@@ -45,6 +46,11 @@ ELSEWHERE = {
     "output_dir": "hydra.run.dir of this run, paths.outputs of all",
 }
 """Settings by the names that other programs give them."""
+
+KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+
+MOST = 3
+"""Choices that a message names of those which have a setting."""
 
 
 def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictConfig:
@@ -107,12 +113,24 @@ def _explain(error: Exception, words: Sequence[str], folders: Sequence[str | Pat
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key and ("not in" in text or "No match" in text):
         return explain_unknown(key[1].removeprefix("+"), words, folders)
+    if wrong := re.search(r"Value '(.*)' (?:of type '\w+' could not be converted to|is not a valid) (\w+)", text):
+        return _explain_kind(wrong[1], wrong[2], words)
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read: {text.splitlines()[0]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not re.match(r"(full_key|object_type|See https)", line)]
     where = f" ({key[1]})" if key and key[1] not in kept[0] else ""
     return " ".join(dict.fromkeys(kept)) + where
+
+
+def _explain_kind(value: str, kind: str, words: Sequence[str]) -> str:
+    """Explain that what was typed is of another kind than the setting."""
+    typed = [word for word in words if value in word.partition("=")[2].split(",")]
+    if not typed:
+        return f"{value!r} must be {KINDS.get(kind, kind)}"
+    key = typed[0].partition("=")[0].lstrip("+")
+    several = f"; for several, with -m: {key}=0,1,2 or range(0,3)" if kind == "Integer" else ""
+    return f"{key}={value} must be {KINDS.get(kind, kind)}{several}"
 
 
 def explain_unknown(name: str, words: Sequence[str], folders: Sequence[str | Path] = ()) -> str:
@@ -122,7 +140,20 @@ def explain_unknown(name: str, words: Sequence[str], folders: Sequence[str | Pat
         return f"{name} is not chosen in every run, so it is typed with a +: +{typed}"
     if name in ELSEWHERE:
         return f"there is no setting {name}; it is {ELSEWHERE[name]}"
-    return f"there is no setting {name}{suggest(name, _list_known(words, folders))}"
+    near = suggest(name, _list_known(words, folders))
+    return f"there is no setting {name}{near or _name_owners(name)}"
+
+
+def _name_owners(name: str) -> str:
+    """Say which choices of its group have the setting, as data.path is one of data=folder; empty for none."""
+    group, _, key = name.partition(".")
+    shipped = list_shipped(group) if key else []
+    trees: dict[str, Any] = {choice: OmegaConf.to_container(read_shipped(choice, group)) for choice in shipped}
+    owners = [choice for choice, tree in trees.items() if key in dict(nodes(tree))]
+    if not owners:
+        return ""
+    more = f" and {len(owners) - MOST} more" if len(owners) > MOST else ""
+    return f" with this {group}; it is one of {group}={', '.join(owners[:MOST])}{more}"
 
 
 def _explain_yaml(error: yaml.YAMLError) -> str:

@@ -1,0 +1,240 @@
+"""Every command that a page shows is run: those of `metarun` here, page by page and shortened, others where it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import start, wait_for_step
+from conftest import NARROW, SMALL, has
+from image_folders import write_noise
+from published import write_published
+from same_process import finish_runs
+from test_readme import HOUSE, PAGES, TOP, find_blocks, list_commands
+from used_runs import TINY, first_task, lay_out
+
+from metarun.app.commands.subcommands import SUBCOMMANDS
+from metarun.settings.compose import compose
+from metarun.settings.typed import read_override, read_word
+
+TESTS = Path(__file__).parent
+
+ELSEWHERE = {  # by what a command begins with or holds: a test that runs it
+    "hydra/launcher=joblib": "launchers: the_numbers_do_not_depend_on_the_launcher_and_a_failed_job_is_told",
+    "hydra/launcher=slurm": "launchers: slurm_gets_the_script_and_a_preempted_job_resumes",
+    "run.processes=2": "sharing: a_run_goes_on_in_more_processes_and_leaves_none_behind",
+    "torchrun": "sharing: torchrun_starts_the_processes_of_a_run",
+    "wandb": "wandb_sweeps: a_trial_of_the_agent_is_one_run_of_the_agents_id_with_the_metric_it_asks_for",
+}
+BY_HAND = {  # what no test can do: why
+    "pip install": "installs, over a network",
+    "uv venv": "likewise",
+    "uv run pytest": "this",
+    'eval "$(metarun -sc': "changes the shell that it is typed into",
+    "bash scripts/gpu.sh": "takes a GPU, or minutes",
+    "python scripts/gpu/prepare.py": "likewise",
+    "uv run --group bench python scripts": "takes minutes",
+    "uv run python scripts/faults.py": "takes hours",
+    "uv run python scripts/environment_speed.py": "takes minutes",
+    "uv run python scripts/reproduce.py maml": "takes hours",
+    "uv run python scripts/reproduce.py --from": "takes runs that were made elsewhere",
+}
+
+NEEDS = {"backbone=timm": "timm", "data=gymnasium": "gymnasium"}
+"""Packages that not everybody installs."""
+
+SHORT = [
+    *(word for word in SMALL if not word.startswith(("data.alphabets", "data.characters"))), *NARROW,
+    "data.wide=5", "data.points=20", "data.length=5", "data.episodes=1", "run.updates=1",
+    "run.hindsight_steps=2", "run.tasks=2", "run.streams=2", "run.val_streams=2", "run.score_every=2",
+    "algo.generations=0", "algo.epochs=1", "algo.test_inner_steps=2", "algo.inner_steps=2", "logger=none",
+]  # fmt: skip
+"""What makes a run short, where it has the setting and nothing shorter is typed."""
+
+CHOOSES = re.compile(r"\+?(algo|data|backbone|run|optim|experiment|debug|bn)=")
+
+INSTEAD = {  # what would be downloaded or takes long
+    "backbone.name=resnet50": "backbone.name=shufflenet_v2_x0_5",
+    "backbone.weights=DEFAULT": "backbone.weights=null",
+    "backbone.name=vit_small_patch14_dinov2.lvd142m": "backbone.name=test_resnet",
+    "backbone.widths=[32,64,128,256]": "backbone.widths=[4,4,8,8]",
+    "backbone.hidden=32": "backbone.hidden=8",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_published(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, used_runs: Path, cache: Path) -> Path:
+    """A folder as outputs/ is after a few days: methods, seeds, shots."""
+    wanted = {
+        f"{algo}{shots}{seed}": [*TINY, f"algo={algo}", f"seed={seed}", f"data.k_shot={shots}", "bn=support"]
+        for algo, shots, seed in (("maml", 5, 0), ("maml", 5, 1), ("anil", 5, 0), ("anil", 5, 1))
+    }
+    return finish_runs(tmp_path_factory.mktemp("outputs"), wanted, cache)
+
+
+def cut(words: Sequence[str]) -> list[str]:
+    """The words with two values of each that a sweep goes through, and what takes long replaced."""
+    sweep, found = "-m" in words, []
+    for word in (INSTEAD.get(word, word) for word in words):
+        if not sweep or "=" not in word or "(" in word or word.startswith(("hydra", "search", "runs")):
+            found.append(word)
+            continue
+        override = read_override(read_word(word, True))
+        several = len(override.values) > 1
+        found.append(f"{word.partition('=')[0]}={','.join(map(str, override.values[:2]))}" if several else word)
+    return found
+
+
+def shorten(words: Sequence[str], place: Path | None = None) -> list[str]:
+    """The words of a run, and after them what makes it short, in place of greater numbers that are typed."""
+    typed = {word.partition("=")[0]: word.partition("=")[2] for word in words if "=" in word}
+    own = [place / "mine"] if place and "--config-dir" in words else []
+    config = compose([word.split(",")[0] for word in words if CHOOSES.match(word)], own)
+    short = []
+    for word in SHORT:
+        key, _, value = word.partition("=")
+        asked = typed.get(key, "")
+        whole = "backbone.widths" in typed or typed.get("backbone.weights", "last") != "last"
+        fixed = whole and key.startswith("backbone")
+        fixed = fixed or (key == "data.train.n_way" and {"data.n_way", "runs"} & set(typed))
+        if not has(config, key) or fixed or ("-m" in words and key.startswith("algo.")):
+            continue
+        if not asked or (asked.isdigit() and int(asked) > int(value)):
+            short.append(word)
+    if "search" in typed:
+        short.append("hydra.sweeper.n_trials=2")
+    keys = {word.partition("=")[0] for word in short}
+    return [*(word for word in words if word.partition("=")[0] not in keys), *short]
+
+
+def lay_the_table(place: Path, runs: Path, used_runs: Path) -> None:
+    """Put what pages speak of where commands are typed: photos, texts, tables, weights, runs."""
+    import torch
+    from torchvision.models import get_model
+
+    write_noise(place / "photos", [f"c{c:02d}" for c in range(32)], 20, 20, 20, 3)
+    lay_out(first_task(used_runs / "proto"), place)
+    (place / "support").rename(place / "animals")
+    (place / "query").rename(place / "new_photos")
+    shutil.make_archive(str(place / "new"), "zip", place / "new_photos")
+    (place / "more").mkdir()
+    shutil.copy(next((place / "new_photos").rglob("*.png")), place / "more" / "one.jpg")
+    names = sorted(file.relative_to(place / "photos").as_posix() for file in (place / "photos").rglob("*.png"))
+    (place / "labels.csv").write_text("filename,label\n" + "".join(f"{n},{n.partition('/')[0]}\n" for n in names))
+    (place / "points.csv").write_text("x,y\n0,0\n1,0.84\n2,0.9\n")
+    (place / "inputs.csv").write_text("x\n0.5\n1.5\n")
+    (place / "my_texts").mkdir()
+    for c in range(32):
+        (place / "my_texts" / f"c{c}.txt").write_text("\n".join(f"text {i} of class number {c}" for i in range(20)))
+    torch.save(get_model("resnet18").state_dict(), place / "FILE.pth")
+    entries = re.findall(r"^    - (\w+=.*)$", (TOP / "conf" / "README.md").read_text(), re.MULTILINE)
+    (place / "study.yaml").write_text("".join(f"- {entry}\n" for entry in entries))
+    for file, text in find_blocks(HOUSE).items():
+        (place / file).parent.mkdir(parents=True, exist_ok=True)
+        (place / file).write_text(text)
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(20), 20)
+    np.savez(place / "blood.npz", images=rng.integers(0, 256, (400, 28, 28, 3), np.uint8), labels=labels)
+    for run in sorted(runs.iterdir()):
+        shutil.copytree(run, place / "outputs" / run.name)
+
+
+def find_test(words: Sequence[str]) -> str | None:
+    """The test elsewhere that runs this command."""
+    return next((test for part, test in ELSEWHERE.items() if part in words), None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if list_commands(p)], ids=lambda p: str(p.relative_to(TOP)))
+def test_the_commands_of_a_page_run_in_their_order(
+    page: Path, tmp_path: Path, cache: Path, data: Path, runs: Path, used_runs: Path
+) -> None:
+    lay_the_table(tmp_path, runs, used_runs)
+    for words in list_commands(page):
+        if find_test(words) or any(word in words and not find_spec(package) for word, package in NEEDS.items()):
+            continue
+        code, out, error = run_shortened(words, tmp_path, cache, data, used_runs)
+        assert code == 0, f"metarun {shlex.join(words)}\n{out[-1500:]}\n{error[-1500:]}"
+        assert "Traceback" not in out + error
+    if (tmp_path / "outputs" / "learned").exists():
+        run_script([LEARNED, str(tmp_path / "outputs" / "learned"), "--tasks", "4"])
+
+
+def expand(word: str, place: Path) -> list[str]:
+    """What a shell makes of a word."""
+    return [str(file.relative_to(place)) for file in sorted(place.glob(word))] if word.startswith("more/") else [word]
+
+
+def run_shortened(words: list[str], place: Path, cache: Path, data: Path, used_runs: Path) -> tuple[int, str, str]:
+    if "outputs/RUN" in words:  # a run that can do what is asked
+        maml = any("algo" in word for word in words) and "algo=tim" not in words
+        kind = "cnp" if "points.csv" in words else "maml" if maml else "proto"
+        shutil.rmtree(place / "outputs" / "RUN", ignore_errors=True)
+        shutil.copytree(used_runs / kind, place / "outputs" / "RUN")
+    if "outputs/sweeps/SWEEP" in words:
+        shutil.copytree(place / "outputs" / "maml50", place / "outputs" / "sweeps" / "SWEEP" / "maml50")
+    if words[:2] == ["resume", "last"]:
+        begun = [*TINY, "run.steps=400", "hydra.run.dir=outputs/begun"]
+        process = start(*begun, cwd=place, cache=cache)
+        wait_for_step(place / "outputs" / "begun", 3, process)
+        process.send_signal(15)
+        assert process.wait(60) == 143
+    if not words or words[0] not in SUBCOMMANDS:
+        words = shorten(cut(words), place)
+    elif words[0] == "eval":
+        asked = [word for word in words if not word.startswith("run.test_tasks")]
+        words = [*asked, "run.test_tasks=4", "data.n_query=2"]
+    words = [name for word in words for name in expand(word, place)]
+    process = start(*words, cwd=place, cache=cache, METARUN_DATA=str(data))
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out, error
+
+
+LEARNED = "scripts/learned_optimizer.py"
+SCRIPTS = [
+    ["scripts/reproduce.py"],
+    ["scripts/false_marks.py", "--tables", "20"],
+    ["scripts/audit.py"],
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", SCRIPTS, ids=lambda words: Path(words[0]).stem)
+def test_a_script_that_is_shown_runs(words: list[str]) -> None:
+    run_script(words)
+
+
+def run_script(words: Sequence[str]) -> None:
+    done = subprocess.run([sys.executable, *words], cwd=TOP, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-1500:]
+
+
+def test_every_command_is_run_or_it_is_said_why_not() -> None:
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            typed = re.match(r"    ((?:[A-Z]+=\S+ )*(?:uv|pip|python|bash|torchrun|wandb|eval) .*)$", line)
+            if not typed or re.match(r"    uv run metarun( |$)", line):
+                continue
+            said = [
+                *BY_HAND,
+                *(part for part in ELSEWHERE if "=" not in part),
+                *(words[0] for words in SCRIPTS),
+                LEARNED,
+            ]
+            assert any(part in typed[1] for part in said), f"{page}: {line}"
+    for test in ELSEWHERE.values():
+        file, _, name = test.partition(": ")
+        assert f"def test_{name}(" in (TESTS / f"test_{file}.py").read_text(), test
