@@ -126,3 +126,12 @@ def test_a_group_before_the_name_leaves_the_others_out(capsys: pytest.CaptureFix
     both, one = said(capsys, "help", "none"), said(capsys, "help", "logger=none")
     assert ("backbone=none" in both, "logger=none" in both) == (True, True)
     assert ("backbone=none" in one, "logger=none" in one) == (False, True)
+
+
+def test_a_setting_inside_another_has_not_the_meaning_of_one_of_the_same_name() -> None:
+    """data.options.split says which part of SVHN's files is read, data.split which classes are tested."""
+    choice = describe_choice("data", CONF / "data" / "svhn.yaml")
+    inner, outer = ({one.key: one for one in choice.settings}.get(key) for key in ("data.options.split", "data.split"))
+    assert inner is not None
+    assert (inner.meaning, inner.range) == ("", "")
+    assert outer is None or outer.meaning

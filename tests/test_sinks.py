@@ -18,6 +18,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from metarun.app.jobs.describe import find_own
 from metarun.report.runs import find_runs
+from metarun.run.tracking import wandb_sink
 from metarun.run.tracking.json_lines import JsonLines
 from metarun.run.tracking.sink import RunInfo
 from metarun.run.tracking.tensorboard_sink import TensorBoardSink
@@ -330,3 +331,7 @@ def test_scores_of_later_tests_are_named_by_what_was_tested() -> None:
     assert list_tests([test]) == {"eval/cub/5w1s/support/accuracy": 0.5, "eval/cub/5w1s/support/accuracy_ci95": 0.1}
     test |= {"data": "quadratics", "n_way": None, "k_shot": None, "bn": "none"}
     assert list(list_tests([test])) == ["eval/quadratics/none/accuracy", "eval/quadratics/none/accuracy_ci95"]
+
+
+def test_cells_of_a_table_are_numbers_where_they_can_be_and_nothing_where_they_are_empty() -> None:
+    assert [wandb_sink._parse_number(word) for word in ("0.5", "1e-3", "maml", "")] == [0.5, 0.001, "maml", None]
