@@ -181,7 +181,7 @@ NEVER = [True, False, "x", "", float("nan"), [], [3], [1, 2, 3], [50, 3], {"a": 
 LEAST = {
     "seed": 0, "threads": 1, "data.n_way": 2, "data.k_shot": 1, "data.n_query": 1, "data.train.n_way": 2,
     "data.train.k_shot": 1, "data.train.n_query": 1, "data.eval_seed": 0, "data.steps": 1, "data.wide": 2,
-    "run.processes": 1, "paper.ci95": 0,
+    "run.processes": 1, "paper.ci95": 0, "optim.warmup": 0,
 }  # fmt: skip
 ABOVE = ("optim.clip_norm", "data.alpha")
 """Settings that are above 0; of the others the least that they may be."""
@@ -191,7 +191,10 @@ ABOVE = ("optim.clip_norm", "data.alpha")
 def test_each_setting_that_stands_on_no_constructor_of_ours_has_a_range(key: str) -> None:
     """It may be its least or more, in whole numbers but for the optimizer's, and null, a word or a range where one of
     them is said to be allowed."""
-    annotation, whole = ANNOTATIONS[key], not key.startswith(("optim.", "paper.", "data.alpha"))
+    annotation, whole = (
+        ANNOTATIONS[key],
+        key == "optim.warmup" or not key.startswith(("optim.", "paper.", "data.alpha")),
+    )
     least = LEAST.get(key, 0)
     fit = [least + 1, least + 1000, *SPECIAL.get(key, []), *([] if whole else [least + 0.5])]
     fit += [] if key in ABOVE else [least]
