@@ -18,6 +18,9 @@ from metarun.settings.typed import read_override
 
 UNKNOWN = object()
 
+BESIDE = ("data", "algo", "tuned")
+"""Groups whose choices may set what is of others, in the order in which they do."""
+
 
 def describe_start(config: DictConfig, choices: Mapping[str, Any], words: Sequence[str], folder: Path) -> list[str]:
     """Describe a run as it was composed: what is to run and where its files go, and what was typed of its settings.
@@ -62,7 +65,7 @@ def _describe_change(word: str, choices: Mapping[str, Any]) -> str | None:
 
 
 def _find_default(key: str, choices: Mapping[str, Any]) -> Any:
-    """Find what a setting is where nobody sets it; UNKNOWN if an experiment or a tuned setting may say otherwise."""
+    """Find what a setting is where nobody sets it; UNKNOWN if an experiment may say otherwise."""
     group, _, name = key.partition(".")
     if choices.get("experiment") or choices.get("debug"):
         return UNKNOWN
@@ -72,9 +75,18 @@ def _find_default(key: str, choices: Mapping[str, Any]) -> Any:
         node = read_shipped(str(choices[group]), group)
     else:
         return UNKNOWN
-    raw = OmegaConf.to_container(node)
-    for part in name.split("."):
-        if not isinstance(raw, dict) or part not in raw:
+    found = _look_up(OmegaConf.to_container(node), name)
+    for other in BESIDE:
+        file = CONF / other / f"{choices.get(other)}.yaml"
+        if file.is_file() and file.read_text().startswith("# @package _global_"):
+            said = _look_up(OmegaConf.to_container(OmegaConf.load(file)), key)
+            found = found if said is UNKNOWN else said
+    return found
+
+
+def _look_up(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(tree, dict) or part not in tree:
             return UNKNOWN
-        raw = raw[part]
-    return raw
+        tree = tree[part]
+    return tree
