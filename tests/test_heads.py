@@ -25,6 +25,7 @@ from metarun.algos.heads.bd_cspn import BDCSPN, rectify
 from metarun.algos.heads.laplacian_shot import LaplacianShot, find_neighbours
 from metarun.algos.heads.pt_map import PTMAP
 from metarun.algos.heads.tim import TIM
+from metarun.algos.heads.tip_adapter import TipAdapter
 from metarun.algos.transfer.simpleshot import SimpleShot
 from metarun.core.tasks import Batch, Examples
 from metarun.ops.functional import one_hot
@@ -77,7 +78,7 @@ def pt_map(
 
 HEADS: dict[str, Callable[..., FeatureHead]] = {
     "bd_cspn": bd_cspn, "laplacian_shot": laplacian_shot, "tim": tim, "alpha_tim": lambda **m: alpha_tim(2.0, **m),
-    "pt_map": pt_map,
+    "pt_map": pt_map, "tip_adapter": lambda **m: make(TipAdapter, 10.0, 1.0, 5.5, **m),
 }  # fmt: skip
 
 
@@ -133,6 +134,20 @@ def test_without_steps_a_head_is_simpleshot(k_shot: int) -> None:
             means = F.normalize(support, dim=-1).view(5, k_shot, SIZE).mean(1)
             cosines = F.cosine_similarity(query[:, None], means[None], dim=-1)
             assert torch.allclose(answer(same, task), 10 * cosines, atol=1e-12)
+
+
+def test_tip_adapter_is_the_means_without_votes_and_the_nearest_image_with_sharp_ones() -> None:
+    """And between them a sum over the support images, vote by vote."""
+    for support, y, query in make_tasks(2, 3):
+        cosines = F.cosine_similarity(query[:, None], support[None], dim=-1)  # [M, S]
+        means = F.normalize(support, dim=-1).view(5, 3, SIZE).mean(1)
+        plain = 4.0 * F.cosine_similarity(query[:, None], means[None], dim=-1)
+        votes = torch.stack([(-2.0 * (1 - cosines[:, y == c])).exp().sum(-1) for c in range(5)], -1)
+        for alpha in (0.0, 3.0):
+            found = answer(make(TipAdapter, 4.0, alpha, 2.0), (support, y, query))
+            assert torch.allclose(found, plain + alpha * votes)
+        sharp = answer(make(TipAdapter, 1e-9, 1e200, 400.0), (support, y, query))
+        assert torch.equal(sharp.argmax(-1), y[cosines.argmax(-1)])
 
 
 def test_a_large_scale_leaves_the_means_of_one_shot_as_they_are() -> None:

@@ -23,6 +23,7 @@ FUNCTIONS = [algo for algo, data in PAIRS if data == "sinusoid" and algo != "lea
 PROCESSES = ("cnp", "np", "anp")
 CLASSIFIERS_FIRST = (
     "baseline", "baseline_pp", "finetune", "simpleshot", "bd_cspn", "laplacian_shot", "tim", "alpha_tim", "pt_map",
+    "tip_adapter",
     "finetune_in_turn", "progressive",
 )  # fmt: skip
 """Methods that learn to tell the training classes apart, image by image."""
