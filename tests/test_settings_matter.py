@@ -30,14 +30,16 @@ from test_control_contract import CONTROL
 from test_settings import ANNOTATIONS
 
 from metarun.core.errors import ConfigError
+from metarun.core.ranges import CountsWith, show_value
 from metarun.core.tasks import ExampleSource
 from metarun.run import checkpoint
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
+from metarun.settings.advise import advise
 from metarun.settings.build import build_parts, build_run, build_source
 from metarun.settings.check import check
 from metarun.settings.conf import CONF
-from metarun.settings.ranges import find_annotations, find_choices
+from metarun.settings.ranges import find_annotations, find_choices, find_conditions
 from metarun.settings.resolve import resolve
 
 Numbers = dict[str, Any]
@@ -690,3 +692,46 @@ class Pictures:
 
     def __getitem__(self, row: int) -> tuple[Image.Image, int]:
         return Image.fromarray(self.pixels[row]), int(self.targets[row])
+
+
+def conditions() -> list[Any]:
+    """Every setting that says of itself that it counts only with certain values of another one."""
+    found = []
+    for group, choice in [(kind, name) for kind in ("algo", "backbone", "data") for name in choices(kind)]:
+        node = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
+        target = node.get(group, node).get("_target_")
+        for name, condition in find_conditions(target).items() if target else ():
+            quick = name == "fce_steps"
+            found.append(pytest.param(group, choice, name, condition, marks=[] if quick else [pytest.mark.slow]))
+    return found
+
+
+@pytest.mark.parametrize(("group", "choice", "name", "condition"), conditions())
+def test_a_setting_that_counts_only_with_another_one_has_no_effect_without_it_and_is_told(
+    full: Callable[..., DictConfig], cache: Path, caplog: Any, group: str, choice: str, name: str, condition: CountsWith
+) -> None:
+    """Of the values that the other setting may have, those with which it does not count."""
+    known = ("glyphs", "sinusoid", "gp", "moons", "described")
+    beside = {"algo": [], "backbone": ["algo=baseline"], "data": ["algo=maml", "backbone=mlp_small"]}[group]
+    if group == "algo":
+        beside = [f"data={next(d for d in known if (choice, d) in PAIRS)}"] if choice not in CONTROL else []
+        beside += [f"data={CONTROL[choice]}"] if choice in CONTROL else []
+    config = full(f"{group}={choice}", *beside, f"paths.cache={cache}", "logger=none")
+    set_in(config, TINY)
+    other = f"{group}.{condition.other}"
+    if not has(config, other):
+        pytest.skip(f"{choice} has no {other}")
+    now = OmegaConf.select(config, other)
+    tried = choices_for(config, other) or ((False, True) if isinstance(now, bool) else (0.0,))
+    without = next(value for value in tried if not condition.counts(value))
+    changed = [2.0, 3.0] if name == "period" else other_values(choice, f"{group}.{name}", config)[0]
+    outcomes = []
+    for values in ({other: without}, {other: without, f"{group}.{name}": changed}):
+        told = config.copy()
+        set_in(told, values)
+        outcomes.append((Drawn if group == "data" else Learned)(told))
+        caplog.clear()
+        advise(told, {group: choice}, ())
+        said = f"{group}.{name}={show_value(changed)} has no effect with {other}={show_value(without)}: it counts with"
+        assert (said in caplog.text) == (len(outcomes) == 2), caplog.text
+    assert same(*outcomes)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import nn
 
 from metarun.backbones.maps import MapNetwork, Residual, conv_norm, image_shape
-from metarun.core.ranges import NonNegativeFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, PositiveInt
 from metarun.ops.noise import DropBlock, Noise
 from metarun.ops.pooling import MaxPool2d
 
@@ -41,7 +42,7 @@ class ResNet12(MapNetwork):
         bn: str,
         widths: Sequence[int] = (64, 160, 320, 640),
         drop_rate: NonNegativeFloat = 0.1,
-        block_size: PositiveInt | None = None,
+        block_size: Annotated[PositiveInt | None, CountsWith("drop_rate")] = None,
         pool: bool = True,
     ) -> None:
         inputs, height, width = image_shape("ResNet-12", input_shape)

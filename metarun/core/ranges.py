@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Lt
 
@@ -22,6 +22,42 @@ class Ascending:
 @dataclass(frozen=True)
 class OnDisk:
     """Stands on a text that may name a file or folder: a run keeps where that is, if a relative path was typed."""
+
+
+@dataclass(frozen=True)
+class CountsWith:
+    """Stands on a setting that has an effect only with certain values of another one of the same constructor.
+
+    Attributes:
+        other: the name of that setting.
+        values: the values; none for all above 0.
+    """
+
+    other: str
+    values: tuple[Any, ...] = ()
+
+    def counts(self, value: Any) -> bool:
+        """Return whether the setting has an effect with this value of the other one."""
+        return value in self.values if self.values else bool(value)
+
+    def describe(self, key: str) -> str:
+        """Describe in words what the other setting, whose whole name is `key`, must be."""
+        return f"{key}={' or '.join(map(show_value, self.values))}" if self.values else f"{key} above 0"
+
+
+def show_value(value: Any) -> str:
+    """Return a value as it is typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def split_annotation(annotation: Any) -> tuple[Any, CountsWith | None]:
+    """Split an annotation into what it says of the value alone, and of what the setting counts with."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, None
+    kind, *marks = get_args(annotation)
+    found = next((mark for mark in marks if isinstance(mark, CountsWith)), None)
+    kept = tuple(mark for mark in marks if not isinstance(mark, CountsWith))
+    return (Annotated[(kind, *kept)] if kept else kind), found
 
 
 FilePath = Annotated[str, OnDisk()]

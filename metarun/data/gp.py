@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import get_args
+from typing import Annotated, get_args
 
 import numpy as np
 import torch
 
 from metarun.core.episodes import Floats
-from metarun.core.ranges import NonNegativeFloat
+from metarun.core.ranges import CountsWith, NonNegativeFloat
 from metarun.core.tasks import EpisodePlan
 from metarun.data.functions import FunctionTasks, read_interval, stretch, to_normal
 from metarun.ops.gaussian_process import Kernel, Prior
@@ -37,7 +37,7 @@ class GaussianProcess(FunctionTasks):
         kernel: Kernel,
         length_scale: Sequence[float],
         scale: Sequence[float],
-        period: Sequence[float],
+        period: Annotated[Sequence[float], CountsWith("kernel", ("periodic",))],
         noise: NonNegativeFloat,
         x: Sequence[float],
     ) -> None:

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from metarun.settings.ranges import find_parameters
+from metarun.core.errors import ConfigError
+from metarun.core.ranges import show_value
+from metarun.settings.conf import GROUPS, read_shipped
+from metarun.settings.ranges import find_conditions, find_parameters
+from metarun.settings.schema import BUILD_CONDITIONS
 
 log = logging.getLogger(__name__)
 
 
-def advise(config: DictConfig) -> None:
-    """Warn of each setting of `config` that has no effect, or makes numbers mean less than they seem to."""
+def advise(config: DictConfig, choices: Mapping[str, Any], own: Sequence[str]) -> None:
+    """Warn of each setting of `config` that has no effect, or makes numbers mean less than they seem to.
+
+    Args:
+        choices: what was chosen in each group, whose file says what was not typed; without it that is not known.
+        own: folders of YAML files of one's own.
+    """
+    for line in _find_idle(config, choices, own):
+        log.warning("%s", line)
 
     def value(key: str) -> Any:
         return OmegaConf.select(config, key)
@@ -34,3 +47,27 @@ def advise(config: DictConfig) -> None:
         log.warning("data.trainval=true: classes of val are trained on, so the best step by validation means little")
     if (value("run.test_tasks") or math.inf) < 600:
         log.warning("run.test_tasks=%s is few for a number to believe; papers use 600 or more", value("run.test_tasks"))
+
+
+def _find_idle(config: DictConfig, choices: Mapping[str, Any], own: Sequence[str]) -> Iterator[str]:
+    """Find settings that were changed, and count only with other values of another one."""
+    for group in GROUPS:
+        conditions = find_conditions(config[group]["_target_"]) | BUILD_CONDITIONS.get(group, {})
+        if not conditions or not choices.get(group):
+            continue
+        with suppress(ConfigError):  # there is no such file: nobody knows what was changed
+            before, now = _read_plainly(read_shipped(str(choices[group]), group, own)), _read_plainly(config[group])
+            values = config[group]
+            for name, condition in conditions.items():
+                if name not in values or now[name] == before.get(name) or condition.other not in values:
+                    continue
+                if not condition.counts(values[condition.other]):
+                    other, has = f"{group}.{condition.other}", show_value(values[condition.other])
+                    told = f"{group}.{name}={show_value(values[name])} has no effect with {other}={has}"
+                    yield f"{told}: it counts with {condition.describe(other)}"
+
+
+def _read_plainly(node: DictConfig) -> dict[str, Any]:
+    """Return the settings as they were written, references to others as such."""
+    found: dict[str, Any] = OmegaConf.to_container(node)  # type: ignore[assignment]
+    return found

@@ -165,7 +165,7 @@ def _construct(node: Node, without: Set[str] = frozenset(), **facts: Any) -> Any
 
 def _make_factory(node: Node, without: Set[str] = frozenset()) -> Callable[..., Any]:
     """Return a factory of what `node` describes, which takes the runtime facts."""
-    kept = {key: value for key, value in node.items() if key not in without and key != "_partial_"}
+    kept = {key: value for key, value in node.items() if key not in {*without, "_partial_", "_recursive_"}}
     made: Callable[..., Any] = instantiate(kept, _convert_="all", _partial_=True)
     return made
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -30,19 +31,31 @@ FACTS = {
     "logger": {"info"},
 }  # fmt: skip
 
-HYDRAS = {"_target_", "_partial_", "_convert_", "_recursive_"}
-"""Keys that tell Hydra how to make an object. build.py sees to `_partial_` by itself."""
+HYDRAS: Mapping[str, Any] = {
+    "_target_": str,
+    "_partial_": bool,
+    "_convert_": Literal["none", "partial", "object", "all"],
+    "_recursive_": bool,
+}
+"""Keys that tell Hydra how to make an object. build.py sees to all but `_target_` by itself."""
 
 NEEDED = {"optim": ("clip_norm", "schedule")}
 """Keys of a group that build.py cannot do without."""
 
+SIZES = ("n_way", "k_shot", "n_query")
+"""Of tasks, those that a source has."""
+
 NO_BACKBONE = "torch.nn.Identity"
 
 
-def check(config: DictConfig) -> None:
-    """Raise ConfigError with all problems of `config`, one per line; warn of what is doubtful."""
+def check(config: DictConfig, choices: Mapping[str, Any] = MappingProxyType({}), own: Sequence[str] = ()) -> None:
+    """Raise ConfigError with all problems of `config`, one per line; warn of what is doubtful.
+
+    Args:
+        choices, own: see `advise`.
+    """
     refuse(config)
-    advise(config)
+    advise(config, choices, own)
 
 
 def refuse(config: DictConfig) -> None:
@@ -64,7 +77,7 @@ def refuse(config: DictConfig) -> None:
         if kind == "optim.schedule" and config.run.get("steps") == 0:
             continue  # none is made
         ranges += _find_out_of_range(
-            node, f"{key}.", {**find_annotations(node["_target_"]), **BUILD_ANNOTATIONS.get(kind, {})}
+            node, f"{key}.", {**find_annotations(node["_target_"]), **BUILD_ANNOTATIONS.get(kind, {}), **HYDRAS}
         )
     problems += [found for found, refers in ranges if not refers]
     _raise([*problems, _check_algo_and_data(config.algo["_target_"], config.data), _check_algo_and_backbone(config)])
@@ -195,7 +208,20 @@ def _find_missing(kind: str, group: str, node: Any) -> list[str]:
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.name not in node and parameter.name not in FACTS[kind]
-    ] + [f"{group}.{key} is missing" for key in NEEDED.get(kind, ()) if key not in node]
+    ] + [f"{group}.{key} is missing" for key in [*NEEDED.get(kind, ()), *_list_sizes(kind, node)] if _lacks(node, key)]
+
+
+def _lacks(node: Any, key: str) -> bool:
+    first, _, rest = key.partition(".")
+    return first not in node or (bool(rest) and _lacks(node[first], rest))
+
+
+def _list_sizes(kind: str, node: Any) -> list[str]:
+    """List the keys of `data` that the others ask for: tasks of training have the sizes that those of tests have."""
+    train = node.get("train") if kind == "data" else None
+    sizes = [key for key in SIZES if key in node or key in train] if isinstance(train, DictConfig) else []
+    alpha = ["alpha"] if kind == "data" and node.get("query") == "dirichlet" else []
+    return [*sizes, *(f"train.{key}" for key in sizes), *alpha]
 
 
 def _find_out_of_range(node: Any, prefix: str, annotations: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:

@@ -25,12 +25,29 @@ from annotated_types import Ge, Gt, Le, Lt
 from hydra.utils import get_object
 
 from metarun.core.errors import suggest
-from metarun.core.ranges import Ascending
+from metarun.core.ranges import Ascending, CountsWith, split_annotation
 from metarun.settings.torch_ranges import find_ranges
 
 
 def find_parameters(target: str) -> dict[str, inspect.Parameter]:
-    """Find the parameters of `target` by name; those whose annotations cannot be read here have none.
+    """Find the parameters of `target` by name; those whose annotations cannot be read here have none."""
+    parameters = {}
+    for name, parameter in _read_parameters(target).items():
+        annotation, _ = split_annotation(parameter.annotation)
+        if parameter.default is None and annotation is not parameter.empty:
+            annotation = annotation | None  # None is allowed where it is the default
+        parameters[name] = parameter.replace(annotation=annotation)
+    return parameters
+
+
+def find_conditions(target: str) -> dict[str, CountsWith]:
+    """Find the parameters of `target` that count only with certain values of another one."""
+    found = {name: split_annotation(one.annotation)[1] for name, one in _read_parameters(target).items()}
+    return {name: condition for name, condition in found.items() if condition}
+
+
+def _read_parameters(target: str) -> dict[str, inspect.Parameter]:
+    """Read the parameters of `target`.
 
     `**settings: Unpack[Keys]` stands for the keys of the TypedDict `Keys`, as it does for type checkers (PEP 692).
     """
@@ -43,10 +60,7 @@ def find_parameters(target: str) -> dict[str, inspect.Parameter]:
         if parameter.kind is parameter.VAR_KEYWORD and get_origin(annotation) is Unpack:
             parameters |= _keys(*get_args(annotation))
         else:
-            annotation = of_torch.get(name, annotation)
-            if parameter.default is None and annotation is not parameter.empty:
-                annotation = annotation | None  # None is allowed where it is the default
-            parameters[name] = parameter.replace(annotation=annotation)
+            parameters[name] = parameter.replace(annotation=of_torch.get(name, annotation))
     return parameters
 
 
@@ -148,9 +162,9 @@ def _keys(keys: Any) -> dict[str, inspect.Parameter]:
     """Return the keys of a TypedDict as parameters."""
     parameters = {}
     for name, annotation in get_type_hints(keys, include_extras=True).items():
-        default = inspect.Parameter.empty if name in keys.__required_keys__ else None
+        default: Any = inspect.Parameter.empty if name in keys.__required_keys__ else None
         if get_origin(annotation) is NotRequired:
-            (annotation,), default = get_args(annotation), None
+            (annotation,), default = get_args(annotation), ...  # some default, of which nothing is known here
         parameters[name] = inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
         )

@@ -31,7 +31,10 @@ def resolve(
         config = config.copy()
         OmegaConf.set_readonly(config, False)
         rename_moved(config)
-        (check if warn else refuse)(config)
+        if warn:
+            check(config, choices or {}, own)
+        else:
+            refuse(config)
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return from_dict(values, _name_choices(choices) if choices else {}, own)
 

@@ -15,7 +15,15 @@ from annotated_types import Ge, Le
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from metarun.core.ranges import Ascending, FilePath, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import (
+    Ascending,
+    CountsWith,
+    FilePath,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 Node = Mapping[str, Any]
 """The settings of one group: `_target_` and what its constructor is given, as plain values."""
@@ -175,6 +183,9 @@ BUILD_ANNOTATIONS = {
     for group, keys in (("data", DataKeys), ("backbone", BackboneKeys), ("optim", OptimKeys), ("run", RunKeys))
 }
 """Of the keys of a group that its constructor is not given."""
+
+BUILD_CONDITIONS = {"data": {"alpha": CountsWith("query", ("dirichlet",))}}
+"""Of those keys, the ones that count only with certain values of another."""
 
 BUILD_KEYS = {group: set(annotations) for group, annotations in BUILD_ANNOTATIONS.items()}
 

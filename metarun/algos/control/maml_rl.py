@@ -16,7 +16,7 @@ from metarun.algos.control.rollouts import Rollouts, judge, roll_out
 from metarun.algos.control.surrogates import Surrogate, find_surrogate
 from metarun.algos.control.trust_region import climb
 from metarun.core.control import Control, Environments
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Metrics, OptimFactory
 from metarun.ops.functional import Params
 
@@ -83,7 +83,7 @@ class MAMLRL(EnvironmentLearner):
         self,
         control: Control,
         outer: Outer,
-        radius: PositiveFloat,
+        radius: Annotated[PositiveFloat, CountsWith("outer", ("trpo",))],
         **settings: Unpack[PolicySettings],
     ) -> None:
         super().__init__()

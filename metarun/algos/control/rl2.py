@@ -14,7 +14,7 @@ from metarun.algos.control.bandit_optimum import BanditOptimum, is_feasible
 from metarun.algos.control.bandit_rules import Thompson
 from metarun.algos.control.environment_learner import EnvironmentLearner
 from metarun.core.control import Control, Environments
-from metarun.core.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, PositiveFloat, PositiveInt
 from metarun.core.tasks import Metrics
 
 Share = Annotated[float, Ge(0), Le(1)]
@@ -73,8 +73,8 @@ class RL2(EnvironmentLearner):
         control: Control,
         hidden: PositiveInt,
         update: Literal["ppo", "a2c"],
-        epochs: PositiveInt,
-        clip: PositiveFloat,
+        epochs: Annotated[PositiveInt, CountsWith("update", ("ppo",))],
+        clip: Annotated[PositiveFloat, CountsWith("update", ("ppo",))],
         discount: Share,
         trace: Share,
         value_weight: NonNegativeFloat,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, Support
 from metarun.algos.generative.generator import Adversarial, GeneratorSettings, Look
 from metarun.algos.metric.protonet import ProtoNet
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params, call, within
 
 
@@ -43,7 +43,7 @@ class MetaGAN(Adversarial, ProtoNet):
         input_shape: tuple[int, ...],
         normalisation: Look,
         distance: Literal["euclidean", "mean_squared", "cosine"],
-        temperature: PositiveFloat,
+        temperature: Annotated[PositiveFloat, CountsWith("distance", ("cosine",))],
         fake_weight: NonNegativeFloat,
         fakes: PositiveInt,
         latent: PositiveInt,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, NamedTuple, Unpack
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from metarun.algos.base.inner_loop import InnerLoop, InnerSettings
 from metarun.algos.base.network import Network, with_support
 from metarun.core import objectives
 from metarun.core.calibration import measure_calibration_error
-from metarun.core.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Prediction
 from metarun.ops import context
 from metarun.ops.functional import Params, call, flatten_name, gradient, unflatten, within
@@ -74,8 +74,8 @@ class ABML(EpisodicLearner):
         inner_kl: NonNegativeFloat,
         outer_kl: NonNegativeFloat,
         hyperprior: NonNegativeFloat,
-        shape: PositiveFloat,
-        rate: PositiveFloat,
+        shape: Annotated[PositiveFloat, CountsWith("hyperprior")],
+        rate: Annotated[PositiveFloat, CountsWith("hyperprior")],
         start_std: PositiveFloat,
         noise: PositiveFloat,
         **inner: Unpack[InnerSettings],

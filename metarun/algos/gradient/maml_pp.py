@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from metarun.algos.base.count import Count
 from metarun.algos.gradient.maml import MAML, Adapted, MAMLSettings
-from metarun.core.ranges import NonNegativeInt
+from metarun.core.ranges import CountsWith, NonNegativeInt
 from metarun.core.tasks import Batch, Examples, Metrics, Objective
 from metarun.ops.functional import Params, flatten_name, gradient
 from metarun.ops.norm import BatchNorm
@@ -47,7 +47,7 @@ class MAMLPlusPlus(MAML):
         *,
         learn_rates: bool,
         multi_step: NonNegativeInt,
-        first_order_steps: NonNegativeInt,
+        first_order_steps: Annotated[NonNegativeInt, CountsWith("first_order", (False,))],
         per_step_norm: bool,
         **maml: Unpack[MAMLSettings],
     ) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -7,7 +9,7 @@ from metarun.algos.base.features import FeatureHead, Features
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import average_classes, compute_nearness
 from metarun.algos.heads.bd_cspn import rectify
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class LaplacianShot(FeatureHead):
@@ -41,10 +43,10 @@ class LaplacianShot(FeatureHead):
         backbone: nn.Module,
         train_classes: int,
         pull: NonNegativeFloat,
-        neighbours: PositiveInt,
-        steps: NonNegativeInt,
+        neighbours: Annotated[PositiveInt, CountsWith("pull")],
+        steps: Annotated[NonNegativeInt, CountsWith("pull")],
         rectify: bool,
-        scale: PositiveFloat,
+        scale: Annotated[PositiveFloat, CountsWith("rectify", (True,))],
         features: Features,
         engine: Engine,
         task_chunk: NonNegativeInt,

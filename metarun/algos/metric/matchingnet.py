@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, find_cosines
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params, call, within
 from metarun.ops.lstm import LSTMCell
 
@@ -34,7 +36,7 @@ class MatchingNet(MetricLearner):
         self,
         backbone: nn.Module,
         fce: bool,
-        fce_steps: PositiveInt,
+        fce_steps: Annotated[PositiveInt, CountsWith("fce", (True,))],
         temperature: PositiveFloat,
         engine: Engine,
         task_chunk: NonNegativeInt,

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
 from metarun.algos.base import wrappers
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, average_classes, compute_nearness, find_cosines
-from metarun.core.ranges import NonNegativeInt, PositiveFloat
+from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat
 from metarun.ops.functional import Params
 
 
@@ -33,7 +33,7 @@ class ProtoNet(MetricLearner):
         self,
         backbone: nn.Module,
         distance: Literal["euclidean", "mean_squared", "cosine"],
-        temperature: PositiveFloat,
+        temperature: Annotated[PositiveFloat, CountsWith("distance", ("cosine",))],
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import average_classes, compute_nearness, find_cosines
 from metarun.algos.processes.cnp import make_mlp
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples
 from metarun.ops import norm
 from metarun.ops.functional import Params, call, one_hot, within
@@ -44,7 +44,7 @@ class ZeroShot(EpisodicLearner):
         width: PositiveInt,
         layers: NonNegativeInt,
         distance: Literal["euclidean", "cosine"],
-        temperature: PositiveFloat,
+        temperature: Annotated[PositiveFloat, CountsWith("distance", ("cosine",))],
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.network import Network
 from metarun.algos.optimizer.coordinates import CoordinateRule, scale_start
 from metarun.algos.optimizer.evolution import Evolution
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Objective, TaskSource
 from metarun.ops.functional import Params, call, flatten, gradient, unflatten, within
 from metarun.ops.noise import draw_normal
@@ -79,7 +79,7 @@ class LearnedOptimizer(EpisodicLearner):
         preprocess: NonNegativeFloat,
         start_scale: PositiveFloat,
         estimator: Literal["backprop", "pes"],
-        perturbation: PositiveFloat,
+        perturbation: Annotated[PositiveFloat, CountsWith("estimator", ("pes",))],
         report_steps: Sequence[NonNegativeInt],
         engine: Engine,
         task_chunk: NonNegativeInt,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from metarun.algos.base.pretraining import Pretraining
 from metarun.algos.processes.cnp import make_mlp
 from metarun.algos.transfer.boundary import draw_boundary
 from metarun.core import objectives
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Pairs, PairSource, TaskSource
 from metarun.ops.functional import Params
 
@@ -55,7 +55,7 @@ class DANN(Pretraining, MetricLearner):
         backbone: nn.Module,
         train_classes: int,
         weight: NonNegativeFloat,
-        rise_steps: NonNegativeInt,
+        rise_steps: Annotated[NonNegativeInt, CountsWith("weight")],
         width: PositiveInt,
         layers: NonNegativeInt,
         tests: Literal["means", "classifier"],

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Annotated, Any, Literal, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, linear, normalize
 from metarun.algos.base.metric import average_classes
 from metarun.algos.base.network import with_support
 from metarun.algos.base.pretraining import Fit, FitSettings, Pretraining
-from metarun.core.ranges import NonNegativeFloat, ShareBelowOne
+from metarun.core.ranges import CountsWith, NonNegativeFloat, ShareBelowOne
 from metarun.core.tasks import Examples
 from metarun.ops.functional import Params, call, one_hot, within
 
@@ -51,7 +51,7 @@ class FineTune(Pretraining):
         backbone: nn.Module,
         train_classes: int,
         pull: Literal["none", "l2sp", "features"],
-        pull_weight: NonNegativeFloat,
+        pull_weight: Annotated[NonNegativeFloat, CountsWith("pull", ("l2sp", "features"))],
         label_smoothing: ShareBelowOne = 0.0,
         **settings: Unpack[FitSettings],
     ) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, average_classes
 from metarun.algos.base.pretraining import Pretraining
 from metarun.algos.base.stages import Stage, Staged
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, ShareBelowOne
+from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, PositiveInt, ShareBelowOne
 from metarun.core.tasks import TaskSource
 from metarun.ops.functional import Params
 
@@ -44,7 +44,7 @@ class MetaBaseline(Staged, Pretraining, MetricLearner):
         train_classes: int,
         steps: int,
         pretraining: float,
-        batch_size: PositiveInt,
+        batch_size: Annotated[PositiveInt, CountsWith("pretraining")],
         scale: PositiveFloat,
         engine: Engine,
         task_chunk: NonNegativeInt,
