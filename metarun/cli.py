@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -31,11 +32,11 @@ def _command(arguments: Sequence[str]) -> int:
     from metarun.core.errors import ConfigError, Refused
     from metarun.core.launched import read_launched
     from metarun.core.memory import describe_lack_of_memory
-    from metarun.core.whole import CannotWrite
+    from metarun.core.whole import CannotWrite, find_here
 
     tuning.wait_briefly()
-    sys.path.append(os.getcwd())  # so that a YAML of one's own can name a class in a file that lies here
     try:
+        sys.path.append(find_here())  # so that a YAML of one's own can name a class in a file that lies here
         if _is_run(arguments) and read_launched()[0] > 0:  # the first process of the run tells what it is
             with tuning.frozen_imports():
                 from metarun.app.jobs.workers import work
@@ -158,16 +159,18 @@ def _warn_of_repeats(words: Sequence[str]) -> None:
 def _hydra(arguments: Sequence[str]) -> int:
     """Compose the settings and run each job, and make Hydra's errors readable."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, instead of printing and exiting with 1
+    warnings.filterwarnings("ignore", "provider=hydra.searchpath")  # which is an error of ours
     import hydra
 
     from metarun.app.sweeps import launch, listed
     from metarun.core.errors import ConfigError, Refused
     from metarun.core.launched import read_launched
-    from metarun.settings import names, schema
+    from metarun.settings import hydras, names, schema
     from metarun.settings.compose import explain_errors
     from metarun.settings.conf import CONF
 
     flags, words, own, sweep = _read(arguments)
+    hydras.check_typed(words)
     typed = [*flags, *words]
     _warn_of_repeats(words)
     schema.register()

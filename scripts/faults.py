@@ -1,4 +1,4 @@
-"""Try faults on short runs: kills, signals, full disks, damaged files, W&B's server; and write a table.
+"""Try faults on short runs: kills, signals, full disks, damaged files, W&B's server, odd words; and write a table.
 
 python scripts/faults.py                             # every campaign; with --times 8 ten minutes on two cores
 python scripts/faults.py kills disks --times 10      # some of them, with fewer random moments
@@ -25,6 +25,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "faults")]
 
+import any_command  # noqa: E402
 import damages  # noqa: E402
 import full_disk  # noqa: E402
 import kills  # noqa: E402
@@ -78,6 +79,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     "damages": try_damages,
     "wandb": wandb_away.try_moods,
     "long": long_runs.watch_long_runs,
+    "typed": any_command.type_all,
 }
 
 

@@ -189,6 +189,32 @@ def test_a_refused_command_leaves_the_run_in_its_folder_as_it_was(runs: Path, sa
     assert contents(runs) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*WORDS, "hydra.run.dir=mine", "hydra.output_subdir=.hydra"], "hydra.output_subdir is metarun's own"),
+        ([*WORDS, "hydra.run.dir=mine", "hydra/job_logging=default"], "hydra/job_logging is metarun's own"),
+        (
+            ["--config-dir", "own", *WORDS, "hydra.run.dir=mine", "+experiment=subdir"],
+            "hydra.output_subdir=.hydra must be",
+        ),
+        (["-m", *WORDS, "hydra.sweep.dir=mine"], "choose another folder: hydra.sweep.dir=FOLDER"),
+        ([*WORDS, "hydra.run.dir=mine/checkpoints"], "mine/checkpoints lies among the files of the run "),
+        ([*WORDS, "hydra.run.dir=mine/.hydra/x"], "mine/.hydra/x lies among the files of the run "),
+        (["compare", ".", "--csv", "mine/results.json"], "mine/results.json is a file of the run "),
+        (["compare", ".", "--html", "mine/.hydra/config.yaml"], "mine/.hydra/config.yaml is a file of the run "),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
+)
+def test_no_command_writes_into_the_folder_of_another_run(runs: Path, say: Say, words: list[str], said: str) -> None:
+    Path("own", "experiment").mkdir(parents=True)
+    Path("own", "experiment", "subdir.yaml").write_text("# @package _global_\nhydra: {output_subdir: .hydra}\n")
+    before = contents(runs)
+    code, text = say(*words)
+    assert (code, said in text) == (2, True), text
+    assert contents(runs) == before
+
+
 @pytest.mark.parametrize("left", ["metrics.jsonl", "results.json", "checkpoints/last.pt", "checkpoints/best.pt"])
 def test_a_folder_with_what_is_left_of_a_run_takes_no_other(runs: Path, say: Say, left: str) -> None:
     for file in (CONFIG, HYDRA, OVERRIDES):

@@ -416,7 +416,7 @@ def test_a_job_whose_data_is_split_in_another_way_than_its_checkpoint_says_is_wr
     assert run(settings("algo=protonet"), tmp_path / "run")[0] == 0
     before = contents(tmp_path)
     assert run(settings("algo=protonet", "data.alphabets=11"), tmp_path / "run")[0] == 2
-    assert "was trained on another split of the data" in " ".join(capsys.readouterr().out.split())
+    assert "was trained on another split of the data" in " ".join(capsys.readouterr().err.split())
     assert contents(tmp_path) == before
 
 
@@ -474,7 +474,7 @@ def test_a_run_that_is_refused_says_why_and_leaves_nothing(
     """Wrong by itself, for the data, for the machine."""
     code, results = run(settings("algo=protonet", wrong), tmp_path / "run")
     assert (code, results) == (2, {})
-    assert wrong in capsys.readouterr().out
+    assert wrong in capsys.readouterr().err
     assert list((tmp_path / "run").iterdir()) == []
 
 

@@ -182,6 +182,10 @@ def test_a_quoted_word_is_what_a_shell_makes_of_it(word: str) -> None:
     assert os.fsdecode(made) == word
 
 
+def test_a_path_that_begins_with_a_dash_is_no_flag_and_a_flag_stays_one() -> None:
+    assert join(["metarun", "show", Path("-a b"), "--settings"]) == "metarun show './-a b' --settings"
+
+
 @pytest.mark.parametrize(
     ("typed", "kept"),
     [

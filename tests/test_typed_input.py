@@ -55,6 +55,7 @@ WRONG = {
     "~algo": "~algo takes away what every run has",
     "~seed": "seed is missing",
     "~optim.schedule": "optim.schedule is missing",
+    "~data.train.n_query": "data.train.n_query is missing",
     "logger=null": "logger=null is no choice of logger; choices are none, tensorboard, wandb",
     "backbone=5": "backbone=5 is no choice of backbone; choices are conv4, ",
     "optim.schedule=null": "optim.schedule=null is no group of settings: choose one, as optim/schedule=constant, ",
@@ -93,6 +94,17 @@ WRONG = {
     "algo=glob(fo*)": "algo=glob(fo*) has several values: with -m each is a run",
     "seed=range(0,3)": "seed=range(0,3) has several values: with -m each is a run",
     "seed=choice(0,1)": "seed=choice(0,1) has several values: with -m each is a run",
+    "precision=null": "precision=null is not one of float32, tf32, bf16",
+    "seed=x": "seed=x must be a whole number",
+    "deterministic=last": "deterministic=last must be true or false",
+    "paths=5": "paths=5 is no group of settings: type paths.KEY=VALUE",
+    "paths.data=[a]": "paths.data=['a'] must be text",
+    "~optim.clip_norm": "~optim.clip_norm takes nothing away: there is no setting optim.clip_norm, or it is null",
+    "backbone=a/b": "there is no backbone=a/b; choices are conv4, ",
+    "backbone=[mlp,conv4]": "backbone=[mlp,conv4] is no choice of backbone: choose one of conv4, ",
+    "/optim.lr=[1]": "'/optim.lr' is no name of a setting",
+    "optim.schedule._partial_=x": "optim.schedule._partial_=x is not one of True, False",
+    "+algo._recursive_=x": "algo._recursive_=x is not one of True, False",
     "seed=0,1": "with -m each is a run; if it is one, type 'seed=[0,1]' for a list, 'seed=\"0,1\"' for text",
 }
 
@@ -134,13 +146,26 @@ def test_it_is_one_message_and_no_traceback(typed: Callable[..., tuple[int, str]
         (["--cfg", "job", "--package", "nothing"], "package 'nothing' not found in config"),
         (["--config-dir"], "argument --config-dir/-cd: expected one argument"),
         (["--shell-completion"], "Expecting one subcommand"),
+        (["hydra.mode=MULTIRUN"], "hydra.mode is metarun's own; for a sweep type -m; "),
+        (["hydra.run.dir="], "hydra.run.dir= names no folder: type hydra.run.dir=FOLDER"),
+        (["hydra.run.dir=r", "~hydra.callbacks.folder"], "hydra.callbacks.folder is metarun's own"),
+        (["hydra.searchpath=[file://nowhere]"], "hydra.searchpath=file://nowhere: there is no folder nowhere"),
+        (["hydra.verbose=-1"], "hydra.verbose is metarun's own"),
+        (["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0 must be a whole number"),
+        (["-m", "hydra.launcher=5"], "hydra.launcher=5 is none: type hydra/launcher=NAME"),
+        (["-m", "hydra.sweeper.max_batch_size=0"], "hydra.sweeper.max_batch_size=0 must be a whole number"),
+        (
+            ["-m", "hydra.sweep.subdir=../${seed}"],
+            "hydra.sweep.subdir=../${seed} is not within the folder of the sweep",
+        ),
+        (["show", ""], "'' is the name of no run: type its folder, its id, or last"),
     ],
     ids=str,
 )
 def test_wrong_flags_are_told_in_one_message(
     typed: Callable[..., tuple[int, str]], words: list[str], said: str
 ) -> None:
-    code, told = typed(*TINY, *words)
+    code, told = typed(*words) if words[0] == "show" else typed(*TINY, *words)
     assert code == 2
     assert said in told
     assert "Traceback" not in told
@@ -244,6 +269,17 @@ def test_the_largest_numbers_typed_are_blamed_for_a_lack_of_memory(
     assert describe_lack_of_memory(RuntimeError("sizes do not match"), typed_words) is None
 
 
+@pytest.mark.parametrize("words", [["list", "."], TINY, ["--help"]], ids=["list", "a run", "help"])
+def test_a_folder_that_is_gone_is_told(
+    typed: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, told = typed(*words)
+    assert (code, "the folder where you are is gone (No such file or directory)" in told) == (2, True)
+
+
 def test_flags_may_stand_anywhere(typed: Callable[..., tuple[int, str]]) -> None:
     code, told = typed("seed=3", "--cfg", "job", "data=sinusoid")
     assert (code, "seed: 3" in told, "Sinusoid" in told) == (0, True, True)
@@ -254,6 +290,7 @@ PLACES = {
     "a(b)": "a(b)", "a(b,c)": "a(b,c)", "a#b": "a#b", "#b": "#b", "it's": "it's", "a b": "a b", "a{b}": "a{b}",
     "a&b;c<d>!^`": "a&b;c<d>!^`", "=": "=", "it's\\": "it's\\", "back\\ü": "back\\ü", "日本": "日本",
     "~": str(Path.home()), "C:\\x": "C:\\x", "plain/name.zip": "plain/name.zip", "007": "007",
+    " lead": " lead", "trail ": "trail ",
 }  # fmt: skip
 
 

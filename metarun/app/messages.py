@@ -53,7 +53,7 @@ def show_messages(screen: Screen) -> Iterator[None]:
 
 
 class Shown(logging.Handler):
-    """Prints metarun's own messages, without tracebacks."""
+    """Prints metarun's own messages, without tracebacks; those of errors on standard error, as every command does."""
 
     def __init__(self, screen: Screen) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Shown(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith("metarun") and record.exc_info is None:
             if record.levelno >= logging.ERROR:
-                self.screen.complain(record.getMessage())
+                Screen(quiet=self.screen.quiet, stderr=True).complain(record.getMessage())
             else:
                 self.screen.say(record.getMessage(), "yellow" if record.levelno == logging.WARNING else "")
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Sequence
 
 
 def quote(word: object) -> str:
-    """Quote one word for a shell; control characters, which a terminal would obey, are written as escapes."""
-    text = str(word)
+    """Quote one word for a shell; control characters, which a terminal would obey, are written as escapes.
+
+    A path that begins with a dash would be taken for a flag.
+    """
+    text = f"./{word}" if isinstance(word, os.PathLike) and str(word).startswith("-") else str(word)
     if text.isprintable():
         return shlex.quote(text)
     escaped = "".join(map(_escape, text))

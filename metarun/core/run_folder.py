@@ -21,6 +21,10 @@ SHIPPED = ("metarun.", "torch.nn.", "torch.optim.", "torchvision.models.")
 """Where the classes are that the settings of any run may name; settings/roles.py checks what they are."""
 
 
+INNER_FOLDERS = frozenset({"checkpoints", "wandb", "tensorboard", "evals", "export", "replays"})
+"""Folders inside a run's folder, which contain no other run."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The paths of the files of the run in `path`. Hydra writes its files under .hydra before the run begins."""
@@ -176,3 +180,17 @@ class RunFolder:
     def find_change(self, path: Path, results: Mapping[str, Any]) -> str | None:
         """Describe that a file of the run is not the one that its `results` were written with, if so."""
         return find_change(path, (results.get(SUMS) or {}).get(str(path.relative_to(self.path))))
+
+
+def find_owner(path: Path) -> Path | None:
+    """Find the run whose own file `path` is, or would be; None if it is nobody's."""
+    path = path.resolve()
+    for parent in path.parents:
+        files = RunFolder(parent)
+        if not files.has_settings():
+            continue
+        top = path.relative_to(parent).parts[0]
+        own = files.results, files.metrics, files.test_tasks, files.log, files.calibration, files.profile
+        if top == ".hydra" or top in INNER_FOLDERS or path in own:
+            return parent
+    return None

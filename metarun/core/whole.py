@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from metarun.core.errors import ConfigError
+
 UNFINISHED = "*.part"
 """Names of files that are being written, or that a killed process left."""
 
@@ -128,6 +130,16 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def find_here() -> str:
+    """Return the folder where the command was typed. Raises: ConfigError if it is gone."""
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the folder where you are is gone ({error.strerror}): change to another, as by cd"
+        ) from error
 
 
 def shorten_path(folder: Path) -> Path:

@@ -8,16 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from metarun.core.errors import ConfigError, suggest
-from metarun.core.run_folder import RunFolder
+from metarun.core.run_folder import INNER_FOLDERS, RunFolder
 from metarun.core.whole import find_time
 
 LAST = "last"
 
 OUTPUTS = Path("outputs")
 """Where a run is looked for that is not called by its folder."""
-
-INNER_FOLDERS = frozenset({"checkpoints", "wandb", "tensorboard", "evals", "export", "replays"})
-"""Folders inside a run's folder, which contain no other run."""
 
 MANY = 5
 """Folders that a message names at most."""
@@ -32,8 +29,10 @@ def find_folder(word: str, several: bool = False) -> Path:
     Returns: the folder; a path that is nobody's as it stands, so that whoever opens it says what is missing there.
     Raises: ConfigError if several folders are called so, or there is no last one.
     """
+    if not word.strip():
+        raise ConfigError(f"{word!r} is the name of no run: type its folder, its id, or {LAST}")
     path = Path(word)
-    if path.exists() or path.is_absolute() or not word:
+    if path.exists() or path.is_absolute():
         return path
     folders = _list_runs()
     found = _find_called(word, folders, several)

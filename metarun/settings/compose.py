@@ -20,6 +20,7 @@ from metarun.core.dotted import nodes
 from metarun.core.errors import ConfigError, name_choices, suggest
 from metarun.settings import names, schema
 from metarun.settings.conf import CONF, list_shipped, read_shipped
+from metarun.settings.ranges import describe_problem
 from metarun.settings.typed import read_override
 
 PLUS = ("experiment", "debug", "tuned")
@@ -102,13 +103,16 @@ def _compose(words: Sequence[str], folders: Sequence[str | Path] = (), with_hydr
 
 def _explain(error: Exception, words: Sequence[str], folders: Sequence[str | Path]) -> str:
     """Return one message about what was typed wrongly."""
-    text = _text(error)
+    text = _text(error).replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
     for word in words:
         if word.startswith("~") and word[1:].partition("=")[0] in schema.Config.__dataclass_fields__:
             return f"{word} takes away what every run has"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        options = [str(option) for option in error.options or []]
+        while "/" in group and group not in _list_groups():  # of backbone=a/b
+            group, _, name = group.rpartition("/")
+            choice = f"{name}/{choice}"
+        options = [str(option) for option in error.options or list_shipped(group)]
         return f"there is no {group}={choice}{name_choices(choice, options, group)}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key and ("not in" in text or "No match" in text):
@@ -117,10 +121,25 @@ def _explain(error: Exception, words: Sequence[str], folders: Sequence[str | Pat
         return _explain_kind(wrong[1], wrong[2], words)
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read: {text.splitlines()[0]}"
+    if (gone := re.search(r"Could not delete from config. '([^']+)' does not exist", text)) is not None:
+        return f"~{gone[1]} takes nothing away: there is no setting {gone[1]}, or it is null"
+    if (merged := re.match("Error merging override (.+)", text)) and (why := _explain_misfit(merged[1])):
+        return why
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    kept = [line for line in lines if not re.match(r"(full_key|object_type|See https)", line)]
+    kept = [line for line in lines if not re.match(r"(full_key|object_type|reference_type|See https)", line)]
     where = f" ({key[1]})" if key and key[1] not in kept[0] else ""
-    return " ".join(dict.fromkeys(kept)) + where
+    kept[0] = kept[0].removeprefix("Error merging override ")
+    return ": ".join(dict.fromkeys(kept)) + where
+
+
+def _explain_misfit(word: str) -> str | None:
+    """Explain why the override `word` does not fit its setting; None if we have no annotation for that."""
+    override = read_override(word)
+    group, _, name = override.key.rpartition(".")
+    if override.key in schema.OWN_ANNOTATIONS:
+        return f"{word.lstrip('+')} is no group of settings: type {override.key}.KEY=VALUE"
+    annotation = schema.OWN_ANNOTATIONS.get(group, {}).get(name)
+    return annotation and describe_problem(override.key, override.values[0], annotation)
 
 
 def _explain_kind(value: str, kind: str, words: Sequence[str]) -> str:
@@ -165,7 +184,7 @@ def _explain_unforeseen(error: Exception, words: Sequence[str]) -> str:
     for word in words:
         override = read_override(word)
         known = ", ".join(list_shipped(override.key)) if override.key in _list_groups() else ""
-        if not override.deletes and known and not all(isinstance(value, str | list) for value in override.values):
+        if not override.deletes and known and not all(isinstance(value, str) for value in override.values):
             return f"{word} is no choice of {override.key}; choices are {known}"
         if override.key in ("", "hydra"):
             return f"{word} names no setting: settings are KEY=VALUE"

@@ -59,8 +59,12 @@ def quote_value(word: str, several: bool) -> str:
     key, equals, value = word.partition("=")
     if value in NUMBERS and (CONF / key.lstrip("+") / f"{value}.yaml").is_file():
         return f"{key}={_quote(value)}"  # the name of a choice
+    if equals and _loses_blanks(word, value, several):
+        return f"{key}={_quote(value)}"
     if not equals or _is_read(word):
         return word
+    if not _is_read(f"{key}=x"):
+        raise ConfigError(f"{word} cannot be read: '{key}' is no name of a setting (KEY=VALUE, +KEY=VALUE or ~KEY)")
     if value.startswith(_OPENING):
         inner = value.replace('"', '\\"')
         raise ConfigError(
@@ -80,6 +84,10 @@ def read_word(word: str, sweep: bool) -> str:
         key, _, value = word.partition("=")
         text = f"; if it is one, type '{key}=[{value}]' for a list, '{key}=\"{value}\"' for text"
         raise ConfigError(f"{word} has several values: with -m each is a run{text if '(' not in value else ''}")
+    group = CONF / override.key_or_group
+    if isinstance(override.value(), list) and word[:1] not in "+~" and any(group.glob("*.yaml")):
+        choices = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
+        raise ConfigError(f"{word} is no choice of {override.key_or_group}: choose one of {choices}")
     if sweep and override.is_range_sweep() and not list(override.sweep_iterator()):
         raise ConfigError(f"{word} has no value: there is nothing to run")
     return typed
@@ -101,6 +109,14 @@ def _is_read(word: str) -> bool:
     except HydraException:
         return False
     return True
+
+
+def _loses_blanks(word: str, value: str, several: bool) -> bool:
+    """Return whether Hydra would take text without the blanks around it, as of a folder whose name has them."""
+    if value == value.strip() or not value.strip() or (several and "," in value) or not _is_read(word):
+        return False
+    override = _parse(word)
+    return not override.is_sweep_override() and override.value() == value.strip()
 
 
 def _quote(value: str) -> str:

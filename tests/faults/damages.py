@@ -116,8 +116,8 @@ def _judge(place: Path, command: str, name: str, code: int, said: str, known: di
         return found if found == "equal" else "said" if told else f"{found}, and nothing is said: {said[-600:]}"
     if code == 0 and clean(said) == known[command]:
         return "equal"
-    if (place / name).exists() is False and (("evals" in name and command in ("show", "list")) or "died" in said):
-        return "said"
+    if (place / name).exists() is False and ("evals" in name or "died" in said):
+        return "said"  # a test whose file is gone was never made, as far as anybody can tell
     if name == "r/results.json" and not (place / name).exists() and command == "compare":
         return "said"  # an unfinished run is not compared
     return "said" if told else f"code {code}, and {Path(name).name} is not named: {said[-900:]}"

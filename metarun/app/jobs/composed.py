@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.app.jobs.claim import remove_empty
 from metarun.app.jobs.job import run_job
-from metarun.app.jobs.new_folder import NewFolder
+from metarun.app.jobs.new_folder import NewFolder, check_free
 from metarun.app.sweeps.launch import STARTED_FILE
-from metarun.core.errors import ConfigError
 from metarun.core.identity import KEY, as_mapping, hash_settings, read_config_dirs
 from metarun.core.run_folder import RunFolder
 from metarun.core.secrets import mask
@@ -40,7 +39,7 @@ def run_new(config: DictConfig) -> int:
     write = partial(write_settings, RunFolder(folder), config)
     if "MULTIRUN" not in str(hydra.mode):
         try:
-            _check_free(RunFolder(folder))
+            check_free(RunFolder(folder), "hydra.run.dir")
             return run_job(settings, folder, overrides, None, None, write)
         finally:
             if NewFolder.top:
@@ -86,20 +85,6 @@ def write_settings(files: RunFolder, config: DictConfig) -> None:
         for path in texts:
             path.unlink(missing_ok=True)
         raise
-
-
-def _check_free(files: RunFolder) -> None:
-    """Raise ConfigError if the folder holds a run, or what is left of one."""
-    if files.has_settings():
-        raise ConfigError(
-            f"{files.path} already holds a run; go on with it by: {files.make_command('resume')}, or choose "
-            "another folder: hydra.run.dir=FOLDER"
-        )
-    if found := files.list_traces():
-        raise ConfigError(
-            f"{files.path} has {', '.join(path.name for path in found)} of a run whose settings are gone; choose "
-            "another folder: hydra.run.dir=FOLDER"
-        )
 
 
 def _clear(folder: Path, before: int) -> None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from metarun.app.sweeps.listed import TARGET, list_jobs
+from metarun.core.command import find_key
 from metarun.core.errors import Refused
 from metarun.core.identity import ASIDE, is_among
 
@@ -29,7 +30,7 @@ class DistinctJobs(Callback):
                 problem = find_same_entries(config)
             else:
                 same = find_same_jobs(config) if "BasicSweeper" in target else None
-                problem = _explain(*same) if same else None
+                problem = _explain(config, *same) if same else None
         except (HydraException, OmegaConfBaseException):
             return
         if problem:
@@ -96,7 +97,10 @@ def _name_folder(config: DictConfig, chosen: Mapping[str, str], number: int) -> 
     return str(job.hydra.sweep.subdir)
 
 
-def _explain(key: str, one: str, other: str) -> str:
+def _explain(config: DictConfig, key: str, one: str, other: str) -> str:
+    folder = next((word for word in config.hydra.overrides.hydra if find_key(word) == "hydra.sweep.subdir"), None)
+    if folder and one != other:
+        return f"{folder} puts {key}={one} and {key}={other} into one folder, and each is a run: leave it out"
     if one == other:
         return f"{key}={one} stands twice in the sweep, and is one run: leave one out"
     if is_among(key.replace("/", "."), ASIDE):

@@ -43,7 +43,7 @@ def _write(folder: Path, comparisons: Sequence[Comparison], notes: Sequence[str]
     files = {".csv": format_csv(comparisons).encode()}
     if name_views(found):
         files[".png"] = charts.render_png(join_views(comparisons, found))
-    files[".html"] = render_page(comparisons, found, notes, ["compare", str(folder)]).encode()
+    files[".html"] = render_page(comparisons, found, notes, ["compare", folder]).encode()
     for suffix, content in files.items():
         write_bytes(folder / f"comparison{suffix}", content)
     return [folder / f"comparison{suffix}" for suffix in files]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import vl_convert
 from jinja2 import Environment
 
+from metarun.core.command import join
 from metarun.core.secrets import mask
 from metarun.core.words import format_value
 from metarun.report.compare import Comparison
@@ -22,7 +22,9 @@ from metarun.report.pair_table import make_pair_caption, make_pair_cells
 from metarun.report.tables import count_words, format_setting, make_caption, make_cells, make_heading
 
 
-def render_page(comparisons: Sequence[Comparison], found: Gallery, notes: Sequence[str], command: Sequence[str]) -> str:
+def render_page(
+    comparisons: Sequence[Comparison], found: Gallery, notes: Sequence[str], command: Sequence[object]
+) -> str:
     """Render a page that loads nothing: the drawing program and all numbers are in it.
 
     Args:
@@ -37,7 +39,7 @@ def render_page(comparisons: Sequence[Comparison], found: Gallery, notes: Sequen
     later = f" and {tests} later test{'s' * (tests > 1)} of them" if tests else ""
     return fill_page(
         title=f"Comparison of {len(runs)} run{'s' * (len(runs) > 1)}{later}",
-        command=mask(shlex.join(["metarun", *command])),
+        command=mask(join(["metarun", *command])),
         tables=[_describe_table(comparisons, place, found, datasets) for place in range(len(comparisons))],
         across=[describe_figure(figure, datasets) for figure in found.across],
         settings=_describe_settings(comparisons),

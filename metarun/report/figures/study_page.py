@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import optuna
 
 
-def draw_study(study: optuna.Study, folder: Path, score: str = "score", command: Sequence[str] = ()) -> list[Path]:
+def draw_study(study: optuna.Study, folder: Path, score: str = "score", command: Sequence[object] = ()) -> list[Path]:
     """Draw the study into `folder`: study.html, which needs no network, and each picture as PNG.
 
     Args:
@@ -54,7 +54,7 @@ def render_study(
     pictures: Mapping[str, alt.ChartType],
     slices: Mapping[str, alt.Chart],
     score: str,
-    command: Sequence[str],
+    command: Sequence[object],
 ) -> str:
     """Render the page. The pictures are as wide as the screen allows.
 

@@ -1,0 +1,263 @@
+"""Any override of any setting, and any arguments of the other commands, typed as a person types them.
+
+Each is a process of its own, in a folder of its own: it ends as it should, or is refused with 2, one message that names
+what was typed, and nothing written.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import yaml
+from conftest import compose_quickly
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from small_run import WORDS, Trial, do
+from test_any_value import CHOICES, NUMBERS, SMALL, TEXT
+from test_any_value import WORDS as VALUES
+
+from metarun.app.commands.subcommands import SUBCOMMANDS
+from metarun.core.dotted import nodes
+from metarun.core.errors import ConfigError
+from metarun.core.run_folder import RunFolder
+from metarun.settings.typed import read_override
+
+LARGE = ("run.processes",)
+"""What is not tried, as it starts processes."""
+
+MORE = st.sampled_from([
+    "2020-01-01", "12:30:45", "1:2", "1_000", "01", "+1", "1.0", "1e3", ".5", "0o7", "'1", '"5"', "\\", "\x1b[31m",
+    "$HOME", "`id`", "*", "!", "#", "%s", "{0}", "None", "True", "yes", "auto", "none", "a/b", "../x", "last",
+    "x" * 300, "[1,[2,[3]]]", "[nan]", "[1e400]", "[true]", "{}x", "--", "-", "~", "@", "a@b", "${now:%H}",
+    "${hydra:job.num}", "\u202e",
+])  # fmt: skip
+FORMS = ["{0}={1}"] * 10 + [
+    "+{0}={1}",
+    "++{0}={1}",
+    "~{0}",
+    "~{0}={1}",
+    "{0}.x={1}",
+    "+{0}.x={1}",
+    "{0}",
+    "{0}:={1}",
+    "/{0}={1}",
+]
+SOURCES = [[f"data={name}", "algo=protonet"] for name in ("omniglot", "cifar_fs", "folder", "cub", "text")]
+HYDRA = [
+    "hydra.run.dir", "hydra.output_subdir", "hydra.job.name", "hydra.job.chdir", "hydra.mode", "hydra.verbose", "hydra",
+    "hydra.searchpath", "hydra.sweep.dir", "hydra.launcher", "hydra/launcher", "hydra/job_logging", "hydra.callbacks",
+    "hydra.sweeper", "hydra.run", "hydra.job.num", "hydra.runtime.output_dir", "hydra.callbacks.folder",
+]  # fmt: skip
+FOUL = re.compile(
+    r"Traceback|Error executing job|HYDRA_FULL_ERROR|object_type|Error in call|AssertionError|UserWarning|\x1b"
+)
+FILES = (
+    "missing",
+    ".",
+    "..",
+    "",
+    "a b",
+    "it's",
+    "-dash",
+    "a=b",
+    "a,b",
+    "ü",
+    "[x]",
+    "$(x)",
+    "new\nline",
+    "#x",
+    "~",
+    "{y}",
+)
+"""Names of folders, as people have them or a script makes them."""
+
+
+@cache
+def list_keys(choice: int) -> list[str]:
+    """The settings of a choice by dotted key, groups of them and Hydra's own too."""
+    config = OmegaConf.to_container(compose_quickly(*SMALL, *(CHOICES + SOURCES)[choice]))
+    return [key for key, _ in nodes(config) if not key.startswith(LARGE)] + HYDRA
+
+
+@st.composite
+def overrides(draw: st.DrawFn) -> tuple[int, str]:
+    """A choice of CHOICES or SOURCES, and an override of one of its settings."""
+    choice = draw(st.integers(0, len(CHOICES) + len(SOURCES) - 1))
+    key, value = draw(st.sampled_from(list_keys(choice))), draw(VALUES | MORE | NUMBERS | TEXT)
+    return choice, draw(st.sampled_from(FORMS)).format(key, value)
+
+
+def list_flags() -> list[str]:
+    """The flags of all subcommands."""
+    files = (Path(__file__).parents[2] / "metarun" / "app" / "commands").glob("*.py")
+    return sorted({flag for file in files for flag in re.findall(r'add_argument\(\s*"(--[-a-z]+)"', file.read_text())})
+
+
+@st.composite
+def arguments(draw: st.DrawFn) -> list[str]:
+    """A subcommand, often of a run, with flags and words."""
+    word = (
+        st.sampled_from(list_flags())
+        | VALUES
+        | MORE
+        | NUMBERS
+        | TEXT
+        | st.sampled_from(("r", "last", "seed=1", *FILES))
+    )
+    run = ["r"] if draw(st.booleans()) else []
+    return [
+        draw(st.sampled_from([name for name in SUBCOMMANDS if name != "rerun"])),
+        *run,
+        *draw(st.lists(word, max_size=3)),
+    ]
+
+
+def try_override(root: Path, choice: int, word: str) -> Trial:
+    """Start a run with the override."""
+    place = Path(tempfile.mkdtemp(dir=root)) / "here"
+    own = [] if word.lstrip("+~").startswith("hydra.run") else ["hydra.run.dir=r"]
+    words = [*SMALL, *(CHOICES + SOURCES)[choice], *own, word]
+    code, said, left = _do(place, words)
+    outcome = _judge(code, said, left, word.strip("+~/").partition("=")[0].rstrip(":").removesuffix(".x"))
+    if code == 0 and not _counts(place, word):
+        outcome = f"{word} was taken, and is not among the settings"
+    if code == 1 and (place / "r" / "run.log").exists() and "Diverged" in (place / "r" / "run.log").read_text():
+        outcome = "equal"  # the numbers blew up
+    shutil.rmtree(place.parent)
+    return Trial("an override of any setting", " ".join([*(CHOICES + SOURCES)[choice], repr(word)]), outcome)
+
+
+def try_arguments(root: Path, words: Sequence[str]) -> Trial:
+    """Do a subcommand where a run lies."""
+    place = Path(tempfile.mkdtemp(dir=root)) / "here"
+    shutil.copytree(make_run(root), place)
+    code, said, left = _do(place, words)
+    outcome = _judge(code, said, left, "")
+    shutil.rmtree(place.parent)
+    return Trial("any arguments of the other commands", repr(words), outcome)
+
+
+@cache
+def make_run(root: Path) -> Path:
+    """A folder with a finished run `r`."""
+    place = root / "finished"
+    code, said = do(place, *WORDS, "hydra.run.dir=r")
+    assert code == 0, said
+    return place
+
+
+def try_place(root: Path, name: str) -> Trial:
+    """A run in a folder of that name, within another of that name, that is killed: each command that is printed from
+    then on works when pasted, but that the folder holds a run already."""
+    place = Path(tempfile.mkdtemp(dir=root)) / "here"
+    place.mkdir()
+    folder, problems = f"./{name}/{name}", list[str]()
+    start = [*WORDS, f"hydra.run.dir={folder}"]
+    do(place, *start, STRIKE="kill 3 checkpoints/last.pt")
+    todo = [(2, start), *((0, [word, folder]) for word in ("show", "list")), (2, ["eval", folder, "data.k_shot=2"])]
+    done, pasted = list[list[str]](), 0
+    while todo and len(done) < 16:
+        right, words = todo.pop(0)
+        done.append(words)
+        code, said = do(place, *words)
+        if code != right or FOUL.search(said):
+            problems.append(f"{words} ended with {code}: {said[-400:]}")
+        for typed in (paste(line, place) for line in find_commands(said)):
+            if typed not in [*done, *(later for _, later in todo)]:
+                todo.append((0, typed))
+                pasted += 1
+    if pasted < 2:
+        problems.append(f"only {pasted} commands were printed")
+    shutil.rmtree(place.parent)
+    return Trial("commands that are printed", repr(name), "; ".join(problems) or "equal")
+
+
+def find_commands(said: str) -> list[str]:
+    """The command lines that are printed; those with a word in capitals are to be filled in."""
+    found = re.findall(r"(?:^|[ :])(metarun [^\n]*)", said, re.M)
+    found = [line.partition(", or ")[0] for line in found]
+    return [line for line in found if not re.search(r"\b(RUN|FOLDER|KEY|FILE|NAME|VALUE)\b", line)]
+
+
+def paste(line: str, place: Path) -> list[str]:
+    """The arguments of a command line as a shell reads it; a new run is only composed."""
+    script = f'metarun() {{ printf "%s\\0" "$@"; exit 0; }}\n{line}'
+    shell = subprocess.run(["bash", "-c", script], cwd=place, capture_output=True, text=True, check=False)
+    assert shell.returncode == 0, f"a shell does not read: {line}: {shell.stderr}"
+    words = shell.stdout.split("\0")[:-1]
+    return words if words[0] in SUBCOMMANDS else [*words, "--cfg", "job"]
+
+
+def _do(place: Path, words: Sequence[str]) -> tuple[int, str, list[str]]:
+    """Do a command; returns the exit code, what it said, and the files that it made or changed."""
+    place.mkdir(exist_ok=True)
+    before = _list_files(place)
+    code, said = do(
+        place, *words, HOME=str(place.parent / "home"), METARUN_CACHE=str(place.parents[1] / "cache"), METARUN_DATA=None
+    )
+    after = _list_files(place)
+    return code, said, sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+
+
+def _list_files(place: Path) -> dict[str, float]:
+    files = (path for path in place.rglob("*") if path.name != "lock" and not path.is_dir())
+    return {str(path.relative_to(place)): path.stat().st_mtime for path in files}
+
+
+def _judge(code: int, said: str, left: Sequence[str], key: str) -> str:
+    """Return `equal` for what was done, `said` for what was refused well, or what is wrong."""
+    problems = [f"ended with {code}"] * (code not in (0, 2)) + [
+        f"says {found[0]!r}" for found in [FOUL.search(said)] if found
+    ]
+    if code == 2:
+        messages = re.findall(r"^metarun: ", said, re.M)
+        problems += [f"{len(messages)} messages"] * (len(messages) != 1) + [f"left {left}"] * bool(left)
+        problems += [f"{key} is not named"] * (key.rpartition(".")[2] not in said)
+    return f"{'; '.join(problems)}: {said[-500:]}" if problems else "said" if code else "equal"
+
+
+def _counts(place: Path, word: str) -> bool:
+    """Whether the value that was typed is that of the run."""
+    file = RunFolder(place / "r").settings
+    if word.startswith("~") or not file.exists():
+        return True
+    override = read_override(word)
+    try:
+        config = OmegaConf.create(yaml.safe_load(file.read_text()))
+        found = OmegaConf.select(config, override.key.replace("/", "."), throw_on_missing=False)
+    except ConfigError:
+        return False
+    typed = override.values[0]
+    simple = isinstance(typed, int | float | bool) and not override.key.startswith(("paths", "hydra"))
+    return not simple or found == typed or str(found) == str(typed) or found != found
+
+
+QUIET = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
+
+
+def draw_many(times: int, strategy: st.SearchStrategy[object], attempt: Callable[[object], Trial]) -> list[Trial]:
+    """What became of so many draws."""
+    trials = list[Trial]()
+
+    @settings(max_examples=times, **QUIET)
+    @given(strategy)
+    def draw(drawn: object) -> None:
+        trials.append(attempt(drawn))
+
+    draw()
+    return trials
+
+
+def type_all(root: Path, times: int) -> Iterator[Trial]:
+    """Ten overrides and four lines of arguments for each of the times, and a run in a folder of each odd name."""
+    yield from draw_many(10 * times, overrides(), lambda drawn: try_override(root, *drawn))
+    yield from draw_many(4 * times, arguments(), lambda drawn: try_arguments(root, drawn))
+    for name in FILES[4:]:
+        yield try_place(root, name)
