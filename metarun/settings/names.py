@@ -42,33 +42,46 @@ def name_query(data: Mapping[str, Any]) -> str | None:
     return f"dirichlet({data['alpha']:g})" if data.get("query") == "dirichlet" else None
 
 
+NEWER: Mapping[str, tuple[Any, ...]] = {
+    "optims": ({},),
+    "deterministic": (False,),
+    "run.on_nan": ("stop",),
+    "run.max_time": (None,),
+    "run.patience": (None,),
+    "run.train_tasks": (None,),
+    "data.labels": ("shuffled", None),
+    "data.members": ({},),
+    "data.within_alphabet": (False,),
+    "data.alpha": (2.0,),
+    "data.query": ("balanced",),
+    "backbone.weights": (None,),
+    "algo.film": (False,),
+    "algo.label_smoothing": (0.0,),
+    "optim.warmup": (0,),
+    "optim.parts": ({},),
+}
+"""Settings that older runs lack, with the values that say what these did. Such a value leaves the key as it was then; a
+setting that is added to a YAML of before belongs here."""
+
+
+def _had_before(key: str, kept: DictConfig) -> bool:
+    """Return whether older runs had this setting already, by what else the settings say."""
+    if key == "data.within_alphabet":
+        return not str(kept.data["_target_"]).endswith(".Glyphs")
+    if key == "backbone.weights":
+        return str(kept.backbone["_target_"]).endswith(".Torchvision")
+    return key == "data.alpha" and kept.data.get("query") != "balanced"  # which is looked at before `query` is left out
+
+
 def make_key(config: DictConfig) -> str:
     """Make eight characters that depend on all resolved settings but paths, threads, processes, and what is told."""
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key == "paths" or key not in ASIDE])
     kept.run.pop("processes", None)  # an older run has none
-    runs = (("on_nan", "stop"), ("max_time", None), ("patience", None), ("train_tasks", None))
-    newer: list[tuple[str, str, Any]] = [("run", name, value) for name, value in runs]
-    newer += [
-        ("data", "labels", "shuffled"),
-        ("data", "labels", None),
-        ("data", "members", {}),
-        ("algo", "film", False),
-        ("algo", "label_smoothing", 0.0),
-        ("optim", "warmup", 0),
-        ("optim", "parts", {}),
-    ]
-    if str(kept.data["_target_"]).endswith(".Glyphs"):  # others had it before
-        newer.append(("data", "within_alphabet", False))
-    if kept.data.get("query") == "balanced":
-        newer += [("data", "query", "balanced"), ("data", "alpha", 2.0)]
-    for group, name, value in newer:
-        if kept[group].get(name) == value:
-            kept[group].pop(name, None)
-    for name in ("optims", "deterministic"):
-        if not kept.get(name):
-            kept.pop(name, None)  # nor these
-    if kept.backbone.get("weights") is None and not str(kept.backbone["_target_"]).endswith(".Torchvision"):
-        kept.backbone.pop("weights", None)  # nor this
+    for key, values in NEWER.items():
+        group, _, name = key.rpartition(".")
+        node = kept[group] if group else kept
+        if node.get(name) in values and not _had_before(key, kept):
+            node.pop(name, None)
     for name in config.paths:
         kept.paths[name] = ""  # settings that name them are the same everywhere
     rename_back(kept)  # a class that has moved is the same one
