@@ -44,6 +44,7 @@ def draw_answers(support: Pixels, labels: Sequence[int], queries: Pixels, answer
     sheet = Image.new("RGB", (width, top + max(heights) + MARGIN), WHITE)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
     more = f", {left_rows} of {classes} classes" if left_rows < classes else ""
+    more += f", the first {SHOTS} of a class" if max(np.bincount(labels)) > SHOTS else ""
     draw.text((MARGIN, MARGIN), f"support set{more}", fill=INK, font=font)
     for number in range(left_rows):
         y = top + number * (CELL + LINE + GAP)
