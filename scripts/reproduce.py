@@ -25,7 +25,7 @@ from reproduction.targets import TARGETS, Target, check_words, choose, read_targ
 from metarun.app.commands.resume import MACHINE
 from metarun.cli import command
 from metarun.core.errors import ConfigError
-from metarun.core.words import format_with_name
+from metarun.core.words import describe_state, format_with_name
 from metarun.report.runs import Run, find_runs, read_run
 from metarun.settings.conf import CONF
 
@@ -74,7 +74,7 @@ def take_in(folders: Sequence[Path], finder: Finder, file: Path) -> None:
     """Keep what the finished runs under `folders` came to; say what is left out, and why."""
     for run in find_runs(folders):
         if run.state != "finished":
-            print(f"{run.folder} is {run.state}: left out")
+            print(f"{run.folder} {describe_state(run.state)}: left out")
             continue
         try:
             outcome = finder.outcome(run)

@@ -271,7 +271,7 @@ def test_only_finished_runs_with_their_weights_are_tested(runs: Path, say: Use, 
     assert f"{run / 'checkpoints' / 'best.pt'} is missing, and it is what is tested" in say("eval", run)[2]
     (run / "results.json").unlink()
     code, _, error = say("eval", run)
-    told = f"metarun: {run} is died, and only a finished run can be tested or used: metarun resume {run}\n"
+    told = f"metarun: {run} has died, and only a finished run can be tested or used: metarun resume {run}\n"
     assert (code, error) == (2, told)
     code, _, error = say("eval", tmp_path)
     assert (code, error) == (2, f"metarun: {tmp_path} is not the folder of a run: it has no .hydra/config.yaml\n")
@@ -328,7 +328,7 @@ def test_every_run_of_a_sweep_is_tested_and_compare_pairs_the_tests(sweep: Path,
     code, out, error = say("eval", sweep, *words, "--csv", tmp_path / "t.csv", "--markdown", tmp_path / "t.md")
     assert (code, error) == (0, "")
     assert [len(made_of(sweep / name)) for name in ("proto", "maml")] == [2, 2]
-    assert f"{sweep / 'dead'} is died: not tested" in out
+    assert f"{sweep / 'dead'} has died: not tested" in out
     assert "1 of 2: maml: glyphs, 5-way 2-shot, bn=support: accuracy" in out
     assert out.count("5-way 2-shot, 3 queries a class, bn=") == 2  # a table for each mode
     assert (tmp_path / "t.md").read_text().count("### table") == 2

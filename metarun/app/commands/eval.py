@@ -18,6 +18,7 @@ from metarun.core.command import quote
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Screen
+from metarun.core.words import describe_state
 from metarun.report import formats
 from metarun.report.compare import compare
 from metarun.report.mistakes import make_hard_table
@@ -150,7 +151,9 @@ def _find_folders(path: Path) -> tuple[list[Path], list[str]]:
     finished = [run.folder for run in runs if run.state == "finished"]
     if not finished:
         return [path], []  # which is told as of a run
-    return finished, [f"{run.folder} is {run.state}: not tested" for run in runs if run.state != "finished"]
+    return finished, [
+        f"{run.folder} {describe_state(run.state)}: not tested" for run in runs if run.state != "finished"
+    ]
 
 
 def _show_compared(folders: Sequence[Path], found: Sequence[Mapping[str, Any]], screen: Screen) -> str:

@@ -23,7 +23,7 @@ from metarun.core.run_folder import RunFolder
 from metarun.core.scores import estimate, list_directions
 from metarun.core.tasks import TaskSource
 from metarun.core.whole import hash_file, write_json
-from metarun.core.words import is_percent
+from metarun.core.words import describe_state, is_percent
 from metarun.data.augment import Look
 from metarun.data.counts import describe_images
 from metarun.data.resize import Resized, describe_fitting, list_classes, members
@@ -215,9 +215,8 @@ def open_trained(
     """
     run, files = open_run(folder), RunFolder(folder)
     if run.state != "finished":
-        raise ConfigError(
-            f"{folder} is {run.state}, and only a finished run can be tested or used: {files.make_command('resume')}"
-        )
+        told = f"{folder} {describe_state(run.state)}, and only a finished run can be tested or used"
+        raise ConfigError(f"{told}: {files.make_command('resume')}")
     files.check_links()
     best = load_best(files)
     # What a test changes of the data is to change nothing else, as run.steps.
