@@ -28,6 +28,7 @@ from metarun.data.files.splits import SPLITS, read_split
 from metarun.data.glyphs import Glyphs, draw_all
 from metarun.data.images import ImageClasses, ImageTasks
 from metarun.data.omniglot import Omniglot
+from metarun.data.places.omniglot import find_files
 
 CPU = torch.device("cpu")
 PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
@@ -193,11 +194,11 @@ def test_omniglot_is_downloaded_with_its_checksums(
 def test_what_a_killed_download_left_is_not_taken_for_omniglot(small_omniglot: Path, tmp_path: Path) -> None:
     """Both archives lie there, but the lock says that nobody has checked the second."""
     folder = shutil.copytree(small_omniglot / "omniglot", tmp_path / "omniglot-py")
-    assert len(omniglot.Omniglot.find_files(str(tmp_path))) == 2
+    assert len(find_files(str(tmp_path))) == 2
     (folder / "lock").touch()
-    assert omniglot.Omniglot.find_files(str(tmp_path)) == []
+    assert find_files(str(tmp_path)) == []
     (folder / "complete").touch()
-    assert len(omniglot.Omniglot.find_files(str(tmp_path))) == 2
+    assert len(find_files(str(tmp_path))) == 2
 
 
 @pytest.mark.parametrize("split", ["omniglot_vinyals", "omniglot_lake"])

@@ -18,8 +18,9 @@ from conftest import composing
 from hydra import compose
 from omegaconf import DictConfig
 
-from metarun.app.sweeps import launch
+from metarun.app.sweeps import launch, orphans
 from metarun.core.machine import count_jobs_at_once, held_gpu, share_cores
+from metarun.run.interrupt import STOP_FILE
 from metarun.settings.conf import CONF
 
 ENDLESS = [*TINY, "run.steps=100000", "run.checkpoint_every=100000", "run.val_every=100000"]
@@ -110,6 +111,24 @@ def test_a_signal_to_the_sweep_saves_its_jobs_and_leaves_no_process(
         assert stopped["status"] == "interrupted"
         assert stopped["saved_step"] == stopped["steps"] > 0
     assert not left_in(tmp_path)
+
+
+@pytest.mark.slow
+def test_workers_of_a_sweep_that_was_killed_end_after_their_jobs(tmp_path: Path, cache: Path) -> None:
+    """The launching process alone is killed; its jobs go on until they are asked to stop."""
+    command = ["-m", *ENDLESS, "seed=0,1", "hydra/launcher=joblib", "threads=1"]
+    process = start(*command, cwd=tmp_path, cache=cache, LOKY_MAX_CPU_COUNT="2")
+    folders = started(tmp_path, 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=120)
+    time.sleep(3 * orphans.POLL)
+    assert len(processes_in(tmp_path, "Loky")) == 2
+    (folders[0].parent / STOP_FILE).touch()
+    end = time.monotonic() + 60
+    while processes_in(tmp_path) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not processes_in(tmp_path)
+    assert {results_of(folder)["status"] for folder in folders} == {"interrupted"}
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -33,6 +34,7 @@ from metarun.app.sweeps.job_state import Job, read_job
 from metarun.app.sweeps.launch import JOBS, STARTED_FILE, Launch
 from metarun.app.sweeps.listed import TARGET, list_jobs
 from metarun.app.sweeps.name import name_sweep
+from metarun.app.sweeps.orphans import begin_job, end_job
 from metarun.app.sweeps.progress import describe_progress, estimate_left, list_own_words
 from metarun.core.command import quote
 from metarun.core.errors import ConfigError, Refused
@@ -121,9 +123,14 @@ class SweepTable(Callback):
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Mask passwords in what Hydra wrote of the sweep; in the process of the job, before it begins."""
+        begin_job()
         file = Path(config.hydra.sweep.dir) / "multirun.yaml"
         if file.is_file() and (masked := mask(text := file.read_text())) != text:
             write_bytes(file, masked.encode())
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """In the process of the job as well."""
+        end_job()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         self._end()
