@@ -97,7 +97,7 @@ def run_learned(parts: Parts, n_tasks: int) -> NDArray[np.float64]:
     learner, params = parts.learner.eval(), dict(parts.learner.named_parameters())
 
     def follow(support: Any) -> Tensor:
-        path = learner.adapt(params, support, 0).weights  # type: ignore[operator]
+        path = learner.adapt(params, support, 0)  # type: ignore[operator]
         return ((support.x @ path[1:].T - support.y) ** 2).sum(0)
 
     chunks = [
