@@ -33,6 +33,7 @@ def test_every_job_has_a_folder_and_a_failed_one_does_not_stop_the_others(tmp_pa
     assert "2 of 4 done" in out
 
 
+@pytest.mark.slow
 def test_the_same_command_again_runs_only_what_is_missing(tmp_path: Path, cache: Path) -> None:
     command = ["-m", *TINY, "seed=0,1"]
     code, out, _ = metarun(*command, cwd=tmp_path, cache=cache)
@@ -155,6 +156,7 @@ STUDY = """\
 """
 
 
+@pytest.mark.slow
 def test_a_list_of_runs_that_is_no_grid_is_one_sweep(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
     words = ["-m", *(word for word in TINY if not word.startswith(("data.n_query", "algo."))), "runs=study.yaml"]

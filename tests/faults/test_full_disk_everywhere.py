@@ -10,6 +10,7 @@ from small_run import do
 from test_kills import assert_held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lasting", [True, False])
 def test_a_disk_that_is_full_for_a_while_or_for_good_costs_what_was_not_saved(root: Path, lasting: bool) -> None:
     assert_held(*full_disk.fill_at_each_operation(root, [12, 33], lasting))
