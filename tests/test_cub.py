@@ -121,3 +121,28 @@ def test_the_split_takes_every_second_species_and_the_others_in_turn() -> None:
     for split, places in (("train", (0, 2)), ("val", (1,)), ("test", (3,))):
         assert read_split("cub")[split] == [name for i, name in enumerate(NAMES) if i % 4 in places]
     assert len(NAMES) == 200
+
+
+@pytest.mark.parametrize(
+    ("classes", "numbers"),
+    [
+        (None, "1 2\n3 4\n"),
+        ("1 001.A\n2 002.B\n", "1 2\n"),
+        ("1\n2\n", "1 2\n3 4\n"),
+        ("1 001.A\n2 002.B\n", "1 x\n3 4\n"),
+    ],
+)
+def test_attributes_that_cannot_be_read_are_told(tmp_path: Path, classes: str | None, numbers: str) -> None:
+    """The names are gone, a line is, a name is, and a word stands for a number."""
+    folder = tmp_path / "CUB_200_2011"
+    (folder / "attributes").mkdir(parents=True)
+    (folder / cub.ATTRIBUTES).write_text(numbers)
+    if classes is not None:
+        (folder / "classes.txt").write_text(classes)
+    birds = CUB.__new__(CUB)
+    birds.root = tmp_path
+    with pytest.raises(ValueError, match=r"attributes of the species in .*CUB_200_2011 cannot be read"):
+        birds.describe_classes()
+    (folder / "classes.txt").write_text("1 001.A\n\n2 002.B\n")
+    (folder / cub.ATTRIBUTES).write_text("1 2\n3 4\n")
+    assert {name: row.tolist() for name, row in birds.describe_classes().items()} == {"001.A": [1, 2], "002.B": [3, 4]}

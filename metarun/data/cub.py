@@ -59,14 +59,21 @@ class CUB(PhotoTasks):
     def describe_classes(self) -> dict[str, Floats]:
         """Return the 312 attributes of each species, in per cent of the people who saw them.
 
-        Raises: ValueError if the files classes.txt and attributes/class_attribute_labels_continuous.txt are not there.
+        Raises: ValueError if the files classes.txt and attributes/class_attribute_labels_continuous.txt are not there,
+            or do not tell the same species.
         """
         known = (self.root / name for name in ("CUB_200_2011", "cub", "cub/CUB_200_2011"))
         folder = next((place for place in known if (place / ATTRIBUTES).is_file()), None)
         if folder is None:
             raise ValueError(f"there is no CUB_200_2011/{ATTRIBUTES} in {self.root}")
-        species = [line.split()[1] for line in (folder / "classes.txt").read_text().splitlines()]
-        return dict(zip(species, np.loadtxt(folder / ATTRIBUTES, ndmin=2), strict=True))
+        try:
+            species = [line.split()[1] for line in (folder / "classes.txt").read_text().splitlines() if line.strip()]
+            return dict(zip(species, np.loadtxt(folder / ATTRIBUTES, ndmin=2), strict=True))
+        except (OSError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"the attributes of the species in {folder} cannot be read ({error}): classes.txt is to have a line "
+                f"NUMBER SPECIES for each, and {ATTRIBUTES} a line of numbers"
+            ) from error
 
 
 def _download(root: Path) -> list[Path]:
