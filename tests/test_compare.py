@@ -166,6 +166,9 @@ def test_correction_takes_back_what_a_single_comparison_would_claim() -> None:
     assert marks([group("a", BASE), group("b", weak)], 0) == {"a": "baseline", "b": "worse"}
     three = [group("a", BASE), group("b", weak), group("c", weak), group("d", weak)]
     assert marks(three, 0) == {"a": "baseline", "b": "", "c": "", "d": ""}
+    alone, among = (rank_groups(groups, "accuracy", 0, True, 1) for groups in (three[:2], three))
+    assert [row.p for row in alone if row.p is not None] == pytest.approx([0.03])
+    assert [row.p for row in among if row.p is not None] == pytest.approx([0.09] * 3)
 
 
 def test_against_a_baseline_each_finding_is_marked_and_a_loss_is_better_when_lower() -> None:
