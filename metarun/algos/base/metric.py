@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.algos.base.chunks import MAX_CPU_NUMBERS
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.core.tasks import Examples
 from metarun.ops import context, norm
@@ -49,14 +48,13 @@ class MetricLearner(EpisodicLearner):
 
     @contextmanager
     def encoded(self) -> Iterator[None]:
-        before = self.backbone, self.task_chunk, self.recorder
+        before = self.backbone, self.task_chunk, self.recorder, self.most_numbers
         self.backbone, self.task_chunk, self.recorder = nn.Identity(), 0, None  # the rest is small
         self.most_numbers = FEATURES_TOGETHER
         try:
             yield
         finally:
-            self.backbone, self.task_chunk, self.recorder = before
-            self.most_numbers = MAX_CPU_NUMBERS
+            self.backbone, self.task_chunk, self.recorder, self.most_numbers = before
 
     @torch.no_grad()
     def _encode(self, x: Tensor) -> Tensor:

@@ -55,5 +55,6 @@ def choose_on_validation(
 
 
 def _is_better(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    score, own = choose_score(one["test"], read_directions(one)), read_directions(one)
+    own = read_directions(one)
+    score = choose_score(one["test"], own)
     return is_better(score, one["test"][score]["mean"], other["test"][score]["mean"], own)
