@@ -219,6 +219,16 @@ def test_glyphs_are_the_same_for_a_seed_and_disjoint_in_alphabets(cache: Path) -
     assert source.info.facts["classes"] == {"train": 72, "val": 24, "test": 24}
 
 
+def test_large_files_that_were_just_written_are_not_hashed_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_files, "MAX_HASHED", 0)
+    images = ImageClasses(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), np.array([0, 2]), ["a"])
+    open_or_make(tmp_path, "x", "k" * 16, lambda: images)
+    monkeypatch.setattr(cache_files, "_hash_pixels", lambda _: pytest.fail("hashed again"))
+    assert open_or_make(tmp_path, "x", "k" * 16, lambda: pytest.fail("made again")).names == ["a"]
+
+
 def test_two_processes_that_want_the_same_images_make_them_once(tmp_path: Path) -> None:
     made = []
 
