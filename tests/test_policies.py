@@ -18,6 +18,7 @@ from metarun.algos.control.cavia_rl import CAVIARL
 from metarun.algos.control.maml_rl import MAMLRL
 from metarun.algos.control.pictures import draw_paths, draw_regret
 from metarun.algos.control.promp import ProMP
+from metarun.algos.control.rl2 import RL2, Trials
 from metarun.algos.control.rollouts import Rollouts, fit_returns, judge
 from metarun.algos.control.surrogates import Surrogate, find_surrogate
 from metarun.algos.control.trust_region import climb, solve
@@ -303,6 +304,63 @@ def test_each_evaluation_step_acts_in_episodes_of_its_own(batch: Any) -> None:
     assert list(scores) == ["loss", "return", "return@0", "return@1", "return@greedy"]
     first = learner(test_inner_steps=0).evaluate(batch)
     assert torch.equal(first["return"], scores["return@0"])
+
+
+def rl2(**changes: Any) -> RL2:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "hidden": 6, "update": "ppo", "epochs": 1, "minibatches": 1, "clip": 0.2, "discount": 0.9, "trace": 0.7,
+        "value_weight": 0.5, "entropy": (0.01, 0.0), "entropy_steps": 10,
+    }  # fmt: skip
+    return RL2(Control(2, 3, True, 2, 2), **settings | changes)
+
+
+def trials(n: int) -> Trials:
+    """Trials of two episodes of two steps; in the first trial the first episode ends after one step."""
+    generator = torch.Generator().manual_seed(1)
+    alive = torch.ones(n, 4).index_put((torch.tensor([0]), torch.tensor([1])), torch.tensor(0.0))
+    actions = torch.randint(3, (n, 4), generator=generator)
+    rewards = torch.randn(n, 4, generator=generator) * alive
+    return Trials(torch.randn(n, 4, 7, generator=generator), actions, rewards, alive)
+
+
+def test_the_unit_of_rewards_does_not_count_in_rl2() -> None:
+    """Actor and critic share a network: a critic that tells sums of large rewards would leave the actor no gradient."""
+    model, found = rl2(), []
+    for unit in (1.0, 1000.0):
+        some = trials(5)
+        some = some._replace(rewards=unit * some.rewards)
+        loss = model.loss(some, model.judge(some))[0]
+        found.append(torch.autograd.grad(loss, list(model.parameters())))
+    assert all(torch.allclose(one, other, rtol=1e-6, atol=1e-12) for one, other in zip(*found, strict=True))
+
+
+def test_trials_that_went_alike_are_no_surprise_to_rl2_even_where_an_episode_ended_early() -> None:
+    one = trials(1)
+    both = Trials(*(torch.cat([part, part]) for part in one))
+    assert both.rewards[:, 2:].abs().min() > 0.1
+    assert rl2().judge(both).advantages.abs().max() < 1e-6
+
+
+def test_rl2_holds_a_trial_against_the_others_and_not_against_itself() -> None:
+    """Two trials of one step each pay 3 and 1; a critic that says nothing expects of each what the other was paid."""
+    model = rl2(discount=1.0)
+    model.critic.weight.data.zero_(), model.critic.bias.data.zero_()
+    some = Trials(
+        torch.zeros(2, 1, 7), torch.zeros(2, 1, dtype=torch.int64), torch.tensor([[3.0], [1.0]]), torch.ones(2, 1)
+    )
+    judged = model.judge(some)
+    assert judged.advantages.flatten().tolist() == pytest.approx([2, -2])
+    assert judged.targets.flatten().tolist() == pytest.approx([1, -1])  # in deviations, here of 2
+
+
+def test_ppo_steps_with_every_minibatch_in_every_epoch() -> None:
+    model, some, sizes = rl2(epochs=3, minibatches=2), trials(5), list[int]()
+    model.act = lambda batch: some  # type: ignore[method-assign, assignment]
+    loss = model.loss
+    model.loss = lambda one, judged: sizes.append(len(one.rewards)) or loss(one, judged)  # type: ignore[func-returns-value, method-assign]
+    model.meta_step(None, {"outer": torch.optim.SGD(model.parameters(), lr=0.1)})  # type: ignore[arg-type]
+    assert sizes == [3, 2] * 3
 
 
 def test_pictures_are_twice_as_large_as_they_are_shown_and_have_a_panel_for_each_task() -> None:

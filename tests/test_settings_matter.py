@@ -116,6 +116,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "algo.curvature": ["hessian"],
     ("promp", "algo.clip"): [1e-4],
     ("rl2", "algo.clip"): [1e-4],
+    ("rl2", "algo.minibatches"): [2],
     "algo.decay": [0.05],
     "algo.discount": [0.5],
     "algo.first_order_steps": [1],

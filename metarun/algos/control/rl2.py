@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from metarun.algos.base.count import Count
 from metarun.algos.control.actions import make_actions
-from metarun.algos.control.advantages import find_advantages, standardise
+from metarun.algos.control.advantages import find_advantages, standardise, sum_discounted
 from metarun.algos.control.bandit_optimum import BanditOptimum, is_feasible
 from metarun.algos.control.bandit_rules import Thompson
 from metarun.algos.control.environment_learner import EnvironmentLearner
@@ -31,11 +31,12 @@ class Trials(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What the policy thought of the steps of trials before it learned from them, [B, nT] each."""
+    """What the policy thought of the steps of trials before it learned from them, [B, nT] each; `targets` is what the
+    critic should have said."""
 
     log_probs: Tensor
     advantages: Tensor
-    values: Tensor
+    targets: Tensor
 
 
 class RL2(EnvironmentLearner):
@@ -44,7 +45,9 @@ class RL2(EnvironmentLearner):
     A GRU gets what the environment shows, and the last action, its reward and whether an episode ended with it. It
     keeps its state from episode to episode of a task, so it can find out what pays; it is trained by ordinary
     reinforcement learning on the sum of rewards over all episodes. The paper trains by TRPO; here it is PPO, or an
-    actor-critic (`a2c`), which makes one step with each batch of trials.
+    actor-critic (`a2c`), which makes one step with each batch of trials. The critic tells how many deviations the sum
+    of rewards to come is away from its mean in the batch, so that its loss, whatever the unit of rewards and however
+    many steps are to come, leaves the actor its share of the gradient.
 
     `return` is the sum of rewards over the episodes of a task where actions are drawn, `return@greedy` where the most
     likely one is taken.
@@ -53,11 +56,12 @@ class RL2(EnvironmentLearner):
         control: from the source.
         hidden: units of the GRU.
         update: `ppo` or `a2c`.
-        epochs: outer steps of PPO on the same trials; a2c has one.
+        epochs: times that PPO goes through the same trials; a2c does once.
+        minibatches: parts that PPO cuts the trials into, an outer step with each.
         clip: how far from 1 the ratio of probabilities may go in PPO.
         discount: gamma of a step.
         trace: lambda of the advantages.
-        value_weight: of the squared error of the critic in the loss.
+        value_weight: of the squared error of the critic in the loss, in deviations of what it tells.
         entropy: weight of the entropy of the actions in the loss at first, and `entropy_steps` later; a straight line
             between.
         entropy_steps: outer steps.
@@ -74,6 +78,7 @@ class RL2(EnvironmentLearner):
         hidden: PositiveInt,
         update: Literal["ppo", "a2c"],
         epochs: Annotated[PositiveInt, CountsWith("update", ("ppo",))],
+        minibatches: Annotated[PositiveInt, CountsWith("update", ("ppo",))],
         clip: Annotated[PositiveFloat, CountsWith("update", ("ppo",))],
         discount: Share,
         trace: Share,
@@ -83,7 +88,8 @@ class RL2(EnvironmentLearner):
     ) -> None:
         super().__init__()
         self.control, self.kind = control, make_actions(control)
-        self.update, self.epochs, self.clip = update, epochs if update == "ppo" else 1, clip
+        self.update, self.clip = update, clip
+        self.epochs, self.minibatches = (epochs, minibatches) if update == "ppo" else (1, 1)
         self.discount, self.trace, self.value_weight = discount, trace, value_weight
         self.entropy, self.entropy_steps = entropy, entropy_steps
         inputs = control.observation + self.kind.size + 2
@@ -119,13 +125,16 @@ class RL2(EnvironmentLearner):
     def meta_step(self, batch: Environments, optims: dict[str, Optimizer]) -> Metrics:
         trials = self.act(batch)
         judged = self.judge(trials)
-        for _ in range(self.epochs):
+        cut = zip(*(part.chunk(self.minibatches) for part in (*trials, *judged)), strict=True)
+        found = []
+        for parts in list(cut) * self.epochs:
             optims["outer"].zero_grad(set_to_none=True)
-            loss, metrics = self.loss(trials, judged)
+            loss, metrics = self.loss(Trials(*parts[: len(trials)]), Judged(*parts[len(trials) :]))
             loss.backward()  # type: ignore[no-untyped-call]
             optims["outer"].step()
+            found.append(metrics)
         self.outer_steps.number += 1
-        return metrics
+        return {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
 
     def meta_loss(self, batch: Environments) -> tuple[Tensor, Metrics]:
         trials = self.act(batch)
@@ -135,9 +144,13 @@ class RL2(EnvironmentLearner):
     def judge(self, trials: Trials) -> Judged:
         """Compare what followed each step with what the critic expected."""
         found, _ = self.memory(trials.inputs)
-        values = self.critic(found)[..., 0] * trials.alive
+        returns = sum_discounted(trials.rewards, self.discount)
+        others = (returns.sum(0) - returns) / max(1, len(returns) - 1)  # a mean without its own is no bias
+        spread = (returns - others).square().mean().sqrt() + 1e-8
+        values = others + spread * self.critic(found)[..., 0]
         advantages = find_advantages(trials.rewards, values, self.discount, self.trace)
-        return Judged(self.kind.log_prob(self.actor(found), trials.actions), advantages, values)
+        targets = (advantages + values - others) / spread
+        return Judged(self.kind.log_prob(self.actor(found), trials.actions), advantages, targets)
 
     def loss(self, trials: Trials, judged: Judged) -> tuple[Tensor, Metrics]:
         """Return the loss of actor and critic for trials, and what to report of them."""
@@ -150,10 +163,10 @@ class RL2(EnvironmentLearner):
             gained = torch.minimum(ratio * gain, ratio.clamp(1 - self.clip, 1 + self.clip) * gain)
         else:
             gained = log_probs * gain
-        error = (values - judged.advantages - judged.values).square()
+        error = (values - judged.targets).square()
         entropy = self.kind.entropy(output)
-        parts = -gained + self.value_weight * error - self.entropy_weight * entropy
-        loss = (parts * trials.alive).sum() / count
+        parts = -gained - self.entropy_weight * entropy
+        loss = (parts * trials.alive).sum() / count + self.value_weight * error.mean()
         metrics = {
             "loss": loss,
             "return": trials.rewards.sum(-1).mean(),
