@@ -172,7 +172,7 @@ def test_a_preempted_job_of_submitit_saves_starts_again_and_ends_with_the_same_n
     tmp_path: Path, cache: Path
 ) -> None:
     """With sweep.rerun=all, which must not throw away what the job itself saved."""
-    long = [*TINY, "run.steps=400", "run.checkpoint_every=400", "run.val_every=200"]
+    long = [*TINY, "run.steps=120", "run.checkpoint_every=120", "run.val_every=60"]
     command = ["-m", *long, "seed=0", "hydra/launcher=submitit_local", "sweep.rerun=all"]
     process = start(*command, cwd=tmp_path, cache=cache)
     (folder,) = started(tmp_path, 1, process)
@@ -205,7 +205,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_slurm_gets_the_script_and_a_preempted_job_resumes(tmp_path: Path, cache: Path, slurm: Path) -> None:
     """SIGTERM, the warning, makes a job save and go on; SIGUSR2 makes it save, leave and be requeued."""
-    long = [*TINY, "run.steps=400", "run.checkpoint_every=400", "run.val_every=200"]
+    long = [*TINY, "run.steps=120", "run.checkpoint_every=120", "run.val_every=60"]
     options = [f"hydra.launcher.{option}" for option in ("partition=gpu", "cpus_per_task=1", "timeout_min=90")]
     process = start("-m", *long, "seed=0,1", "hydra/launcher=slurm", *options, cwd=tmp_path, cache=cache)
     first, _ = started(tmp_path, 2, process)

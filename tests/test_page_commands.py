@@ -187,7 +187,7 @@ def run_shortened(words: list[str], place: Path, cache: Path, data: Path, used_r
     if "outputs/sweeps/SWEEP" in words:
         shutil.copytree(place / "outputs" / "maml50", place / "outputs" / "sweeps" / "SWEEP" / "maml50")
     if words[:2] == ["resume", "last"]:
-        begun = [*TINY, "run.steps=400", "hydra.run.dir=outputs/begun"]
+        begun = [*TINY, "run.steps=100", "run.val_every=50", "hydra.run.dir=outputs/begun"]
         process = start(*begun, cwd=place, cache=cache)
         wait_for_step(place / "outputs" / "begun", 3, process)
         process.send_signal(15)
