@@ -23,7 +23,8 @@ from same_process import Use, finish_runs, using
 from metarun.algos.base.learner import Learner
 from metarun.algos.base.stages import StageBatch, Staged
 from metarun.algos.transfer.multitask import MultiTask
-from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, merge_sides
+from metarun.core.batches import merge_sides
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
 from metarun.data.images import ImageClasses, ImageTasks
 from metarun.settings import names, schema
 from metarun.settings.conf import CONF

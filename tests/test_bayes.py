@@ -173,7 +173,7 @@ def labels_of(split: str, labels: str) -> list[set[int]]:
     """The labels that each class of a split has in 200 tasks."""
     source = noise_tasks(EpisodeShape(3, 1, 1), EpisodeShape(3, 1, 1), classes=11)
     source.fixed = labels == "fixed"
-    drawn, n_way = source.draw_episodes(split, np.arange(200))
+    [(drawn, n_way)] = source.draw_episodes(split, np.arange(200))
     found: list[set[int]] = [set() for _ in range(11)]
     for classes in drawn.classes:
         for label, number in enumerate(classes):

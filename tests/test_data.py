@@ -109,7 +109,7 @@ def test_within_alphabet_draws_all_characters_of_a_task_from_one(
     names = read_split("omniglot_lake")["test"]
 
     def alphabets(source: Omniglot) -> list[set[str]]:
-        classes = source.draw_episodes("test", np.arange(200))[0].classes % len(names)
+        classes = source.draw_episodes("test", np.arange(200))[0][0].classes % len(names)
         return [{names[c].split("/")[0] for c in task} for task in classes]
 
     assert {len(found) for found in alphabets(within)} == {1}
@@ -362,7 +362,7 @@ def test_rotation_random_turns_the_images_of_a_class_alike() -> None:
 def test_rotation_random_turns_each_class_of_a_task_for_itself() -> None:
     """All 5 of a task alike by one chance in 4^4: of 200 tasks about 199 have two turns or more, and all turns come."""
     source = noise_tasks(rotation="random")
-    drawn, _ = source.draw_episodes("train", np.arange(200))
+    [(drawn, _)] = source.draw_episodes("train", np.arange(200))
     _, turns = source.place_images("train", drawn, drawn.support, drawn.support_y)  # one image of each of the 5 classes
     assert sum(len(set(task)) > 1 for task in turns.tolist()) > 190
     assert (np.bincount(turns.flatten(), minlength=4) > 200).all()  # 250 each

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from metarun.algos.base.pretraining import FitSettings
 from metarun.algos.transfer.multitask import MultiTask, project_conflicts
 from metarun.backbones.mlp import MLP
+from metarun.core.batches import merge_sides
 from metarun.core.objectives import classification, regression
-from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, merge_sides
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
 from metarun.data.sinusoid import Sinusoid
 
 pytestmark = pytest.mark.usefixtures("doubles")

@@ -175,7 +175,8 @@ def test_a_warning_begins_where_it_is_true(
 
 SPECIAL = {  # what else a setting of schema.ANNOTATIONS may be
     "threads": ["auto"], "run.processes": ["auto"], "optim.clip_norm": [None], "paper.ci95": [None],
-    "data.train.k_shot": [[3, 50], [4, 4]],
+    "data.train.k_shot": [[3, 50], [4, 4], "by_size"], "data.k_shot": ["by_size"],
+    **{key: [[3, 50], [4, 4]] for key in ("data.n_way", "data.train.n_way", "data.wide")},
 }  # fmt: skip
 NEVER = [True, False, "x", "", float("nan"), [], [3], [1, 2, 3], [50, 3], {"a": 1}]
 LEAST = {
@@ -232,7 +233,7 @@ def test_ranges_and_choices_of_the_root_are_told_with_what_else_there_is(full: C
         "threads=0 must be a whole number of at least 1 and of at most 4096 or auto",
         "precision=float31 is not one of float32, tf32, bf16; did you mean float32?",
         "bn=transductiv is not one of transductive, support, running, none; did you mean transductive?",
-        "data.train.k_shot=[3, 2] must be a whole number of at least 1 or a range, as [3,50]",
+        "data.train.k_shot=[3, 2] must be a whole number of at least 1 or a range, as [3,50] or by_size",
         "optim.clip_norm=0 must be a number above 0 or null",
         "run.compile=yes is not one of auto, True, False, inductor",
     ]

@@ -119,7 +119,7 @@ def test_shuffled_descriptions_are_of_other_classes_of_the_same_split() -> None:
 def test_the_description_of_turned_images_says_by_how_much(rotation: str) -> None:
     tasks = source(rotation=rotation)
     batch = tasks.batch("train", np.arange(6))
-    drawn, _ = tasks.source.draw_episodes("train", np.arange(6))
+    [(drawn, _)] = tasks.source.draw_episodes("train", np.arange(6))
     turn = drawn.classes // 12 if rotation == "class" else drawn.rotation
     assert tasks.info.support_shape == (7,)
     assert batch.support.x[..., 3:].argmax(-1).tolist() == turn.tolist()
@@ -228,7 +228,7 @@ def test_a_class_may_have_several_descriptions_and_lies_at_their_mean() -> None:
         return tasks
 
     tasks = Described(PLAN, torch.device("cpu"), open_source, "parts", None, False)
-    batch, (drawn, _) = tasks.batch("val", np.arange(3)), tasks.source.draw_episodes("val", np.arange(3))
+    batch, [(drawn, _)] = tasks.batch("val", np.arange(3)), tasks.source.draw_episodes("val", np.arange(3))
     assert batch.support.x.shape == (3, 8, 6)
     assert batch.support.y.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]] * 3
     assert torch.allclose(batch.support.x[:, ::2, 0], -batch.support.x[:, 1::2, 0])  # both ends of a range around 0

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metarun.core.ranges import BY_SIZE
+
 WORDS = re.compile(r"allocate memory|not enough memory|out of memory|overflowed|integer multiplication overflow", re.I)
 """What torch says in a RuntimeError."""
 
@@ -26,7 +28,9 @@ def check_room(data: Mapping[str, Any], input_shape: Sequence[int], tasks: int) 
         input_shape: of one input, of 4 bytes a number.
     """
     sizes = data, {**data, **(data.get("train") or {})}
-    inputs = max((one.get("n_way") or 1) * sum(_find_most(one.get(side, 0)) for side in SIDES) for one in sizes)
+    inputs = max(
+        max(_find_most(one.get("n_way", 0)), 1) * sum(_find_most(one.get(side, 0)) for side in SIDES) for one in sizes
+    )
     needed = 4 * math.prod(input_shape) * inputs * tasks
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
@@ -34,8 +38,10 @@ def check_room(data: Mapping[str, Any], input_shape: Sequence[int], tasks: int) 
 
 
 def _find_most(count: Any) -> int:
-    """Return the largest of a range [least, most], or the number."""
-    return max(map(int, count)) if isinstance(count, Sequence) else int(count)
+    """Return the largest of a range [least, most], or the number; 1 for shots that classes decide."""
+    if count == BY_SIZE:
+        return 1
+    return max(map(int, count)) if isinstance(count, Sequence) else int(count or 0)
 
 
 def describe_lack_of_memory(error: BaseException, typed: Sequence[str]) -> str | None:

@@ -60,4 +60,7 @@ def split_annotation(annotation: Any) -> tuple[Any, CountsWith | None]:
     return (Annotated[(kind, *kept)] if kept else kind), found
 
 
+BY_SIZE = "by_size"
+"""Shots of a class that grow with its size."""
+
 FilePath = Annotated[str, OnDisk()]

@@ -50,8 +50,8 @@ class Results(TypedDict, total=False):
     engine: str
     device: str
     seed: int
-    n_way: int | None
-    k_shot: int | None
+    n_way: int | str | None
+    k_shot: int | str | None
     n_query: int | None
     query: str | None
     train: dict[str, Any]
@@ -84,8 +84,8 @@ class Trained(TypedDict):
     """What a run was trained on, as a later test of it says."""
 
     data: str
-    n_way: int | None
-    k_shot: int | None
+    n_way: int | str | None
+    k_shot: int | str | None
     bn: str
     trainval: bool
 
@@ -97,8 +97,8 @@ class Evaluation(TypedDict):
     backbone: str | None
     seed: int
     data: str
-    n_way: int | None
-    k_shot: int
+    n_way: int | str | None
+    k_shot: int | str
     n_query: int
     query: NotRequired[str | None]
     bn: str

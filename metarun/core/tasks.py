@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -85,22 +84,6 @@ class Batch(NamedTuple):
         )
 
 
-def join_tasks(batches: Sequence[Batch]) -> Batch:
-    """Return the tasks of all batches, which are alike, as one batch."""
-    sides = [
-        Examples(*(torch.cat([getattr(batch, side)[i] for batch in batches]) for i in (0, 1)))
-        for side in ("support", "query")
-    ]
-    facts = {name: torch.cat([batch.side[name] for batch in batches]) for name in batches[0].side}
-    return Batch(sides[0], sides[1], batches[0].n_way, facts)
-
-
-def merge_sides(batch: Batch) -> Batch:
-    """Return tasks whose queries are all their examples, those of the support set first."""
-    pairs = zip(batch.support, batch.query, strict=True)
-    return batch._replace(query=Examples(*(torch.cat(pair, 1) for pair in pairs)))
-
-
 class Prediction(NamedTuple):
     """Predictions for query points: the mean [B, M, D_out], and the standard deviation if the learner predicts one."""
 
@@ -117,6 +100,10 @@ class EpisodeShape:
 
     With `alpha`, a task of classes has n_way * n_query query images in all, and the shares of its classes are drawn
     from a Dirichlet distribution whose parameters are all alpha, > 0. If it is None, all classes have as many.
+
+    With `most_ways`, each task draws its own number of classes from n_way..most_ways. With `by_size`, its classes have
+    numbers of support images that grow with their sizes, `k_shot` at least, and at most n_query query images. Tasks
+    then have many shapes, see episode_shapes.py.
     """
 
     n_way: int
@@ -124,11 +111,23 @@ class EpisodeShape:
     n_query: int
     most_shots: int | None = None
     alpha: float | None = None
+    most_ways: int | None = None
+    by_size: bool = False
 
     @property
     def most_queries(self) -> int:
         """The most query images that a class may have."""
         return self.n_query if self.alpha is None else self.n_way * self.n_query
+
+    @property
+    def least_images(self) -> int:
+        """The images that a class needs at least."""
+        return self.k_shot + (1 if self.by_size else self.most_queries)
+
+    @property
+    def varies(self) -> bool:
+        """Whether tasks of classes have many shapes."""
+        return self.most_ways is not None or self.by_size
 
 
 @dataclass(frozen=True)

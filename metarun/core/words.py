@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from metarun.core.ranges import BY_SIZE
 
 
 def is_percent(score: str) -> bool:
@@ -51,18 +53,30 @@ def join_sources(score: str, by_source: Mapping[str, Mapping[str, Mapping[str, A
     return "  ".join(parts)
 
 
-def name_task(n_way: int | None, k_shot: int | None) -> str:
+def name_size(size: Any) -> Any:
+    """Return a number of ways or shots as it is, a range [5, 50] as 5-50, and by_size as such."""
+    return "-".join(map(str, size)) if isinstance(size, Sequence) and not isinstance(size, str) else size
+
+
+def order_size(size: int | str | None) -> tuple[bool, int, str]:
+    """Return what sorts named sizes: numbers before ranges."""
+    return isinstance(size, str), 0 if isinstance(size, str) else size or 0, str(size)
+
+
+def name_task(n_way: Any, k_shot: Any) -> str:
     """Return 5-way 1-shot; 5-shot for tasks without classes; an empty string for tasks without shots."""
     if k_shot is None:
         return ""
-    return f"{n_way}-way {k_shot}-shot" if n_way else f"{k_shot}-shot"
+    shots = "shots by class size" if k_shot == BY_SIZE else f"{name_size(k_shot)}-shot"
+    return f"{name_size(n_way)}-way {shots}" if n_way else shots
 
 
-def abbreviate_task(n_way: int | None, k_shot: int | None) -> str:
+def abbreviate_task(n_way: Any, k_shot: Any) -> str:
     """Return 5w1s; k5 for tasks without classes; an empty string for tasks without shots."""
     if k_shot is None:
         return ""
-    return f"{n_way}w{k_shot}s" if n_way else f"k{k_shot}"
+    shots = "by_size" if k_shot == BY_SIZE else f"{name_size(k_shot)}s"
+    return f"{name_size(n_way)}w{shots}" if n_way else f"k{name_size(k_shot)}"
 
 
 def name_queries(n_query: int | None, n_way: int | None, query: str | None) -> str:

@@ -91,7 +91,7 @@ class Described:
 
     def batch(self, split: str, indices: Ints) -> Batch:
         """Return the tasks with the numbers `indices` [B] of a split's stream; support.x [B, N P, D]."""
-        drawn, n_way = self.source.draw_episodes(split, indices)
+        [(drawn, n_way)] = self.source.draw_episodes(split, indices)
         labels = np.repeat(np.arange(n_way), self.vectors[split].shape[1])
         y = np.broadcast_to(labels, (len(indices), len(labels))).copy()
         x = to_device(self._describe(split, drawn), self.device, torch.get_default_dtype())

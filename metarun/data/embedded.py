@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarun.core.batches import as_batch
 from metarun.core.episodes import EpisodeIndices, iterate_places
 from metarun.core.tasks import Batch, Examples, SourceInfo
 from metarun.data.augment import Look
@@ -26,7 +27,7 @@ class DrawnImages(Protocol):
     info: SourceInfo
     look: Look
 
-    def draw_episodes(self, split: str, indices: NDArray[np.int64]) -> tuple[EpisodeIndices, int]: ...
+    def draw_episodes(self, split: str, indices: NDArray[np.int64]) -> list[tuple[EpisodeIndices, int]]: ...
 
     def find_rows(self, split: str) -> NDArray[np.int64]: ...
 
@@ -68,15 +69,17 @@ class Embedded:
                 self.table = embedded.new_empty(n, *embedded.shape[1:])
             self.table[first : first + IMAGES_AT_ONCE] = embedded
 
-    def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
+    def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Any]:
         for places in iterate_places(first, batch_size):
-            drawn, n_way = self.source.draw_episodes(split, places)
-            sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
-            support, query = (self._side(*self.source.place_images(split, drawn, *side), side[1]) for side in sides)
-            yield Batch(support, query, n_way)
+            yield as_batch([self._gather(split, *part) for part in self.source.draw_episodes(split, places)])
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         return self.source.fingerprint(split, n_tasks)
+
+    def _gather(self, split: str, drawn: EpisodeIndices, n_way: int) -> Batch:
+        sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
+        support, query = (self._side(*self.source.place_images(split, drawn, *side), side[1]) for side in sides)
+        return Batch(support, query, n_way)
 
     def _side(self, rows: NDArray[np.int64], turn: NDArray[np.int64], y: NDArray[np.int64]) -> Examples:
         number = turn * len(self.rows) + self.places[rows]  # [B, S]

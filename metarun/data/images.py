@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from metarun.core import objectives
+from metarun.core.batches import MixedBatch, as_batch
+from metarun.core.episode_shapes import draw_by_shape, hash_parts
 from metarun.core.episodes import (
     Bits,
     EpisodeIndices,
     Ints,
     draw_bits,
-    draw_episodes,
     draw_members,
     draw_stream,
-    hash_episodes,
     iterate_places,
 )
 from metarun.core.errors import ConfigError
@@ -68,7 +68,7 @@ class ImageTasks:
     Raises: ValueError if splits share a class, a split has too few classes, or a class too few images.
     """
 
-    world = ""
+    many_shapes, world = True, ""
     """Sources of one world give the same classes the same names. If it is empty, the source is a world of its own."""
 
     def __init__(
@@ -124,23 +124,24 @@ class ImageTasks:
             },
         )
 
-    def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
+    def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch | MixedBatch]:
         for places in iterate_places(first, batch_size):
             yield self.batch(split, places)
 
-    def batch(self, split: str, indices: Ints) -> Batch:
+    def batch(self, split: str, indices: Ints) -> Batch | MixedBatch:
         """Return the tasks with the numbers `indices` [B] of a split's stream."""
-        drawn, n_way = self.draw_episodes(split, indices)
-        return self._gather_tasks(split, drawn, indices, n_way)
+        parts = self.draw_episodes(split, indices)
+        own = zip(parts, np.split(indices, len(parts)), strict=True)
+        return as_batch([self._gather_tasks(split, *part, numbers) for part, numbers in own])
 
     def streams(self, split: str, first: int, n_tasks: int, n_way: int) -> Iterator[Batch]:
         shape, groups = replace(self.plan.shape_of(split), n_way=n_way), self._superclasses.get(split)
         for number in itertools.count(first):
             drawn = draw_stream(self.plan.seed_of(split), split, number, self._sizes[split], n_tasks, shape, groups)
-            tasks = self._gather_tasks(split, drawn, number * n_tasks + np.arange(n_tasks), n_way)
+            tasks = self._gather_tasks(split, drawn, n_way, number * n_tasks + np.arange(n_tasks))
             yield tasks._replace(side={"classes": to_device(drawn.classes, self.device)})
 
-    def _gather_tasks(self, split: str, drawn: EpisodeIndices, indices: Ints, n_way: int) -> Batch:
+    def _gather_tasks(self, split: str, drawn: EpisodeIndices, n_way: int, indices: Ints) -> Batch:
         sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
         support, query = (
             self._make_examples(
@@ -165,7 +166,7 @@ class ImageTasks:
 
     def labels(self, split: str, index: int) -> list[str]:
         """Return the names of the classes that are labelled 0..N-1 in task number `index`."""
-        drawn, _ = self.draw_episodes(split, np.array([index]))
+        [(drawn, _)] = self.draw_episodes(split, np.array([index]))
         turn, base = np.divmod(drawn.classes[0], len(self._classes[split]))
         names = [self._names[number] for number in self._classes[split][base]]
         return [f"{name} turned by {90 * t}" if t else name for name, t in zip(names, turn.tolist(), strict=True)]
@@ -192,17 +193,15 @@ class ImageTasks:
         return x * std + mean
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
-        drawn, _ = self.draw_episodes(split, np.arange(n_tasks))
-        return hash_episodes(drawn)
+        return hash_parts(self.draw_episodes(split, np.arange(n_tasks)))
 
-    def draw_episodes(self, split: str, indices: Ints) -> tuple[EpisodeIndices, int]:
-        """Draw the classes and images of the tasks number `indices` [B]; also returns their n_way."""
+    def draw_episodes(self, split: str, indices: Ints) -> list[tuple[EpisodeIndices, int]]:
+        """Draw the classes and images of the tasks number `indices` [B], with n_way; one by one if shapes vary."""
         if not len(self._sizes[split]):
             raise ConfigError(f"this data set has no classes to {split} on; it is there to be tested on: metarun eval")
         shape, superclasses = self.plan.shape_of(split), self._superclasses.get(split)
         fixed = self.fixed and split == "train"
-        drawn = draw_episodes(self.plan.seed_of(split), split, indices, self._sizes[split], shape, superclasses, fixed)
-        return drawn, shape.n_way
+        return draw_by_shape(self.plan.seed_of(split), split, indices, self._sizes[split], shape, superclasses, fixed)
 
     def take_apart(self) -> tuple[ImageClasses, dict[str, list[str]]]:
         """Return all images, and the names of each split's classes."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from metarun.core.batches import change_batches
 from metarun.core.tasks import Batch, EmbeddableSource, Examples, TaskSource
 from metarun.data.augment import Look
 from metarun.data.images import PLAIN_LOOK
@@ -33,9 +34,9 @@ class Resized:
             if hasattr(source, name):
                 setattr(self, name, getattr(source, name))
 
-    def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
+    def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Any]:
         for batch in self.source.episodes(split, first, batch_size):
-            yield Batch(self._side(batch.support), self._side(batch.query), batch.n_way)
+            yield change_batches(batch, self._fit)
 
     def embedded(self, split: str, encode: Callable[[Tensor], Tensor], n_tasks: int) -> TaskSource | None:
         if not isinstance(self.source, EmbeddableSource):
@@ -45,6 +46,9 @@ class Resized:
     def fingerprint(self, split: str, n_tasks: int) -> str:
         fingerprint: str = self.source.fingerprint(split, n_tasks)
         return fingerprint
+
+    def _fit(self, batch: Batch) -> Batch:
+        return Batch(self._side(batch.support), self._side(batch.query), batch.n_way)
 
     def _side(self, side: Examples) -> Examples:
         return Examples(self._resize(side.x), side.y)

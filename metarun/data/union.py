@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarun.core import objectives
+from metarun.core.batches import MixedBatch, as_batch, list_batches
 from metarun.core.episodes import iterate_places
 from metarun.core.known_source import find_untold
 from metarun.core.ranges import PositiveInt
@@ -26,7 +27,7 @@ class Member(Protocol):
     info: SourceInfo
     classes: dict[str, set[str]]
 
-    def batch(self, split: str, indices: NDArray[np.int64]) -> Batch: ...
+    def batch(self, split: str, indices: NDArray[np.int64]) -> Batch | MixedBatch: ...
 
     def fingerprint(self, split: str, n_tasks: int) -> str: ...
 
@@ -49,6 +50,8 @@ class Union:
     Raises: ValueError if one source trains on a class that another validates or tests on.
     """
 
+    many_shapes = True
+
     def __init__(
         self,
         plan: EpisodePlan,
@@ -70,7 +73,7 @@ class Union:
                     f"data.sources={list(sources)}: {name} has no classes of images and cannot be in a union"
                 )
             self.members[name] = member
-        self.turns = list(self.members)
+        self.plan, self.turns = plan, list(self.members)
         check_apart(self.members, "leave one of the two out of data.sources")
         self.shape = (channels, image_size, image_size)
         normalisations = {repr(m.info.normalisation): m.info.normalisation for m in self.members.values()}
@@ -90,24 +93,32 @@ class Union:
             },
         )
 
-    def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
+    def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch | MixedBatch]:
         for places in iterate_places(first, batch_size):
             yield self.batch(split, places)
 
-    def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
+    def batch(self, split: str, indices: NDArray[np.int64]) -> Batch | MixedBatch:
         """Return the tasks with the numbers `indices` [B] of a split's stream."""
         inner, which = np.divmod(indices, len(self.members))  # number of the task in its source, number of the source
-        parts, places = [], []
+        found, places = [], []
         for number, member in enumerate(self.members.values()):
             if (which == number).any():
-                parts.append(member.batch(split, inner[which == number]))
+                found.append(member.batch(split, inner[which == number]))
                 places.append(np.flatnonzero(which == number))
-        order = to_device(np.argsort(np.concatenate(places)), parts[0].support.y.device)  # [B]
-        sides = [
-            Examples(torch.cat([resize(e.x, self.shape) for e in side])[order], torch.cat([e.y for e in side])[order])
+        parts = [self._fit(part) for one in found for part in list_batches(one)]
+        order = np.argsort(np.concatenate(places))  # [B]
+        if self.plan.shape_of(split).varies:
+            return as_batch([parts[place] for place in order])
+        rows = to_device(order, parts[0].support.y.device)
+        support, query = (
+            Examples(torch.cat([e.x for e in side])[rows], torch.cat([e.y for e in side])[rows])
             for side in ([part.support for part in parts], [part.query for part in parts])
-        ]
-        return Batch(sides[0], sides[1], parts[0].n_way)
+        )
+        return Batch(support, query, parts[0].n_way)
+
+    def _fit(self, batch: Batch) -> Batch:
+        support, query = (Examples(resize(side.x, self.shape), side.y) for side in (batch.support, batch.query))
+        return Batch(support, query, batch.n_way)
 
     def labels(self, split: str, index: int) -> list[str]:
         """Return the names of the classes that are labelled 0..N-1 in task number `index`."""

@@ -51,9 +51,9 @@ def find_chance(run: Run, score: str) -> float | None:
     return score_guess(score, n_way)
 
 
-def score_guess(score: str, n_way: int | None) -> float | None:
-    """Return the `score` of guessing among so many classes; None if it is no accuracy, or there are no classes."""
-    return 1 / n_way if n_way and is_percent(score) else None
+def score_guess(score: str, n_way: Any) -> float | None:
+    """Return the `score` of guessing among so many classes; None if it is no accuracy, or they are not one number."""
+    return 1 / n_way if n_way and isinstance(n_way, int) and is_percent(score) else None
 
 
 def _count_steps(run: Run) -> tuple[float, float] | None:

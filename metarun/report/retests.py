@@ -155,9 +155,9 @@ def draw_over_shots(found: Sequence[Retest]) -> bytes | None:
     """Draw the score over the shots as a PNG, with a line for each source and BatchNorm mode.
 
     Importing the drawing library takes a second.
-    Returns: None for a single number of shots.
+    Returns: None for a single number of shots, or for shots that classes decide.
     """
-    if len({one["k_shot"] for one in found}) < 2:
+    if len({one["k_shot"] for one in found}) < 2 or any(isinstance(one["k_shot"], str) for one in found):
         return None
     from itertools import cycle
 

@@ -23,6 +23,7 @@ from metarun.core.results_file import SEAL, Evaluation, read_metrics_line, read_
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import Directions, choose_score, read_directions
 from metarun.core.whole import find_change
+from metarun.core.words import order_size
 from metarun.report.references import walk_runs
 
 OUTCOME_FIELDS = frozenset(
@@ -115,7 +116,9 @@ class Run:
     def evaluations(self) -> list[dict[str, Any]]:
         """List the results of later tests of the run, in the order of source, ways, shots and queries."""
         found = [one for _, one, _ in self.tests if one]
-        return sorted(found, key=lambda one: (one["data"], one["n_way"] or 0, one["k_shot"], one["n_query"]))
+        return sorted(
+            found, key=lambda one: [one["data"], *(order_size(one[k]) for k in ("n_way", "k_shot", "n_query"))]
+        )
 
     def find_damages(self) -> list[str]:
         """Describe the files beside its results that are damaged, of which the results do not depend."""

@@ -54,6 +54,8 @@ class ContinualRun(OfflineRun):
         equation 3.
     """
 
+    many_shapes = False
+
     def __init__(
         self,
         parts: Parts,

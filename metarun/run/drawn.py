@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from metarun.core.batches import MixedBatch
 from metarun.core.tasks import Batch, Examples, Pairs
 
 
@@ -14,6 +15,9 @@ def count_drawn(batch: Any) -> tuple[int, int] | None:
     """
     if isinstance(batch, Batch):
         return batch.n_tasks * sum(int(side.x.shape[1]) for side in (batch.support, batch.query)), batch.n_tasks
+    if isinstance(batch, MixedBatch):
+        counts = [found for one in batch.alone if (found := count_drawn(one))]
+        return sum(inputs for inputs, _ in counts), len(counts)
     if isinstance(batch, Examples):
         return len(batch.x), 0
     if isinstance(batch, Pairs):

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from metarun.core.batches import join_tasks
 from metarun.core.errors import ConfigError
 from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import choose_score, find_sign, list_directions
-from metarun.core.tasks import Batch, join_tasks
+from metarun.core.tasks import Batch
 from metarun.core.whole import written_whole
 from metarun.run import checkpoint
 from metarun.run.evaluation import Scores, explain_streams
@@ -47,6 +48,8 @@ class OnlineRun:
         checkpoint_every, log_every: rounds.
     Reference: Finn, Rajeswaran, Kakade, Levine. Online Meta-Learning. ICML 2019. arXiv:1902.08438, equations 3-5.
     """
+
+    many_shapes = False
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from metarun.algos.base.learner import Learner
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, suggest, wrong_input
 from metarun.core.known_source import KnownSource, know_source
+from metarun.core.ranges import BY_SIZE
 from metarun.core.seeding import seed_everything
 from metarun.core.tasks import EpisodePlan, EpisodeShape, TaskSource
 from metarun.data.files.splits import SPLITS
@@ -180,7 +181,10 @@ def _make_shape(node: Node) -> EpisodeShape:
     if isinstance(k_shot, list):
         least, most = k_shot
         return EpisodeShape(n_way, least, n_query, most)
-    return EpisodeShape(n_way, k_shot, n_query, alpha=node["alpha"] if node.get("query") == "dirichlet" else None)
+    least_ways, most_ways = n_way if isinstance(n_way, list) else (n_way, None)
+    by_size, alpha = k_shot == BY_SIZE, node["alpha"] if node.get("query") == "dirichlet" else None
+    shots = 1 if by_size else k_shot
+    return EpisodeShape(least_ways, shots, n_query, alpha=alpha, most_ways=most_ways, by_size=by_size)
 
 
 def _record(learner: Learner, compile: bool | str, device: torch.device) -> None:

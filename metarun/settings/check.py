@@ -13,6 +13,7 @@ from metarun.algos.base.features import FeatureHead
 from metarun.core.errors import ConfigError, suggest
 from metarun.settings.advise import advise
 from metarun.settings.conf import GROUPS, list_shipped
+from metarun.settings.many_shapes import find_shape_problem
 from metarun.settings.ranges import describe_problem, find_annotations, find_parameters
 from metarun.settings.roles import find_problem
 from metarun.settings.schema import BUILD_ANNOTATIONS, BUILD_KEYS, OWN_ANNOTATIONS, Config
@@ -80,6 +81,7 @@ def refuse(config: DictConfig) -> None:
             node, f"{key}.", {**find_annotations(node["_target_"]), **BUILD_ANNOTATIONS.get(kind, {}), **HYDRAS}
         )
     problems += [found for found, refers in ranges if not refers]
+    problems.append(find_shape_problem(config, has_head(config.algo["_target_"])))
     _raise([*problems, _check_algo_and_data(config.algo["_target_"], config.data), _check_algo_and_backbone(config)])
     _raise(found for found, _ in ranges)
 

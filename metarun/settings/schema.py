@@ -103,11 +103,15 @@ class Settings:
         return {name: value for name, value in vars(self).items() if name not in ("choices", "own")}
 
 
+Ways = Annotated[int, Ge(2)] | Annotated[Sequence[Annotated[int, Ge(2)]], Ascending()]
+"""Classes of a task; each task draws its own number from a range."""
+
+
 class TaskKeys(TypedDict):
     """What build.py reads to make the EpisodeShape of validation and test tasks."""
 
-    n_way: Annotated[int, Ge(2)]
-    k_shot: PositiveInt
+    n_way: Ways
+    k_shot: PositiveInt | Literal["by_size"]
     n_query: PositiveInt
     query: Literal["balanced", "dirichlet"]
     alpha: PositiveFloat
@@ -116,8 +120,8 @@ class TaskKeys(TypedDict):
 class TrainTaskKeys(TypedDict):
     """The same for training tasks, whose number of points may vary from meta-batch to meta-batch."""
 
-    n_way: Annotated[int, Ge(2)]
-    k_shot: PositiveInt | Annotated[Sequence[PositiveInt], Ascending()]
+    n_way: Ways
+    k_shot: PositiveInt | Annotated[Sequence[PositiveInt], Ascending()] | Literal["by_size"]
     n_query: PositiveInt
 
 
@@ -127,7 +131,7 @@ class DataKeys(TaskKeys):
     train: TrainTaskKeys
     eval_seed: NonNegativeInt
     steps: PositiveInt
-    wide: Annotated[int, Ge(2)]
+    wide: Ways
 
 
 class BackboneKeys(TypedDict):

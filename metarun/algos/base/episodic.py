@@ -14,6 +14,7 @@ from metarun.algos.base.learn2learn import choose_engine
 from metarun.algos.base.learner import Learner
 from metarun.algos.base.wrappers import Predictor, Wrapper
 from metarun.core import objectives
+from metarun.core.batches import MixedBatch
 from metarun.core.tasks import Batch, Examples, Metrics, Objective, Prediction
 from metarun.ops import context, norm
 from metarun.ops.functional import Params
@@ -38,6 +39,8 @@ class EpisodicLearner(Learner):
     recordable = False
     """Whether the decisions in a task depend on nothing but the shapes of its tensors. Each class declares it anew,
     because a subclass may differ."""
+
+    many_shapes: ClassVar[bool] = True
 
     goal: ClassVar[str] = "loss"
     """The score that training descends."""
@@ -128,7 +131,7 @@ class EpisodicLearner(Learner):
         Small tasks gain from company; on a CPU, large ones run faster one by one. A GPU takes as many as it has
         memory for.
         """
-        if self.engine == "learn2learn":
+        if self.engine == "learn2learn" or isinstance(batch, MixedBatch):
             return 1
         if self.task_chunk > 1 or (self.task_chunk == 1 and batch.query.x.device.type == "cpu"):
             return self.task_chunk
@@ -183,8 +186,10 @@ class EpisodicLearner(Learner):
 
         Tasks that run one by one on a CPU are large, so Python takes little of their time.
         """
+        if self.recorder is None or isinstance(batch, MixedBatch):
+            return False
         alone = at_once == 1 and batch.query.x.device.type == "cpu"
-        return self.recorder is not None and not (alone and self.recorder.after)
+        return not (alone and self.recorder.after)
 
     def _find_gradient(self, params: Params, chunk: Batch) -> tuple[Scored, Params]:
         """Return scores and statistics, and the gradient of the goal's sum over the tasks, without its graph."""

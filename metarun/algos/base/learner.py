@@ -42,6 +42,9 @@ class Learner(nn.Module, ABC):
     also whether it assumes that each class has as many. BatchNorm, which may see all queries as well, is another
     matter, which the setting `bn` decides."""
 
+    many_shapes: ClassVar[bool] = False
+    """Whether the tasks of a batch may differ in their ways and shots: then it is a MixedBatch."""
+
     directions: ClassVar[Directions] = {}
     """Whether `higher` or `lower` is better, for the method's own scores; it is known for accuracy, return,
     log_likelihood, mse and loss. Checkpoints, searches and comparisons use it."""

@@ -60,6 +60,8 @@ class BPL(EpisodicLearner):
         Science 2015. Two ways of comparing are those of its supplement, section 6.
     """
 
+    many_shapes = False
+
     def __init__(
         self,
         input_shape: tuple[int, ...],

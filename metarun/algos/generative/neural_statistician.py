@@ -63,6 +63,8 @@ class NeuralStatistician(EpisodicLearner):
         algorithm 4. Its equation 7 adds the two KLs, which have to be subtracted as in equation 4.
     """
 
+    many_shapes = False
+
     kinds = ("classification", "sets")
 
     def __init__(

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from metarun.algos.base.inner_optimizer import Rule
 from metarun.algos.gradient.maml import MAML
+from metarun.core.batches import merge_sides
 from metarun.core.ranges import NonNegativeInt, PositiveFloat
-from metarun.core.tasks import Batch, Metrics, Objective, merge_sides
+from metarun.core.tasks import Batch, Metrics, Objective
 
 
 class TuningSettings(TypedDict):
@@ -32,6 +33,8 @@ class FollowLeader(MAML):
     Args: as for MAML, without what is for its training.
     Reference: Finn, Rajeswaran, Kakade, Levine. Online Meta-Learning. ICML 2019. arXiv:1902.08438, section 5.
     """
+
+    many_shapes = False
 
     recordable = True
 

@@ -12,8 +12,9 @@ from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.network import with_support
 from metarun.algos.base.pretraining import Fit, FitSettings
 from metarun.algos.transfer.finetune import Tuned
+from metarun.core.batches import merge_sides
 from metarun.core.ranges import PositiveInt
-from metarun.core.tasks import Batch, Examples, Metrics, Objective, TaskSource, merge_sides
+from metarun.core.tasks import Batch, Examples, Metrics, Objective, TaskSource
 from metarun.ops import context, norm
 from metarun.ops.functional import Params, call, flatten, unflatten, within
 
@@ -44,6 +45,8 @@ class MultiTask(EpisodicLearner):
         Learning Using Uncertainty. CVPR 2018. arXiv:1705.07115, equations 5 and 10. pcgrad: Yu et al. Gradient Surgery
         for Multi-Task Learning. NeurIPS 2020. arXiv:2001.06782, algorithm 1.
     """
+
+    many_shapes = False
 
     kinds = ("classification", "regression")
     splits = False  # tasks have heads of their own, and gradients that meet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from metarun.core.run_folder import RunFolder
 from metarun.core.screen import track
 from metarun.core.tasks import Examples, TaskSource
 from metarun.core.whole import CannotWrite, write_json
+from metarun.core.words import name_task
 from metarun.settings.at_hand import find_files
 from metarun.settings.build import build_source
 from metarun.settings.conf import read_source
@@ -69,6 +70,8 @@ def find_calibration(run: Trained, saved: SavedSettings, learner: AdaptsToTask) 
         saved: its settings as the model is used.
         learner: as it is used.
     """
+    if not isinstance(ways := saved.node("data")["n_way"], int):
+        saved = saved.change({"data.n_way": min(ways)})  # a label has one probability of being drawn by chance
     settings = saved.resolve()
     kept, key = _read(run), _name_use(run, saved)
     if found := _recall(kept.get(key), run):
@@ -136,27 +139,34 @@ def _fit(
     queries = settings.data["n_way"] * settings.data["n_query"]
     tasks = min(max(math.ceil(QUERIES / queries), LEAST_TASKS), MOST_TASKS) // 2 * 2
     log.info("fitting the temperature of the probabilities on %d validation tasks, once", tasks)
-    logits, y = _ask(learner, source, tasks)  # [tasks, M, N], [tasks, M]
-    fitted, measured = logits[::2].flatten(0, 1), logits[1::2].flatten(0, 1)
-    temperature, truth = fit_temperature(fitted, y[::2].flatten()), y[1::2].flatten()
+    asked = _ask(learner, source, tasks)
+    temperature = fit_temperature(*_join(asked[::2]))
+    measured, truth = _join(asked[1::2])
     before, after = (find_calibration_error((measured / t).softmax(-1), truth) for t in (1.0, temperature))
     found = Calibration(
-        temperature, tasks, before, after, float((logits.argmax(-1) == y).double().mean()),
-        task=f"{shape[0]}-way {shape[1]}-shot", best_step=run.results.get("best_step"),
+        temperature, tasks, before, after, _find_accuracy(asked),
+        task=name_task(*shape), best_step=run.results.get("best_step"),
     )  # fmt: skip
     own = run.modes[0]
     if own != "transductive" or settings.bn == own:
         return found
     theirs = run.make_learner(saved.change({"bn": own}).resolve()).eval()
     assert isinstance(theirs, AdaptsToTask)
-    logits, y = _ask(theirs, source, tasks)
-    return replace(found, accuracy_transductive=float((logits.argmax(-1) == y).double().mean()))
+    return replace(found, accuracy_transductive=_find_accuracy(_ask(theirs, source, tasks)))
 
 
-def _ask(learner: AdaptsToTask, source: TaskSource, n_tasks: int) -> tuple[Tensor, Tensor]:
-    """Return logits [B, M, N] and labels [B, M] of validation tasks, on the CPU."""
-    asked = list(_ask_one_by_one(learner, source, n_tasks))
-    return torch.stack([logits for logits, _ in asked]), torch.stack([y for _, y in asked])
+def _join(asked: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return logits [R, N] and labels [R] of all queries."""
+    return torch.cat([logits for logits, _ in asked]), torch.cat([y for _, y in asked])
+
+
+def _find_accuracy(asked: Sequence[tuple[Tensor, Tensor]]) -> float:
+    return float(torch.cat([logits.argmax(-1) == y for logits, y in asked]).double().mean())
+
+
+def _ask(learner: AdaptsToTask, source: TaskSource, n_tasks: int) -> list[tuple[Tensor, Tensor]]:
+    """Return logits [M, N] and labels [M] of each of the validation tasks, on the CPU."""
+    return list(_ask_one_by_one(learner, source, n_tasks))
 
 
 def _ask_one_by_one(learner: AdaptsToTask, source: TaskSource, n_tasks: int) -> Iterator[tuple[Tensor, Tensor]]:

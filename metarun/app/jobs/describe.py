@@ -15,7 +15,7 @@ from metarun.core.dotted import leaves
 from metarun.core.identity import as_mapping, read_overrides, read_yaml
 from metarun.core.secrets import mask_all
 from metarun.core.tasks import Batch
-from metarun.core.words import abbreviate_task
+from metarun.core.words import abbreviate_task, name_size
 from metarun.data.counts import describe_images
 from metarun.run.device import name_device
 from metarun.run.parts import Parts
@@ -52,7 +52,7 @@ def find_own(folder: Path, overrides: Sequence[str]) -> list[str]:
 
 def label_splits(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the ways of training and of validation tasks, by split, where they differ: their scores do not compare."""
-    ways = {"train": (data.get("train") or {}).get("n_way"), "val": data.get("n_way")}
+    ways = {"train": name_size((data.get("train") or {}).get("n_way")), "val": name_size(data.get("n_way"))}
     differ = None not in ways.values() and len({*ways.values()}) > 1
     return {split: f"{n}-way" for split, n in ways.items()} if differ else {}
 
@@ -65,9 +65,9 @@ def describe_settings(settings: Settings, overrides: list[str]) -> dict[str, Any
         "error": None,
         **{group: settings.choices[group] for group in ("algo", "data", "backbone")},
         "seed": settings.seed,
-        **{key: data.get(key) for key in ("n_way", "k_shot", "n_query")},
+        **{key: name_size(data.get(key)) for key in ("n_way", "k_shot", "n_query")},
         "query": name_query(data),
-        "train": {key: data.get("train", {}).get(key) for key in ("n_way", "k_shot", "n_query")},
+        "train": {key: name_size(data.get("train", {}).get(key)) for key in ("n_way", "k_shot", "n_query")},
         "meta_batch_size": None,
         "bn": settings.bn,
         "test": None,

@@ -13,9 +13,10 @@ from metarun.algos.base.abilities import AdaptsToTask
 from metarun.app.jobs.pictures import TASKS_DRAWN, save_picture
 from metarun.app.jobs.reopened import Trained
 from metarun.app.jobs.retest_settings import make_settings
+from metarun.core.batches import MixedBatch
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
-from metarun.core.tasks import Batch, Examples, join_tasks
+from metarun.core.tasks import Batch, Examples
 from metarun.core.whole import write_bytes
 from metarun.report.figures.hardest import draw_hardest
 from metarun.report.mistakes import Hard, find_hardest
@@ -38,24 +39,24 @@ def draw_mistakes(run: Trained, values: Mapping[str, Any], mode: str) -> tuple[l
     labels = getattr(source, "labels", None)
     if labels is None or not isinstance(learner, AdaptsToTask):
         raise ConfigError("--pictures: only for classes of images with names, and learners that answer single queries")
-    drawn: list[tuple[Batch, torch.Tensor]] = []
+    drawn: list[tuple[Batch, torch.Tensor]] = []  # the first tasks, one by one
     counted, images = [], dict[str, Image.Image]()
     at_once = settings.run["eval_batch_size"]
     for first in range(0, n_tasks, at_once):
         batch = next(source.episodes("test", first, at_once)).tasks(0, n_tasks - first)
-        answers = torch.stack([_answer(learner, batch.tasks(t, t + 1)) for t in range(batch.n_tasks)])  # [B, M]
-        if first < TASKS_DRAWN:
-            drawn.append((batch, answers))
-        for task in range(batch.n_tasks):
-            names = labels("test", first + task)
-            counted.append((names, batch.query.y[task].tolist(), answers[task].tolist()))
-            for image, label in zip(batch.support.x[task], batch.support.y[task].tolist(), strict=True):
+        for place in range(batch.n_tasks):
+            task, names = batch.tasks(place, place + 1), labels("test", first + place)
+            answers = _answer(learner, task)  # [M]
+            if len(drawn) < TASKS_DRAWN:
+                drawn.append((task, answers))
+            counted.append((names, task.query.y[0].tolist(), answers.tolist()))
+            for image, label in zip(task.support.x[0], task.support.y[0].tolist(), strict=True):
                 if names[label] not in images:
                     low, high = image.min(), image.max()
                     images[names[label]] = convert_image((image - low) / (high - low).clamp_min(1e-8), image.shape[-1])
-    batch, answers = join_tasks([batch for batch, _ in drawn]), torch.cat([answers for _, answers in drawn])
-    shown = min(TASKS_DRAWN, batch.n_tasks)
-    picture = draw_tasks(batch, shown, [names for names, _, _ in counted[:shown]], answers, source.info.normalisation)
+    tasks, answered = MixedBatch(tuple(task for task, _ in drawn)), [answers for _, answers in drawn]
+    names_drawn = [names for names, _, _ in counted[: len(drawn)]]
+    picture = draw_tasks(tasks, len(drawn), names_drawn, answered, source.info.normalisation)
     if picture is None:
         raise ConfigError("--pictures: the inputs are no images of one or three channels")
     folder, stem = RunFolder(run.folder).evaluations, run.name_file(test, settings).removesuffix(".json")

@@ -39,7 +39,7 @@ def name_classes(source: object, split: str, n_tasks: int) -> list[list[str]]:
 def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
     """Draw the learner's predictions for the first test tasks into predictions.png if they are functions."""
     learner = parts.learner.eval()
-    if not isinstance(learner, Predicting):
+    if not isinstance(learner, Predicting) or parts.source.info.n_way:
         return
     batch = next(parts.source.episodes("test", 0, TASKS_PREDICTED))
     predicted = learner.predictions(batch)

@@ -23,7 +23,7 @@ from metarun.core.run_folder import RunFolder
 from metarun.core.scores import estimate, list_directions
 from metarun.core.tasks import TaskSource
 from metarun.core.whole import hash_file, write_json
-from metarun.core.words import describe_state, is_percent
+from metarun.core.words import describe_state, is_percent, name_size
 from metarun.data.augment import Look
 from metarun.data.counts import describe_images
 from metarun.data.resize import Resized, describe_fitting, list_classes, members
@@ -152,7 +152,7 @@ class Trained:
             **{key: self.results[key] for key in ("algo", "backbone", "seed")},
             "best_step": self.best_step,
             "data": settings.choices["data"],
-            **{key: settings.data.get(key) for key in ("n_way", "k_shot", "n_query")},
+            **{key: name_size(settings.data.get(key)) for key in ("n_way", "k_shot", "n_query")},
             "query": name_query(settings.data),
             "bn": settings.bn,
             "answers": learner.answers,

@@ -143,7 +143,7 @@ def check_split(
     problems = []
     for name in plan.splits:
         key, shape = ("data.train", plan.train) if name == "train" else ("data", plan.test)
-        have, need = (turns or {}).get(name, 1) * len(used[name]), shape.k_shot + shape.most_queries
+        have, need = (turns or {}).get(name, 1) * len(used[name]), shape.least_images
         if 0 < have < shape.n_way:
             remedy = f". Set {key}.n_way={have} or less" if have >= LEAST_WAYS else ""
             problems.append(f"{key}.n_way={shape.n_way} needs {shape.n_way} classes; split '{name}' has {have}{remedy}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from metarun.core.batches import MixedBatch
 from metarun.core.lettering import wrap
 from metarun.core.tasks import Batch, Examples
 
@@ -25,31 +26,32 @@ WHITE, INK, RED = (255, 255, 255), (40, 40, 40), (200, 30, 20)
 
 
 def draw_tasks(
-    batch: Batch,
+    batch: Batch | MixedBatch,
     n_tasks: int,
     names: Sequence[Sequence[str]] = (),
-    answers: Tensor | None = None,
+    answers: Sequence[Tensor] | None = None,
     normalisation: Normalisation | None = None,
 ) -> Image.Image | None:
     """Draw the first tasks of a batch, one above the other; None if the inputs are not images.
 
     Args:
         names: the class names of each task, by label; they stand beside the labels.
-        answers: the label that was answered for each query [B, M]: wrong ones come first, framed in red, with the
-            answer below.
+        answers: the label that was answered for each query [M] of each task: wrong ones come first, framed in red,
+            with the answer below.
         normalisation: mean and std of the inputs, which are undone: then images look as in their files. Without it the
             darkest value of a task is black, and the brightest white.
     """
-    if normalisation:
-        batch = batch._replace(support=_undo(batch.support, *normalisation), query=_undo(batch.query, *normalisation))
-    if batch.support.x.ndim != 5 or batch.support.x.shape[2] not in (1, 3) or not batch.n_way:
-        return None
-    tasks = [
-        _draw_task(
-            batch, number, names[number] if number < len(names) else [""] * batch.n_way, answers, bool(normalisation)
-        )
-        for number in range(min(n_tasks, batch.n_tasks))
-    ]
+    tasks = []
+    for number in range(min(n_tasks, batch.n_tasks)):
+        one = batch.tasks(number, number + 1)
+        assert isinstance(one, Batch)
+        if one.support.x.ndim != 5 or one.support.x.shape[2] not in (1, 3) or not one.n_way:
+            return None
+        if normalisation:
+            one = one._replace(support=_undo(one.support, *normalisation), query=_undo(one.query, *normalisation))
+        own = names[number] if number < len(names) else [""] * one.n_way
+        answered = None if answers is None else answers[number].cpu()
+        tasks.append(_draw_task(one, number, own, answered, bool(normalisation)))
     sheet = Image.new("RGB", (max(t.width for t in tasks), sum(t.height for t in tasks)), WHITE)
     top = 0
     for task in tasks:
@@ -63,26 +65,25 @@ def _undo(side: Examples, mean: Sequence[float], std: Sequence[float]) -> Exampl
     return side._replace(x=side.x * scale + shift)
 
 
-def _draw_task(batch: Batch, number: int, names: Sequence[str], answers: Tensor | None, undone: bool) -> Image.Image:
-    one, font = batch.tasks(number, number + 1), ImageFont.load_default(13)
+def _draw_task(one: Batch, number: int, names: Sequence[str], answered: Tensor | None, undone: bool) -> Image.Image:
+    font = ImageFont.load_default(13)
     ends = one.support.x.new_tensor([0, 1]) if undone else one.support.x
     low, high = ends.min(), ends.max()
-    answered = None if answers is None else answers[number].cpu()
     labels = one.query.y[0].cpu()
     wrong = [] if answered is None else (answered != labels).nonzero()[:, 0].tolist()
-    rows = min(batch.n_way, MAX_CLASSES)
+    rows = min(one.n_way, MAX_CLASSES)
     sides = [
         [_choose(side.y[0].cpu(), label, wrong if side is one.query else [], most) for label in range(rows)]
         for side, most in ((one.support, MAX_SUPPORT), (one.query, MAX_QUERIES))
     ]
-    size = max(CELL, int(batch.support.x.shape[-1]))
+    size = max(CELL, int(one.support.x.shape[-1]))
     cell, height = size + GAP, size + GAP + (LINE if wrong else 0)
     lefts = [MARGIN + NAME_WIDTH, MARGIN + NAME_WIDTH + max(map(len, sides[0])) * cell + SIDES_APART]
     right = lefts[1] + max(map(len, sides[1])) * cell + MARGIN
     picture = Image.new("RGB", (right, MARGIN + LINE + GAP + rows * height + MARGIN), WHITE)
     draw = ImageDraw.Draw(picture)
     errors = "" if answered is None else f"; {len(wrong)} of {len(labels)} queries wrong"
-    draw.text((MARGIN, MARGIN), f"task {number}: {_describe_shown(batch, rows)}{errors}", fill=INK, font=font)
+    draw.text((MARGIN, MARGIN), f"task {number}: {_describe_shown(one, rows)}{errors}", fill=INK, font=font)
     for row in range(rows):
         top = MARGIN + LINE + GAP + row * height
         lines = wrap(f"{row} {names[row]}".strip(), NAME_WIDTH - 8, font, size // LINE)
@@ -107,9 +108,11 @@ def _choose(y: Tensor, label: int, first: Sequence[int], most: int) -> list[int]
 
 
 def _describe_shown(batch: Batch, rows: int) -> str:
-    shots, queries = (side.y.shape[1] // batch.n_way for side in (batch.support, batch.query))
+    counts = batch.support.y[0].bincount(minlength=batch.n_way).tolist()
+    shots, queries = min(counts), batch.query.y.shape[1] // batch.n_way
     shown = f"{rows} of {batch.n_way} classes" if rows < batch.n_way else f"{batch.n_way} classes"
-    many = f"{shots} support image{'s' * (shots > 1)}"
+    many = f"{shots}" if shots == max(counts) else f"{shots} to {max(counts)}"
+    many += f" support image{'s' * (max(counts) > 1)}"
     return f"{shown}, {many} each (left), {queries} quer{'ies' if queries > 1 else 'y'} each (right)"
 
 
