@@ -6,6 +6,7 @@ import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from metarun.algos.control.gittins import find_indices
 from metarun.algos.control.mdp_rules import Model, plan
 from metarun.core.control import Control
 from metarun.core.scores import estimate
+from metarun.data.gymnasium_tasks import _read_spaces
 from metarun.settings.build import build_source
 from metarun.settings.resolve import resolve
 
@@ -299,7 +301,7 @@ def test_gymnasium_sees_the_same_task_alone_and_beside_others(source: Callable[.
 
 
 def test_environments_of_gymnasium_are_tasks_that_differ_in_what_they_are_made_with(source: Callable[..., Any]) -> None:
-    pytest.importorskip("gymnasium")
+    gymnasium = pytest.importorskip("gymnasium")
     tasks = source("gymnasium", "data.length=3")
     batch = next(tasks.environments("train", 0, 3))
     batch.reset(2, 0)
@@ -312,6 +314,9 @@ def test_environments_of_gymnasium_are_tasks_that_differ_in_what_they_are_made_w
     same = next(source("gymnasium", "data.tasks=[{g:[2,2]}]").environments("train", 0, 2))
     same.reset(1, 0)
     assert [worlds[0].unwrapped.g for worlds in same.made] == [2, 2]
+    box = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+    uncut = _read_spaces(SimpleNamespace(observation_space=box, action_space=box), "uncut")
+    assert uncut == (2, 2, False, None)  # an infinite bound would be the first deviation of a policy
     for word, said in (
         ("data.id=Nothing-v0", "data.id=Nothing-v0 .* cannot be made"),
         ("data.tasks=[{nothing:[1,2]}]", "cannot be made: .*nothing"),

@@ -145,7 +145,7 @@ def test_the_meta_gradient_of_an_inner_step_on_a_bandit(form: Surrogate, right: 
 
 
 SETTINGS: dict[str, Any] = {
-    "widths": [5], "first_std": 0.5, "inner_lr": 0.3, "later_share": 0.5, "inner_steps": 1, "test_inner_steps": 2,
+    "widths": [5], "first_std": 5.0, "inner_lr": 0.3, "later_share": 0.5, "inner_steps": 1, "test_inner_steps": 2,
     "surrogate": "ratio", "first_order": False, "discount": 0.9, "trace": 0.8,
 }  # fmt: skip
 CONTROL = Control(2, 2, False, 7, 6, 0.1)
@@ -250,7 +250,7 @@ def test_promps_penalty_and_clip_count_away_from_the_policy_that_acted(batch: An
     for clip, penalty in ((1e6, 0.0), (0.1, 0.0), (1e6, 2.0)):
         model.clip = clip
         losses[clip, penalty], divergence = model.loss(collected, torch.tensor(penalty))
-    # all deviations are 0.5: KL = 2 actions x 0.5^2 / (2 x 0.5^2)
+    # all deviations are 5 times the largest action, 0.5: KL = 2 actions x 0.5^2 / (2 x 0.5^2)
     assert divergence.item() == pytest.approx(1.0)
     assert (losses[1e6, 2.0] - losses[1e6, 0.0]).item() == pytest.approx(2.0)
     assert losses[0.1, 0.0] > losses[1e6, 0.0]

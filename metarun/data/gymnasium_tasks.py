@@ -172,8 +172,13 @@ def _read_spaces(world: Any, id: str) -> tuple[int, int, bool, float | None]:
     if isinstance(actions, spaces.Discrete):
         return flatdim(world.observation_space), int(actions.n), True, None
     if isinstance(actions, spaces.Box):
-        bound = float(np.abs([actions.low, actions.high]).max())
-        return flatdim(world.observation_space), int(np.prod(actions.shape)), False, bound
+        bound = float(np.abs([actions.low, actions.high]).max())  # infinite where they are not cut
+        return (
+            flatdim(world.observation_space),
+            int(np.prod(actions.shape)),
+            False,
+            bound if np.isfinite(bound) else None,
+        )
     raise ValueError(
         f"data.id={id} has actions of the kind {type(actions).__name__}, and only Discrete and Box are known"
     )

@@ -35,9 +35,8 @@ class CAVIARL(MAMLRL):
         self.n_context = n_context
         super().__init__(control, outer, radius, **settings)
 
-    def make_policy(self) -> Policy:
-        s = self.settings
-        return Policy(self.control.observation + self.n_context, self.kind, s["widths"], s["first_std"])
+    def make_policy(self, more_inputs: int = 0) -> Policy:
+        return super().make_policy(more_inputs + self.n_context)
 
     def start(self, n_tasks: int) -> Params:
         weight = self.policy.get_parameter("weight0")

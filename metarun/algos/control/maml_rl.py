@@ -65,9 +65,10 @@ class MAMLRL(EnvironmentLearner):
     Args:
         control: from the source.
         widths: units of the policy's layers.
-        first_std: deviation of an action at first, where actions are numbers.
+        first_std: deviation of an action at first, where actions are numbers, as a share of the largest one.
         inner_lr: step size of the first inner step.
-        later_share: step size of the later ones, as a share of it.
+        later_share: step size of the later ones, as a share of it. Advantages are standardised, so steps do not get
+            shorter by themselves as a policy gets good.
         inner_steps, test_inner_steps: inner steps in training, and in validation and test.
         surrogate: `ratio`, `dice` or `log_prob`.
         first_order: leave out what the second derivative adds.
@@ -91,9 +92,9 @@ class MAMLRL(EnvironmentLearner):
         self.outer, self.radius, self.settings = outer, radius, settings
         self.policy = self.make_policy()
 
-    def make_policy(self) -> Policy:
-        s = self.settings
-        return Policy(self.control.observation, self.kind, s["widths"], s["first_std"])
+    def make_policy(self, more_inputs: int = 0) -> Policy:
+        first_std = self.settings["first_std"] * (self.control.bound or 1.0)
+        return Policy(self.control.observation + more_inputs, self.kind, self.settings["widths"], first_std)
 
     def start(self, n_tasks: int) -> Params:
         """Return what adapts, before it has, for each task [B, ...]."""
