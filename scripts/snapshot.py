@@ -204,6 +204,7 @@ def backbone(name: str) -> list[str]:
         "wrn28_10": ["depth=10", "width=1"], "torchvision": ["name=shufflenet_v2_x0_5"],
         "resnet10": ["widths=[4,5,6,7]"], "resnet18": ["widths=[4,5,6,7]"],
         "conv4_r2d2": ["widths=[4,6]"], "timm": ["name=test_resnet"],
+        "open_clip": [f"name={Path(__file__).parents[1] / 'tests' / 'data' / 'tiny_clip.json'}"],
         "resnet12": ["widths=[4,5,6,7]"], "resnet12_512": ["widths=[4,5,6,7]"],
     }  # fmt: skip
     own = [f"backbone.{word}" for word in narrow.get(name, ["hidden=8"])]

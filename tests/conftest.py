@@ -67,6 +67,7 @@ def settings(full: Callable[..., DictConfig], cache: Path) -> Callable[..., Dict
         known = full("logger=none", *filter(chooses, overrides))
         small = [o for o in (*SMALL, *NARROW) if has(known, o.partition("=")[0])]
         small += ["backbone.name=test_resnet"] if known.backbone["_target_"].endswith(".Timm") else []
+        small += [f"backbone.name={TINY_CLIP}"] if known.backbone["_target_"].endswith(".OpenClip") else []
         return full(*small, f"paths.cache={cache}", "logger=none", *overrides)
 
     return composed
@@ -142,6 +143,8 @@ def quick_if(quick: Container[Any], cases: Iterable[Any]) -> list[Any]:
 
 campaign = pytest.mark.skipif("METARUN_FAULTS" not in os.environ, reason="long or random: METARUN_FAULTS=1")
 """What is tried by chance or at length; scripts/faults.py makes all of it."""
+
+TINY_CLIP = Path(__file__).parent / "data" / "tiny_clip.json"
 
 SMALL = [  # a run of a second
     "data.alphabets=10",

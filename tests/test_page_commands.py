@@ -48,7 +48,7 @@ BY_HAND = {  # what no test can do: why
     "uv run python scripts/reproduce.py --from": "takes runs that were made elsewhere",
 }
 
-NEEDS = {"backbone=timm": "timm", "data=gymnasium": "gymnasium"}
+NEEDS = {"backbone=timm": "timm", "backbone=open_clip": "open_clip", "data=gymnasium": "gymnasium"}
 """Packages that not everybody installs."""
 
 SHORT = [

@@ -22,7 +22,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from conftest import has, one_of_each, quick_if
+from conftest import TINY_CLIP, has, one_of_each, quick_if
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from test_contract import KINDS, PAIRS, acts, parts_of, state_of
@@ -64,9 +64,14 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
     **{
         (path.stem, "backbone.weights"): UNTRIED + "starts from another run: see test_start.py"
         for path in (CONF / "backbone").glob("*.yaml")
-        if path.stem not in ("none", "torchvision", "timm")
+        if path.stem not in ("none", "torchvision", "timm", "open_clip")
     },
     ("timm", "backbone.weights"): UNTRIED + "needs a file of timm's: see test_timm.py",
+    ("open_clip", "backbone.weights"): UNTRIED + "needs a file of open_clip's: see test_open_clip.py",
+    ("open_clip", "backbone.name"): UNTRIED + "needs another model as small: see test_open_clip.py",
+    ("open_clip", "backbone.text"): UNTRIED + "is for names of classes: see test_open_clip.py",
+    "data.templates": UNTRIED + "is for names of classes: see test_open_clip.py",
+    "algo.network": UNTRIED + "is for names of classes: see test_open_clip.py",
     **{
         (algo, "algo.task_chunk"): UNTRIED + "draws noise in another order: see test_metagan.py"
         for algo in ("metagan", "metagan_maml")
@@ -108,6 +113,7 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
 """Settings, of every choice or of one, that change no outcome, and why."""
 
 VALUES: dict[str | tuple[str, str], list[Any]] = {
+    "data.templates": [["a {}."]],
     "algo.attention": [[[8, 32], [256, 128], [512, 256]], [[64, 32], [256, 8], [512, 256]]],
     ("finetune_in_turn", "algo.batch_size"): [2],
     ("progressive", "algo.batch_size"): [2],
@@ -582,7 +588,7 @@ def test_every_setting_of_a_schedule_changes_a_run(every_setting_matters: Matter
 
 @pytest.mark.parametrize("backbone", quick_if(("conv4", "mlp"), sorted({*choices("backbone")} - {"none"})))
 def test_every_setting_of_a_backbone_changes_an_outcome(every_setting_matters: Matters, backbone: str) -> None:
-    own = {"backbone.name": "test_resnet"} if backbone == "timm" else {}
+    own = {"timm": {"backbone.name": "test_resnet"}, "open_clip": {"backbone.name": str(TINY_CLIP)}}.get(backbone, {})
     every_setting_matters(Learned, "backbone", backbone, "algo=baseline", **own)
 
 

@@ -83,7 +83,7 @@ class TrainedNetwork(nn.Module):
         self.frozen = frozen
         replace_layers(net, bn, frozen)
         if frozen:
-            _freeze(net)
+            freeze(net)
         side = image_size or (look.size if look else None)
         self.size = (side, side) if side else (height, width)
         self.mode = look.interpolation if look else "bilinear"
@@ -159,7 +159,7 @@ def _norm(layer: nn.BatchNorm2d, bn: str, frozen: bool) -> nn.Module:
     return made
 
 
-def _freeze(net: nn.Module) -> None:
+def freeze(net: nn.Module) -> None:
     """Turn all parameters into buffers, which are saved and moved with the network but not learned."""
     for module in net.modules():
         for name, value in list(module.named_parameters(recurse=False)):

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from metarun.core.episodes import EpisodeIndices, Floats, Ints, iterate_places
-from metarun.core.ranges import FilePath
+from metarun.core.ranges import CountsWith, FilePath
 from metarun.core.tasks import Batch, EpisodePlan, Examples
 from metarun.data.device import to_device
+from metarun.data.files.class_names import tokenize_names
 from metarun.data.files.descriptions import read_descriptions
 from metarun.data.images import ImageTasks
+
+NAMES = "names"
+"""Descriptions that are the names of the classes."""
 
 
 @runtime_checkable
@@ -37,7 +41,8 @@ class Described:
         open_source: from the runner; opens the source that a name of `data=` stands for.
         images: name of the source of the images.
         descriptions: file with a vector for each class, see metarun/data/files/descriptions.py; None: the source's own,
-            as glyphs knows its strokes and CUB its attributes.
+            as glyphs knows its strokes and CUB its attributes; `names`: the names of the classes as CLIP's tokens.
+        templates: of `names`, texts with a {} where the name comes.
         shuffled: give each class the description of another of its split, a control that can do no better than chance.
     Raises: ValueError if the source has no images, or a class no description.
     """
@@ -52,19 +57,22 @@ class Described:
         images: str,
         descriptions: FilePath | None,
         shuffled: bool,
+        templates: Annotated[Sequence[str], CountsWith("descriptions", (NAMES,))] = ("a photo of a {}.",),
     ) -> None:
         bare = replace(plan, train=replace(plan.train, k_shot=0), test=replace(plan.test, k_shot=0))
         source = open_source(images, bare)
         if not isinstance(source, ImageTasks):
             raise ValueError(f"data.images={images} is not a source of images; data.images=glyphs is one")
-        if descriptions:
-            known: Mapping[str, Floats] = read_descriptions(descriptions)
+        split = source.take_apart()[1]
+        if descriptions == NAMES:
+            known: Mapping[str, Floats] = tokenize_names([c for own in split.values() for c in own], templates)
+        elif descriptions:
+            known = read_descriptions(descriptions)
         elif isinstance(source, DescribesClasses):
             known = source.describe_classes()
         else:
             raise ValueError(f"{images} has no descriptions of its own: set data.descriptions to a file of them")
         self.source, self.device, self.labels = source, device, source.labels
-        split = source.take_apart()[1]
         lacking = sorted({name for names in split.values() for name in names} - known.keys())
         if lacking:
             raise ValueError(
@@ -74,6 +82,8 @@ class Described:
             s: np.array([np.atleast_2d(known[name]) for name in names], np.float64) for s, names in split.items()
         }  # [classes, P, D]
         mean, std = every["train"].mean((0, 1)), every["train"].std((0, 1))
+        if descriptions == NAMES:
+            mean, std = np.zeros_like(mean), np.ones_like(std)
         self.vectors = {s: (own - mean) / np.where(std > 0, std, 1) for s, own in every.items()}
         if shuffled:
             self.vectors = {s: _shuffle(own) for s, own in self.vectors.items()}

@@ -51,6 +51,8 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "run.train_tasks": (None,),
     "data.labels": ("shuffled", None),
     "data.members": ({},),
+    "data.templates": (["a photo of a {}."],),
+    "algo.network": ("mlp",),
     "data.within_alphabet": (False,),
     "data.alpha": (2.0,),
     "data.query": ("balanced",),

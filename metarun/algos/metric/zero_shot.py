@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import average_classes, compute_nearness, find_cosines
+from metarun.algos.base.texts import embed_texts, find_text_tower
 from metarun.algos.processes.cnp import make_mlp
 from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Examples
@@ -25,10 +26,11 @@ class ZeroShot(EpisodicLearner):
     Args:
         backbone: from images to embeddings [R, E].
         support_shape: of a description.
-        width, layers: units and number of hidden layers of the network that embeds descriptions.
+        width, layers: of the `mlp`, its units and number of hidden layers.
         distance: minus the squared `euclidean` distance as the logit, or the `cosine` over `temperature`.
         temperature: of `cosine`, > 0.
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
+        network: what embeds descriptions: an `mlp`; or `texts`, the backbone's tower of texts, whose tokens they are.
     Raises: ValueError with `bn=support`: there are no support images whose statistics could be taken.
     Reference: after Frome et al. DeViSE: A Deep Visual-Semantic Embedding Model. NeurIPS 2013; in episodes, Snell,
         Swersky, Zemel. Prototypical Networks. NeurIPS 2017. arXiv:1703.05175, section 2.7.
@@ -47,15 +49,23 @@ class ZeroShot(EpisodicLearner):
         temperature: Annotated[PositiveFloat, CountsWith("distance", ("cosine",))],
         engine: Engine,
         task_chunk: NonNegativeInt,
+        network: Literal["mlp", "texts"] = "mlp",
     ) -> None:
         super().__init__(engine, task_chunk)
         if norm.uses_support_statistics(backbone):
             raise ValueError("bn=support needs support images, and here are descriptions: set bn=running")
         self.backbone, self.distance, self.temperature = backbone, distance, temperature
-        self.description = make_mlp(support_shape[0], width, layers, int(backbone.out_features))  # type: ignore[arg-type]
+        self.of_texts = network == "texts"
+        if self.of_texts:
+            find_text_tower(backbone)
+        else:
+            self.description = make_mlp(support_shape[0], width, layers, int(backbone.out_features))  # type: ignore[arg-type]
 
     def adapt(self, params: Params, support: Examples, n_way: int) -> Tensor:
-        embedded: Tensor = call(self.description, within(params, "description"), support.x)
+        if self.of_texts:
+            embedded = embed_texts(self.backbone, within(params, "backbone"), support.x)
+        else:
+            embedded = call(self.description, within(params, "description"), support.x)
         return average_classes(embedded, one_hot(support.y, n_way, embedded.dtype))  # [N, E]
 
     def predict(self, params: Params, state: Tensor, x: Tensor) -> Tensor:
