@@ -137,6 +137,8 @@ def cases() -> dict[str, tuple[int, list[str]]]:
             found[f"{algo} described"] = [f"algo={algo}", "data=described", *SMALL, "data.n_query=2", *fewer(algo)]
         if learns(algo) == {"domains"}:
             found[f"{algo} moons"] = on_points(algo, "moons")
+        if learns(algo) == {"domain generalisation"}:
+            found[f"{algo} turned_moons"] = on_points(algo, "turned_moons")
         if learns(algo) == {"gaussian process"}:
             found[f"{algo} gp"] = on_points(algo, "gp", "data.length_scale=[0.3,0.6]")
     for algo in ("maml", "maml_pp", "protonet", "simpleshot"):

@@ -40,10 +40,11 @@ CHOICES = [
     *[
         [*IMAGES, f"algo={name}", "backbone=mlp_small"]
         for name in list_shipped("algo")
-        if name not in (*PROCESSES, "dann", "zero_shot") and not acts("algo", name)
+        if name not in (*PROCESSES, "dann", "metareg", "zero_shot") and not acts("algo", name)
     ],
     *[[f"algo={name}", f"data={data}"] for name, data in CONTROL.items()],
     ["data=moons", "algo=dann"],
+    ["data=turned_moons", "algo=metareg"],
     *[["data=gp", f"algo={name}", "backbone=none"] for name in PROCESSES],
     *[[*FUNCTIONS, f"optim={name}"] for name in list_shipped("optim")],
     *[[*FUNCTIONS, f"optim/schedule={name}"] for name in list_shipped("optim/schedule")],

@@ -222,8 +222,8 @@ def test_every_algorithm_trains_the_whole_of_another_backbone(settings: Settings
 def test_an_algorithm_for_other_tasks_refuses_sine_waves(settings: Settings, algo: str) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"is for (classification( and sets)?|described|domains|gaussian process|control|bandits|mdp); the"
-        r" tasks of Sinusoid are regression: choose another",
+        match=r"is for (classification( and sets)?|described|domains|domain generalisation|gaussian process|control|"
+        r"bandits|mdp); the tasks of Sinusoid are regression: choose another",
     ):
         check(settings(f"algo={algo}", "data=sinusoid"))
 

@@ -204,6 +204,7 @@ OF_EPISODES = {"n_way", "k_shot", "n_query", "train", "eval_seed", "wide", "step
         *((name, "maml") for name in ("sinusoid", "harmonic", "gp", "mixture")),
         *((name, "rl2") for name in ("bandits", "tabular_mdp", "navigation", "corners", "gridworld")),
         ("quadratics", "learned_optimizer"), ("sets", "neural_statistician"), ("moons", "dann"),
+        ("turned_moons", "metareg"),
     ],
 )  # fmt: skip
 def test_the_hash_tells_sources_apart_by_every_setting_that_changes_their_tasks(

@@ -66,6 +66,7 @@ TINY = {
     "gp": ["data.n_query=4"],
     "described": ["backbone=mlp", "backbone.widths=[6,5]", "data.n_way=4", "data.n_query=2", "data.train.n_query=2"],
     "moons": ["backbone.widths=[6,5]", "data.n_query=4"],
+    "turned_moons": ["backbone.widths=[6,5]", "data.n_query=4"],
 }
 FEW = {  # where a method has them
     "inner_steps": 2,
@@ -78,6 +79,9 @@ FEW = {  # where a method has them
     "latent": 4,
     "heads": 2,
 }
+
+UNTAUGHT = ("metareg",)
+"""Methods that answer by what training taught them alone, as their tests have its classes."""
 
 Build = Callable[..., Parts]
 
@@ -154,7 +158,7 @@ def test_what_is_predicted_depends_on_the_answers_of_the_support_set_alone(build
     for _ in ways_of(learner):
         before = predicted(learner, batch)
         assert equal(before, predicted(learner, others(batch, "query")))
-        assert not equal(before, predicted(learner, others(batch, "support")))
+        assert equal(before, predicted(learner, others(batch, "support"))) == (algo in UNTAUGHT)
 
 
 @pytest.mark.parametrize(("algo", "data"), one_of_each(ON))
@@ -284,7 +288,7 @@ def test_an_evaluation_that_fails_half_way_leaves_the_learner_as_it_was(build: B
     learner, batch = parts.learner, tasks_of(parts.source, "val", 0, 3)
     for _ in ways_of(learner):
         scores, before = learner.eval().evaluate(batch), state_of(learner)
-        for side in ("support", "query"):
+        for side in ("support", "query")[algo in UNTAUGHT :]:
             learner.train()
             with pytest.raises((ValueError, RuntimeError, IndexError)):
                 evaluate(learner, FailingLater(parts.source, side), "val", 6, 3, StopRequest())

@@ -41,6 +41,8 @@ GOES_WITH = {  # what does not go with the default data or algorithm
     "algo=hsml": ["data=mixture"],
     "algo=dann": ["data=moons"],
     "data=moons": ["algo=dann"],
+    "algo=metareg": ["data=turned_moons"],
+    "data=turned_moons": ["algo=metareg"],
     "algo=zero_shot": ["data=described"],
     "data=described": ["algo=zero_shot"],
     "algo=learned_optimizer": ["data=quadratics"],

@@ -48,6 +48,12 @@ Numbers = dict[str, Any]
 Values = Mapping[str, Any]
 """Values of settings by their whole names."""
 
+KNOWN = ("glyphs", "sinusoid", "gp", "moons", "turned_moons", "described")
+"""Data of which the first that goes with a method is what it is tried on."""
+
+ALONE = {"sets": "neural_statistician", "moons": "dann", "turned_moons": "metareg", "described": "zero_shot"}
+"""The one method that some data is for."""
+
 SPEED = "is about speed: numbers stay the same but for rounding"
 UNTRIED = "is not tried here, as it "
 PLACE = "is where files lie: the same ones elsewhere give the same numbers"
@@ -118,6 +124,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     ("finetune_in_turn", "algo.batch_size"): [2],
     ("progressive", "algo.batch_size"): [2],
     "algo.beta": [0.1],
+    "data.angles": [[5, 15, 25, 35], [0, 10, 20, 30, 40, 61]],
     "algo.chunks": [2],
     "algo.curvature": ["hessian"],
     ("promp", "algo.clip"): [1e-4],
@@ -566,8 +573,7 @@ def set_in(config: DictConfig, values: Values) -> None:
 @pytest.mark.parametrize("algo", one_of_each([*choices("algo")]))
 def test_every_setting_of_an_algorithm_changes_an_outcome(every_setting_matters: Matters, algo: str) -> None:
     """On 3-way tasks; in training 4-way ones with 4 shots where the YAML says that they are others than in tests."""
-    known = ("glyphs", "sinusoid", "gp", "moons", "described")
-    data = CONTROL[algo] if acts("algo", algo) else next(data for data in known if (algo, data) in PAIRS)
+    data = CONTROL[algo] if acts("algo", algo) else next(data for data in KNOWN if (algo, data) in PAIRS)
     own = {key: 4 for key in ("data.train.n_way", "data.train.k_shot") if key in settings_of("algo", algo)}
     if algo in ("oml", "anml", "finetune_in_turn"):  # a step with each image moves little
         own["algo.inner_lr"] = 1.0
@@ -603,7 +609,7 @@ def test_every_setting_of_a_source_changes_its_tasks(
     every_setting_matters: Matters, files: Path, small_sets: None, data: str
 ) -> None:
     algo = "protonet" if "data.n_way" in settings_of("data", data) else "maml"  # which trains on data.wide ways
-    algo = {"sets": "neural_statistician", "moons": "dann", "described": "zero_shot"}.get(data, algo)
+    algo = ALONE.get(data, algo)
     algo = "learned_optimizer" if KINDS.get(data) == ("optimisation",) else algo
     algo = "rl2" if acts("data", data) else algo
     if data in ("gymnasium", "half_cheetah_direction"):
@@ -718,10 +724,9 @@ def test_a_setting_that_counts_only_with_another_one_has_no_effect_without_it_an
     full: Callable[..., DictConfig], cache: Path, caplog: Any, group: str, choice: str, name: str, condition: CountsWith
 ) -> None:
     """Of the values that the other setting may have, those with which it does not count."""
-    known = ("glyphs", "sinusoid", "gp", "moons", "described")
     beside = {"algo": [], "backbone": ["algo=baseline"], "data": ["algo=maml", "backbone=mlp_small"]}[group]
     if group == "algo":
-        beside = [f"data={next(d for d in known if (choice, d) in PAIRS)}"] if choice not in CONTROL else []
+        beside = [f"data={next(d for d in KNOWN if (choice, d) in PAIRS)}"] if choice not in CONTROL else []
         beside += [f"data={CONTROL[choice]}"] if choice in CONTROL else []
     config = full(f"{group}={choice}", *beside, f"paths.cache={cache}", "logger=none")
     set_in(config, TINY)

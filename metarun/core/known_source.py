@@ -12,7 +12,9 @@ from metarun.core.tasks import SourceInfo
 OBJECTIVES = {one.__name__: one for one in (objectives.classification, objectives.regression)}
 """Those that a checkpoint can name."""
 
-FACTS = ("input_shape", "n_way", "outputs", "split_sha256", "train_classes", "normalisation", "support_shape")
+FACTS = (
+    "input_shape", "n_way", "outputs", "split_sha256", "train_classes", "normalisation", "support_shape", "domains",
+)  # fmt: skip
 """Of SourceInfo, in plain values."""
 
 

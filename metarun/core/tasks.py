@@ -168,6 +168,7 @@ class SourceInfo:
             with pixels in 0..1. None if the inputs are not images, or are not all normalised alike.
         control: what a policy must know, if tasks are environments.
         support_shape: shape of one input of a support set; None if it is `input_shape`.
+        domains: of training, where each task is of one; `side["domain"]` [B] has their numbers 0..domains-1.
     """
 
     input_shape: tuple[int, ...]
@@ -181,6 +182,7 @@ class SourceInfo:
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
     control: Control | None = None
     support_shape: tuple[int, ...] | None = None
+    domains: int | None = None
 
 
 class TaskSource(Protocol):

@@ -92,20 +92,30 @@ class Moons:
         return Examples(points.x[0, chosen], points.y[0, chosen])
 
     def _make_points(self, u: Floats, turned: bool) -> Examples:
-        """Make points [B, R, 2] of numbers in [0, 1) [B, R, 3], on the one moon and the other in turn."""
-        label = np.broadcast_to(np.arange(u.shape[1]) % 2, u.shape[:2])
-        angle = np.pi * u[..., 0]
-        upper = np.stack([np.cos(angle), np.sin(angle)], -1)
-        lower = np.stack([1 - np.cos(angle), 0.5 - np.sin(angle)], -1)
-        x = np.where(label[..., None] == 1, lower, upper) + self.noise * to_normal(u[..., 1:])
-        if turned:
-            x = (x - MIDDLE) @ _make_turn(self.angle).T + MIDDLE
-        return Examples(
-            to_device(x, self.device, torch.get_default_dtype()), to_device(label.copy().astype(np.int64), self.device)
-        )
+        return make_moons(u, self.noise, np.array([self.angle if turned else 0.0]), self.device)
 
 
-def _make_turn(degrees: float) -> Floats:
-    """Return the matrix that turns a vector to the left."""
+def make_moons(u: Floats, noise: float, angles: Floats, device: torch.device) -> Examples:
+    """Make points of numbers in [0, 1) [B, R, 3], on the one moon and the other in turn: x [B, R, 2], y [B, R].
+
+    Args:
+        u: of each point its place on the moon, and noise.
+        noise: standard deviation of what is added to both coordinates.
+        angles: by which the tasks' moons are turned to the left, in degrees: [B], or [1] for all alike.
+    """
+    label = np.broadcast_to(np.arange(u.shape[1]) % 2, u.shape[:2])
+    angle = np.pi * u[..., 0]
+    upper = np.stack([np.cos(angle), np.sin(angle)], -1)
+    lower = np.stack([1 - np.cos(angle), 0.5 - np.sin(angle)], -1)
+    x = np.where(label[..., None] == 1, lower, upper) + noise * to_normal(u[..., 1:])
+    x = _turn(x, angles[:, None])
+    return Examples(to_device(x, device, torch.get_default_dtype()), to_device(label.copy().astype(np.int64), device))
+
+
+def _turn(x: Floats, degrees: Floats) -> Floats:
+    """Turn points [B, R, 2] to the left, task by task by [B, 1] degrees; number by number, so that a task has the same
+    bits in any batch."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([[cos, -sin], [sin, cos]])
+    across, up = np.moveaxis(x - MIDDLE, -1, 0)
+    turned = np.stack([across * cos - up * sin, across * sin + up * cos], -1) + MIDDLE
+    return np.where(degrees[..., None] == 0, x, turned)

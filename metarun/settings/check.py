@@ -24,7 +24,7 @@ FACTS = {
     "backbone": {"input_shape", "bn", "normalisation"},
     "algo": {
         "backbone", "bn", "input_shape", "n_way", "outputs", "objective", "train_classes", "prior", "normalisation",
-        "control", "support_shape",
+        "control", "support_shape", "domains",
     },
     "optim": {"params"},
     "optim.schedule": {"optimizer"},

@@ -50,10 +50,15 @@ class Pretraining(EpisodicLearner):
 
     def embed(self, x: Tensor) -> Tensor:
         """Embed a training batch: [R, D]."""
-        with context.recording() as statistics:
-            features: Tensor = self.backbone(x)
-        norm.update_running(self.backbone, statistics)
-        return features
+        return embed_training(self.backbone, x)
+
+
+def embed_training(backbone: nn.Module, x: Tensor) -> Tensor:
+    """Embed a training batch [R, ...]: [R, D]. Running averages of BatchNorm follow its statistics."""
+    with context.recording() as statistics:
+        features: Tensor = backbone(x)
+    norm.update_running(backbone, statistics)
+    return features
 
 
 class FitSettings(TypedDict):

@@ -10,12 +10,11 @@ from torch.nn.functional import linear
 
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.network import with_support
-from metarun.algos.base.pretraining import Fit, FitSettings
+from metarun.algos.base.pretraining import Fit, FitSettings, embed_training
 from metarun.algos.transfer.finetune import Tuned
 from metarun.core.batches import merge_sides
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics, Objective, TaskSource
-from metarun.ops import context, norm
 from metarun.ops.functional import Params, call, flatten, unflatten, within
 
 
@@ -107,10 +106,7 @@ class MultiTask(EpisodicLearner):
         bias = self.heads.bias.view(self.tasks, self.outputs)[batch.side["task"]]
         scored = []
         for x, y, w, b in zip(*batch.query, weight, bias, strict=True):
-            with context.recording() as statistics:
-                features = self.backbone(x)
-            norm.update_running(self.backbone, statistics)
-            scored.append(self.objective(linear(features, w, b), y))
+            scored.append(self.objective(linear(embed_training(self.backbone, x), w, b), y))
         scores = {name: torch.stack([each[name] for each in scored]) for name in scored[0]}
         losses, metrics = scores["loss"], {name: score.detach().mean() for name, score in scores.items()}
         if self.log_variances is None:
