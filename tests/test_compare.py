@@ -376,7 +376,7 @@ def test_the_command_prints_the_table_and_writes_the_files(tmp_path: Path, capsy
     assert "glyphs, 5-way 1-shot, 15 queries a class, bn=transductive, 40 test tasks" in out
     assert "difference to algo=maml, paired over the same test tasks" in out
     assert "over tasks at these seeds" in out
-    assert re.search(r"protonet .* <0.001 better 30 1:20", out)
+    assert re.search(r"protonet .* <0.001 0\.0\d\d better 30 1:20", out)
     assert (tmp_path / "csv").read_text().startswith("table,data,")
     assert "| protonet |" in (tmp_path / "markdown").read_text()
     assert r"\toprule" in (tmp_path / "latex").read_text()

@@ -42,7 +42,9 @@ def make_pair_caption(comparison: Comparison) -> list[str]:
         f"Holm-corrected over {n} pair{'s' * (n > 1)}"
     ]
     if any(pair.with_seeds is not None for pair in comparison.pairs):
-        said.append("seeds too: variances of seeds and of tasks added up (Welch, Satterthwaite); p corrected alike")
+        said.append(
+            "seeds too: the squares of the 95 % intervals over seeds of each and over tasks added up; p corrected alike"
+        )
     said.append("won: share of the test tasks on which the first is better, in means over seeds")
     if plan.margin is not None:
         said.append(

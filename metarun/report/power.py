@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from metarun.report.stats import MIN_SEEDS
-from metarun.report.two_levels import SIGNIFICANCE_LEVEL, add_variances, measure_spread
+from metarun.report.two_levels import SIGNIFICANCE_LEVEL, Part, measure_spread
 
 POWER = 0.8
 """The share of repetitions in which a difference of that size would be found."""
 
 MOST_SEEDS = 100
 """More seeds are not counted."""
+
+DRAWN_VARIANCES = 40
+"""Estimates of the variance of each group's seeds over which the power is a mean: equally probable ones."""
 
 
 def count_seeds(scores: NDArray[np.float64], reference: NDArray[np.float64], effect: float) -> int | None:
@@ -24,10 +29,10 @@ def count_seeds(scores: NDArray[np.float64], reference: NDArray[np.float64], eff
     """
     if min(len(scores), len(reference)) < MIN_SEEDS:
         return None
-    of_seeds, (of_tasks, freedom) = measure_spread(scores, reference)
+    of_seeds, of_tasks = measure_spread(scores, reference)
     for n in range(MIN_SEEDS, MOST_SEEDS + 1):
-        parts = [(variance / n, n - 1.0) for variance, _ in of_seeds]
-        if find_power(effect, *add_variances([*parts, (of_tasks / scores.shape[1], freedom)])) >= POWER:
+        parts = [Part(one.variance / n, n - 1.0) for one in of_seeds]
+        if find_power(effect, [*parts, Part(of_tasks.variance / scores.shape[1], of_tasks.freedom)]) >= POWER:
             return n
     return None
 
@@ -36,21 +41,31 @@ def count_tasks(scores: NDArray[np.float64], reference: NDArray[np.float64], eff
     """Count the test tasks without which no number of seeds would be enough: seeds then add no variance at all."""
     from scipy import special
 
-    _, (of_tasks, _) = measure_spread(scores, reference)
+    of_tasks = measure_spread(scores, reference)[1].variance
     quantiles = special.ndtri(1 - SIGNIFICANCE_LEVEL / 2) + special.ndtri(POWER)
     return int(np.ceil(of_tasks * (quantiles / effect) ** 2))
 
 
-def find_power(effect: float, error: float, freedom: float) -> float:
-    """Return the probability that a two-sided t-test finds a difference of `effect` > 0.
+def find_power(effect: float, parts: Sequence[Part]) -> float:
+    """Return the probability that the test finds a difference of `effect` > 0.
+
+    It is a mean over what the estimates of the first two parts may be; that of the third, over tasks, is taken to be
+    exact.
 
     Args:
-        error: the standard error of the estimated difference.
-        freedom: its degrees of freedom.
+        parts: the true variances of the estimated difference, and the degrees of freedom with which each is estimated.
     """
     from scipy import special
 
-    if error == 0:
+    levels = (np.arange(DRAWN_VARIANCES) + 0.5) / DRAWN_VARIANCES
+    variance, freedom = np.array(parts).T
+    if not variance.any():
         return 1.0
-    threshold = special.stdtrit(freedom, 1 - SIGNIFICANCE_LEVEL / 2)
-    return float(1 - special.nctdtr(freedom, effect / error, threshold))
+    squares = variance * special.stdtrit(freedom, SIGNIFICANCE_LEVEL / 2) ** 2  # of the half-widths
+    first, second = (
+        square * special.chdtri(degrees, 1 - levels) / degrees
+        for square, degrees in zip(squares[:2], freedom[:2], strict=True)
+    )
+    half = np.sqrt(first[:, None] + second + squares[2])  # [DRAWN_VARIANCES, DRAWN_VARIANCES]
+    error = np.sqrt(variance.sum())
+    return float(np.mean(special.ndtr((effect - half) / error) + special.ndtr((-effect - half) / error)))

@@ -186,7 +186,7 @@ def make_caption(comparison: Comparison) -> list[str]:
             said.append("the difference's interval is over tasks at these seeds; other seeds may differ by more")
         if any(row.p_with_seeds is not None for row in comparison.rows):
             said.append(
-                "p, seeds too: variances of seeds and of tasks added up (Welch, Satterthwaite), Holm-corrected; "
+                "p, seeds too: squares of the intervals over seeds of each and over tasks added up, Holm-corrected; "
                 f"{'better, worse' if comparison.given else 'best'}: below {SIGNIFICANCE_LEVEL}"
             )
             if not (comparison.given or any(row.mark for row in comparison.rows)):

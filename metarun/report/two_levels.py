@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,40 +14,74 @@ from metarun.report.stats import MIN_SEEDS, Difference, correct_by_holm
 SIGNIFICANCE_LEVEL = 0.05
 """A difference with a corrected p-value below this is a finding."""
 
+LOWEST_LOG_LEVEL = -600.0
+"""Smaller p-values are called that of this logarithm."""
+
 Scores = NDArray[np.float64]
 
 
-def measure_spread(scores: Scores, reference: Scores) -> tuple[list[tuple[float, float]], tuple[float, float]]:
+class Part(NamedTuple):
+    """A part of the variance of an estimate: the estimated variance, and its degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+
+def measure_spread(scores: Scores, reference: Scores) -> tuple[list[Part], Part]:
     """Measure how uncertain the difference of two groups' means is: `scores` [S, T] and `reference` [R, T].
 
-    Returns: the variance of one seed's mean and its degrees of freedom, for each group; and the same of one task's
-        difference, in which the groups are paired.
+    Returns: the variance of one seed's mean for each group; and that of one task's difference, in which the groups are
+        paired.
     """
-    of_seeds = [(float(group.mean(1).var(ddof=1)), len(group) - 1.0) for group in (scores, reference)]
+    of_seeds = [Part(float(group.mean(1).var(ddof=1)), len(group) - 1.0) for group in (scores, reference)]
     paired = scores.mean(0) - reference.mean(0)  # [T]
-    return of_seeds, (float(paired.var(ddof=1)), len(paired) - 1.0)
+    return of_seeds, Part(float(paired.var(ddof=1)), len(paired) - 1.0)
 
 
-def add_variances(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the standard error of a sum of independent parts, and its degrees of freedom.
+def add_intervals(parts: Sequence[Part], level: float) -> float:
+    """Return the half-width of an interval that misses the true value with a probability of `level` at most.
+
+    Each part of the variance would have an interval of its own, with Student's t of its own degrees of freedom; the
+    squares of their half-widths add up. Satterthwaite's single t for the whole variance is narrower, and with three
+    seeds that spread more than the other group's misses in 7 % instead of 5.
 
     Args:
-        parts: the variance of each part, and its degrees of freedom.
-    Reference: Satterthwaite. An Approximate Distribution of Estimates of Variance Components. Biometrics Bulletin 2,
-        1946.
+        parts: independent ones.
+        level: the probability of both tails together.
+    Reference: Banerjee. On Confidence Interval for Two-Means Problem Based on Separate Estimates of Variances and
+        Tabulated Values of t-Table. Sankhya A 23, 1961.
     """
-    variance = sum(part for part, _ in parts)
-    if variance == 0:
-        return 0.0, float("inf")
-    return float(np.sqrt(variance)), variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    variance, freedom = np.array(parts).T
+    return _add_squares(variance, freedom, level)
 
 
-def estimate_error(scores: Scores, reference: Scores) -> tuple[float, float, float] | None:
-    """Return the difference of two groups' means, its standard error and its degrees of freedom.
+def find_level(parts: Sequence[Part], distance: float) -> float:
+    """Return the level of the interval whose half-width is `distance` >= 0: the two-sided p-value of that distance."""
+    if distance == 0:
+        return 1.0
+    variance, freedom = np.array(parts).T
+    low, high = LOWEST_LOG_LEVEL, 0.0  # of the level's logarithm; the half-width falls with it
+    for _ in range(48):
+        middle = (low + high) / 2
+        if _add_squares(variance, freedom, math.exp(middle)) > distance:
+            low = middle
+        else:
+            high = middle
+    return math.exp(high)
 
-    The variance is a sum: the variance of the means of seeds, which are independent in the groups (Welch), and that of
-    the tasks, on which the groups are paired. Interactions of seeds and tasks count in both, so the error is too large
-    rather than too small. None if a group has fewer seeds than MIN_SEEDS.
+
+def _add_squares(variance: Scores, freedom: Scores, level: float) -> float:
+    from scipy import special  # takes half a second to import
+
+    return math.sqrt(variance @ special.stdtrit(freedom, level / 2) ** 2)
+
+
+def estimate_parts(scores: Scores, reference: Scores) -> tuple[float, list[Part]] | None:
+    """Return the difference of two groups' means, and the parts of its variance.
+
+    These are the variances of the means of seeds, which are independent in the groups, and that of the tasks, on which
+    the groups are paired. Interactions of seeds and tasks count in both, so the variance is too large rather than too
+    small. None if a group has fewer seeds than MIN_SEEDS.
 
     Args:
         scores: a group's scores [S, T].
@@ -53,24 +89,20 @@ def estimate_error(scores: Scores, reference: Scores) -> tuple[float, float, flo
     """
     if min(len(scores), len(reference)) < MIN_SEEDS:
         return None
-    of_seeds, (of_tasks, freedom) = measure_spread(scores, reference)
-    sizes = len(scores), len(reference)
-    parts = [(variance / n, degrees) for (variance, degrees), n in zip(of_seeds, sizes, strict=True)]
+    of_seeds, of_tasks = measure_spread(scores, reference)
+    counts = (len(scores), len(reference), scores.shape[1])
     mean = float((scores.mean(0) - reference.mean(0)).mean())
-    return mean, *add_variances([*parts, (of_tasks / scores.shape[1], freedom)])
+    return mean, [Part(one.variance / n, one.freedom) for one, n in zip((*of_seeds, of_tasks), counts, strict=True)]
 
 
 def estimate_difference(scores: Scores, reference: Scores) -> Difference | None:
-    """Estimate the difference of two groups' means, `scores` less `reference`, as `estimate_error` has it."""
-    if (found := estimate_error(scores, reference)) is None:
+    """Estimate the difference of two groups' means, `scores` less `reference`, as `estimate_parts` has it."""
+    if (found := estimate_parts(scores, reference)) is None:
         return None
-    from scipy import special  # takes half a second to import
-
-    mean, error, freedom = found
-    if error == 0:
+    mean, parts = found
+    if not any(part.variance for part in parts):
         return Difference(mean, 0.0, float(mean == 0))
-    half = float(special.stdtrit(freedom, 1 - SIGNIFICANCE_LEVEL / 2)) * error
-    return Difference(mean, half, float(2 * special.stdtr(freedom, -abs(mean) / error)))
+    return Difference(mean, add_intervals(parts, SIGNIFICANCE_LEVEL), find_level(parts, abs(mean)))
 
 
 def estimate_equivalence(scores: Scores, reference: Scores, margin: float) -> float | None:
@@ -81,14 +113,13 @@ def estimate_equivalence(scores: Scores, reference: Scores, margin: float) -> fl
     Reference: Schuirmann. A Comparison of the Two One-Sided Tests Procedure and the Power Approach. J. Pharmacokinetics
         and Biopharmaceutics 15, 1987.
     """
-    if (found := estimate_error(scores, reference)) is None:
+    if (found := estimate_parts(scores, reference)) is None:
         return None
-    from scipy import special
-
-    mean, error, freedom = found
-    if error == 0:
+    mean, parts = found
+    if not any(part.variance for part in parts):
         return float(abs(mean) >= margin)
-    return float(special.stdtr(freedom, (abs(mean) - margin) / error))
+    tail = find_level(parts, abs(abs(mean) - margin)) / 2
+    return tail if abs(mean) < margin else 1 - tail
 
 
 def find_differences(groups: Sequence[Scores], first: int) -> dict[int, tuple[Difference, float]]:
