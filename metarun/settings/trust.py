@@ -41,6 +41,11 @@ def check_overrides(words: Sequence[Any], where: str) -> None:
             raise ConfigError(f"{where}: the override {word!r} is no setting of a run\n{ADVICE}")
 
 
+def reads_elsewhere(value: str) -> bool:
+    """Return whether a value that is not resolved refers to more than other settings and our two variables."""
+    return bool(_RESOLVER.search(_OUR_VARIABLES.sub("", value)))
+
+
 def _find_foreign(values: Any) -> Iterator[str]:
     """Find each value that does something which a stranger's settings may not do."""
     for key, value in _walk(values):
@@ -49,7 +54,7 @@ def _find_foreign(values: Any) -> Iterator[str]:
                 yield f"{key}={value} names code where no part of a run stands"
             elif not str(value).startswith(SHIPPED):
                 yield f"{key}={value} is code that does not come with metarun"
-        if isinstance(value, str) and _RESOLVER.search(_OUR_VARIABLES.sub("", value)):
+        if isinstance(value, str) and reads_elsewhere(value):
             yield f"{key}={value} reads what is not among the settings"
 
 

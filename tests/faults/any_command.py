@@ -16,17 +16,20 @@ from pathlib import Path
 
 import yaml
 from conftest import compose_quickly
-from hypothesis import HealthCheck, given, settings
+from hydra.utils import get_object
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from small_run import WORDS, Trial, do
-from test_any_value import CHOICES, NUMBERS, SMALL, TEXT
+from test_any_value import CHOICES, IMAGES, NUMBERS, SMALL, TEXT
 from test_any_value import WORDS as VALUES
+from test_contract import choices
 
 from metarun.app.commands.subcommands import SUBCOMMANDS
 from metarun.core.dotted import nodes
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
+from metarun.settings.conf import list_shipped
 from metarun.settings.typed import read_override
 
 LARGE = ("run.processes",)
@@ -49,7 +52,42 @@ FORMS = ["{0}={1}"] * 10 + [
     "{0}:={1}",
     "/{0}={1}",
 ]
-SOURCES = [[f"data={name}", "algo=protonet"] for name in ("omniglot", "cifar_fs", "folder", "cub", "text")]
+
+
+def list_kinds() -> list[tuple[str, str]]:
+    """Every source of data but glyphs, and the kind of its tasks."""
+    nodes_of = {name: choices("data")[name] for name in list_shipped("data") if name != "glyphs"}
+    by_class = {name: getattr(get_object(node["_target_"]), "kinds", None) for name, node in nodes_of.items()}
+    return [
+        (name, kinds[0] if kinds else "classification" if "n_way" in nodes_of[name] else "regression")
+        for name, kinds in by_class.items()
+    ]
+
+
+GLYPHS = [*IMAGES, "algo=protonet"]
+LEARNERS = {
+    "classification": ["algo=protonet"],
+    "regression": ["algo=maml", "backbone=mlp_small"],
+    "optimisation": ["algo=learned_optimizer", "backbone=none"],
+    "control": ["algo=rl2", "backbone=none"],
+    "domains": ["algo=dann"],
+    "described": ["algo=zero_shot"],
+    "sets": ["algo=neural_statistician", "backbone=none"],
+}
+"""Something that learns each kind of tasks."""
+SOURCES = [
+    *[[f"data={name}", *LEARNERS[kind]] for name, kind in list_kinds()],
+    *[[*GLYPHS, f"backbone={name}"] for name in ("conv4_map", "conv4_r2d2", "resnet12", "torchvision", "timm")],
+    *[[*GLYPHS, f"logger={name}"] for name in ("tensorboard", "wandb")],
+    [*IMAGES, "search=maml"],
+    [*IMAGES, "algo=oml", "run=continual", "run.streams=2", "run.val_streams=1", "run.tasks=2", "run.ways=1"],
+    ["data=sinusoid", "algo=maml", "backbone=mlp_small", "run=online", "run.updates=1", "run.hindsight_steps=1"],
+]
+SIZES = ("run.meta_batch_size", "run.val_tasks", "run.test_tasks")
+"""Settings of `run=offline` alone."""
+
+ABSENT = re.compile(r"there is no .* in |needs data\.path|paths\.data=|is not installed")
+"""What is said of data or packages that are not here, whatever else was typed."""
 HYDRA = [
     "hydra.run.dir", "hydra.output_subdir", "hydra.job.name", "hydra.job.chdir", "hydra.mode", "hydra.verbose", "hydra",
     "hydra.searchpath", "hydra.sweep.dir", "hydra.launcher", "hydra/launcher", "hydra/job_logging", "hydra.callbacks",
@@ -79,10 +117,17 @@ FILES = (
 """Names of folders, as people have them or a script makes them."""
 
 
+def list_words(choice: int) -> list[str]:
+    """The words of a small run of a choice."""
+    chosen = (CHOICES + SOURCES)[choice]
+    whole = not any(word in ("run=online", "run=continual") for word in chosen)
+    return [*(word for word in SMALL if whole or word.partition("=")[0] not in SIZES), *chosen]
+
+
 @cache
 def list_keys(choice: int) -> list[str]:
     """The settings of a choice by dotted key, groups of them and Hydra's own too."""
-    config = OmegaConf.to_container(compose_quickly(*SMALL, *(CHOICES + SOURCES)[choice]))
+    config = OmegaConf.to_container(compose_quickly(*list_words(choice)))
     return [key for key, _ in nodes(config) if not key.startswith(LARGE)] + HYDRA
 
 
@@ -123,9 +168,10 @@ def try_override(root: Path, choice: int, word: str) -> Trial:
     """Start a run with the override."""
     place = Path(tempfile.mkdtemp(dir=root)) / "here"
     own = [] if word.lstrip("+~").startswith("hydra.run") else ["hydra.run.dir=r"]
-    words = [*SMALL, *(CHOICES + SOURCES)[choice], *own, word]
+    words = [*list_words(choice), *own, word]
     code, said, left = _do(place, words)
-    outcome = _judge(code, said, left, word.strip("+~/").partition("=")[0].rstrip(":").removesuffix(".x"))
+    key = word.strip("+~/").partition("=")[0].rstrip(":").removesuffix(".x")
+    outcome = _judge(code, said, left, key, absent=choice >= len(CHOICES))
     if code == 0 and not _counts(place, word):
         outcome = f"{word} was taken, and is not among the settings"
     if code == 1 and (place / "r" / "run.log").exists() and "Diverged" in (place / "r" / "run.log").read_text():
@@ -199,9 +245,8 @@ def _do(place: Path, words: Sequence[str]) -> tuple[int, str, list[str]]:
     """Do a command; returns the exit code, what it said, and the files that it made or changed."""
     place.mkdir(exist_ok=True)
     before = _list_files(place)
-    code, said = do(
-        place, *words, HOME=str(place.parent / "home"), METARUN_CACHE=str(place.parents[1] / "cache"), METARUN_DATA=None
-    )
+    own = {"HOME": place.parent / "home", "METARUN_CACHE": place.parents[1] / "cache"}
+    code, said = do(place, *words, **{name: str(path) for name, path in own.items()}, WANDB_MODE="offline")
     after = _list_files(place)
     return code, said, sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
 
@@ -211,7 +256,7 @@ def _list_files(place: Path) -> dict[str, float]:
     return {str(path.relative_to(place)): path.stat().st_mtime for path in files}
 
 
-def _judge(code: int, said: str, left: Sequence[str], key: str) -> str:
+def _judge(code: int, said: str, left: Sequence[str], key: str, absent: bool = False) -> str:
     """Return `equal` for what was done, `said` for what was refused well, or what is wrong."""
     problems = [f"ended with {code}"] * (code not in (0, 2)) + [
         f"says {found[0]!r}" for found in [FOUL.search(said)] if found
@@ -219,7 +264,8 @@ def _judge(code: int, said: str, left: Sequence[str], key: str) -> str:
     if code == 2:
         messages = re.findall(r"^metarun: ", said, re.M)
         problems += [f"{len(messages)} messages"] * (len(messages) != 1) + [f"left {left}"] * bool(left)
-        problems += [f"{key} is not named"] * (key.rpartition(".")[2] not in said)
+        named = key.rpartition(".")[2] in said or (absent and ABSENT.search(said))
+        problems += [f"{key} is not named"] * (not named)
     return f"{'; '.join(problems)}: {said[-500:]}" if problems else "said" if code else "equal"
 
 
@@ -242,11 +288,14 @@ def _counts(place: Path, word: str) -> bool:
 QUIET = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 
-def draw_many(times: int, strategy: st.SearchStrategy[object], attempt: Callable[[object], Trial]) -> list[Trial]:
-    """What became of so many draws."""
+def draw_many(
+    times: int, strategy: st.SearchStrategy[object], attempt: Callable[[object], Trial], number: int | None = None
+) -> list[Trial]:
+    """What became of so many draws, the same ones each time; others by a `number`."""
     trials = list[Trial]()
 
-    @settings(max_examples=times, **QUIET)
+    @(seed(number) if number is not None else lambda test: test)
+    @settings(max_examples=times, **QUIET | {"derandomize": number is None})
     @given(strategy)
     def draw(drawn: object) -> None:
         trials.append(attempt(drawn))

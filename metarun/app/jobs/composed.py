@@ -20,6 +20,7 @@ from metarun.core.secrets import mask
 from metarun.core.whole import CannotWrite, write_bytes
 from metarun.report.runs import read_run
 from metarun.run.interrupt import STOP_FILE
+from metarun.settings.looked_up import look_up
 from metarun.settings.places import make_absolute
 from metarun.settings.resolve import resolve
 
@@ -35,6 +36,7 @@ def run_new(config: DictConfig) -> int:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     overrides: list[str] = OmegaConf.to_container(hydra.overrides.task)  # type: ignore[assignment]  # ${...} stays
+    config = look_up(config)
     settings = partial(resolve, config, hydra.runtime.choices, own=read_config_dirs(as_mapping(hydra)))
     write = partial(write_settings, RunFolder(folder), config)
     if "MULTIRUN" not in str(hydra.mode):

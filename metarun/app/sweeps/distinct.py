@@ -45,7 +45,7 @@ def find_same_jobs(config: DictConfig) -> tuple[str, str, str] | None:
     Args:
         config: of the sweep, as Hydra has it before the first job.
     """
-    values = _list_values(_list_typed(config))
+    values = _list_values(list_typed(config))
     first = {key: choices[0] for key, choices in values.items()}
     number = count()
     for key, choices in values.items():
@@ -61,7 +61,7 @@ def find_same_jobs(config: DictConfig) -> tuple[str, str, str] | None:
 def find_same_entries(config: DictConfig) -> str | None:
     """Describe two jobs of a list of runs that would share a folder, if any."""
     loader = GlobalHydra.instance().config_loader()
-    jobs = list_jobs(config.hydra.sweeper.file, _list_typed(config), loader)
+    jobs = list_jobs(config.hydra.sweeper.file, list_typed(config), loader)
     folders: dict[str, str] = {}
     for number, job in enumerate(jobs):
         folder, told = _name_folder(config, dict(word.split("=", 1) for word in job), number), " ".join(job)
@@ -72,7 +72,7 @@ def find_same_entries(config: DictConfig) -> str | None:
     return None
 
 
-def _list_typed(config: DictConfig) -> list[str]:
+def list_typed(config: DictConfig) -> list[str]:
     """List the overrides that were typed, not resolved: ${data.n_way} differs from job to job."""
     typed = OmegaConf.to_container(config.hydra.overrides.task)
     assert isinstance(typed, list)

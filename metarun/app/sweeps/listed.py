@@ -106,7 +106,7 @@ def list_jobs(file: str, words: Sequence[str], loader: ConfigLoader | None = Non
     """
     parser, jobs = OverridesParser.create(loader), []
     for entry in read_list(file):
-        batches: Any = _find_basic_sweeper().split_arguments(parser.parse_overrides([*entry, *words]), None)
+        batches: Any = find_basic_sweeper().split_arguments(parser.parse_overrides([*entry, *words]), None)
         jobs += [list(job) for batch in batches for job in batch]
     return jobs
 
@@ -120,6 +120,6 @@ def _check_apart(file: str, typed: Sequence[str]) -> None:
             )
 
 
-def _find_basic_sweeper() -> Any:
+def find_basic_sweeper() -> Any:
     """Find Hydra's sweeper as its plugins have it: they load its module anew, so that an import has another class."""
     return Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"]

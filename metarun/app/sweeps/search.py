@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from metarun.app.sweeps.distinct import list_typed
 from metarun.app.sweeps.job_state import Job
 from metarun.app.sweeps.table import SweepTable
 from metarun.core.errors import ConfigError, Refused, wrong_input
@@ -97,7 +98,7 @@ class Search(SweepTable):
         super().on_multirun_start(config)
         if sweeper.n_trials < self.trials:
             self.screen.print(f"{self.trials - sweeper.n_trials} of {self.trials} trials are done")
-        typed = [str(o) for o in config.hydra.overrides.task if not str(o).startswith(ASIDE)]
+        typed = [word for word in list_typed(config) if not word.startswith(ASIDE)]
         chosen = str(config.hydra.runtime.choices.algo)
         self.fixed = typed if any(o.startswith("algo=") for o in typed) else [f"algo={chosen}", *typed]
 

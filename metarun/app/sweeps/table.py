@@ -29,6 +29,7 @@ from rich.live import Live
 from rich.table import Table
 
 from metarun.app.messages import make_console
+from metarun.app.sweeps.distinct import list_typed
 from metarun.app.sweeps.end import conclude
 from metarun.app.sweeps.job_state import Job, read_job
 from metarun.app.sweeps.launch import JOBS, STARTED_FILE, Launch
@@ -142,10 +143,10 @@ class SweepTable(Callback):
         hydra = GlobalHydra.instance()
         loader = hydra.config_loader() if hydra.is_initialized() else None
         if config.hydra.sweeper._target_ == TARGET:
-            return len(list_jobs(config.hydra.sweeper.file, list(config.hydra.overrides.task), loader))
+            return len(list_jobs(config.hydra.sweeper.file, list_typed(config), loader))
         if "BasicSweeper" not in config.hydra.sweeper._target_:
             return None
-        return count_jobs(config.hydra.overrides.task, loader)
+        return count_jobs(list_typed(config), loader)
 
     def _conclude(self, config: DictConfig) -> None:
         """Report at the end of a complete sweep."""
