@@ -85,8 +85,6 @@ def test_it_starts_as_gradient_descent_and_says_how_many_steps_it_takes() -> Non
     assert learner.updater.put.bias.sigmoid().item() == pytest.approx(0.01)
     assert 4 < learner.updater.keep.bias.item() < 5
     assert learner.describe()["inner_steps"] == {"train": 2, "test": 3}
-    with pytest.raises(ValueError, match=r"algo.start_rate=1.0 is not in 0..1"):
-        LSTMLearner(conv4(), 3, classification, 1, 1, 4, 1.0, "vectorized", 1)
 
 
 def test_numbers_of_all_sizes_become_moderate_ones() -> None:
@@ -173,8 +171,6 @@ def test_measures_of_inequality_are_the_textbooks() -> None:
         assert measure_inequality(losses, measure).item() == pytest.approx(value, abs=1e-6)
         assert measure_inequality(7 * losses, measure).item() == pytest.approx(value, abs=1e-6)
         assert measure_inequality(torch.full((5,), 0.3), measure).item() == pytest.approx(0, abs=1e-12)
-    with pytest.raises(ValueError, match=r"algo.bias=theill is not one of"):
-        measure_inequality(losses, "theill")
 
 
 def test_entropy_is_greatest_where_nothing_is_predicted() -> None:

@@ -5,11 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from metarun.core.ranges import NonNegativeInt, PositiveInt
+from metarun.core.ranges import NonNegativeInt, PositiveInt, check_choice
 from metarun.ops.convolution import Conv2d
 from metarun.ops.first_block import run_first_block, runs_in_pieces
 from metarun.ops.norm import batch_norm
 from metarun.ops.pooling import MaxPool2d
+
+Downsample = Literal["pool", "stride"]
 
 
 class Conv4(nn.Module):
@@ -36,13 +38,12 @@ class Conv4(nn.Module):
         input_shape: tuple[int, ...],
         bn: str,
         hidden: PositiveInt = 64,
-        downsample: Literal["pool", "stride"] = "pool",
+        downsample: Downsample = "pool",
         layers: PositiveInt = 4,
         halvings: NonNegativeInt | None = None,
     ) -> None:
         super().__init__()
-        if downsample not in ("pool", "stride"):
-            raise ValueError(f"backbone.downsample={downsample} is not one of pool, stride")
+        check_choice("backbone.downsample", downsample, Downsample)
         if len(input_shape) != 3:
             raise ValueError(f"Conv4 needs images, and the inputs are numbers of shape {input_shape}; set backbone=mlp")
         channels, height, width = input_shape

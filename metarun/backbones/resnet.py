@@ -6,8 +6,10 @@ from typing import Literal
 from torch import nn
 
 from metarun.backbones.maps import MapNetwork, Residual, conv_norm, image_shape
-from metarun.core.ranges import PositiveInt
+from metarun.core.ranges import PositiveInt, check_choice
 from metarun.ops.pooling import MaxPool2d
+
+Stem = Literal["auto", "small", "large"]
 
 LARGE_STEM_PIXELS = 128
 """From this length of the shorter side on, `stem=auto` is `large`."""
@@ -38,12 +40,11 @@ class ResNet(MapNetwork):
         bn: str,
         widths: Sequence[int] = (64, 128, 256, 512),
         blocks: PositiveInt = 1,
-        stem: Literal["auto", "small", "large"] = "auto",
+        stem: Stem = "auto",
         pool: bool = True,
     ) -> None:
         channels, height, width = image_shape("ResNet", input_shape)
-        if stem not in ("auto", "small", "large"):
-            raise ValueError(f"backbone.stem={stem} is not one of auto, small, large")
+        check_choice("backbone.stem", stem, Stem)
         large = stem == "large" or (stem == "auto" and min(height, width) >= LARGE_STEM_PIXELS)
         layers = [*conv_norm(channels, widths[0], bn, 7 if large else 3, 2 if large else 1), nn.ReLU()]
         layers += [MaxPool2d(3, 2, padding=1)] if large else []

@@ -37,7 +37,7 @@ class ViT(nn.Module):
         layers: PositiveInt = 6,
         heads: PositiveInt = 4,
         patch_size: PositiveInt | None = None,
-        mlp_ratio: int = 4,
+        mlp_ratio: PositiveInt = 4,
         pool: bool = True,
     ) -> None:
         super().__init__()

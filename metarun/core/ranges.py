@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
@@ -17,6 +19,9 @@ NonNegativeFloat = Annotated[float, Ge(0)]
 @dataclass(frozen=True)
 class Ascending:
     """Stands on a list of two numbers: the least and the greatest of a range."""
+
+
+Interval = Annotated[Sequence[float], Ascending()]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,15 @@ class CountsWith:
     def describe(self, key: str) -> str:
         """Describe in words what the other setting, whose whole name is `key`, must be."""
         return f"{key}={' or '.join(map(show_value, self.values))}" if self.values else f"{key} above 0"
+
+
+def check_choice(key: str, value: Any, choices: Any) -> None:
+    """Raise ValueError if `value` is none of those that `choices`, a Literal, lists.
+
+    Settings are checked before anything is constructed; this is for people who construct by themselves.
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"{key}={show_value(value)} is not one of {', '.join(map(show_value, get_args(choices)))}")
 
 
 def show_value(value: Any) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarun.core.episodes import Bits
+from metarun.core.ranges import check_choice
 from metarun.data.device import to_device
 
 Augment = Literal["none", "standard", "randaugment"]
@@ -36,11 +37,10 @@ class Look:
 
     mean: Sequence[float] = (0.0,)
     std: Sequence[float] = (1.0,)
-    augment: str = "none"
+    augment: Augment = "none"
 
     def __post_init__(self) -> None:
-        if self.augment not in RANDOM_WORDS:
-            raise ValueError(f"data.augment={self.augment} is not one of {', '.join(RANDOM_WORDS)}")
+        check_choice("data.augment", self.augment, Augment)
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ValueError(f"data.mean={self.mean} and data.std={self.std} must be as many, and std above 0")
 

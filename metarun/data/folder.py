@@ -9,7 +9,7 @@ import torch
 
 from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
-from metarun.data.files.decode import Fit, Scale
+from metarun.data.files.decode import Channels, Fit, Scale
 from metarun.data.files.find import list_files, make_stamp
 from metarun.data.files.layout import Layout, name_some
 from metarun.data.files.lists import choose_lists, find_lists, read_lists
@@ -61,7 +61,7 @@ class Folder(PhotoTasks):
         fractions: Sequence[float],
         split_seed: int,
         least: PositiveInt,
-        channels: int,
+        channels: Channels,
         range: Annotated[Sequence[float], Ascending()] | None,
         fit: Fit,
         **photos: Unpack[PhotoSettings],

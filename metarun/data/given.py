@@ -33,8 +33,8 @@ def find_scale(data: Mapping[str, Any], shape: Sequence[int]) -> Scale:
         raise ValueError(f"the run's inputs have the shape {tuple(shape)}: they are no square images")
     own = data if "interpolation" in data else DEFAULT
     known: dict[str, Any] = {key: own[key] for key in ("interpolation", "fit", "invert") if key in own}
-    limits = data.get("range")
-    return Scale(int(shape[-1]), channels=int(shape[0]), range=tuple(limits) if limits else None, **known)
+    known["channels"], limits = int(shape[0]), data.get("range")
+    return Scale(int(shape[-1]), range=tuple(limits) if limits else None, **known)
 
 
 def list_given(places: Sequence[Path]) -> list[ImageFile]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarun.core.ranges import FilePath
+from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.cache import open_or_make
 from metarun.data.files.splits import find_alphabet
@@ -45,9 +45,9 @@ class Glyphs(ImageTasks):
         plan: EpisodePlan,
         device: torch.device,
         cache: FilePath,
-        alphabets: int,
-        characters: int,
-        drawings: int,
+        alphabets: PositiveInt,
+        characters: PositiveInt,
+        drawings: PositiveInt,
         glyph_seed: int,
         rotation: Rotation,
         labels: Labels = "shuffled",

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Annotated, get_args
+from typing import Annotated
 
 import numpy as np
 import torch
 
 from metarun.core.episodes import Floats
-from metarun.core.ranges import CountsWith, NonNegativeFloat
+from metarun.core.ranges import CountsWith, Interval, NonNegativeFloat, check_choice
 from metarun.core.tasks import EpisodePlan
 from metarun.data.functions import FunctionTasks, read_interval, stretch, to_normal
 from metarun.ops.gaussian_process import Kernel, Prior
@@ -35,14 +34,13 @@ class GaussianProcess(FunctionTasks):
         plan: EpisodePlan,
         device: torch.device,
         kernel: Kernel,
-        length_scale: Sequence[float],
-        scale: Sequence[float],
-        period: Annotated[Sequence[float], CountsWith("kernel", ("periodic",))],
+        length_scale: Interval,
+        scale: Interval,
+        period: Annotated[Interval, CountsWith("kernel", ("periodic",))],
         noise: NonNegativeFloat,
-        x: Sequence[float],
+        x: Interval,
     ) -> None:
-        if kernel not in get_args(Kernel):
-            raise ValueError(f"data.kernel={kernel} is not one of {', '.join(get_args(Kernel))}")
+        check_choice("data.kernel", kernel, Kernel)
         ranges = {"length_scale": length_scale, "scale": scale, "period": period}
         low_high = {name: read_interval(name, ends) for name, ends in ranges.items()}
         for name, (low, _) in low_high.items():

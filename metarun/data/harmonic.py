@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
 from metarun.core.episodes import Floats
-from metarun.core.ranges import NonNegativeFloat
+from metarun.core.ranges import Interval, NonNegativeFloat
 from metarun.core.tasks import EpisodePlan
 from metarun.data.functions import FunctionTasks, read_interval, stretch, to_normal
 
@@ -32,8 +30,8 @@ class Harmonic(FunctionTasks):
         self,
         plan: EpisodePlan,
         device: torch.device,
-        frequency: Sequence[float],
-        centre: Sequence[float],
+        frequency: Interval,
+        centre: Interval,
         noise: NonNegativeFloat,
     ) -> None:
         self.frequency, self.centre = read_interval("frequency", frequency), read_interval("centre", centre)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from metarun.core.episodes import (
     iterate_places,
 )
 from metarun.core.errors import ConfigError
+from metarun.core.ranges import check_choice
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo, TaskSource
 from metarun.data.augment import Look, make_turn_table
 from metarun.data.counts import count_images
@@ -76,15 +77,14 @@ class ImageTasks:
         data: ImageClasses,
         split: Mapping[str, list[str]],
         plan: EpisodePlan,
-        rotation: str,
+        rotation: Rotation,
         device: torch.device,
         look: Look = PLAIN_LOOK,
         trainval: bool = False,
         superclass_of: Callable[[str], str] | None = None,
         labels: Labels = "shuffled",
     ) -> None:
-        if rotation not in get_args(Rotation):
-            raise ValueError(f"data.rotation={rotation} is not one of {', '.join(get_args(Rotation))}")
+        check_choice("data.rotation", rotation, Rotation)
         if rotation != "none" and data.pixels.shape[-1] != data.pixels.shape[-2]:
             raise ValueError(f"data.rotation={rotation} needs square images, not {tuple(data.pixels.shape[-2:])}")
         if len(set(data.names)) < len(data.names):

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from metarun.core.episodes import Floats
-from metarun.core.ranges import NonNegativeFloat
+from metarun.core.ranges import Interval, NonNegativeFloat
 from metarun.core.tasks import EpisodePlan
 from metarun.data.functions import FunctionTasks, read_interval, stretch, to_normal
 
@@ -29,7 +27,7 @@ class Mixture(FunctionTasks):
     numbers = 5
     point_numbers = 2
 
-    def __init__(self, plan: EpisodePlan, device: torch.device, x: Sequence[float], noise: NonNegativeFloat) -> None:
+    def __init__(self, plan: EpisodePlan, device: torch.device, x: Interval, noise: NonNegativeFloat) -> None:
         self.x, self.noise = read_interval("x", x), noise
         super().__init__(plan, device, {"x": self.x, "noise": noise})
 

@@ -10,7 +10,7 @@ from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Look
 from metarun.data.counts import warn_if_not_whole
-from metarun.data.files.decode import Interpolation, Scale
+from metarun.data.files.decode import Channels, Interpolation, Scale
 from metarun.data.files.download import fetch_once
 from metarun.data.files.find import find_alike, list_images, make_stamp
 from metarun.data.files.image_file import ImageFile
@@ -60,7 +60,7 @@ class Omniglot(ImageTasks):
         within_alphabet: bool,
         rotation: Rotation,
         image_size: PositiveInt,
-        channels: int,
+        channels: Channels,
         interpolation: Interpolation,
         invert: bool,
         mean: Sequence[float],

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from scipy.special import ndtri
 
 from metarun.core import objectives
 from metarun.core.episodes import Floats, Ints, draw_bits, iterate_places, scale_to_unit
+from metarun.core.ranges import Interval
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo
 from metarun.data.device import to_device
 from metarun.data.functions import read_interval, stretch
@@ -30,9 +31,7 @@ class Sets:
 
     kinds = ("sets",)
 
-    def __init__(
-        self, plan: EpisodePlan, device: torch.device, mean: Sequence[float], variance: Sequence[float]
-    ) -> None:
+    def __init__(self, plan: EpisodePlan, device: torch.device, mean: Interval, variance: Interval) -> None:
         self.plan, self.device = plan, device
         self.mean, self.variance = read_interval("mean", mean), read_interval("variance", variance)
         if self.variance[0] <= 0:

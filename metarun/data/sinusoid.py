@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
 from metarun.core.episodes import Floats
+from metarun.core.ranges import Interval
 from metarun.core.tasks import EpisodePlan
 from metarun.data.functions import FunctionTasks, read_interval, stretch
 
@@ -31,9 +30,9 @@ class Sinusoid(FunctionTasks):
         self,
         plan: EpisodePlan,
         device: torch.device,
-        amplitude: Sequence[float],
-        phase: Sequence[float],
-        x: Sequence[float],
+        amplitude: Interval,
+        phase: Interval,
+        x: Interval,
         told: bool = False,
     ) -> None:
         self.amplitude, self.phase, self.x = (

@@ -14,7 +14,7 @@ from metarun.core.ranges import FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.core.whole import whole_folder
 from metarun.data.augment import Look
-from metarun.data.files.decode import Interpolation, Scale, encode_bitmap
+from metarun.data.files.decode import Channels, Interpolation, Scale, encode_bitmap
 from metarun.data.files.download import fetch_once
 from metarun.data.files.image_file import ImageFile
 from metarun.data.files.known import describe_places
@@ -51,7 +51,7 @@ class Torchvision(ImageTasks):
         cache: FilePath,
         transpose: bool,
         image_size: PositiveInt,
-        channels: int,
+        channels: Channels,
         interpolation: Interpolation,
         mean: Sequence[float],
         std: Sequence[float],

@@ -17,6 +17,7 @@ from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, Examples, SourceInfo
 from metarun.data.counts import join_counts
 from metarun.data.device import to_device
+from metarun.data.files.decode import Channels
 from metarun.data.files.splits import SPLITS
 from metarun.data.resize import resize
 
@@ -58,7 +59,7 @@ class Union:
         open_source: Callable[..., Any],
         sources: Sequence[str],
         image_size: PositiveInt,
-        channels: int,
+        channels: Channels,
         members: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
         if not sources or len(set(sources)) < len(sources):

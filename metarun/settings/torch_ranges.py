@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le
 
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
 
-Decay = Annotated[float, Ge(0), Lt(1)]
-Share = Annotated[float, Ge(0), Le(1)]
 PositiveShare = Annotated[float, Gt(0), Le(1)]
 
 
@@ -18,12 +16,12 @@ class OptimizerSettings(TypedDict):
     """Settings of the classes in torch.optim; a class gets those that it has."""
 
     lr: PositiveFloat
-    betas: tuple[Decay, Decay]
+    betas: tuple[ShareBelowOne, ShareBelowOne]
     eps: NonNegativeFloat
     weight_decay: Annotated[float, Ge(0), Le(100)]
     momentum: Share
     dampening: Share
-    alpha: Decay
+    alpha: ShareBelowOne
     rho: Share
     lr_decay: NonNegativeFloat
     momentum_decay: NonNegativeFloat

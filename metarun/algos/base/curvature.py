@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor
 
 from metarun.ops.functional import Params, dot, gradient, transpose_jacobian
 
 Product = Callable[[Params], Params]
+Curvature = Literal["hessian", "gauss_newton"]
 
 
 def make_hessian_product(output: Callable[[Params], Tensor], loss: Callable[[Tensor], Tensor], phi: Params) -> Product:

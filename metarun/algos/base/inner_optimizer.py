@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from metarun.core.ranges import check_choice
 from metarun.ops.functional import Params, dot
 
 Rule = Literal["sgd", "momentum", "adam"]
@@ -29,14 +30,13 @@ class InnerOptimizer:
         beta2: decay of the mean of squares, in [0, 1).
     """
 
-    rule: str = "sgd"
+    rule: Rule = "sgd"
     clip_norm: float | None = None
     momentum: float = 0.9
     beta2: float = 0.999
 
     def __post_init__(self) -> None:
-        if self.rule not in get_args(Rule):
-            raise ValueError(f"algo.inner_optimizer={self.rule} is not one of {', '.join(get_args(Rule))}")
+        check_choice("algo.inner_optimizer", self.rule, Rule)
 
     @property
     def plain(self) -> bool:

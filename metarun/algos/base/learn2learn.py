@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import sys
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Literal
+
+from metarun.core.ranges import check_choice
 
 IMPORTED = ("learn2learn", "gymnasium", "requests", "tqdm")
 """What learn2learn's modules import that does not come with torch or with us; pip installs it without them."""
@@ -18,13 +20,12 @@ def choose_engine(engine: str) -> str:
 
     Raises: ValueError if learn2learn is asked for and not installed, or the choice is unknown.
     """
-    if engine not in get_args(Engine):
-        raise ValueError(f"algo.engine={engine} is not one of {', '.join(get_args(Engine))}")
+    check_choice("algo.engine", engine, Engine)
     missing = [name for name in IMPORTED if importlib.util.find_spec(name) is None] if engine == "learn2learn" else []
     if "learn2learn" in missing:
         raise ValueError(
             "algo.engine=learn2learn needs learn2learn, which is not installed: uv sync, or the two lines of pip in "
-            "README under `Without uv`; or set algo.engine=vectorized"
+            "metarun/README.md under `Without uv`; or set algo.engine=vectorized"
         )
     if missing:
         raise ValueError(

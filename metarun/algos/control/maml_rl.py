@@ -5,7 +5,6 @@ from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Unpack
 
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -16,7 +15,7 @@ from metarun.algos.control.rollouts import Rollouts, judge, roll_out
 from metarun.algos.control.surrogates import Surrogate, find_surrogate
 from metarun.algos.control.trust_region import climb
 from metarun.core.control import Control, Environments
-from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from metarun.core.tasks import Metrics, OptimFactory
 from metarun.ops.functional import Params
 
@@ -32,13 +31,13 @@ class PolicySettings(TypedDict):
     widths: Sequence[PositiveInt]
     first_std: PositiveFloat
     inner_lr: PositiveFloat
-    later_share: Annotated[float, Ge(0), Le(1)]
+    later_share: Share
     inner_steps: NonNegativeInt
     test_inner_steps: NonNegativeInt
     surrogate: Surrogate
     first_order: bool
-    discount: Annotated[float, Ge(0), Le(1)]
-    trace: Annotated[float, Ge(0), Le(1)]
+    discount: Share
+    trace: Share
 
 
 class Judged(NamedTuple):

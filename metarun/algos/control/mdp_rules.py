@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from annotated_types import Ge, Le
 from scipy.special import gammaincinv
 from torch import Tensor
 
 from metarun.algos.control.rule import Rule
 from metarun.core.control import Control
+from metarun.core.ranges import Share
 from metarun.ops.quantiles import to_normal
 
 
@@ -61,7 +61,7 @@ class PosteriorPlans(Rule):
 
     kinds = ("mdp",)
 
-    def __init__(self, control: Control, sampled: bool, epsilon: Annotated[float, Ge(0), Le(1)]) -> None:
+    def __init__(self, control: Control, sampled: bool, epsilon: Share) -> None:
         super().__init__(control)
         self.sampled, self.epsilon = sampled, epsilon
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,10 +13,8 @@ from metarun.algos.control.bandit_optimum import BanditOptimum, is_feasible
 from metarun.algos.control.bandit_rules import Thompson
 from metarun.algos.control.environment_learner import EnvironmentLearner
 from metarun.core.control import Control, Environments
-from metarun.core.ranges import CountsWith, NonNegativeFloat, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from metarun.core.tasks import Metrics
-
-Share = Annotated[float, Ge(0), Le(1)]
 
 
 class Trials(NamedTuple):

@@ -6,12 +6,12 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from metarun.algos.base.curvature import CURVATURES
+from metarun.algos.base.curvature import CURVATURES, Curvature
 from metarun.algos.base.inner_loop import InnerSettings
 from metarun.algos.base.own_gradient import PulledLearner, pull
 from metarun.algos.base.proximal import check_rate, hold_near
 from metarun.algos.gradient.maml import MAML, Adapted
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, check_choice
 from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params, call, dot, gradient, within
 
@@ -49,15 +49,14 @@ class IMAML(PulledLearner, MAML):
         *,
         lam: PositiveFloat,
         cg_steps: PositiveInt,
-        curvature: str = "hessian",
-        cg_damping: float = 0.0,
+        curvature: Curvature = "hessian",
+        cg_damping: NonNegativeFloat = 0.0,
         report_steps: Sequence[NonNegativeInt],
         **inner: Unpack[InnerSettings],
     ) -> None:
         super().__init__(backbone, outputs, objective, report_steps=report_steps, first_order=True, **inner)
         check_rate(self.inner, lam)
-        if curvature not in CURVATURES:
-            raise ValueError(f"algo.curvature={curvature} is not one of {', '.join(CURVATURES)}")
+        check_choice("algo.curvature", curvature, Curvature)
         self.lam, self.cg_steps, self.curvature, self.cg_damping = lam, cg_steps, curvature, cg_damping
 
     def select_adapted(self, net: Params) -> Params:

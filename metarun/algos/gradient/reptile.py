@@ -11,7 +11,7 @@ from metarun.algos.base.inner_loop import InnerLoop, InnerSettings
 from metarun.algos.base.network import Network, with_support
 from metarun.algos.base.own_gradient import PulledLearner, pull
 from metarun.algos.gradient.maml import Adapted
-from metarun.core.ranges import CountsWith, PositiveInt
+from metarun.core.ranges import CountsWith, PositiveInt, ShareBelowOne
 from metarun.core.tasks import Examples, Objective
 from metarun.ops import context
 from metarun.ops.functional import Params, call, gradient, within
@@ -27,7 +27,7 @@ class ReptileSettings(InnerSettings):
 
     inner_batch_size: PositiveInt
     test_inner_batch_size: PositiveInt
-    inner_beta2: Annotated[float, CountsWith("inner_optimizer", ("adam",))]
+    inner_beta2: Annotated[ShareBelowOne, CountsWith("inner_optimizer", ("adam",))]
 
 
 class Reptile(PulledLearner):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base.learner import Learner
 from metarun.algos.gradient.maml import MAML, Adapted, MAMLSettings
-from metarun.core.ranges import NonNegativeFloat
+from metarun.core.ranges import NonNegativeFloat, check_choice
 from metarun.core.tasks import Batch, Examples, Metrics, Objective
 from metarun.ops.functional import Params, call, within
 
@@ -46,6 +46,7 @@ class TAML(MAML):
         **settings: Unpack[MAMLSettings],
     ) -> None:
         super().__init__(backbone, outputs, objective, **settings)
+        check_choice("algo.bias", bias, Bias)
         if bias == "entropy" and not n_way:
             raise ValueError("algo.bias=entropy is for classes; functions take theil, gini or log_variance")
         self.bias, self.weight = bias, weight
@@ -91,6 +92,5 @@ def measure_inequality(losses: Tensor, measure: str) -> Tensor:
         return (share * share.log()).mean()
     if measure == "gini":
         return (losses[:, None] - losses).abs().sum() / (2 * len(losses) * losses.sum())
-    if measure == "log_variance":
-        return (losses.log() - losses.mean().log()).square().mean()
-    raise ValueError(f"algo.bias={measure} is not one of entropy, theil, gini, log_variance")
+    assert measure == "log_variance"
+    return (losses.log() - losses.mean().log()).square().mean()

@@ -10,7 +10,9 @@ from metarun.algos.base.features import FeatureHead, Features
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.learner import Answers
 from metarun.algos.base.metric import average_classes, compute_nearness
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, check_choice
+
+Distance = Literal["euclidean", "cosine"]
 
 BETAS = 0.9, 0.999
 """Adam's decays."""
@@ -25,7 +27,7 @@ class TIMSettings(TypedDict):
     inner_lr: PositiveFloat
     test_inner_steps: NonNegativeInt
     temperature: PositiveFloat
-    distance: Literal["euclidean", "cosine"]
+    distance: Distance
     support_weight: NonNegativeFloat
     marginal_weight: NonNegativeFloat
     conditional_weight: NonNegativeFloat
@@ -64,8 +66,7 @@ class TIM(FeatureHead):
 
     def __init__(self, backbone: nn.Module, train_classes: int, **settings: Unpack[TIMSettings]) -> None:
         super().__init__(backbone, train_classes, settings["features"], settings["engine"], settings["task_chunk"])
-        if settings["distance"] not in ("euclidean", "cosine"):
-            raise ValueError(f"algo.distance={settings['distance']} is not one of euclidean, cosine")
+        check_choice("algo.distance", settings["distance"], Distance)
         self.lr, self.steps = settings["inner_lr"], settings["test_inner_steps"]
         self.temperature, self.distance = settings["temperature"], settings["distance"]
         self.weights = settings["support_weight"], settings["marginal_weight"], settings["conditional_weight"]

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 from metarun.algos.base.learn2learn import Engine
@@ -45,7 +46,7 @@ class MANN(SupportReader):
         rows: PositiveInt,
         size: PositiveInt,
         reads: PositiveInt,
-        decay: PositiveFloat,
+        decay: Annotated[float, Gt(0), Le(1)],
         min_std: PositiveFloat,
         engine: Engine,
         task_chunk: NonNegativeInt,
@@ -53,8 +54,6 @@ class MANN(SupportReader):
         super().__init__(backbone, outputs, n_way, min_std, engine, task_chunk)
         if reads > rows:
             raise ValueError(f"algo.reads={reads} is more than the rows of the memory, algo.rows={rows}")
-        if decay > 1:
-            raise ValueError(f"algo.decay={decay} is not in 0..1")
         self.controller = Controller(self.features + self.targets, units, rows, size, reads, decay, self.predicted)
 
     def read(self, params: Params, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from metarun.algos.base import wrappers
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, average_classes, compute_nearness, find_cosines
-from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat
+from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, check_choice
 from metarun.ops.functional import Params
+
+Distance = Literal["euclidean", "mean_squared", "cosine"]
 
 
 class ProtoNet(MetricLearner):
@@ -32,14 +34,13 @@ class ProtoNet(MetricLearner):
     def __init__(
         self,
         backbone: nn.Module,
-        distance: Literal["euclidean", "mean_squared", "cosine"],
+        distance: Distance,
         temperature: Annotated[PositiveFloat, CountsWith("distance", ("cosine",))],
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
-        if distance not in ("euclidean", "mean_squared", "cosine"):
-            raise ValueError(f"algo.distance={distance} is not one of euclidean, mean_squared, cosine")
+        check_choice("algo.distance", distance, Distance)
         self.distance, self.temperature = distance, temperature
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.base.network import with_support
-from metarun.core.ranges import NonNegativeInt, PositiveInt
+from metarun.core.ranges import NonNegativeInt, PositiveInt, check_choice
 from metarun.ops.convolution import Conv2d
 from metarun.ops.functional import Params, call, one_hot, within
 from metarun.ops.norm import batch_norm
 from metarun.ops.pooling import MaxPool2d
+
+Loss = Literal["mse", "cross_entropy"]
 
 
 class RelationNet(MetricLearner):
@@ -45,14 +47,13 @@ class RelationNet(MetricLearner):
         bn: str,
         hidden: PositiveInt,
         units: PositiveInt,
-        loss: Literal["mse", "cross_entropy"],
+        loss: Loss,
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:
         maps = FeatureMap(backbone)
         super().__init__(maps, engine, task_chunk)
-        if loss not in ("mse", "cross_entropy"):
-            raise ValueError(f"algo.loss={loss} is not one of mse, cross_entropy")
+        check_choice("algo.loss", loss, Loss)
         self.loss = loss
         self.relation = make_relation_module(maps.shape, bn, hidden, units)
 

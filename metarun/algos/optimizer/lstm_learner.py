@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.network import Network, with_support
 from metarun.algos.optimizer.coordinates import preprocess
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params, call, flatten, gradient, unflatten, within
 from metarun.ops.lstm import LSTMCell
@@ -39,7 +40,7 @@ class LSTMLearner(EpisodicLearner):
         objective: its `loss` is descended in both loops.
         inner_steps, test_inner_steps: updates on a task in meta-training, and in validation and test.
         units: of the long short-term memory that reads gradients and losses.
-        start_rate: size of the first steps, in 0..1: the input gate begins there, the forget gate near 1.
+        start_rate: size of the first steps, above 0 and below 1: the input gate begins there, the forget gate near 1.
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
     Reference: Ravi, Larochelle. Optimization as a Model for Few-Shot Learning. ICLR 2017, section 3.
     """
@@ -55,13 +56,11 @@ class LSTMLearner(EpisodicLearner):
         inner_steps: PositiveInt,
         test_inner_steps: PositiveInt,
         units: PositiveInt,
-        start_rate: PositiveFloat,
+        start_rate: Annotated[float, Gt(0), Lt(1)],
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(engine, task_chunk, objective)
-        if start_rate >= 1:
-            raise ValueError(f"algo.start_rate={start_rate} is not in 0..1")
         self.inner_steps, self.test_inner_steps = inner_steps, test_inner_steps
         self.net = Network(backbone, outputs)
         self.updater = Updater(units, start_rate)

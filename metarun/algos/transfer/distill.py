@@ -16,7 +16,7 @@ from metarun.algos.base.metric import MetricLearner
 from metarun.algos.base.pretraining import Pretraining, fit_weights
 from metarun.algos.base.stages import Stage, Staged
 from metarun.core import objectives
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, Share
 from metarun.core.tasks import Examples, Metrics, TaskSource
 from metarun.ops import context
 from metarun.ops.functional import Params, call, flatten_name
@@ -57,7 +57,7 @@ class Distill(Staged, Pretraining, MetricLearner):
         train_classes: int,
         steps: int,
         generations: PositiveInt,
-        alpha: float,
+        alpha: Share,
         temperature: PositiveFloat,
         inverse_decay: PositiveFloat,
         inner_lr: PositiveFloat,
@@ -66,8 +66,6 @@ class Distill(Staged, Pretraining, MetricLearner):
         task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"algo.alpha={alpha} is not in 0..1")
         self.generations, self.generation_steps = generations, max(1, math.ceil(steps / generations))
         self.alpha, self.temperature, self.inverse_decay = alpha, temperature, inverse_decay
         self.inner_lr, self.test_inner_steps = inner_lr, test_inner_steps

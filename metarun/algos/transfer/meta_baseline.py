@@ -13,7 +13,7 @@ from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, average_classes
 from metarun.algos.base.pretraining import Pretraining
 from metarun.algos.base.stages import Stage, Staged
-from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, PositiveInt, ShareBelowOne
+from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
 from metarun.core.tasks import TaskSource
 from metarun.ops.functional import Params
 
@@ -43,7 +43,7 @@ class MetaBaseline(Staged, Pretraining, MetricLearner):
         backbone: nn.Module,
         train_classes: int,
         steps: int,
-        pretraining: float,
+        pretraining: Share,
         batch_size: Annotated[PositiveInt, CountsWith("pretraining")],
         scale: PositiveFloat,
         engine: Engine,
@@ -52,8 +52,6 @@ class MetaBaseline(Staged, Pretraining, MetricLearner):
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
         self.label_smoothing = label_smoothing
-        if not 0 <= pretraining <= 1:
-            raise ValueError(f"algo.pretraining={pretraining} is not in 0..1")
         self.pretraining_steps, self.batch_size = round(pretraining * steps), batch_size
         self.classifier = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))

@@ -14,17 +14,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from metarun.core.ranges import check_choice
 from metarun.core.screen import track
 from metarun.data.files.deep import Limits, find_limits, guess_range, is_deep, is_deep_colour, scale_to_eight_bits
 from metarun.data.files.image_file import ImageFile
 
 Fit = Literal["crop", "stretch"]
+Channels = Literal[1, 3]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 FILTERS = {f.name.lower(): f for f in Image.Resampling}
 """Pillow's filters by the names of `Interpolation`."""
@@ -83,18 +85,16 @@ class Scale:
     """
 
     size: int
-    interpolation: str
-    channels: int = 3
-    fit: str = "stretch"
+    interpolation: Interpolation
+    channels: Channels = 3
+    fit: Fit = "stretch"
     invert: bool = False
     range: Range | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("interpolation", get_args(Interpolation)), ("fit", get_args(Fit))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"data.{name}={getattr(self, name)} is not one of {', '.join(known)}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"data.channels={self.channels} is not one of 1, 3")
+        check_choice("data.interpolation", self.interpolation, Interpolation)
+        check_choice("data.fit", self.fit, Fit)
+        check_choice("data.channels", self.channels, Channels)
         if self.range is not None and not (all(map(math.isfinite, self.range)) and self.range[0] < self.range[1]):
             raise ValueError(f"data.range={list(self.range)} must be the values of black and white, as [0,4095]")
 
