@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from metarun.app.commands.eval import evaluate_run
+from metarun.app.commands.eval import Asked, evaluate_run
 from metarun.app.commands.rerun import make_arguments
 from metarun.app.commands.resume import resume
 from metarun.core.errors import ConfigError
@@ -91,7 +91,7 @@ def test_what_settings_name_that_is_not_ours_is_neither_made_nor_imported(
 def test_nor_is_it_in_a_test_of_a_finished_run(finished: Path, pwned: Path, key: str, value: Any) -> None:
     put(finished, key, value)
     with pytest.raises(ConfigError, match=r"add --trust"):
-        evaluate_run(finished, [], False, lambda _: None)
+        evaluate_run(finished, Asked(), lambda _: None)
     assert not pwned.exists()
 
 
@@ -206,7 +206,7 @@ def test_nothing_is_written_through_a_link(run: Path, finished: Path, tmp_path: 
     link_file(outside, folder / name)
     goes_on: dict[str, Callable[[], Any]] = {
         "resume": lambda: resume(run, []),
-        "eval": lambda: evaluate_run(finished, [], False, lambda _: None),
+        "eval": lambda: evaluate_run(finished, Asked(), lambda _: None),
     }
     with pytest.raises(ConfigError, match=r"is a link to .*precious, outside the run's folder"):
         goes_on[how]()

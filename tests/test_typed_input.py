@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from metarun.app.commands.eval import evaluate_run
+from metarun.app.commands.eval import Asked, evaluate_run
 from metarun.cli import command
 from metarun.core.errors import ConfigError
 from metarun.core.launched import VARIABLES, read_launched
@@ -413,5 +413,5 @@ def test_a_device_that_nothing_is_computed_on_is_refused(name: str) -> None:
 def test_a_wrong_word_after_eval_is_told(tmp_path: Path, word: str, said: str) -> None:
     run = shutil.copytree(RUNS / "protonet", tmp_path / "run")
     with pytest.raises(ConfigError) as error:
-        evaluate_run(run, [word], False, lambda _: None)
+        evaluate_run(run, Asked([word]), lambda _: None)
     assert said in str(error.value)

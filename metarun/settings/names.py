@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.identity import ASIDE
 from metarun.core.words import abbreviate_task
-from metarun.settings.saved import rename_back
+from metarun.settings.saved import drop_newer, rename_back
 
 UNIQUE = secrets.token_hex(2)
 """Keeps apart runs that start in the same second."""
@@ -42,48 +42,11 @@ def name_query(data: Mapping[str, Any]) -> str | None:
     return f"dirichlet({data['alpha']:g})" if data.get("query") == "dirichlet" else None
 
 
-NEWER: Mapping[str, tuple[Any, ...]] = {
-    "optims": ({},),
-    "deterministic": (False,),
-    "run.on_nan": ("stop",),
-    "run.max_time": (None,),
-    "run.patience": (None,),
-    "run.train_tasks": (None,),
-    "data.labels": ("shuffled", None),
-    "data.members": ({},),
-    "data.templates": (["a photo of a {}."],),
-    "algo.network": ("mlp",),
-    "data.within_alphabet": (False,),
-    "data.alpha": (2.0,),
-    "data.query": ("balanced",),
-    "backbone.weights": (None,),
-    "algo.film": (False,),
-    "algo.label_smoothing": (0.0,),
-    "optim.warmup": (0,),
-    "optim.parts": ({},),
-}
-"""Settings that older runs lack, with the values that say what these did. Such a value leaves the key as it was then; a
-setting that is added to a YAML of before belongs here."""
-
-
-def _had_before(key: str, kept: DictConfig) -> bool:
-    """Return whether older runs had this setting already, by what else the settings say."""
-    if key == "data.within_alphabet":
-        return not str(kept.data["_target_"]).endswith(".Glyphs")
-    if key == "backbone.weights":
-        return str(kept.backbone["_target_"]).endswith(".Torchvision")
-    return key == "data.alpha" and kept.data.get("query") != "balanced"  # which is looked at before `query` is left out
-
-
 def make_key(config: DictConfig) -> str:
     """Make eight characters that depend on all resolved settings but paths, threads, processes, and what is told."""
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key == "paths" or key not in ASIDE])
     kept.run.pop("processes", None)  # an older run has none
-    for key, values in NEWER.items():
-        group, _, name = key.rpartition(".")
-        node = kept[group] if group else kept
-        if node.get(name) in values and not _had_before(key, kept):
-            node.pop(name, None)
+    drop_newer(kept)
     for name in config.paths:
         kept.paths[name] = ""  # settings that name them are the same everywhere
     rename_back(kept)  # a class that has moved is the same one

@@ -31,6 +31,29 @@ MOVED = {
 } | {f"metarun.algos.{name}": f"metarun.algos.{to}.{name}" for to, names in _FAMILIES.items() for name in names.split()}
 """Classes, or modules with all their classes, as runs of November 2026 and before name them, and where they are now."""
 
+NEWER: Mapping[str, tuple[Any, ...]] = {
+    "optims": ({},),
+    "deterministic": (False,),
+    "run.on_nan": ("stop",),
+    "run.max_time": (None,),
+    "run.patience": (None,),
+    "run.train_tasks": (None,),
+    "data.labels": ("shuffled", None),
+    "data.members": ({},),
+    "data.templates": (["a photo of a {}."],),
+    "algo.network": ("mlp",),
+    "data.within_alphabet": (False,),
+    "data.alpha": (2.0,),
+    "data.query": ("balanced",),
+    "backbone.weights": (None,),
+    "algo.film": (False,),
+    "algo.label_smoothing": (0.0,),
+    "optim.warmup": (0,),
+    "optim.parts": ({},),
+}
+"""Settings that older runs lack, with the values that mean what those runs did. A setting that is added to a YAML which
+earlier runs used belongs here."""
+
 _FIRST = {now: then for then, now in MOVED.items()}
 
 
@@ -72,6 +95,24 @@ def rename_back(config: DictConfig) -> None:
                         del node[key]
                 break
         node["_target_"] = find_first_target(target)
+
+
+def drop_newer(config: DictConfig) -> None:
+    """Drop the settings that older runs lack where they mean what those runs did: such a run is then the same job."""
+    for key, values in NEWER.items():
+        group, _, name = key.rpartition(".")
+        node = config[group] if group else config
+        if node.get(name) in values and not _had_before(key, config):
+            node.pop(name, None)
+
+
+def _had_before(key: str, config: DictConfig) -> bool:
+    """Return whether older runs had this setting already, by what else the settings say."""
+    if key == "data.within_alphabet":
+        return not str(config.data["_target_"]).endswith(".Glyphs")
+    if key == "backbone.weights":
+        return str(config.backbone["_target_"]).endswith(".Torchvision")
+    return key == "data.alpha" and config.data.get("query") != "balanced"  # `alpha` comes before `query` in NEWER
 
 
 def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -11,7 +11,7 @@ from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.learner import Learner
 from metarun.core import objectives
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, ShareBelowOne
 from metarun.core.tasks import Examples, ExampleSource, Metrics, TaskSource
 from metarun.ops import context, norm
 from metarun.ops.functional import Params, gradient
@@ -76,6 +76,20 @@ class FitSettings(TypedDict):
     inner_weight_decay: NonNegativeFloat
     engine: Engine
     task_chunk: NonNegativeInt
+
+
+class SmoothingSettings(TypedDict):
+    """A setting of methods that train a classifier.
+
+    Keys:
+        label_smoothing: part of a training label that is spread over all training classes.
+    """
+
+    label_smoothing: NotRequired[ShareBelowOne]
+
+
+class PretrainingSettings(SmoothingSettings, FitSettings):
+    """Settings of methods that train a classifier, and fit weights to a task's support set."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from metarun.algos.base.metric import MetricLearner
-from metarun.algos.base.pretraining import Fit, FitSettings, Pretraining
-from metarun.core.ranges import ShareBelowOne
+from metarun.algos.base.pretraining import Fit, Pretraining, PretrainingSettings
 from metarun.ops.functional import Params
 
 
@@ -21,21 +20,14 @@ class Baseline(Pretraining, MetricLearner):
     Args:
         backbone: from inputs to embeddings [R, D].
         train_classes: classes of the split train.
-        label_smoothing: part of a training label that is spread over all training classes.
-        settings: of the head's fit, see FitSettings.
+        settings: of the classifier's training and the head's fit, see PretrainingSettings.
     Reference: Chen, Liu, Kira, Wang, Huang. A Closer Look at Few-shot Classification. ICLR 2019. arXiv:1904.04232,
         section 3.2.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        train_classes: int,
-        label_smoothing: ShareBelowOne = 0.0,
-        **settings: Unpack[FitSettings],
-    ) -> None:
+    def __init__(self, backbone: nn.Module, train_classes: int, **settings: Unpack[PretrainingSettings]) -> None:
         super().__init__(backbone, settings["engine"], settings["task_chunk"])
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = settings.get("label_smoothing", 0.0)
         self.fit = Fit.of(settings)
         self.classifier: nn.Module = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]
 

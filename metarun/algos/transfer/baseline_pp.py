@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from metarun.algos.base.metric import average_classes
-from metarun.algos.base.pretraining import FitSettings
+from metarun.algos.base.pretraining import PretrainingSettings
 from metarun.algos.transfer.baseline import Baseline
-from metarun.core.ranges import PositiveFloat, ShareBelowOne
+from metarun.core.ranges import PositiveFloat
 from metarun.ops.functional import Params
 
 
@@ -24,14 +24,9 @@ class BaselinePP(Baseline):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        train_classes: int,
-        scale: PositiveFloat,
-        label_smoothing: ShareBelowOne = 0.0,
-        **settings: Unpack[FitSettings],
+        self, backbone: nn.Module, train_classes: int, scale: PositiveFloat, **settings: Unpack[PretrainingSettings]
     ) -> None:
-        super().__init__(backbone, train_classes, label_smoothing, **settings)
+        super().__init__(backbone, train_classes, **settings)
         self.scale = scale
         self.classifier = CosineHead(int(backbone.out_features), train_classes, scale)  # type: ignore[arg-type]
 

@@ -8,8 +8,8 @@ from torch.nn.functional import cross_entropy, linear, normalize
 
 from metarun.algos.base.metric import average_classes
 from metarun.algos.base.network import with_support
-from metarun.algos.base.pretraining import Fit, FitSettings, Pretraining
-from metarun.core.ranges import CountsWith, NonNegativeFloat, ShareBelowOne
+from metarun.algos.base.pretraining import Fit, Pretraining, PretrainingSettings
+from metarun.core.ranges import CountsWith, NonNegativeFloat
 from metarun.core.tasks import Examples
 from metarun.ops.functional import Params, call, one_hot, within
 
@@ -38,8 +38,7 @@ class FineTune(Pretraining):
         train_classes: classes of the split train.
         pull: `none`, `l2sp` or `features`.
         pull_weight: lambda, >= 0; the fit is stable while 2 lambda inner_lr < 2.
-        label_smoothing: part of a training label that is spread over all training classes.
-        settings: of the fit of all weights, see FitSettings.
+        settings: of the classifier's training and the fit of all weights, see PretrainingSettings.
     Reference: Dhillon, Chaudhari, Ravichandran, Soatto. A Baseline for Few-Shot Image Classification. ICLR 2020.
         arXiv:1909.02729, section 3. l2sp: Li, Grandvalet, Davoine. Explicit Inductive Bias for Transfer Learning with
         Convolutional Networks. ICML 2018. arXiv:1802.01483, equation 3. features, without their attention: Li et al.
@@ -52,11 +51,10 @@ class FineTune(Pretraining):
         train_classes: int,
         pull: Literal["none", "l2sp", "features"],
         pull_weight: Annotated[NonNegativeFloat, CountsWith("pull", ("l2sp", "features"))],
-        label_smoothing: ShareBelowOne = 0.0,
-        **settings: Unpack[FitSettings],
+        **settings: Unpack[PretrainingSettings],
     ) -> None:
         super().__init__(settings["engine"], settings["task_chunk"])
-        self.fit, self.label_smoothing = Fit.of(settings), label_smoothing
+        self.fit, self.label_smoothing = Fit.of(settings), settings.get("label_smoothing", 0.0)
         self.pull, self.pull_weight = pull, pull_weight
         self.backbone = backbone
         self.classifier = nn.Linear(int(backbone.out_features), train_classes)  # type: ignore[arg-type]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,9 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
         raise ConfigError("--choose chooses on validation tasks and tests the best: leave out --split val")
     folders, others = _find_folders(asked.run)
     own = [str(asked.config_dir.absolute())] if asked.config_dir else []
+    tested = Asked(
+        asked.overrides, asked.again, asked.trust, own, asked.split, asked.choose, asked.checkpoint == "last"
+    )
 
     if len(folders) == 1:
         announce("testing", folders[0], screen)
@@ -98,10 +102,7 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
             for number, folder in enumerate(folders, 1):
                 name = f"{number} of {len(folders)}: {folder.name}: " if len(folders) > 1 else ""
                 try:
-                    tests, impossible = evaluate_run(
-                        folder, asked.overrides, asked.again, done, asked.trust, draw, own,
-                        asked.split, asked.choose, asked.checkpoint == "last",
-                    )  # fmt: skip
+                    tests, impossible = evaluate_run(folder, tested, done, draw)
                 except ConfigError as error:
                     if len(folders) == 1:
                         raise
@@ -189,30 +190,37 @@ def _tell_wandb(folder: Path, found: Sequence[Mapping[str, Any]], screen: Screen
     screen.say(tell_tests(folder, str(id), run.settings.get("logger.mode", "auto"), options, found))
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Which tests of a run are asked for.
+
+    Attributes:
+        typed: overrides; several values of a key make a test each.
+        again: repeat tests that were made before.
+        trust: whether the run's settings may name code that does not come with metarun.
+        own: folders of YAML files of one's own.
+        split: `test`, or `val` for validation tasks.
+        choose: test only those values of algo.KEY that are the best on validation tasks.
+        last: test the last checkpoint in place of the best.
+    """
+
+    typed: Sequence[str] = ()
+    again: bool = False
+    trust: bool = False
+    own: Sequence[str] = ()
+    split: str = "test"
+    choose: bool = False
+    last: bool = False
+
+
 def evaluate_run(
-    folder: Path,
-    typed: Sequence[str],
-    again: bool,
-    done: Callable[[Mapping[str, Any]], None],
-    trust: bool = False,
-    draw: Draw | None = None,
-    own: Sequence[str] = (),
-    split: str = "test",
-    choose: bool = False,
-    last: bool = False,
+    folder: Path, asked: Asked, done: Callable[[Mapping[str, Any]], None], draw: Draw | None = None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Test the run in `folder`; return the results, each kept in a file there, and why other tests were impossible.
 
     Args:
-        typed: overrides; several values of a key make a test each.
-        again: repeat tests that were made before.
         done: is told of each test that is made now.
-        trust: whether the run's settings may name code that does not come with metarun.
         draw: draws pictures of a test, given the run, the test's values and its BatchNorm mode.
-        own: folders of YAML files of one's own.
-        split: `test`, or `val` for validation tasks.
-        choose: whether to test only those values of algo.KEY that are the best on validation tasks.
-        last: whether to test the last checkpoint in place of the best.
     Raises: ConfigError if there is no finished run, or no test could be made.
     """
     with tuning.frozen_imports():
@@ -222,19 +230,21 @@ def evaluate_run(
         from metarun.run.interrupt import stop_requests
     found: list[dict[str, Any]] = []
     refused: list[str] = []
-    asked, modes, machine = list_combinations(typed, own)
-    with stop_requests() as stop, open_trained(folder, asked[0], machine, trust, own, last) as run:
-        run = on_validation_tasks(run) if split == "val" else run
-        chosen = choose_on_validation(run, asked, modes, again, stop, done) if choose else zip(asked, repeat(modes))
+    tests, modes, machine = list_combinations(asked.typed, asked.own)
+    with stop_requests() as stop, open_trained(folder, tests[0], machine, asked.trust, asked.own, asked.last) as run:
+        run = on_validation_tasks(run) if asked.split == "val" else run
+        chosen: Iterable[tuple[Mapping[str, Any], Sequence[str]]] = zip(tests, repeat(modes))
+        if asked.choose:
+            chosen = choose_on_validation(run, tests, modes, asked.again, stop, done)
         for values, wanted in chosen:
             try:
-                for one in run.run_tests(values, wanted, again, stop, done):
+                for one in run.run_tests(values, wanted, asked.again, stop, done):
                     found.append(one)  # one by one: a later mode may be refused
                     if draw:
                         draw(run, values, one["bn"])
             except ConfigError as error:
                 words = " ".join(f"{key}={value}" for key, value in values.items())
-                refused.append(f"{words}: {error}" if len(asked) > 1 else str(error))
+                refused.append(f"{words}: {error}" if len(tests) > 1 else str(error))
     if not found:
         raise ConfigError("\n".join(refused))
     return found, refused
