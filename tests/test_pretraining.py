@@ -70,9 +70,9 @@ def test_it_pretrains_on_the_cross_entropy_of_all_training_classes(name: str) ->
 def test_label_smoothing_spreads_a_part_of_each_label_over_all_training_classes() -> None:
     """By hand: (1 - e) times the label's cross-entropy and e times the mean over all classes."""
     for learner in (
-        Baseline(conv4("none"), 12, 0.2, **fit_settings(1)),
-        BaselinePP(conv4("none"), 12, 5.0, 0.2, **fit_settings(1)),
-        FineTune(conv4("none"), 12, "none", 0.3, 0.2, **fit_settings(1)),
+        Baseline(conv4("none"), 12, label_smoothing=0.2, **fit_settings(1)),
+        BaselinePP(conv4("none"), 12, 5.0, label_smoothing=0.2, **fit_settings(1)),
+        FineTune(conv4("none"), 12, "none", 0.3, label_smoothing=0.2, **fit_settings(1)),
         MetaBaseline(conv4("none"), 12, 10, 0.6, 32, 5.0, "auto", 1, 0.2),
     ):
         x, y = examples()

@@ -9,6 +9,8 @@ from torch.distributions import Distribution
 
 def classification(output: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Return the mean cross-entropy in nats and the accuracy in 0..1 of logits [M, N] for labels y [M]."""
+    if output.ndim != 2 or len(output) != len(y):
+        raise ValueError(f"outputs of shape {list(output.shape)} are no logits [M, N] for M={len(y)} labels")
     return {
         "loss": F.cross_entropy(output, y),
         "accuracy": (output.argmax(-1) == y).to(output.dtype).mean(),
@@ -17,6 +19,8 @@ def classification(output: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 def regression(output: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Return the mean squared error, over points and dimensions, of values [M, D_out] for y [M, D_out]."""
+    if output.shape != y.shape:
+        raise ValueError(f"outputs of shape {list(output.shape)} are no values for y of shape {list(y.shape)}")
     mse = F.mse_loss(output, y)
     return {"loss": mse, "mse": mse}
 

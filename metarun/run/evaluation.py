@@ -73,8 +73,14 @@ def share_scores(
             parts = list(score(*group.share(n_tasks)))
     finally:
         learner.train(was_training)
-    _check_names(learner, parts)
-    scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    _check_scores(learner, parts)
+    scores = {name: torch.cat([part[name] for part in parts]).detach() for name in parts[0]}
+    first, last = group.share(n_tasks)
+    if wrong := next((name for name, values in scores.items() if len(values) != last - first), None):
+        raise ConfigError(
+            f"{type(learner).__name__}.evaluate gives {len(scores[wrong])} numbers of {wrong} "
+            f"for {last - first} tasks, and must give one for each"
+        )
     found = {name: group.gather(score, n_tasks).numpy() for name, score in scores.items()}
     for name, values in found.items():
         if lost := int((~np.isfinite(values)).sum()):
@@ -96,9 +102,15 @@ def explain_streams(learner: Learner) -> Iterator[None]:
         ) from error
 
 
-def _check_names(learner: Learner, parts: Sequence[Mapping[str, torch.Tensor]]) -> None:
-    """Raise ConfigError unless all batches have the same scores, with loss among them."""
-    first, name = parts[0].keys(), type(learner).__name__
+def _check_scores(learner: Learner, parts: Sequence[Mapping[str, torch.Tensor]]) -> None:
+    """Raise ConfigError unless all batches have the same scores, tensors [B, ...] by name, with loss among them."""
+    name = type(learner).__name__
+    for part in parts:
+        if not isinstance(part, Mapping) or not all(isinstance(v, torch.Tensor) and v.ndim for v in part.values()):
+            raise ConfigError(
+                f"{name}.evaluate must give tensors [B] by name, a number for each task: {{'loss': loss}}"
+            )
+    first = parts[0].keys()
     if other := next((part.keys() for part in parts if part.keys() != first), None):
         raise ConfigError(
             f"{name}.evaluate gives the scores {', '.join(first)} for some tasks and {', '.join(other)} for others: "

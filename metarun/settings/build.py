@@ -18,6 +18,7 @@ from metarun.core.known_source import KnownSource, know_source
 from metarun.core.ranges import BY_SIZE
 from metarun.core.seeding import seed_everything
 from metarun.core.tasks import EpisodePlan, EpisodeShape, TaskSource
+from metarun.core.whole import describe_os_error
 from metarun.data.files.splits import SPLITS
 from metarun.ops.replay import CALLS_BEFORE_RECORDING
 from metarun.run.device import choose_device
@@ -28,9 +29,13 @@ from metarun.run.tracking.guarded import GuardedSink
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.conf import list_shipped, read_shipped, read_source
 from metarun.settings.optims import Optims
+from metarun.settings.own_backbone import check_backbone, explain_lack
 from metarun.settings.ranges import find_parameters
 from metarun.settings.schema import BUILD_KEYS, Node, Settings
 from metarun.settings.start import Start, open_start
+
+STREAMS = ("episodes", "examples", "environments", "pairs")
+"""What sources of metarun yield, by the names of their methods."""
 
 
 def build_parts(settings: Settings, folder: Path, group: Group | None = None) -> Parts:
@@ -88,7 +93,10 @@ def build_source(settings: Settings, device: torch.device, splits: tuple[str, ..
         node |= values or {}
         return _construct(node, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)  # type: ignore[no-any-return]
 
-    source: TaskSource = _construct(data, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)
+    try:
+        source: TaskSource = _construct(data, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)
+    except FileNotFoundError as error:
+        raise ConfigError(f"data={settings.choices.get('data')}: {describe_os_error(error)}") from error
     return source
 
 
@@ -116,6 +124,7 @@ def build_learner(settings: Settings, source: TaskSource | KnownSource, start: S
     shape, normalisation = info.input_shape, info.normalisation
     own = BUILD_KEYS["backbone"] - _find_parameters(settings.backbone)
     backbone = _construct(settings.backbone, own, bn=settings.bn, input_shape=shape, normalisation=normalisation)
+    check_backbone(backbone, shape)
     if start:
         start.load_into(backbone, settings.backbone)
     if info.train_classes is None and "train_classes" in _find_parameters(settings.algo):
@@ -127,7 +136,10 @@ def build_learner(settings: Settings, source: TaskSource | KnownSource, start: S
         check_needs(settings.algo["_target_"], source)
     known = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
     facts = {"backbone": backbone, "bn": settings.bn, **known}
-    learner: Learner = _construct(settings.algo, **facts)
+    try:
+        learner: Learner = _construct(settings.algo, **facts)
+    except AttributeError as error:
+        raise explain_lack(error, backbone) or error from error
     seed_everything(settings.seed, "training")
     return learner
 
@@ -142,6 +154,7 @@ def check_needs(algo: str, source: TaskSource) -> None:
         raise ConfigError(
             f"{algo.rpartition('.')[2]} learns from {' and '.join(lacking)}, and {type(source).__name__} has none; "
             + (f"data that has: {', '.join(have)}" if have else "no shipped data has: it wants a source of its own")
+            + suggest(lacking[0], STREAMS)
         )
 
 

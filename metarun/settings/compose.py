@@ -113,6 +113,9 @@ def _explain(error: Exception, words: Sequence[str], folders: Sequence[str | Pat
             group, _, name = group.rpartition("/")
             choice = f"{name}/{choice}"
         options = [str(option) for option in error.options or list_shipped(group)]
+        for file in Path.cwd().glob(f"*/{group}/{choice}.yaml"):
+            folder = file.relative_to(Path.cwd()).parts[0]
+            return f"there is no {group}={choice}; {file.relative_to(Path.cwd())} is found with --config-dir {folder}"
         return f"there is no {group}={choice}{name_choices(choice, options, group)}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key and ("not in" in text or "No match" in text):

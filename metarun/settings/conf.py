@@ -48,6 +48,15 @@ def read_shipped(name: str, group: str = "data", own: Sequence[str] = ()) -> Dic
     return settings
 
 
+def check_own_names(choices: Mapping[str, Any], own: Sequence[str]) -> None:
+    """Raise ConfigError if a choice is metarun's, and a YAML of one's own that has its name is not used therefore."""
+    for group, choice in choices.items():
+        for folder in own:
+            file, ours = Path(folder) / group / f"{choice}.yaml", CONF / group / f"{choice}.yaml"
+            if file.is_file() and ours.is_file() and file.read_bytes() != ours.read_bytes():
+                raise ConfigError(f"{group}={choice} is metarun's, and {file} is not used: give yours another name")
+
+
 def read_source(settings: Mapping[str, Any], name: str, own: Sequence[str]) -> dict[str, Any]:
     """Read the settings of `data=NAME`, resolved together with the rest of `settings`.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from hydra.utils import get_object
@@ -12,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from metarun.algos.base.learner import Learner
+from metarun.core.errors import suggest
 from metarun.core.run_folder import SHIPPED
 
 
@@ -26,7 +29,7 @@ class Role(NamedTuple):
 ROLES = {
     "data": Role("source of tasks, see TaskSource in metarun/core/tasks.py", object, ("fingerprint",)),
     "backbone": Role("torch.nn.Module", nn.Module),
-    "algo": Role("Learner, see metarun/algos/base/learner.py", Learner),
+    "algo": Role("Learner: derive it from metarun.Learner, EpisodicLearner or MetricLearner", Learner),
     "optim": Role("torch.optim.Optimizer", Optimizer),
     "optim.schedule": Role("schedule, a torch.optim.lr_scheduler.LRScheduler", LRScheduler),
     "run": Role("Run, see metarun/run/protocol.py", object, ("shareable_tasks", "restore", "execute")),
@@ -49,17 +52,37 @@ def find_problem(kind: str, key: str, target: Any) -> str | None:
     try:
         found = get_object(target)
     except (ImportError, ValueError, AttributeError, TypeError) as error:
-        return f"{key}={target} cannot be used: {error}"
+        return f"{key}={target} cannot be used: {_explain_missing(target) or error}"
     made = _made_by(found)
     if made is None:  # somebody's own function, which does not say what it returns
         return None if callable(found) and not target.startswith(SHIPPED) else f"{key}={target} is no {role.name}"
-    if not issubclass(made, role.base) or not all(callable(getattr(made, name, None)) for name in role.methods):
+    if not issubclass(made, role.base):
         return f"{key}={target} is no {role.name}"
+    if lacking := [name for name in role.methods if not callable(getattr(made, name, None))]:
+        return f"{key}={target} is no {role.name}: it has no method {', '.join(lacking)}"
     if target.startswith(SHIPPED) and not f"{made.__module__}.".startswith(SHIPPED):
         return f"{key}={target} is no class of {target.partition('.')[0]}"
     if made is found and (inspect.isabstract(made) or getattr(made, "_is_protocol", False)):
+        missing = "" if target.startswith(SHIPPED) else ", ".join(sorted(made.__abstractmethods__))
+        if missing:
+            return f"{key}={target} has no {missing}: write what is missing, or choose a class that derives from it"
         return f"{key}={target} is abstract: choose a class that derives from it"
     return None
+
+
+def _explain_missing(target: str) -> str | None:
+    """Explain which part of the name `target` is not there; None if that is not what is wrong."""
+    module, _, name = target.rpartition(".")
+    try:
+        loaded = import_module(module)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{module}.".startswith(f"{error.name}."):  # it is there, and imports one that is not
+            return f"{module} cannot be imported: ModuleNotFoundError: {error}"
+        here = [file.stem for file in Path.cwd().glob("*.py")]
+        return f"there is no module {error.name}, in this folder or installed{suggest(error.name, here)}"
+    except Exception as error:  # whatever somebody's own module raises
+        return f"{module} cannot be imported: {type(error).__name__}: {error}"
+    return None if hasattr(loaded, name) else f"{module} has no {name}{suggest(name, vars(loaded))}"
 
 
 def _made_by(found: Any) -> type | None:

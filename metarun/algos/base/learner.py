@@ -52,6 +52,14 @@ class Learner(nn.Module, ABC):
     only_trained: tuple[str, ...] = ()
     """Beginnings of the names of weights that no test uses, such as a classifier of the training classes."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if isinstance(cls.needs, str):
+            raise ValueError(f"{cls.__name__}: needs is a tuple of names, so write needs = ({cls.needs!r},)")
+        for score, direction in cls.directions.items():
+            if direction not in ("higher", "lower"):
+                raise ValueError(f"{cls.__name__}: directions[{score!r}]={direction!r} is neither 'higher' nor 'lower'")
+
     def build_optims(self, optim: OptimFactory) -> dict[str, Optimizer]:
         """Build the outer optimizers, by name.
 
@@ -95,9 +103,21 @@ class Learner(nn.Module, ABC):
 
     def meta_gradient(self, batch: Any) -> Metrics:
         """Add the gradient of `meta_loss` to the gradients of the parameters."""
-        loss, metrics = self.meta_loss(batch)
+        loss, metrics = self._check_loss(self.meta_loss(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         return metrics
+
+    def _check_loss(self, found: Any) -> tuple[Tensor, Metrics]:
+        """Return what `meta_loss` found. Raises: ValueError that says what an author has to return instead."""
+        name = f"{type(self).__name__}.meta_loss"
+        if not isinstance(found, tuple) or len(found) != 2 or "loss" not in found[1]:
+            raise ValueError(f"{name} must return a scalar and metrics, as in: return loss, {{'loss': loss.detach()}}")
+        loss: Tensor = found[0]
+        if loss.ndim:
+            raise ValueError(f"{name} returns a loss of shape {list(loss.shape)}; it must be a scalar: take its mean")
+        if not loss.requires_grad:
+            raise ValueError(f"{name} returns a loss without a gradient: it was detached, or depends on no weight")
+        return loss, found[1]
 
     @abstractmethod
     def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:

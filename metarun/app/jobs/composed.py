@@ -20,9 +20,11 @@ from metarun.core.secrets import mask
 from metarun.core.whole import CannotWrite, write_bytes
 from metarun.report.runs import read_run
 from metarun.run.interrupt import STOP_FILE
+from metarun.settings.conf import check_own_names
 from metarun.settings.looked_up import look_up
 from metarun.settings.places import make_absolute
 from metarun.settings.resolve import resolve
+from metarun.settings.schema import Settings
 
 
 def run_new(config: DictConfig) -> int:
@@ -37,7 +39,12 @@ def run_new(config: DictConfig) -> int:
     folder = Path(hydra.runtime.output_dir)
     overrides: list[str] = OmegaConf.to_container(hydra.overrides.task)  # type: ignore[assignment]  # ${...} stays
     config = look_up(config)
-    settings = partial(resolve, config, hydra.runtime.choices, own=read_config_dirs(as_mapping(hydra)))
+    own = read_config_dirs(as_mapping(hydra))
+
+    def settings() -> Settings:
+        check_own_names(hydra.runtime.choices, own)
+        return resolve(config, hydra.runtime.choices, own=own)
+
     write = partial(write_settings, RunFolder(folder), config)
     if "MULTIRUN" not in str(hydra.mode):
         try:
