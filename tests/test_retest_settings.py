@@ -168,6 +168,6 @@ def test_a_test_on_classes_that_may_have_been_trained_on_is_told() -> None:
     assert find_untold(numbered, {"cifar100, numbered by fc100/train/0003"}) == []
     tests = [{"data": name, "seen": [], "untold": worlds} for name, worlds in (("fc100", ["cifar100"]), ("cub", []))]
     assert warn_of_seen(tests) == [
-        "fc100: whether the run was trained on its classes is not told: files of cifar100 that have no names of "
+        "fc100: it is not known whether the run was trained on its classes: files of cifar100 that have no names of "
         "classes were read"
     ]

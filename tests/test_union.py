@@ -65,7 +65,9 @@ class Numbered:
 
 def test_sources_that_may_share_classes_without_names_are_refused() -> None:
     members = {"cifar_fs": Numbered("cifar100"), "fc100": Numbered("cifar100, numbered by fc100")}
-    with pytest.raises(ValueError, match=r"whether cifar_fs and fc100 share classes is not told: files of cifar100"):
+    with pytest.raises(
+        ValueError, match=r"it is not known whether cifar_fs and fc100 share classes: files of cifar100"
+    ):
         check_apart(members, "leave one out")
 
 

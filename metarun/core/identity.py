@@ -24,7 +24,7 @@ ASIDE = (*TOLD, "threads", "run.processes")
 """Settings and groups that do not tell runs apart: their folders have the same name whatever these are."""
 
 LEFT_OUT = (*ASIDE, "device", "paper", "data.path", "data.root", "data.cache")
-"""Settings and groups that the hash leaves out: also of the machine and of where data lie."""
+"""Settings and groups that the hash leaves out: those above, and those of the machine and of where data lie."""
 
 UNDO = "put back the file as it was; a run with other settings is a new one: metarun KEY=VALUE ..."
 

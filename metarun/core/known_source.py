@@ -29,7 +29,7 @@ class KnownSource:
     Attributes:
         info: of the source.
         classes: the names of the classes of each split, with that of their world; empty where tasks are functions.
-        look: mean and std that all its images are normalised with; None if there is no such.
+        look: mean and std that all its images are normalised with; None if there is none.
     """
 
     info: SourceInfo
@@ -47,7 +47,7 @@ def know_source(source: Any) -> KnownSource:
 
 
 def find_untold(ones: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Find the worlds of which it is not told whether two sets of classes share any: only one of them has names.
+    """Find the worlds of which it is not known whether two sets of classes share any, as only one of them has names.
 
     Args:
         ones, others: names of classes, with that of their world before them.

@@ -144,7 +144,7 @@ def check_apart(members: Mapping[str, Member], instead: str) -> None:
         for other, its in members.items():
             if untold := find_untold(*(set().union(*one.classes.values()) for one in (member, its))):
                 raise ValueError(
-                    f"whether {name} and {other} share classes is not told: files of {untold[0]} that have no names of "
+                    f"it is not known whether {name} and {other} share classes: files of {untold[0]} without names of "
                     f"classes were read. Take files with names, or {instead}"
                 )
             for one, two in (("train", "val"), ("train", "test"), ("val", "test")):

@@ -116,7 +116,7 @@ def warn_of_seen(found: Sequence[Retest]) -> list[str]:
         f"{one['seen'][0].split('/', 1)[-1]} among them: this is no test on new classes"
         for name, one in by_source.items()
     ] + [
-        f"{name}: whether the run was trained on its classes is not told: files of {world} that have no names of "
+        f"{name}: it is not known whether the run was trained on its classes: files of {world} that have no names of "
         "classes were read"
         for name, world in untold.items()
     ]

@@ -121,7 +121,7 @@ class Run:
         )
 
     def find_damages(self) -> list[str]:
-        """Describe the files beside its results that are damaged, of which the results do not depend."""
+        """Describe the damaged files beside its results, on which the results do not depend."""
         lines = self.files.find_change(self.files.metrics, self.results)
         told = [f"{lines}: its curves may be wrong"] if lines else []
         told += [self.scores_change] if self.scores_change else []

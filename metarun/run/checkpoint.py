@@ -34,7 +34,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 class _Told:
-    """A file that keeps why it could not be written: torch, which is told, says that a position is unexpected."""
+    """A file that remembers why a write failed; torch itself only says that a position is unexpected."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file

@@ -20,7 +20,7 @@ from metarun.run.interrupt import StopRequest
 from metarun.run.team import Group
 
 ENCODED_TOGETHER = 60
-"""Tasks that are scored together at least, where their inputs are embedded already."""
+"""The fewest tasks that are scored together where their inputs are embedded already."""
 
 Scores = dict[str, NDArray[np.floating[Any]]]
 

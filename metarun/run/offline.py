@@ -41,7 +41,7 @@ class OfflineRun:
         checkpoint_every: outer steps between checkpoints.
         log_every: outer steps that one training line averages over.
         max_time: minutes of training and validation, after which the best so far is tested.
-        patience: validations in a row without a better one, after which it is.
+        patience: validations in a row without a better one, after which the best so far is tested.
         train_tasks: train on the first so many tasks alone, again and again; None: on new ones for ever.
         on_nan: `stop` ends the run at a loss or a gradient that is not finite; `skip` leaves out the outer steps whose
             gradients are not finite, and counts them.

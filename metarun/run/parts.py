@@ -20,7 +20,7 @@ from metarun.run.team import Group
 class Parts:
     """The learner, source, optimizers and schedules of a run, with its device, folder and processes.
 
-    `facts` are what results.json says besides, as which other run the weights come from.
+    `facts` are further fields of results.json, such as the run that the weights come from.
     """
 
     learner: Learner

@@ -1,4 +1,4 @@
-"""Settings that are allowed and doubtful: each gets a warning."""
+"""Settings that are allowed but doubtful: each gets a warning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def advise(config: DictConfig, choices: Mapping[str, Any], own: Sequence[str]) -
     """Warn of each setting of `config` that has no effect, or makes numbers mean less than they seem to.
 
     Args:
-        choices: what was chosen in each group, whose file says what was not typed; without it that is not known.
+        choices: what was chosen in each group: the file of a choice tells which of its settings were changed.
         own: folders of YAML files of one's own.
     """
     for line in _find_idle(config, choices, own):
@@ -50,7 +50,7 @@ def advise(config: DictConfig, choices: Mapping[str, Any], own: Sequence[str]) -
 
 
 def _find_idle(config: DictConfig, choices: Mapping[str, Any], own: Sequence[str]) -> Iterator[str]:
-    """Find settings that were changed, and count only with other values of another one."""
+    """Find settings that were changed although they count only with another value of some other setting."""
     for group in GROUPS:
         conditions = find_conditions(config[group]["_target_"]) | BUILD_CONDITIONS.get(group, {})
         if not conditions or not choices.get(group):
@@ -68,6 +68,6 @@ def _find_idle(config: DictConfig, choices: Mapping[str, Any], own: Sequence[str
 
 
 def _read_plainly(node: DictConfig) -> dict[str, Any]:
-    """Return the settings as they were written, references to others as such."""
+    """Return the settings as they were written, with references to others left as references."""
     found: dict[str, Any] = OmegaConf.to_container(node)  # type: ignore[assignment]
     return found

@@ -19,7 +19,7 @@ from metarun.settings.typed import read_override
 UNKNOWN = object()
 
 BESIDE = ("data", "algo", "tuned")
-"""Groups whose choices may set what is of others, in the order in which they do."""
+"""Groups whose choices may also set settings of other groups, in the order in which they are applied."""
 
 
 def describe_start(config: DictConfig, choices: Mapping[str, Any], words: Sequence[str], folder: Path) -> list[str]:
@@ -65,7 +65,7 @@ def _describe_change(word: str, choices: Mapping[str, Any]) -> str | None:
 
 
 def _find_default(key: str, choices: Mapping[str, Any]) -> Any:
-    """Find what a setting is where nobody sets it; UNKNOWN if an experiment may say otherwise."""
+    """Find the value that a setting has if nobody sets it; UNKNOWN if an experiment may say otherwise."""
     group, _, name = key.partition(".")
     if choices.get("experiment") or choices.get("debug"):
         return UNKNOWN

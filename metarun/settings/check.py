@@ -44,7 +44,7 @@ NEEDED = {"optim": ("clip_norm", "schedule")}
 """Keys of a group that build.py cannot do without."""
 
 SIZES = ("n_way", "k_shot", "n_query")
-"""Of tasks, those that a source has."""
+"""The sizes of tasks that a source may have among its settings."""
 
 NO_BACKBONE = "torch.nn.Identity"
 

@@ -51,7 +51,7 @@ ELSEWHERE = {
 KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 
 MOST = 3
-"""Choices that a message names of those which have a setting."""
+"""The most choices that a message names where several have a setting."""
 
 
 def compose(words: Sequence[str], folders: Sequence[str | Path] = ()) -> DictConfig:
@@ -77,7 +77,7 @@ def compose_choices(words: Sequence[str], folders: Sequence[str | Path] = ()) ->
 def explain_errors(words: Sequence[str], folders: Sequence[str | Path] = ()) -> Iterator[None]:
     """Inside the context, turn errors of Hydra or OmegaConf about the overrides `words` into a ConfigError.
 
-    So does one that they did not foresee: whatever they raise themselves, it is of what was typed, or of its files.
+    Any other error that they raise themselves is turned as well: it comes from what was typed, or from its files.
     `folders` of YAML files of one's own have choices too.
     """
     try:
@@ -208,7 +208,7 @@ def _frames(error: BaseException) -> Iterator[FrameType]:
 
 
 def _text(error: BaseException) -> str:
-    """The error's message and those of what caused it, outermost first."""
+    """Join the error's message and those of its causes, outermost first."""
     messages = []
     cause: BaseException | None = error
     while cause is not None:

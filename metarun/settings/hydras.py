@@ -22,7 +22,7 @@ TYPED = (
     "hydra.sweeper", "hydra/callbacks", "hydra.callbacks", "hydra.searchpath", "hydra.job.name",
     "hydra.job.env_set", "hydra.job.env_copy",
 )  # fmt: skip
-"""What may be typed, and all below it."""
+"""Settings of Hydra's that may be typed, with all below them."""
 
 OURS = ("folder", "distinct", "sweep")
 """Callbacks of metarun's, see conf/config.yaml."""
@@ -37,7 +37,7 @@ RANGES: Mapping[str, Any] = {
     "sweeper.n_trials": PositiveInt,
     "sweeper.n_jobs": PositiveInt,
 }
-"""Of numbers that launchers and sweepers do not check before they have written something."""
+"""Ranges of numbers that launchers and sweepers check only after they have written something."""
 
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "paths.outputs", "paths.cache", "paths.data")
 

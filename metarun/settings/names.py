@@ -43,7 +43,7 @@ def name_query(data: Mapping[str, Any]) -> str | None:
 
 
 def make_key(config: DictConfig) -> str:
-    """Make eight characters that depend on all resolved settings but paths, threads, processes, and what is told."""
+    """Make eight characters that depend on all resolved settings but those of the machine and of the logger."""
     kept = OmegaConf.masked_copy(config, [key for key in map(str, config) if key == "paths" or key not in ASIDE])
     kept.run.pop("processes", None)  # an older run has none
     drop_newer(kept)

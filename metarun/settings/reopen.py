@@ -54,7 +54,7 @@ class SavedSettings:
         return replace(self, config=config, choices={**self.choices, group: name})
 
     def settle(self, *but: str) -> SavedSettings:
-        """Return the same, resolved but for the groups `but`, so that the others no longer follow these."""
+        """Return the same, resolved except for the groups `but`: the others no longer follow changes in these."""
         config, whole = self.config.copy(), self.config.copy()
         OmegaConf.resolve(whole)
         for group in map(str, config):

@@ -77,8 +77,8 @@ class Start:
             log.warning("%s was trained on %d classes that this run takes for unseen ones", self.folder, len(seen))
         if untold := find_untold(trained, {name for split in ("val", "test") for name in classes.get(split, ())}):
             log.warning(
-                "whether %s was trained on classes that this run takes for unseen ones is not told: files of %s that "
-                "have no names of classes were read",
+                "it is not known whether %s was trained on classes that this run takes for unseen ones: files of %s "
+                "without names of classes were read",
                 *(self.folder, untold[0]),
             )
         results = RunFolder(self.folder).read_results()

@@ -24,7 +24,7 @@ class Claim:
     """Holds a run's folder, within a `with`; the lock dies with the process.
 
     The run's settings, run.log and results are written, or taken away, by `accept` and not before. Messages go to the
-    screen at once, and to run.log from then on, those before among them.
+    screen at once; `accept` writes them to run.log, and later ones follow there.
 
     Args:
         folder: the run's.
@@ -54,7 +54,8 @@ class Claim:
     def accept(self) -> None:
         """Let the run begin or continue: write its settings if they are missing, and remove older results.
 
-        So is what killed processes of the run were writing: whoever holds the lock is the only one that writes here.
+        Files that killed processes of the run had begun to write are removed too: whoever holds the lock is the only
+        one that writes here.
 
         Raises: OSError if the folder cannot be written.
         """

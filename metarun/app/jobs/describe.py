@@ -44,7 +44,7 @@ def make_run_info(settings: Settings, folder: Path, sweep: str | None, overrides
 
 
 def find_own(folder: Path, overrides: Sequence[str]) -> list[str]:
-    """Find what was typed or proposed for this job of a sweep alone, of what its name does not tell."""
+    """Find what was typed or proposed for this job of a sweep alone and is not in its name."""
     hydra = as_mapping(read_yaml(folder.parent / "multirun.yaml").get("hydra"))
     shared, told = read_overrides(hydra), ("algo", "data", "seed", "bn")
     return [word for word in overrides if word not in shared and find_key(word) not in told]

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 def fit_weights(learner: Learner, state: Mapping[str, Tensor], algo: str, trained: str) -> None:
     """Load into `learner`, which is algo=`algo`, the weights `state` of a run of algo=`trained`.
 
-    A backbone is one wherever it stands in a learner. What only training uses stays as it is.
+    A backbone counts as the same one wherever it stands in a learner. Weights that only training uses stay as they are.
 
     Raises: ConfigError if a weight was not trained, or in another shape.
     """

@@ -1,4 +1,4 @@
-"""What is seen to before Hydra makes the folder of a run, which is taken away again where the run is refused."""
+"""What is done before Hydra makes the folder of a run; the folder is removed again if the run is refused."""
 
 from __future__ import annotations
 

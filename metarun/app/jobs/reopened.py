@@ -127,7 +127,7 @@ class Trained:
         return source
 
     def open_checked(self, test: SavedSettings, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
-        """Do the same. Raises: ConfigError if it is the run's own data, and its split has changed since."""
+        """Open it likewise. Raises: ConfigError if it is the run's own data, and its split has changed since."""
         same = settings.choices["data"] == self.saved.choices["data"]
         if self.split == "val" and same and self.results.get("trainval"):
             raise ConfigError("the run was trained on its validation classes (data.trainval=true): they test nothing")

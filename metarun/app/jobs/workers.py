@@ -49,8 +49,8 @@ def share_run(settings: Settings, folder: Path) -> Iterator[tuple[Group, Setting
 def choose_processes(settings: Settings) -> int:
     """Choose how many processes share the tasks of a run: as torchrun or `run.processes` says.
 
-    `auto`: one a GPU, or else one for every `threads` of the cores that this process has, if there are tasks for them;
-    one alone where tasks are functions, a step of which is done in less time than it takes to tell the others.
+    `auto`: one for each GPU, or else one for every `threads` of the cores that this process has, if there are tasks for
+    them; a single one where tasks are functions, a step of which is done in less time than it takes to tell the others.
     Raises: ConfigError if the run is not to be shared by so many.
     """
     asked, threads, algo = settings.run.get("processes", 1), settings.threads, find_target(settings.algo)

@@ -1,4 +1,4 @@
-"""A sweep's jobs are told apart by their settings: two that have the same are said before anything starts."""
+"""A sweep's jobs are told apart by their settings: two with the same settings are refused before anything starts."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OPTUNA = "uv sync, or: pip install 'optuna>=4.9,<6' && pip install --no-deps hydra-optuna-sweeper==1.3.0"
 
 ASIDE = ("hydra.", "hydra/", "search=", "sweep.")
-"""Overrides that a run of a trial's settings does without."""
+"""Overrides that are left out of the command that runs a trial's settings again."""
 
 
 def check_search(asked: str, multirun: bool) -> None:

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 class GuardedSink:
     """Hands everything to another sink until that fails, which is told in a line; the run goes on without it.
 
-    Sinks speak to servers and other programs, so this is a border, as a run's own: whatever is raised there stays
-    there, with its traceback in run.log.
+    Sinks speak to servers and other programs, which may fail in any way: whatever they raise is caught here, and its
+    traceback is in run.log.
 
     Args:
         make: makes the sink. Raises: ValueError where the settings are wrong, which is passed on.

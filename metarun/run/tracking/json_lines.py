@@ -27,8 +27,8 @@ def read_lines(path: Path, keep_bytes: int) -> list[dict[str, Any]]:
 class JsonLines:
     """Writes metrics.jsonl, an object in each line. A resumed run first cuts the file to `keep_bytes`.
 
-    A file that is shorter has lost lines: the run goes on after the last whole line, and says so. So it does of one
-    whose kept bytes do not have the hash `sha256`, which older checkpoints do not know.
+    A shorter file has lost lines: the run goes on after the last whole line, and says so. It also says so if the kept
+    bytes do not have the hash `sha256`, which older checkpoints lack.
     """
 
     def __init__(self, path: Path, keep_bytes: int, sha256: str = "") -> None:

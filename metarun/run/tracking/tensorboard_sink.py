@@ -23,7 +23,7 @@ class TensorBoardSink:
     def __init__(self, info: RunInfo) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # TensorBoard forgets all that an earlier process told, for what that had not written yet is lost.
+        # A killed process had lines that it had not written yet: so TensorBoard forgets all, and is told again.
         again = 0 if any(info.folder.glob("tensorboard/events*")) else None
         self.writer = SummaryWriter(str(info.folder / "tensorboard"), purge_step=again)
         self.settings = {key: _as_plain(value) for key, value in info.config.items()}

@@ -64,7 +64,7 @@ def drop_wrong_variables() -> None:
 
 
 def find_names(several: bool) -> dict[str, str]:
-    """Find how the environment calls a run, by W&B's name of the option; says what it cannot be called.
+    """Find what the environment calls a run, by W&B's name of the option; warn of names that it cannot have.
 
     Args:
         several: whether it is one of several runs, which cannot share a name or an id.
@@ -86,7 +86,7 @@ def find_names(several: bool) -> dict[str, str]:
 def find_obstacle(url: str, seconds: float) -> str | None:
     """Find why nobody answers at the address, as a refused connection or a name that nobody knows; None if one does.
 
-    Behind a proxy that is not known before W&B tries.
+    Behind a proxy, that is not known before W&B tries.
     """
     address = urlsplit(url)
     host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
