@@ -190,7 +190,7 @@ class Pipeline(Staged, FromFacts):
 class Unrolled(FromFacts):
     """Hands a counter and a sum of losses from step to step; the metric shows them."""
 
-    splits = False
+    shareable = False
 
     def initial_state(self):
         return {"steps": torch.zeros((), dtype=torch.int64), "sum": torch.zeros(())}

@@ -24,10 +24,13 @@ ALLOWED = {  # rooms by path, the topmost first: each imports from those named a
     "ops": ("core",),
     "core": (),
 }
+CALLED_BY_HYDRA = (  # its task function, callbacks, sweeper and launchers, which it hands its own settings
+    "app/jobs/composed.py", "app/jobs/new_folder.py", "app/sweeps/distinct.py", "app/sweeps/end.py",
+    "app/sweeps/launch.py", "app/sweeps/listed.py", "app/sweeps/search.py", "app/sweeps/table.py",
+)  # fmt: skip
 LIBRARIES = {  # by path, where alone they are imported
-    # where Hydra hands over its settings
-    "hydra": ("cli.py", "app/jobs/composed.py", "app/jobs/new_folder.py", "app/sweeps", "settings"),
-    "omegaconf": ("app/jobs/composed.py", "app/jobs/new_folder.py", "app/sweeps", "settings"),
+    "hydra": ("cli.py", *CALLED_BY_HYDRA, "settings"),
+    "omegaconf": (*CALLED_BY_HYDRA, "settings"),
     "wandb": ("run/tracking",),
     "tensorboard": ("run/tracking",),
     "optuna": ("app/sweeps", "report/figures/study.py", "report/figures/study_page.py"),

@@ -54,8 +54,8 @@ class Group:
         """
         if self.size == 1:
             return learner.outer_step(state, batch, optims)
-        assert state is None, "a learner whose outer steps hand on a state has splits = False"
-        assert hasattr(batch, "tasks"), "a learner that does not train on tasks has splits = False"
+        assert state is None, "a learner whose outer steps hand on a state must declare shareable = False"
+        assert hasattr(batch, "tasks"), "a learner that does not train on tasks must declare shareable = False"
         torch.manual_seed(
             derive_seed(self.seed, f"training/{step}/{self.rank}")
         )  # so that a resumed run draws the same

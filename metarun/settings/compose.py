@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metarun.core.dotted import nodes
 from metarun.core.errors import ConfigError, name_choices, suggest
 from metarun.settings import names, schema
-from metarun.settings.conf import CONF, list_shipped, read_shipped
+from metarun.settings.conf import CONF, TASKS, list_shipped, read_shipped
 from metarun.settings.ranges import describe_problem
 from metarun.settings.typed import read_override
 
@@ -117,6 +117,10 @@ def _explain(error: Exception, words: Sequence[str], folders: Sequence[str | Pat
             folder = file.relative_to(Path.cwd()).parts[0]
             return f"there is no {group}={choice}; {file.relative_to(Path.cwd())} is found with --config-dir {folder}"
         return f"there is no {group}={choice}{name_choices(choice, options, group)}"
+    if of_tasks := re.search(r"Interpolation key '(data\.\w+)' not found", text):
+        return (
+            f"there is no setting {of_tasks[1]}; a source of your own has it by defaults: [{TASKS}, _self_] in its file"
+        )
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key and ("not in" in text or "No match" in text):
         return explain_unknown(key[1].removeprefix("+"), words, folders)

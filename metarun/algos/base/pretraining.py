@@ -24,7 +24,7 @@ class Pretraining(EpisodicLearner):
     training classes. An outer step takes `meta_batch_size` images.
     """
 
-    splits = False  # BatchNorm takes its statistics from all images of an outer step
+    shareable = False  # BatchNorm takes its statistics from all images of an outer step
     backbone: nn.Module
     classifier: nn.Module
 

@@ -28,7 +28,7 @@ class ProMP(MAMLRL):
         equations 12 and 13, Algorithm 1.
     """
 
-    splits = False  # the weight of the penalty is handed from outer step to outer step
+    shareable = False  # the weight of the penalty is handed from outer step to outer step
 
     def __init__(
         self,

@@ -66,7 +66,7 @@ class RL2(EnvironmentLearner):
         Wang et al. Learning to Reinforcement Learn. 2016. arXiv:1611.05763. Schulman et al. PPO. arXiv:1707.06347.
     """
 
-    splits = False  # advantages are standardised over the whole batch
+    shareable = False  # advantages are standardised over the whole batch
     tasks_drawn = 1000
 
     def __init__(

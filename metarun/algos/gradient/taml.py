@@ -32,7 +32,7 @@ class TAML(MAML):
         and 3.2.
     """
 
-    splits = False  # an inequality of a meta-batch is no mean over its tasks
+    shareable = False  # an inequality of a meta-batch is no mean over its tasks
 
     def __init__(
         self,

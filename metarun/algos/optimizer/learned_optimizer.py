@@ -60,7 +60,7 @@ class LearnedOptimizer(EpisodicLearner):
     """
 
     kinds = ("optimisation", "regression")
-    splits = False  # outer steps hand on a state
+    shareable = False  # outer steps hand on a state
 
     noise: Tensor
 

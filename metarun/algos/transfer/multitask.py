@@ -48,7 +48,7 @@ class MultiTask(EpisodicLearner):
     many_shapes = False
 
     kinds = ("classification", "regression")
-    splits = False  # tasks have heads of their own, and gradients that meet
+    shareable = False  # tasks have heads of their own, and gradients that meet
     only_trained = ("log_variances",)
 
     def __init__(

@@ -55,7 +55,7 @@ def choose_processes(settings: Settings) -> int:
     """
     asked, threads, algo = settings.run.get("processes", 1), settings.threads, find_target(settings.algo)
     shareable = find_target(settings.run).shareable_tasks(settings.run)
-    tasks = shareable if algo.splits else 1
+    tasks = shareable if algo.shareable else 1
     gpus = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
     _, launched = read_launched()
     if (size := launched) > 1:
@@ -67,7 +67,7 @@ def choose_processes(settings: Settings) -> int:
         return machine.count_processes(tasks, 1 if one else gpus or cores)
     else:
         size = asked
-    if size > 1 and not algo.splits:
+    if size > 1 and not algo.shareable:
         raise ConfigError(
             f"run.processes={size}: {algo.__name__} does not train task by task, so no processes can share "
             "its outer steps: set run.processes=1"
