@@ -6,7 +6,7 @@ from metarun.algos.base.episodic import EpisodicLearner
 from metarun.ops.functional import Params, dot
 
 
-class PulledLearner(EpisodicLearner):
+class OwnGradientLearner(EpisodicLearner):
     """A method that computes its own meta-gradient for a task, instead of differentiating the query loss.
 
     In training, its scores contain `pull(theta, direction)`. The outer optimizer then gets the mean direction as its

@@ -26,7 +26,7 @@ PATHS = 5
 
 
 class PolicySettings(TypedDict):
-    """What all that adapt a policy to a task have in common."""
+    """Settings of all methods that adapt a policy to a task."""
 
     widths: Sequence[PositiveInt]
     first_std: PositiveFloat
@@ -41,8 +41,8 @@ class PolicySettings(TypedDict):
 
 
 class Judged(NamedTuple):
-    """Episodes, how good each step in them was, the policy's outputs and log-probabilities, and what of it had adapted,
-    when it acted."""
+    """Episodes and how good each step in them was; and of the policy that acted, its outputs, its log-probabilities and
+    its adapted part."""
 
     rollouts: Rollouts
     advantages: Tensor

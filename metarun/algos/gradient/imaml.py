@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base.curvature import CURVATURES, Curvature
 from metarun.algos.base.inner_loop import InnerSettings
-from metarun.algos.base.own_gradient import PulledLearner, pull
+from metarun.algos.base.own_gradient import OwnGradientLearner, pull
 from metarun.algos.base.proximal import check_rate, hold_near
 from metarun.algos.gradient.maml import MAML, Adapted
 from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, check_choice
@@ -16,7 +16,7 @@ from metarun.core.tasks import Examples, Objective
 from metarun.ops.functional import Params, call, dot, gradient, within
 
 
-class IMAML(PulledLearner, MAML):
+class IMAML(OwnGradientLearner, MAML):
     """MAML with an inner loop that stays near theta, and a meta-gradient that depends only on its end, not on its path.
 
     phi minimises the support loss plus lam / 2 times the squared distance to theta. The derivative of this minimum by

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base.inner_loop import InnerLoop, InnerSettings
 from metarun.algos.base.network import Network, with_support
-from metarun.algos.base.own_gradient import PulledLearner, pull
+from metarun.algos.base.own_gradient import OwnGradientLearner, pull
 from metarun.algos.gradient.maml import Adapted
 from metarun.core.ranges import CountsWith, PositiveInt, ShareBelowOne
 from metarun.core.tasks import Examples, Objective
@@ -30,7 +30,7 @@ class ReptileSettings(InnerSettings):
     inner_beta2: Annotated[ShareBelowOne, CountsWith("inner_optimizer", ("adam",))]
 
 
-class Reptile(PulledLearner):
+class Reptile(OwnGradientLearner):
     """Learns initial weights by moving them towards the final weights of ordinary training on each task.
 
     The outer optimizer gets theta - phi, averaged over tasks, as its gradient. SGD with a learning rate that falls
