@@ -136,8 +136,8 @@ def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     for key in map(str, root):
         if key not in config and key not in ("defaults", "hydra"):
             config[key] = root[key]
-    for group in set(GROUPS) - {"logger"}:
-        choice = hydra["runtime"]["choices"][group]
+    for group in GROUPS:
+        choice = hydra["runtime"]["choices"].get(group)
         if (CONF / group / f"{choice}.yaml").is_file():
             config[group] = OmegaConf.merge(read_shipped(choice, group), config[group])
     return config, hydra

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NotRequired, TypedDict, Unpack
+from typing import NotRequired, TypedDict, Unpack
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ class TuningSettings(TypedDict):
     test_inner_steps: NonNegativeInt
     inner_optimizer: NotRequired[Rule]
     inner_clip_norm: NotRequired[PositiveFloat | None]
-    report_steps: NotRequired[Sequence[NonNegativeInt]]
+    report_steps: Sequence[NonNegativeInt]
     task_chunk: NonNegativeInt
 
 
@@ -41,16 +41,7 @@ class FollowLeader(MAML):
     def __init__(
         self, backbone: nn.Module, outputs: int, objective: Objective, **settings: Unpack[TuningSettings]
     ) -> None:
-        given: Any = {"report_steps": [], **settings}  # older runs have no report_steps
-        super().__init__(
-            backbone,
-            outputs,
-            objective,
-            inner_steps=0,
-            first_order=True,
-            engine="vectorized",
-            **given,
-        )
+        super().__init__(backbone, outputs, objective, inner_steps=0, first_order=True, engine="vectorized", **settings)
 
     def meta_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         return super().meta_loss(merge_sides(batch))

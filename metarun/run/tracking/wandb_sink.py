@@ -84,7 +84,7 @@ class WandbSink:
         group: str | None,
         tags: Sequence[str] | None,
         init_timeout: PositiveFloat,
-        finish_timeout: PositiveFloat = 60.0,  # older runs have none of these
+        finish_timeout: PositiveFloat = 60.0,
         name: str | None = None,
         log_model: bool = False,
     ) -> None:
