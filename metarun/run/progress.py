@@ -66,7 +66,7 @@ def read_numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:
     """
     for name, value in (pair for line in pending for pair in line.items()):
         if not isinstance(value, torch.Tensor) or value.ndim:
-            raise ValueError(f"the metric {name} of an outer step must be a scalar tensor, as {name}.mean().detach()")
+            raise ValueError(f"the metric {name} of an outer step must be a scalar tensor, as loss.detach()")
     every = [value.detach().float() for line in pending for value in line.values()]
     numbers = iter(torch.stack(every).tolist())  # a single transfer from the device
     rows = [{name: next(numbers) for name in line} for line in pending]
