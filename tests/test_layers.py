@@ -25,8 +25,8 @@ ALLOWED = {  # rooms by path, the topmost first: each imports from those named a
     "core": (),
 }
 CALLED_BY_HYDRA = (  # its task function, callbacks, sweeper and launchers, which it hands its own settings
-    "app/jobs/composed.py", "app/jobs/new_folder.py", "app/sweeps/distinct.py", "app/sweeps/end.py",
-    "app/sweeps/launch.py", "app/sweeps/listed.py", "app/sweeps/search.py", "app/sweeps/table.py",
+    "app/jobs/composed.py", "app/jobs/new_folder.py", "app/sweeps/accepted.py", "app/sweeps/distinct.py",
+    "app/sweeps/end.py", "app/sweeps/launch.py", "app/sweeps/listed.py", "app/sweeps/search.py", "app/sweeps/table.py",
 )  # fmt: skip
 LIBRARIES = {  # by path, where alone they are imported
     "hydra": ("cli.py", *CALLED_BY_HYDRA, "settings"),

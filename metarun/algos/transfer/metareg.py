@@ -44,7 +44,7 @@ class MetaReg(Staged, EpisodicLearner):
     """
 
     kinds = ("domain generalisation",)
-    splits = False  # the domains of an outer step meet
+    shareable = False  # the domains of an outer step meet
     only_trained = ("heads.", "phi.")
 
     def __init__(
