@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,6 +18,8 @@ from metarun.core.objectives import classification, regression
 from metarun.run.evaluation import share_scores
 from metarun.run.progress import read_numbers
 from metarun.run.team import Group
+from metarun.run.tracking.guarded import GuardedSink
+from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.compose import compose
 from metarun.settings.conf import check_own_names
 from metarun.settings.own_backbone import check_backbone, explain_lack
@@ -134,6 +136,27 @@ def test_a_backbone_without_what_a_learner_asks_for_is_told() -> None:
         print(net.out_features)
     assert "set self.out_features to the length of what it returns" in str(explain_lack(error.value, net))
     assert explain_lack(error.value, Net()) is None
+
+
+class Lines:
+    """A sink without attributes."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        self.steps.append(step)
+
+    def finish(self, results: Any, exit_code: int) -> None:
+        self.steps.append(-exit_code)
+
+
+def test_a_sink_needs_no_attributes() -> None:
+    lines = Lines()
+    sink = GuardedSink(lambda: cast("Sink", lines), cast("RunInfo", None))
+    sink.log(3, "train", {"loss": 1.0})
+    sink.finish({}, 1)
+    assert (sink.shows, sink.id, list(sink.notes), lines.steps) == (False, None, [], [3, -1])
 
 
 FILES = {

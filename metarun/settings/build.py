@@ -96,7 +96,7 @@ def build_source(settings: Settings, device: torch.device, splits: tuple[str, ..
     try:
         source: TaskSource = _construct(data, BUILD_KEYS["data"], plan=plan, device=device, open_source=open_source)
     except FileNotFoundError as error:
-        raise ConfigError(f"data={settings.choices.get('data')}: {describe_os_error(error)}") from error
+        raise ConfigError(f"{data['_target_'].rpartition('.')[2]}: {describe_os_error(error)}") from error
     return source
 
 

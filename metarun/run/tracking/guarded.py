@@ -16,7 +16,7 @@ class GuardedSink:
     """Hands everything to another sink until that fails, which is told in a line; the run goes on without it.
 
     Sinks speak to servers and other programs, which may fail in any way: whatever they raise is caught here, and its
-    traceback is in run.log.
+    traceback is in run.log. A sink of one's own may leave out the attributes.
 
     Args:
         make: makes the sink. Raises: ValueError where the settings are wrong, which is passed on.
@@ -35,15 +35,15 @@ class GuardedSink:
 
     @property
     def shows(self) -> bool:
-        return self.sink.shows
+        return bool(getattr(self.sink, "shows", False))
 
     @property
     def id(self) -> str | None:
-        return self.sink.id
+        return getattr(self.sink, "id", None)
 
     @property
     def notes(self) -> Sequence[str]:
-        return self.sink.notes
+        return getattr(self.sink, "notes", None) or ()
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         self._try(lambda: self.sink.log(step, split, metrics))

@@ -55,7 +55,8 @@ class Sink(Protocol):
     `show` gets a file for people: a picture (.png), a page (.html) or a table (.csv). The sink ignores kinds of files
     that it has no place for; it gets none if `shows` is false.
 
-    Attributes:
+    Attributes, which a sink of one's own may leave out:
+        shows: whether it takes files.
         id: the sink's id of the run; a resumed run keeps it.
         notes: lines for the user at the end.
     """
