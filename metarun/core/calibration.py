@@ -18,7 +18,7 @@ LEAST, MOST = 1e-3, 1e3
 def fit_temperature(logits: Tensor, y: Tensor) -> float:
     """Find the temperature at which softmax(logits / temperature) is likeliest for the labels; argmax stays the same.
 
-    One label in R + 2 is taken to be wrong, as Platt scaling does it, lest the temperature be zero where no answer is.
+    One label in R + 2 is taken to be wrong, as in Platt scaling: else the temperature is zero where no answer is wrong.
 
     Shapes: logits [R, N], y [R] int64 in 0..N-1.
     Reference: Guo, Pleiss, Sun, Weinberger. On Calibration of Modern Neural Networks. ICML 2017. arXiv:1706.04599,

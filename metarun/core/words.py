@@ -117,7 +117,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_rate(rate: float) -> str:
-    """Format a number a second as 120, 8.4 or 0.31."""
+    """Format a number per second as 120, 8.4 or 0.31."""
     return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 

@@ -29,7 +29,7 @@ class Text:
     Shapes: x [..., D] float32 of length 1, with D = buckets, or the encoder's.
     Args:
         plan, device: from the runner.
-        path: a folder of files CLASS.txt with a text a line, or a table .csv or .tsv with columns label and text.
+        path: a folder of files CLASS.txt with a text in each line, or a table .csv or .tsv with columns label and text.
         split: a file of lines `train CLASS`, written if it does not exist; None is one beside the texts.
         fractions: shares of the classes for training, validation and test; they sum to 1.
         split_seed: seed of the random split.

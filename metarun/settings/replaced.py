@@ -11,4 +11,4 @@ RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "metarun.data.mini_imagenet.MiniImageNet": ("metarun.data.imagenet.ImageNetTasks", {"name": "mini_imagenet"}),
     "metarun.data.tiered_imagenet.TieredImageNet": ("metarun.data.imagenet.ImageNetTasks", {"name": "tiered_imagenet"}),
 }
-"""The first name of a class, as in runs of November 2026: today's name, and the settings that it gets besides."""
+"""The first name of a class, as in runs of November 2026: its name of today, and the settings that it gets."""

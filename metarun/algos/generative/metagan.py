@@ -17,7 +17,7 @@ from metarun.ops.functional import Params, call, within
 class MetaGAN(Adversarial, ProtoNet):
     """A prototypical network that also learns to tell generated images of a task from its real ones.
 
-    A logit for "generated" stands beside those of the N classes: their mean, lest it be out of their range, plus a
+    A logit for "generated" stands beside those of the N classes: their mean, so that it is in their range, plus a
     linear function of the embedding. The generator makes images from noise and from an encoding of the support set, and
     learns to have them taken for one of the classes. Its images, near the classes but of none, are to tighten the
     classifier's borders. At `fake_weight=0`, with the new logit at minus infinity, this is ProtoNet.

@@ -32,7 +32,7 @@ class MetaNet(EpisodicLearner):
     classifies (W), image by image, are turned into fast weights of each image by a small network of each weight. A
     query takes the mean of the images' fast weights, by how near it is. No meta-gradient flows through gradients.
 
-    The fast units are leaky (the paper: ReLU), lest what is written at first silences all of them for ever. Fast
+    The fast units are leaky (the paper: ReLU): else what is written at first may silence all of them for ever. Fast
     weights stand in the last two layers alone, as in the paper on mini-ImageNet. The loss of the comparing network
     holds each image against the mean of its class (the paper: a softmax of its own, or contrastive); it has part in
     the meta-loss. Similarities are divided by a temperature, without which five images weigh nearly the same.

@@ -92,7 +92,7 @@ class LearnedOptimizer(EpisodicLearner):
         net = Network(backbone, outputs)
         if not list(backbone.parameters()):
             net.head = nn.Linear(int(backbone.out_features), outputs, bias=False)  # type: ignore[arg-type]
-        self.template = (net,)  # in a tuple, lest its weights be learned: they say nothing but their shapes
+        self.template = (net,)  # in a tuple, which hides its weights from torch: only their shapes matter
         count = sum(value.numel() for value in net.parameters())
         draw = torch.Generator().manual_seed(0)  # the same start for all tests
         noise = torch.randn(count, dtype=torch.float64, generator=draw)

@@ -13,7 +13,7 @@ from metarun.ops.functional import Params
 
 
 class BaselinePP(Baseline):
-    """Baseline++: as Baseline, with cosine similarities in the place of scalar products, in training and in test.
+    """Baseline++: as Baseline, with cosine similarities in place of scalar products, in training and in test.
 
     A task's head starts at the class means, where the paper starts at random: the fit is the same problem and no
     task depends on a draw.

@@ -53,7 +53,7 @@ LINE = 80
 
 
 def show_help(conf: Path, arguments: Sequence[str]) -> None:
-    """Print usage, a line a group, and examples: 40 lines of 80 columns."""
+    """Print usage, a line for each group, and examples: 40 lines of 80 columns."""
     screen = Screen()
     screen.say("metarun: meta-train, validate and test few-shot learners", "bold")
     screen.say(f"{REQUIREMENTS}\n")

@@ -15,7 +15,7 @@ from metarun.report.references import find_folder
 from metarun.report.runs import read_run
 
 WIDTH_WITHOUT_TERMINAL = 200
-"""Columns where there is no terminal and COLUMNS says nothing: enough for one line a run."""
+"""Columns where there is no terminal and COLUMNS says nothing: enough for one line per run."""
 
 RUN_HELP = "the run's folder; or its id in `metarun list`, or the end of its name; or `last`"
 

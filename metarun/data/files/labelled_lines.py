@@ -15,7 +15,7 @@ def read_lines(place: Path) -> dict[str, list[str]]:
     """Read the samples of each class, sorted by the classes' names; blank lines are none.
 
     Args:
-        place: a folder of files CLASS.txt with a sample a line, or a table .csv or .tsv whose first line names the
+        place: a folder of files CLASS.txt, a sample in each line, or a table .csv or .tsv whose first line names the
             columns `label` and `text`, among others.
     Raises: ValueError if it is neither, a file is not UTF-8, or there are no samples.
     """
@@ -26,7 +26,7 @@ def read_lines(place: Path) -> dict[str, list[str]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"data.path={place}: a file is not UTF-8 ({error}): save it as UTF-8") from error
     if not found:
-        raise ValueError(f"data.path={place} has no samples: it wants files CLASS.txt with a sample a line, or a table")
+        raise ValueError(f"data.path={place} has no samples: it wants files CLASS.txt, a sample per line, or a table")
     return dict(sorted(found.items()))
 
 

@@ -26,7 +26,7 @@ def normalise_name(name: str) -> str:
 def read_split_file(path: Path) -> dict[str, list[str]]:
     """Read a split from a file of lines `train CLASS`, or from train.txt, val.txt and test.txt in a folder.
 
-    The files in a folder hold one class a line. Blank lines and lines that begin with # are left out.
+    The files in a folder hold one class in each line. Blank lines and lines that begin with # are left out.
     Returns: the normalised names of the classes of each split, in their order: tasks depend on it.
     Raises: ValueError if it cannot be read, a line is malformed, or a class comes twice.
     """

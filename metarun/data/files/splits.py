@@ -18,7 +18,7 @@ LEAST_WAYS = 2
 """Classes that a task has at least."""
 
 FOLDER = Path(__file__).parent / "lists"
-"""The shipped splits, a file for each part with one class a line."""
+"""The shipped splits, a file for each part with one class in each line."""
 
 
 def read_split(name: str) -> dict[str, list[str]]:
