@@ -16,7 +16,7 @@ Bias = Literal["entropy", "theil", "gini", "log_variance"]
 
 
 class TAML(MAML):
-    """MAML whose initial weights are to favour no task: they predict little before they adapt, or all tasks as well.
+    """MAML whose initial weights are to favour no task: before adaptation they predict little, or all tasks alike.
 
     `entropy` raises the entropy of what theta predicts before the inner loop, and lowers it afterwards. The others
     measure how unequal the tasks' losses are before the inner loop. Where labels are shuffled anew for each task, the

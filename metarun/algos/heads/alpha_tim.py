@@ -9,7 +9,7 @@ from metarun.core.ranges import PositiveFloat
 
 
 class AlphaTIM(TIM):
-    """Learns to tell all training classes apart; TIM that does not ask for equally full classes so hard.
+    """Learns to tell all training classes apart; TIM that asks less strictly for equally full classes.
 
     Tsallis' entropies of order `order` take the place of Shannon's for the queries, which they are in the limit of
     order 1. The marginal one falls slower where classes are unequally full. The support set has its cross-entropy, as
