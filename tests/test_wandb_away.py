@@ -192,6 +192,23 @@ def test_a_variable_of_wandb_that_is_wrong_or_without_effect_is_named_and_the_ru
     assert any(record.HasField("history") for record in records(tmp_path / "r"))
 
 
+@pytest.mark.parametrize("by", ["setting", "environment"])
+def test_a_run_that_is_disabled_in_wandb_ends_without_a_word_about_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, by: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    if by == "environment":
+        monkeypatch.setenv("WANDB_MODE", "disabled")
+    mode = "disabled" if by == "setting" else "auto"
+    sink = WandbSink(info(tmp_path / "r"), **OPTIONS | {"mode": mode, "log_model": True})
+    (tmp_path / "r" / "run.log").write_text("what it said")
+    sink.log(1, "train", {"loss": 1.0})
+    sink.log(2, "val", {"loss": 1.0})
+    sink.finish({"status": "finished"}, 0)
+    assert (sink.notes, caplog.messages) == ([], [])
+    assert not list((tmp_path / "r").rglob("*.wandb"))
+
+
 def test_the_mode_may_be_written_with_capitals(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -193,9 +193,10 @@ class WandbSink:
 
         self.run.summary.update(list_summary(results))
         try:
-            keep_log(self.run, self.folder)
-            if self.log_model and exit_code == 0:
-                keep_model(self.run, self.folder, self.name)
+            if not self.run.disabled:  # with mode=disabled there is no run of W&B's to keep anything
+                keep_log(self.run, self.folder)
+                if self.log_model and exit_code == 0:
+                    keep_model(self.run, self.folder, self.name)
         except (OSError, ValueError) as error:  # as of a full disk: the run still comes to its end there
             log.warning("W&B does not have the run's log or weights: %s", error)
         if self.online:
