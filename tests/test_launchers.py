@@ -19,7 +19,7 @@ from hydra import compose
 from omegaconf import DictConfig
 
 from metarun.app.sweeps import launch, orphans
-from metarun.core.machine import count_jobs_at_once, held_gpu, share_cores
+from metarun.core.machine import count_jobs_at_once, hold_gpu, share_cores
 from metarun.run.interrupt import STOP_FILE
 from metarun.settings.conf import CONF
 
@@ -296,7 +296,7 @@ def test_jobs_share_the_cores_and_the_gpus(
 
 def test_runs_spread_over_the_gpus_and_take_the_place_that_was_left(tmp_path: Path) -> None:
     """Two GPUs, four runs: 0, 1, 0, 1; after the second ends, the next is on its GPU, and the next but one on 0."""
-    seats = [held_gpu(["a", "b"], tmp_path) for _ in range(6)]
+    seats = [hold_gpu(["a", "b"], tmp_path) for _ in range(6)]
     taken = [s.__enter__() for s in seats[:4]]
     seats[1].__exit__(None, None, None)
     taken += [s.__enter__() for s in seats[4:]]

@@ -306,7 +306,7 @@ def test_processes_share_the_threads_where_nothing_is_said_of_them_and_give_them
         torch.set_num_threads(5)
         yield Group()
 
-    monkeypatch.setattr(workers, "leading_group", leading)
+    monkeypatch.setattr(workers, "lead_group", leading)
     before = torch.get_num_threads()
     torch.set_num_threads(7)
     try:
@@ -350,7 +350,7 @@ def test_processes_of_a_run_take_a_gpu_each_by_their_place_on_the_machine(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(device, "choose_device", torch.device)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with device.held_device(name, Group(3, size)) as found:
+    with device.hold_device(name, Group(3, size)) as found:
         assert str(found) == taken
         assert current == ["cuda:0", *([] if taken == "cpu" else [taken])]
     assert current == ["cuda:0"]
@@ -359,7 +359,7 @@ def test_processes_of_a_run_take_a_gpu_each_by_their_place_on_the_machine(
 @pytest.mark.parametrize("name", ["cuda:0", "mps"])
 def test_a_single_device_is_refused_for_several_processes(name: str) -> None:
     said = rf"device={name} is for one process; with 2 processes set device=cuda, which gives each its own GPU, or"
-    with pytest.raises(ConfigError, match=said), device.held_device(name, Group(0, 2)):
+    with pytest.raises(ConfigError, match=said), device.hold_device(name, Group(0, 2)):
         pass
 
 
@@ -369,15 +369,15 @@ def test_runs_of_one_process_each_take_the_gpu_that_the_fewest_are_on(
     """Two runs on three GPUs; once the first has ended, a third takes its place. A single GPU is not held."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(machine.held_gpu.__wrapped__, "__defaults__", (tmp_path / "seats",))
+    monkeypatch.setattr(machine.hold_gpu.__wrapped__, "__defaults__", (tmp_path / "seats",))
     with ExitStack() as first, ExitStack() as others:
-        taken = [stack.enter_context(device.held_device("auto")) for stack in (first, others)]
+        taken = [stack.enter_context(device.hold_device("auto")) for stack in (first, others)]
         assert current[1:] == ["cuda:0", "cuda:1"]
         first.close()
-        taken.append(others.enter_context(device.held_device("auto", Group())))
+        taken.append(others.enter_context(device.hold_device("auto", Group())))
     assert [str(one) for one in taken] == ["cuda:0", "cuda:1", "cuda:0"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with device.held_device("auto") as one, device.held_device("auto") as same:
+    with device.hold_device("auto") as one, device.hold_device("auto") as same:
         assert (str(one), str(same)) == ("cuda", "cuda")
 
 

@@ -55,7 +55,7 @@ def split_evenly(n: int, most: int) -> int:
 
 
 @contextmanager
-def held_gpu(names: Sequence[str], folder: Path = GPU_LOCKS) -> Iterator[int]:
+def hold_gpu(names: Sequence[str], folder: Path = GPU_LOCKS) -> Iterator[int]:
     """Yield the index of the GPU of `names` that the fewest runs are on; the lock is held inside the context."""
     folder.mkdir(exist_ok=True)
     for place in itertools.count():

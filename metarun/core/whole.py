@@ -22,7 +22,7 @@ class CannotWrite(OSError):
 
 
 @contextmanager
-def naming_what_fails(path: Path) -> Iterator[None]:
+def name_what_fails(path: Path) -> Iterator[None]:
     """Turn an OSError inside the context into a CannotWrite that names `path`."""
     try:
         yield
@@ -58,7 +58,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """As `written_whole`, for what writes to a path: yields that of a file beside `path`, named `path.PID.part`."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with naming_what_fails(path):
+        with name_what_fails(path):
             yield aside
             with open(aside, "rb") as file:
                 os.fsync(file.fileno())

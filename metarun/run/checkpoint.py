@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from metarun.core.whole import naming_what_fails, written_whole
+from metarun.core.whole import name_what_fails, written_whole
 
 CHECKPOINT_VERSION = 1
 
@@ -23,7 +23,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
     Raises: CannotWrite if the disk is full, or the folder gone.
     """
-    with naming_what_fails(path):
+    with name_what_fails(path):
         path.parent.mkdir(exist_ok=True)
     with written_whole(path) as file:
         told = _Told(file)

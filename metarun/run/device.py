@@ -51,7 +51,7 @@ def name_device(device: torch.device) -> str:
 
 
 @contextmanager
-def held_device(name: str, group: Group | None = None) -> Iterator[torch.device]:
+def hold_device(name: str, group: Group | None = None) -> Iterator[torch.device]:
     """Yield the device for `device=name` and hold it for a run; `auto` takes the GPU with the fewest other runs.
 
     Each process of a `group` takes its own GPU. Inside the context this GPU is torch's current one, so that pinned
@@ -69,7 +69,7 @@ def held_device(name: str, group: Group | None = None) -> Iterator[torch.device]
         if name != "auto" or torch.cuda.device_count() < 2:
             device = choose_device(name)
         else:
-            device = torch.device("cuda", held.enter_context(machine.held_gpu(machine.list_gpus())))
+            device = torch.device("cuda", held.enter_context(machine.hold_gpu(machine.list_gpus())))
         if device.type == "cuda":
             held.enter_context(torch.cuda.device(device))
         yield device

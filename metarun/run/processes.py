@@ -39,7 +39,7 @@ SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def leading_group(size: int, settings: str, seed: int, threads: int | str) -> Iterator[Group]:
+def lead_group(size: int, settings: str, seed: int, threads: int | str) -> Iterator[Group]:
     """Yield the group of `size` processes whose first is this one; start the others unless torchrun has.
 
     Args:

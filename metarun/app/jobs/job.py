@@ -24,7 +24,7 @@ from metarun.core.secrets import mask_all
 from metarun.core.whole import CannotWrite, describe_os_error, shorten_path
 from metarun.core.words import name_processes
 from metarun.report.one_run import make_end
-from metarun.run.device import held_device
+from metarun.run.device import hold_device
 from metarun.run.interrupt import stop_requests
 from metarun.run.protocol import Run
 from metarun.run.tracking.console import ConsoleSink
@@ -85,7 +85,7 @@ def _execute(
         with (
             stop_requests(stop_file) as stop,
             share_run(settings, info.folder) as (group, settings),
-            held_device(settings.device, group) as device,
+            hold_device(settings.device, group) as device,
         ):
             settings = replace(settings, device=str(device))  # what `auto` comes to
             parts = build_parts(settings, info.folder, group)

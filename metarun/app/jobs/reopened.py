@@ -31,7 +31,7 @@ from metarun.ops import context, norm
 from metarun.report.runs import open_run, read_evaluation
 from metarun.run.by_source import estimate_by_source
 from metarun.run.checkpoint import check_split
-from metarun.run.device import held_device, name_device
+from metarun.run.device import hold_device, name_device
 from metarun.run.evaluation import evaluate
 from metarun.run.features import Features
 from metarun.run.folder import load_best, load_last, write_task_scores
@@ -227,7 +227,7 @@ def open_trained(
     settings, here = moved.resolve(), moved.change(machine).resolve()
     if here.threads != "auto":
         torch.set_num_threads(here.threads)
-    with held_device(here.device) as device:
+    with hold_device(here.device) as device:
         set_numerics(settings, device)
         if best.get("source"):
             source = recall_source(best["source"])

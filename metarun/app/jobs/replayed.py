@@ -15,7 +15,7 @@ from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.run_folder import RunFolder
 from metarun.core.tasks import Batch
 from metarun.core.whole import written_whole
-from metarun.run.device import held_device
+from metarun.run.device import hold_device
 from metarun.run.finite import Examined, examine
 from metarun.run.progress import Diverged
 from metarun.run.protocol import Replayable
@@ -37,7 +37,7 @@ def replay(
     Raises: ConfigError if there is no such run, step or task, or the run's protocol cannot be replayed.
     """
     settings = reopen(folder, trust).resolve()
-    with held_device(settings.device) as device:
+    with hold_device(settings.device) as device:
         settings = replace(settings, device=str(device))  # what `auto` comes to
         run = _restore_before(settings, folder, step, say)
         try:

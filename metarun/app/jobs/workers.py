@@ -18,9 +18,9 @@ from metarun.app.sweeps.launch import JOBS
 from metarun.core import machine
 from metarun.core.errors import ConfigError
 from metarun.core.launched import read_launched
-from metarun.run.device import held_device
+from metarun.run.device import hold_device
 from metarun.run.interrupt import STOP_SIGNALS, StopRequest
-from metarun.run.processes import join_group, leading_group
+from metarun.run.processes import join_group, lead_group
 from metarun.run.progress import Diverged
 from metarun.run.team import Group, Lost
 from metarun.settings.build import build_parts, build_run
@@ -40,7 +40,7 @@ def share_run(settings: Settings, folder: Path) -> Iterator[tuple[Group, Setting
         settings = replace(settings, threads=max(1, threads // size))
     told = json.dumps({"settings": settings.as_dict(), "own": [*settings.own], "folder": str(folder.resolve())})
     try:
-        with leading_group(size, told, settings.seed, settings.threads) as group:
+        with lead_group(size, told, settings.seed, settings.threads) as group:
             yield group, settings
     finally:
         torch.set_num_threads(threads)
@@ -91,7 +91,7 @@ def work() -> int:
     words, group = join_group()
     told: dict[str, Any] = json.loads(words)
     settings = from_dict(told["settings"], {}, told["own"])
-    with held_device(settings.device, group) as device:
+    with hold_device(settings.device, group) as device:
         settings = replace(settings, device=str(device))
         share = build_run(settings, build_parts(settings, Path(told["folder"]), group))
         if share.resumable():

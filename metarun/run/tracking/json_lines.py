@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metarun.core.results_file import read_metrics_line
-from metarun.core.whole import naming_what_fails
+from metarun.core.whole import name_what_fails
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class JsonLines:
 
     def __init__(self, path: Path, keep_bytes: int, sha256: str = "") -> None:
         self.path = path
-        with naming_what_fails(path):
+        with name_what_fails(path):
             self.file = open(path, "a+b")  # noqa: SIM115
             if (length := self.file.seek(0, os.SEEK_END)) < keep_bytes:
                 log.warning(
@@ -53,7 +53,7 @@ class JsonLines:
                 )  # fmt: skip
 
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        with naming_what_fails(self.path):
+        with name_what_fails(self.path):
             line = json.dumps({"step": step, "split": split, **metrics}).encode() + b"\n"
             self.file.write(line)
             self.file.flush()
@@ -61,10 +61,10 @@ class JsonLines:
 
     def flush(self) -> tuple[int, str]:
         """Flush everything to the disk. Returns: the file's length in bytes, and the hash of its content."""
-        with naming_what_fails(self.path):
+        with name_what_fails(self.path):
             os.fsync(self.file.fileno())
             return self.file.seek(0, os.SEEK_END), self.hash.hexdigest()
 
     def close(self) -> None:
-        with naming_what_fails(self.path):
+        with name_what_fails(self.path):
             self.file.close()

@@ -41,7 +41,7 @@ ID_FILE = "run_id"
 
 
 @contextmanager
-def ended_service() -> Iterator[None]:
+def end_service() -> Iterator[None]:
     """After an error inside, W&B's own process is given up: neither Python's end nor the next run asks for it."""
     import wandb
 
@@ -158,7 +158,7 @@ class WandbSink:
         else:
             self.notes = [self.run.url] if self.run.url else []
 
-    @ended_service()
+    @end_service()
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
         shown = {f"{split}/{name}": value for name, value in drop_equal(metrics).items()}
         if split == "val":  # a W&B sweep optimises this, and may end a trial early by it
@@ -171,7 +171,7 @@ class WandbSink:
             self.run.log({"step": step, **shown}, step=self.row, commit=True)
             self.resumed = False
 
-    @ended_service()
+    @end_service()
     def show(self, name: str, file: Path) -> None:
         import wandb
 
@@ -187,7 +187,7 @@ class WandbSink:
         else:
             show({name: wandb.Image(str(file))})
 
-    @ended_service()
+    @end_service()
     def finish(self, results: Mapping[str, Any], exit_code: int) -> None:
         import wandb
 
