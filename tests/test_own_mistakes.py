@@ -177,7 +177,7 @@ FILES = {
         ("algo", "broken.Soft", "broken cannot be imported: SyntaxError: invalid syntax (broken.py, line 1)"),
         ("algo", "lost.Soft", "lost cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
         ("algo", "plain.Sink", "is no Learner: derive it from metarun.Learner, EpisodicLearner or MetricLearner"),
-        ("logger", "plain.Sink", "is no Sink, see metarun/run/tracking/sink.py: it has no method finish"),
+        ("logger", "plain.Sink", "is no Sink, see metarun/run/tracking/sink.py; it has no method finish"),
     ],
 )
 def test_a_class_that_cannot_be_used_is_told_in_one_line(

@@ -27,7 +27,7 @@ class Role(NamedTuple):
 
 
 ROLES = {
-    "data": Role("source of tasks, see TaskSource in metarun/core/tasks.py", object, ("fingerprint",)),
+    "data": Role("source of tasks: derive it from ImageSource, or see metarun/core/tasks.py", object, ("fingerprint",)),
     "backbone": Role("torch.nn.Module", nn.Module),
     "algo": Role("Learner: derive it from metarun.Learner, EpisodicLearner or MetricLearner", Learner),
     "optim": Role("torch.optim.Optimizer", Optimizer),
@@ -59,7 +59,7 @@ def find_problem(kind: str, key: str, target: Any) -> str | None:
     if not issubclass(made, role.base):
         return f"{key}={target} is no {role.name}"
     if lacking := [name for name in role.methods if not callable(getattr(made, name, None))]:
-        return f"{key}={target} is no {role.name}: it has no method {', '.join(lacking)}"
+        return f"{key}={target} is no {role.name}; it has no method {', '.join(lacking)}"
     if target.startswith(SHIPPED) and not f"{made.__module__}.".startswith(SHIPPED):
         return f"{key}={target} is no class of {target.partition('.')[0]}"
     if made is found and (inspect.isabstract(made) or getattr(made, "_is_protocol", False)):
