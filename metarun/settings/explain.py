@@ -197,6 +197,8 @@ def describe_annotation(node: ast.expr, aliases: Mapping[str, str]) -> str:
     if isinstance(node, ast.Subscript):
         head, inner = ast.unparse(node.value), node.slice
         parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+        if head == "NotRequired":
+            return describe_annotation(inner, aliases)
         if head == "Literal":
             return ", ".join(describe_annotation(part, aliases) for part in parts)
         if head == "Annotated":
