@@ -189,8 +189,8 @@ def _hydra(arguments: Sequence[str]) -> int:
     if sweep and read_launched()[1] > 1:
         raise ConfigError("torchrun is for one run: leave out -m, or set run.processes instead of it")
     here = os.getpid()
-    if not sweep and any(word.startswith("hydra/launcher=") for word in words):
-        print("hydra/launcher has no effect without -m")
+    for line in hydras.find_idle_words(words, sweep):
+        print(line)
 
     def job(config: Any) -> float | None:
         if not sweep:

@@ -14,20 +14,22 @@ from omegaconf import DictConfig, OmegaConf
 from metarun.core.errors import ConfigError
 from metarun.core.ranges import show_value
 from metarun.settings.conf import GROUPS, read_shipped
+from metarun.settings.idle import find_unused
 from metarun.settings.ranges import find_conditions, find_parameters
 from metarun.settings.schema import BUILD_CONDITIONS
 
 log = logging.getLogger(__name__)
 
 
-def advise(config: DictConfig, choices: Mapping[str, Any], own: Sequence[str]) -> None:
+def advise(config: DictConfig, choices: Mapping[str, Any], own: Sequence[str], typed: Sequence[str] = ()) -> None:
     """Warn of each setting of `config` that has no effect, or makes numbers mean less than they seem to.
 
     Args:
         choices: what was chosen in each group: the file of a choice tells which of its settings were changed.
         own: folders of YAML files of one's own.
+        typed: the words of the command line.
     """
-    for line in _find_idle(config, choices, own):
+    for line in [*_find_idle(config, choices, own), *find_unused(config, typed)]:
         log.warning("%s", line)
 
     def value(key: str) -> Any:

@@ -49,14 +49,19 @@ SIZES = ("n_way", "k_shot", "n_query")
 NO_BACKBONE = "torch.nn.Identity"
 
 
-def check(config: DictConfig, choices: Mapping[str, Any] = MappingProxyType({}), own: Sequence[str] = ()) -> None:
+def check(
+    config: DictConfig,
+    choices: Mapping[str, Any] = MappingProxyType({}),
+    own: Sequence[str] = (),
+    typed: Sequence[str] = (),
+) -> None:
     """Raise ConfigError with all problems of `config`, one per line; warn of what is doubtful.
 
     Args:
-        choices, own: see `advise`.
+        choices, own, typed: see `advise`.
     """
     refuse(config)
-    advise(config, choices, own)
+    advise(config, choices, own, typed)
 
 
 def refuse(config: DictConfig) -> None:

@@ -128,6 +128,9 @@ def _explain(error: Exception, words: Sequence[str], folders: Sequence[str | Pat
         return _explain_kind(wrong[1], wrong[2], words)
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read: {text.splitlines()[0]}"
+    if refers := re.match(r"Error resolving interpolation '(.+?)', possible", text):
+        typed = next((word for word in words if word.endswith(f"={refers[1]}")), refers[1])
+        return f"{typed} may refer to what is chosen in other groups alone, as ${{data}}: type the choice itself"
     if (gone := re.search(r"Could not delete from config. '([^']+)' does not exist", text)) is not None:
         return f"~{gone[1]} takes nothing away: there is no setting {gone[1]}, or it is null"
     if (merged := re.match("Error merging override (.+)", text)) and (why := _explain_misfit(merged[1])):

@@ -6,7 +6,7 @@ commands are meant for, and take values that it then replaces by its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ TYPED = (
 )  # fmt: skip
 """Settings of Hydra's that may be typed, with all below them."""
 
-OURS = ("folder", "distinct", "sweep")
+OURS = ("folder", "distinct", "accepted", "sweep")
 """Callbacks of metarun's, see conf/config.yaml."""
 
 RANGES: Mapping[str, Any] = {
@@ -40,6 +40,18 @@ RANGES: Mapping[str, Any] = {
 """Ranges of numbers that launchers and sweepers check only after they have written something."""
 
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "paths.outputs", "paths.cache", "paths.data")
+
+OF_SWEEPS = ("sweep.", "hydra.sweep.", "hydra.sweeper.", "hydra/sweeper", "hydra.launcher.", "hydra/launcher")
+"""Settings of sweeps alone."""
+
+
+def find_idle_words(words: Sequence[str], sweep: bool) -> Iterator[str]:
+    """Find words that count only with, or only without, -m."""
+    for word in words:
+        if not sweep and find_key(word).startswith(OF_SWEEPS):
+            yield f"{word} has no effect without -m"
+        if sweep and find_key(word) == "hydra.run.dir":
+            yield f"{word} has no effect with -m: the runs of a sweep lie in hydra.sweep.dir"
 
 
 def check_typed(words: Sequence[str]) -> None:

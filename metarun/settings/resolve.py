@@ -16,7 +16,11 @@ from metarun.settings.schema import Node, Settings
 
 
 def resolve(
-    config: DictConfig, choices: Mapping[str, Any] | None = None, warn: bool = True, own: Sequence[str] = ()
+    config: DictConfig,
+    choices: Mapping[str, Any] | None = None,
+    warn: bool = True,
+    own: Sequence[str] = (),
+    typed: Sequence[str] = (),
 ) -> Settings:
     """Check and resolve `config`, which stays unchanged.
 
@@ -25,6 +29,7 @@ def resolve(
         choices: what was chosen in each group.
         warn: whether settings without effect are told.
         own: folders of YAML files of one's own.
+        typed: the words of the command line.
     Raises: ConfigError with all problems, one a line.
     """
     with explain_errors([]):  # of settings that refer to others
@@ -32,7 +37,7 @@ def resolve(
         OmegaConf.set_readonly(config, False)
         rename_moved(config)
         if warn:
-            check(config, choices or {}, own)
+            check(config, choices or {}, own, typed)
         else:
             refuse(config)
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]

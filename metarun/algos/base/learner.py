@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from metarun.core.ranges import CountsWith
 from metarun.core.scores import Directions
 from metarun.core.tasks import Metrics, OptimFactory, TaskBatch, TaskSource
 
@@ -44,6 +45,9 @@ class Learner(nn.Module, ABC):
 
     many_shapes: ClassVar[bool] = False
     """Whether the tasks of a batch may differ in their ways and shots: then it is a MixedBatch."""
+
+    optim_counts_with: ClassVar[CountsWith | None] = None
+    """A setting of the method, and its values with which there is an outer optimizer; None if there always is one."""
 
     directions: ClassVar[Directions] = {}
     """Whether `higher` or `lower` is better, for the method's own scores; it is known for accuracy, return,

@@ -79,6 +79,8 @@ class MAMLRL(EnvironmentLearner):
         Optimization. ICML 2015. arXiv:1502.05477.
     """
 
+    optim_counts_with = CountsWith("outer", ("plain",))
+
     def __init__(
         self,
         control: Control,

@@ -43,7 +43,7 @@ def run_new(config: DictConfig) -> int:
 
     def settings() -> Settings:
         check_own_names(hydra.runtime.choices, own)
-        return resolve(config, hydra.runtime.choices, own=own)
+        return resolve(config, hydra.runtime.choices, own=own, typed=overrides)
 
     write = partial(write_settings, RunFolder(folder), config)
     if "MULTIRUN" not in str(hydra.mode):

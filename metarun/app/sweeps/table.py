@@ -130,7 +130,8 @@ class SweepTable(Callback):
             write_bytes(file, masked.encode())
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """In the process of the job as well."""
+        """In the process of the job as well. Hydra keeps what jobs return, with 150 kB of settings each."""
+        job_return.cfg = job_return.hydra_cfg = None
         end_job()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:

@@ -1,0 +1,74 @@
+"""A setting that has no effect because of another group's is told, and has none indeed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+from test_settings_matter import TINY, Learned, same, set_in
+
+from metarun.settings.advise import advise
+from metarun.settings.hydras import find_idle_words
+
+IDLE = [
+    ("data.train.n_way=4", ["algo=baseline"], "Baseline trains on single examples"),
+    ("data.train.k_shot=3", ["algo=simpleshot"], "SimpleShot trains on single examples"),
+    ("data.train.n_query=5", ["algo=finetune"], "FineTune trains on single examples"),
+    ("data.wide=9", ["algo=maml"], "MAML trains with data.train.n_way="),
+    ("optim.lr=0.5", ["data=bandits", "algo=ucb1"], "UCB1 learns nothing"),
+    ("optim.lr=0.5", ["data=navigation", "algo=maml_rl", "algo.outer=trpo"], "with algo.outer=trpo there is no optim"),
+]
+COUNT = [
+    ("data.train.n_way=4", ["algo=maml"]),
+    ("data.train.k_shot=3", ["algo=meta_baseline"]),
+    ("data.wide=9", ["algo=protonet"]),
+    ("optim.lr=0.5", ["data=navigation", "algo=maml_rl"]),
+]
+
+
+def tell(config: DictConfig, word: str, caplog: pytest.LogCaptureFixture) -> str:
+    caplog.clear()
+    advise(config, {}, (), [word])
+    return caplog.text
+
+
+SOME = [case if n in (0, 3, 5) else pytest.param(*case, marks=pytest.mark.slow) for n, case in enumerate(IDLE)]
+
+
+@pytest.mark.parametrize(("word", "others", "why"), SOME)
+def test_a_setting_without_effect_beside_others_is_told(
+    full: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture, word: str, others: list[str], why: str
+) -> None:
+    assert f"{word} has no effect: {why}" in tell(full(*others, word), word, caplog)
+
+
+@pytest.mark.parametrize(
+    ("word", "others"), [COUNT[2], *(pytest.param(*case, marks=pytest.mark.slow) for case in COUNT if case != COUNT[2])]
+)
+def test_one_that_has_an_effect_is_not(
+    full: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture, word: str, others: list[str]
+) -> None:
+    assert "has no effect" not in tell(full(*others, word), word, caplog)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("word", "others", "why"), IDLE)
+def test_what_is_said_to_have_no_effect_has_none(
+    full: Callable[..., DictConfig], cache: Path, word: str, others: list[str], why: str
+) -> None:
+    outcomes = []
+    for words in ([*others], [*others, word]):
+        config = full(*words, f"paths.cache={cache}", "logger=none")
+        set_in(config, {key: value for key, value in TINY.items() if key != word.partition("=")[0]})
+        outcomes.append(Learned(config))
+    assert same(*outcomes)
+
+
+def test_words_of_sweeps_are_told_where_there_is_none_and_the_other_way_round() -> None:
+    words = ["sweep.rerun=all", "hydra/launcher=joblib", "hydra.sweep.dir=s", "seed=1"]
+    assert [line.partition(" ")[0] for line in find_idle_words(words, sweep=False)] == words[:3]
+    assert list(find_idle_words(words, sweep=True)) == []
+    (line,) = find_idle_words(["hydra.run.dir=r"], sweep=True)
+    assert "hydra.run.dir=r has no effect with -m" in line
