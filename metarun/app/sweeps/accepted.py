@@ -23,7 +23,7 @@ from metarun.core.identity import as_mapping, read_config_dirs
 from metarun.settings.compose import explain_errors
 from metarun.settings.resolve import resolve
 
-MOST_COMPOSED = 200
+MOST_COMPOSED = 50
 """Jobs of a larger sweep are not all checked: each value is, beside the first ones of the others."""
 
 MOST_TOLD = 12
