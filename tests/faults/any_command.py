@@ -64,6 +64,11 @@ def list_kinds() -> list[tuple[str, str]]:
     ]
 
 
+def find_learner(kind: str) -> str:
+    """The word that chooses a method for tasks of that kind."""
+    return next(f"algo={name}" for name, node in choices("algo").items() if kind in get_object(node["_target_"]).kinds)
+
+
 GLYPHS = [*IMAGES, "algo=protonet"]
 LEARNERS = {
     "classification": ["algo=protonet"],
@@ -76,7 +81,7 @@ LEARNERS = {
 }
 """Something that learns each kind of tasks."""
 SOURCES = [
-    *[[f"data={name}", *LEARNERS[kind]] for name, kind in list_kinds()],
+    *[[f"data={name}", *(LEARNERS.get(kind) or [find_learner(kind)])] for name, kind in list_kinds()],
     *[[*GLYPHS, f"backbone={name}"] for name in ("conv4_map", "conv4_r2d2", "resnet12", "torchvision", "timm")],
     *[[*GLYPHS, f"logger={name}"] for name in ("tensorboard", "wandb")],
     [*IMAGES, "search=maml"],
