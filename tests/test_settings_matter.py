@@ -213,6 +213,7 @@ BESIDE: dict[str | tuple[str, str], Values] = {
     ("finetune_in_turn", "algo.inner_optimizer"): {"algo.passes": 3},
     "algo.pull_weight": {"algo.pull": "l2sp", "algo.inner_lr": 0.1},
     ("protonet", "algo.temperature"): {"algo.distance": "cosine"},
+    ("caml", "algo.task_chunk"): {"optim.eps": 1e-3},
     ("feat", "algo.task_chunk"): {"optim.eps": 1e-3},  # Adam's first step is a sign, of rounding where a gradient is 0
     ("zero_shot", "algo.temperature"): {"algo.distance": "cosine"},
     ("metagan", "algo.temperature"): {"algo.distance": "cosine"},

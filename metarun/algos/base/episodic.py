@@ -160,7 +160,7 @@ class EpisodicLearner(Learner):
                 self.room[self.training] = size // 2
                 log.info("%d tasks at once are too many for the memory; %d are next", size, size // 2)
                 torch.cuda.empty_cache()
-        if self.training and norm.find_running_layers(self):
+        if self.training and done[0].statistics and norm.find_running_layers(self):
             norm.update_running(self, [_join(layer) for layer in zip(*(d.statistics for d in done), strict=True)])
         return {name: torch.cat([d.scores[name] for d in done]) for name in done[0].scores}
 

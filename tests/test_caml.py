@@ -1,0 +1,77 @@
+"""CAML: codes as far apart as can be, the same answers in any order, and a network that never changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise_tasks
+from test_gradients import conv4
+from torch import nn
+
+from metarun.algos.memory.caml import CAML, make_codes
+from metarun.core.tasks import EpisodeShape, Examples
+
+
+class Flat(nn.Module):
+    """Pixels as embeddings, by a weight that training must leave."""
+
+    out_features = 784
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) * self.weight
+
+
+def caml(backbone: nn.Module | None = None, most_ways: int = 6) -> CAML:
+    torch.manual_seed(0)
+    return CAML(backbone or Flat(), 16, 2, 2, most_ways, "auto", 0)
+
+
+def test_codes_have_length_one_and_equal_angles() -> None:
+    """Of d codes that sum to 0 and are alike, the products of two are -1/(d-1)."""
+    products = make_codes(5) @ make_codes(5).T
+    assert torch.allclose(products, torch.full((5, 5), -0.25).fill_diagonal_(1), atol=1e-6)
+
+
+def test_neither_the_order_of_the_support_set_nor_other_queries_matter(doubles: None) -> None:
+    learner = caml().eval()
+    x, y, query = torch.randn(6, 1, 28, 28), torch.tensor([0, 0, 1, 1, 2, 2]), torch.randn(4, 1, 28, 28)
+    order = torch.tensor([3, 5, 0, 2, 1, 4])
+    found = learner.adapt_to(Examples(x, y), 3)(query)
+    assert torch.allclose(found, learner.adapt_to(Examples(x[order], y[order]), 3)(query))
+    assert torch.allclose(found[2:], learner.adapt_to(Examples(x, y), 3)(query[2:]))
+    assert not torch.allclose(found, learner.adapt_to(Examples(x, y.roll(1)), 3)(query))
+
+
+def test_training_on_embeddings_is_training_on_images_and_leaves_the_network() -> None:
+    """The source's images are embedded once; an outer step on them has the same gradient."""
+    shape = EpisodeShape(3, 1, 2)
+    source, learner = noise_tasks(shape, shape), caml().train()
+    embedded = next(learner.train_stream(source, 0, 4))
+    assert embedded.support.x.shape == (4, 3, 784)
+    plain = source.batch("train", np.arange(4))
+    losses = []
+    for batch in (embedded, plain):
+        learner.zero_grad()
+        losses.append(learner.meta_gradient(batch)["loss"])
+        losses += [one.grad.clone() for one in learner.sequence.parameters() if one.grad is not None]
+        assert not list(learner.backbone.parameters())
+    half = len(losses) // 2
+    assert half > 10
+    assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(losses[:half], losses[half:], strict=True))
+
+
+def test_images_that_are_augmented_or_normalised_together_come_as_images() -> None:
+    shape = EpisodeShape(3, 1, 2)
+    source = noise_tasks(shape, shape)
+    batch = next(caml(conv4("transductive")).train_stream(source, 0, 2))
+    assert batch.support.x.shape == (2, 3, 1, 28, 28)
+
+
+def test_more_classes_than_codes_are_refused() -> None:
+    with pytest.raises(ValueError, match="has codes for 2 classes, and a task has 3"):
+        caml(most_ways=2).adapt_to(Examples(torch.randn(3, 1, 28, 28), torch.arange(3)), 3)(torch.randn(1, 1, 28, 28))
