@@ -10,8 +10,8 @@ validation.
 No stage sees a test task before its own test. Finished runs are kept: the same command goes on where it was stopped.
 
 Reference: Hu, Li, Stühmer, Kim, Hospedales. Pushing the Limits of Simple Pipelines for Few-Shot Learning. CVPR 2022.
-    arXiv:2204.07305, section 3. `tuned` fine-tunes on the support images as they are; algo=pmf on augmented copies, as the
-    paper does.
+    arXiv:2204.07305, section 3. `tuned` fine-tunes on the support images as they are; algo=pmf on augmented copies, as
+    the paper does.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from metarun.algos.base.features import FeatureHead
 from metarun.core.errors import ConfigError, suggest
 from metarun.settings.advise import advise
 from metarun.settings.conf import GROUPS, list_shipped
-from metarun.settings.many_shapes import find_shape_problem
+from metarun.settings.many_shapes import check_algo_and_data, find_shape_problem
 from metarun.settings.ranges import describe_problem, find_annotations, find_parameters
 from metarun.settings.roles import find_problem
 from metarun.settings.schema import BUILD_ANNOTATIONS, BUILD_KEYS, OWN_ANNOTATIONS, Config
@@ -87,7 +87,7 @@ def refuse(config: DictConfig) -> None:
         )
     problems += [found for found, refers in ranges if not refers]
     problems.append(find_shape_problem(config, has_head(config.algo["_target_"])))
-    _raise([*problems, _check_algo_and_data(config.algo["_target_"], config.data), _check_algo_and_backbone(config)])
+    _raise([*problems, check_algo_and_data(config.algo["_target_"], config.data), _check_algo_and_backbone(config)])
     _raise(found for found, _ in ranges)
 
 
@@ -110,19 +110,6 @@ def _check_kinds(algo: str, data: DictConfig) -> str | None:
         are = " and ".join(found)
         return (
             f"{names[0]} is for {' and '.join(kinds)}; the tasks of {names[1]} are {are}: choose another algo or data"
-        )
-    return None
-
-
-def _check_algo_and_data(algo: str, data: DictConfig) -> str | None:
-    """Return what keeps the algorithm from learning tasks of the data's sizes; None if nothing does."""
-    if "n_way" in data and OmegaConf.is_list(OmegaConf.select(data, "train.k_shot")):
-        return f"data.train.k_shot={data.train.k_shot} must be one number where tasks have classes"
-    heads = "outputs" in _list_parameters(algo) and "n_way" in data and "n_way" in data.get("train", {})
-    if heads and data.train.n_way != data.n_way:
-        return (
-            f"data.train.n_way={data.train.n_way} must be data.n_way={data.n_way}: "
-            "the chosen algo has a head of that size"
         )
     return None
 

@@ -9,6 +9,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.ranges import BY_SIZE
+from metarun.settings.ranges import find_parameters
 
 ONE_SHAPE = "tasks of one shape: set data.n_way and data.k_shot to one number each, and those of data.train"
 
@@ -39,3 +40,16 @@ def find_shape_problem(config: DictConfig, has_head: bool) -> str | None:
     if data.get("query") == "dirichlet" and varies(data):
         return f"data.query=dirichlet is for {ONE_SHAPE}"
     return f"data.labels=fixed is for {ONE_SHAPE}" if data.get("labels") == "fixed" else None
+
+
+def check_algo_and_data(algo: str, data: DictConfig) -> str | None:
+    """Return what keeps the algorithm from learning tasks of the data's sizes; None if nothing does."""
+    if "n_way" in data and OmegaConf.is_list(OmegaConf.select(data, "train.k_shot")):
+        return f"data.train.k_shot={data.train.k_shot} must be one number where tasks have classes"
+    heads = "outputs" in find_parameters(algo) and "n_way" in data and "n_way" in data.get("train", {})
+    if heads and data.train.n_way != data.n_way:
+        return (
+            f"data.train.n_way={data.train.n_way} must be data.n_way={data.n_way}: "
+            "the chosen algo has a head of that size"
+        )
+    return None
