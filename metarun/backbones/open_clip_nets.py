@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metarun.backbones.pretrained import one_line
-from metarun.backbones.trained_network import TrainedNetwork, WeightsLook, freeze, replace_layers
+from metarun.backbones.trained_network import TrainedNetwork, WeightsLook, replace_layers
 from metarun.core.errors import suggest
 from metarun.core.ranges import FilePath, PositiveInt
 from metarun.ops import context
+from metarun.ops.freezing import freeze
 
 
 class OpenClip(TrainedNetwork):

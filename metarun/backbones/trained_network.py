@@ -16,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from metarun.backbones.maps import image_shape
 from metarun.backbones.pretrained import one_line
 from metarun.ops.context import in_inner_loop, is_transformed
+from metarun.ops.freezing import freeze
 from metarun.ops.layer_norm import LayerNorm, LayerNorm2d
 from metarun.ops.noise import DropPath, Noise
 from metarun.ops.norm import BatchNorm
@@ -157,14 +158,6 @@ def _norm(layer: nn.BatchNorm2d, bn: str, frozen: bool) -> nn.Module:
     made = FrozenBatchNorm2d(channels, eps) if fixed else BatchNorm(channels, bn, eps, layer.momentum or 0.1)
     made.load_state_dict({key: value for key, value in layer.state_dict().items() if key in made.state_dict()})
     return made
-
-
-def freeze(net: nn.Module) -> None:
-    """Turn all parameters into buffers, which are saved and moved with the network but not learned."""
-    for module in net.modules():
-        for name, value in list(module.named_parameters(recurse=False)):
-            delattr(module, name)
-            module.register_buffer(name, value.detach())
 
 
 def _find_scale(

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.memory.incontext import Block
-from metarun.backbones.trained_network import freeze
 from metarun.core.ranges import NonNegativeInt, PositiveInt
 from metarun.core.tasks import EmbeddableSource, TaskSource
+from metarun.ops.freezing import freeze
 from metarun.ops.functional import Params, call, within
 from metarun.ops.layer_norm import LayerNorm
 
