@@ -64,6 +64,7 @@ CHOOSES = re.compile(r"\+?(algo|data|backbone|run|optim|experiment|debug|bn)=")
 INSTEAD = {  # what would be downloaded or takes long
     "backbone.name=resnet50": "backbone.name=shufflenet_v2_x0_5",
     "backbone.weights=DEFAULT": "backbone.weights=null",
+    "backbone.weights=openai": "backbone.weights=null",
     "backbone.name=vit_small_patch14_dinov2.lvd142m": "backbone.name=test_resnet",
     "backbone.widths=[32,64,128,256]": "backbone.widths=[4,4,8,8]",
     "backbone.hidden=32": "backbone.hidden=8",
