@@ -30,7 +30,7 @@ class OpenClip(TrainedNetwork):
             file with the state_dict of the pair.
         frozen: learn nothing of the network, neither in the outer nor in an inner loop. It then has no parameters.
         image_size: side in pixels that images are scaled to; null means the size of the model.
-        text: keep the tower of texts, which `zero_shot` and `tip_adapter` embed the names of classes by.
+        text: keep the tower of texts, by which `zero_shot` embeds the names of classes.
     Raises: ValueError if open_clip is not installed, or there is no such model or no such weights.
     """
 
