@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
+from test_contract import parts_of
 
+from metarun.app.jobs.fitted_weights import fit_weights
 from metarun.app.jobs.retest_settings import list_changes, list_combinations, make_settings
 from metarun.core.errors import ConfigError
 from metarun.core.known_source import find_untold
@@ -171,3 +174,22 @@ def test_a_test_on_classes_that_may_have_been_trained_on_is_told() -> None:
         "fc100: it is not known whether the run was trained on its classes: files of cifar100 that have no names of "
         "classes were read"
     ]
+
+
+@pytest.mark.parametrize("bn", ["transductive", "running"])
+def test_what_another_head_has_no_use_for_is_named_but_for_averages_that_the_mode_leaves_out(
+    settings: Settings, caplog: pytest.LogCaptureFixture, bn: str
+) -> None:
+    few = ["backbone.hidden=4", "logger=none"]
+    trained = parts_of(settings("algo=baseline", "bn=running", *few)).learner
+    head = parts_of(settings("algo=protonet", f"bn={bn}", *few)).learner
+    caplog.clear()
+    caplog.set_level("INFO")
+    fit_weights(head, trained.state_dict(), "protonet", "baseline")
+    assert caplog.messages == [
+        "algo=protonet has no use for classifier.weight, classifier.bias, which baseline trained"
+    ]
+    if bn == "running":
+        averages = {name: value for name, value in trained.state_dict().items() if name.endswith("running_mean")}
+        assert averages
+        assert all(torch.equal(value, head.state_dict()[name]) for name, value in averages.items())

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from metarun.algos.base.learner import Learner
-from metarun.app.jobs.fitted_weights import fit_weights
+from metarun.app.jobs.fitted_weights import AVERAGES, fit_weights
 from metarun.app.jobs.retest_settings import SHAPE, list_changes, make_settings, name_test
 from metarun.app.jobs.without_effect import warn_without_effect
 from metarun.core.errors import ConfigError, wrong_input
@@ -46,8 +46,6 @@ from metarun.settings.schema import Settings
 
 SHAPES = tuple(f"data.{key}" for key in SHAPE)
 """Settings of the data that do not change its split."""
-
-AVERAGES = ("running_mean", "running_var")
 
 Done = Callable[[Mapping[str, Any]], None]
 
