@@ -534,7 +534,9 @@ class FakeWandb(SimpleNamespace):
 
     def init(self, **options: Any) -> SimpleNamespace:
         rows: list[dict[str, Any]] = []
-        run = SimpleNamespace(options=options, id=options["id"], url=None, rows=rows, summary={}, metrics={})
+        run = SimpleNamespace(
+            options=options, id=options["id"], url=None, disabled=False, rows=rows, summary={}, metrics={}
+        )
         run.log = lambda row, **_: (rows.append(row), self.log(row))
         run.dir, run.save = options["dir"], lambda *_, **__: None
         run.define_metric = lambda name, **how: run.metrics.update({name: how})

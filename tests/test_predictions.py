@@ -78,7 +78,9 @@ def test_what_is_shown_is_of_the_first_test_tasks_and_of_the_learner_as_it_tests
         yield batch()
 
     shown: dict[str, Path] = {}
-    parts: Any = SimpleNamespace(learner=Learner(), source=SimpleNamespace(episodes=episodes), folder=tmp_path)
+    parts: Any = SimpleNamespace(
+        learner=Learner(), source=SimpleNamespace(info=SimpleNamespace(n_way=0), episodes=episodes), folder=tmp_path
+    )
     sink: Any = SimpleNamespace(show=shown.__setitem__)
     show_predictions(parts, [sink])
     show_drawings(parts, [sink])

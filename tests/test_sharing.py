@@ -82,7 +82,7 @@ def effect(learner: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
 def test_the_outer_step_is_a_mean_over_tasks(settings: Settings, algo: str, data: str) -> None:
     """Of two unequal shares of three tasks, each weighed by its tasks; where a learner says so."""
     config = settings(f"algo={algo}", f"data={data}", *(["bn=running"] if data == "glyphs" else []))
-    if not get_object(config.algo["_target_"]).splits:
+    if not get_object(config.algo["_target_"]).shareable:
         config.run.processes = 2
         with pytest.raises(ConfigError, match=r"does not train task by task.*: set run.processes=1"):
             workers.choose_processes(resolve(config))

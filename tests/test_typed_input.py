@@ -83,7 +83,7 @@ WRONG = {
     "optim.lr=inf": "optim.lr=inf must be a number above 0, and finite",
     "optim.betas=[0.9]": "optim.betas=[0.9] must be a list of 2, each a number of at least 0 and below 1",
     "optim.betas=[0.9,1]": "optim.betas=[0.9, 1] must be a list of 2, each a number of at least 0 and below 1",
-    "data.x=[nan,1]": "data.x=[nan, 1] must be a list, each a number, and finite",
+    "data.x=[nan,1]": "data.x=[nan, 1] must be a range, as [3,50], and finite",
     f"seed={10**21}": f"seed={10**21} must be a whole number of at least 0, of 64 bits",
     f"threads={10**21}": "must be a whole number of at least 1 and of at most 4096 or auto",
     "algo._target_=5": "algo._target_=5 must be the name of a class",

@@ -21,7 +21,6 @@ from metarun.core.command import find_key
 from metarun.core.errors import ConfigError, Refused
 from metarun.core.identity import as_mapping, read_config_dirs
 from metarun.settings.compose import explain_errors
-from metarun.settings.resolve import resolve
 
 MOST_COMPOSED = 50
 """Jobs of a larger sweep are not all checked: each value is, beside the first ones of the others."""
@@ -66,6 +65,8 @@ def list_all(config: DictConfig) -> list[list[str]]:
 
 def describe_wrong_jobs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> str | None:
     """Describe the jobs whose settings are wrong, if any, in the words in which they differ."""
+    from metarun.settings.resolve import resolve  # which imports torch, and Hydra imports this file for single runs too
+
     loader, wrong = GlobalHydra.instance().config_loader(), list[tuple[Sequence[str], str]]()
     own = read_config_dirs(as_mapping(config.hydra))
     for number, words in enumerate(jobs):
