@@ -725,7 +725,8 @@ def test_a_setting_that_counts_only_with_another_one_has_no_effect_without_it_an
     full: Callable[..., DictConfig], cache: Path, caplog: Any, group: str, choice: str, name: str, condition: CountsWith
 ) -> None:
     """Of the values that the other setting may have, those with which it does not count."""
-    beside = {"algo": [], "backbone": ["algo=baseline"], "data": ["algo=maml", "backbone=mlp_small"]}[group]
+    learned = [f"algo={ALONE.get(choice, 'maml')}", "backbone=mlp_small"]
+    beside = {"algo": [], "backbone": ["algo=baseline"], "data": learned}[group]
     if group == "algo":
         beside = [f"data={next(d for d in KNOWN if (choice, d) in PAIRS)}"] if choice not in CONTROL else []
         beside += [f"data={CONTROL[choice]}"] if choice in CONTROL else []
@@ -735,7 +736,8 @@ def test_a_setting_that_counts_only_with_another_one_has_no_effect_without_it_an
     if not has(config, other):
         pytest.skip(f"{choice} has no {other}")
     now = OmegaConf.select(config, other)
-    tried = choices_for(config, other) or ((False, True) if isinstance(now, bool) else (0.0,))
+    nothing = (False, True) if isinstance(now, bool) else (None if now is None else type(now)(),)
+    tried = choices_for(config, other) or nothing
     without = next(value for value in tried if not condition.counts(value))
     changed = [2.0, 3.0] if name == "period" else other_values(choice, f"{group}.{name}", config)[0]
     outcomes = []
