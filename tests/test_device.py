@@ -58,6 +58,7 @@ class Waits(TorchDispatchMode):
 
 ONCE = dict(PAIRS) | dict.fromkeys(ALGOS, "glyphs")  # each method on one source, images where it takes them
 del ONCE["bpl"]  # which finds strokes on the CPU
+del ONCE["pmf"]  # which draws on the CPU how copies of the support images are changed
 del ONCE["finetune_in_turn"], ONCE["progressive"]  # which draw the order of a task's examples on the CPU
 
 

@@ -33,6 +33,7 @@ STEPS = {  # running averages need longer; what sees no tasks in training, or is
     "meta_baseline": 200,
     "distill": 300,
     "cavia": 100,
+    "pmf": 100,
     "reptile": 120,
     "metagan_maml": 150,
     "oml": 300,
@@ -48,6 +49,7 @@ EXTRA = {
     "relationnet": SMALL_NET,
     "feat": SMALL_NET,
     "frn": SMALL_NET,
+    "pmf": [*SMALL_NET, "algo.inner_lr=0"],  # fine-tuning alone makes it good before it learns
     "metaoptnet": SMALL_NET,
     **dict.fromkeys(CLASSIFIERS_FIRST, IMAGES),
     "distill": IMAGES,

@@ -91,6 +91,9 @@ SOURCES = [
 SIZES = ("run.meta_batch_size", "run.val_tasks", "run.test_tasks")
 """Settings of `run=offline` alone."""
 
+SEARCHED = "is a search over many runs"
+"""What is said of search= without -m, whatever else is wrong."""
+
 ABSENT = re.compile(r"there is no .* in |needs data\.path|paths\.data=|is not installed")
 """What is said of data or packages that are not here, whatever else was typed."""
 HYDRA = [
@@ -269,7 +272,7 @@ def _judge(code: int, said: str, left: Sequence[str], key: str, absent: bool = F
     if code == 2:
         messages = re.findall(r"^metarun: ", said, re.M)
         problems += [f"{len(messages)} messages"] * (len(messages) != 1) + [f"left {left}"] * bool(left)
-        named = key.rpartition(".")[2] in said or (absent and ABSENT.search(said))
+        named = key.rpartition(".")[2] in said or (absent and ABSENT.search(said)) or SEARCHED in said
         problems += [f"{key} is not named"] * (not named)
     return f"{'; '.join(problems)}: {said[-500:]}" if problems else "said" if code else "equal"
 
