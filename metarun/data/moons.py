@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from metarun.core import objectives
 from metarun.core.episodes import Floats, draw_bits, draw_examples, iterate_places, scale_to_unit
 from metarun.core.ranges import NonNegativeFloat, PositiveInt
-from metarun.core.tasks import Batch, EpisodePlan, Examples, Pairs, SourceInfo
+from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, Pairs, SourceInfo
 from metarun.data.device import to_device
 from metarun.data.functions import to_normal
 
@@ -66,21 +66,14 @@ class Moons:
 
     def batch(self, split: str, indices: NDArray[np.int64]) -> Batch:
         """Return the tasks with the numbers `indices` [B] of a split's stream."""
-        shape, u = self.plan.shape_of(split), self._draw_numbers(split, indices)
+        shape, u = self.plan.shape_of(split), draw_points(self.plan, split, indices)
         x = np.split(u, [2 * shape.k_shot], axis=1)  # [B, S, 3] and [B, M, 3]
         turned = False, split == "test"
         support, query = (self._make_points(numbers, turn) for numbers, turn in zip(x, turned, strict=True))
         return Batch(support, query, 2)
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
-        return hashlib.sha256(self._draw_numbers(split, np.arange(n_tasks)).tobytes()).hexdigest()
-
-    def _draw_numbers(self, split: str, indices: NDArray[np.int64]) -> Floats:
-        """Draw numbers in [0, 1) for each point of a task: its place on the moon, and noise, [B, S + M, 3]."""
-        shape = self.plan.shape_of(split)
-        points = 2 * (shape.k_shot + shape.n_query)
-        u = scale_to_unit(draw_bits(self.plan.seed_of(split), split, indices, 3 * points))
-        return u.reshape(len(indices), points, 3)
+        return hashlib.sha256(draw_points(self.plan, split, np.arange(n_tasks)).tobytes()).hexdigest()
 
     def _gather_points(self, split: str, domain: str, places: NDArray[np.int64]) -> Examples:
         """Return the points at `places` [R] of a domain's stream: all of them once before any comes again."""
@@ -93,6 +86,17 @@ class Moons:
 
     def _make_points(self, u: Floats, turned: bool) -> Examples:
         return make_moons(u, self.noise, np.array([self.angle if turned else 0.0]), self.device)
+
+
+def draw_points(plan: EpisodePlan, split: str, indices: NDArray[np.int64]) -> Floats:
+    """Draw numbers in [0, 1) for each point of the tasks: its place on the moon, and noise, [B, S + M, 3]."""
+    points = count_points(plan.shape_of(split))
+    return scale_to_unit(draw_bits(plan.seed_of(split), split, indices, 3 * points)).reshape(len(indices), points, 3)
+
+
+def count_points(shape: EpisodeShape) -> int:
+    """Count the points of a task, on both moons."""
+    return 2 * (shape.k_shot + shape.n_query)
 
 
 def make_moons(u: Floats, noise: float, angles: Floats, device: torch.device) -> Examples:

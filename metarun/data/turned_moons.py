@@ -11,7 +11,7 @@ from metarun.core.episodes import Floats, Ints, draw_bits, draw_examples, iterat
 from metarun.core.ranges import NonNegativeFloat, PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, SourceInfo
 from metarun.data.device import to_device
-from metarun.data.moons import make_moons
+from metarun.data.moons import count_points, draw_points, make_moons
 
 
 class TurnedMoons:
@@ -77,12 +77,9 @@ class TurnedMoons:
 
     def _draw_numbers(self, split: str, indices: Ints) -> Floats:
         """Draw numbers in [0, 1) for each point of a task: its place on the moon, and noise, [B, S + M, 3]."""
-        shape, seed = self.plan.shape_of(split), self.plan.seed_of(split)
-        points = 2 * (shape.k_shot + shape.n_query)
         if split != "train":
-            bits = draw_bits(seed, split, indices, 3 * points)
-            return scale_to_unit(bits).reshape(len(indices), points, 3)
-        half = self.n_points // 2
+            return draw_points(self.plan, split, indices)
+        seed, points, half = self.plan.seed_of(split), count_points(self.plan.shape_of(split)), self.n_points // 2
         every = scale_to_unit(draw_bits(seed, split, np.arange(self.domains * 2 * half), 3))
         every = every.reshape(self.domains, half, 2, 3)  # [domains, points of a moon, moons, 3]
         visit, domain = np.divmod(indices, self.domains)

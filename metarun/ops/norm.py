@@ -26,6 +26,9 @@ from metarun.ops.standardise import standardise
 
 MODES = ("transductive", "support", "running", "none")
 
+AVERAGES = ("running_mean", "running_var")
+"""The names of what layers keep with bn=running; no other mode asks for them."""
+
 STANDARDISE_MIN_NUMBERS = 150_000
 """Numbers in a batch from which `standardise` saves more than its calls cost (measured on a CPU)."""
 

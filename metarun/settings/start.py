@@ -17,10 +17,11 @@ from metarun.core.errors import ConfigError
 from metarun.core.identity import LEFT_OUT, is_among, read_yaml
 from metarun.core.known_source import find_untold
 from metarun.core.run_folder import RunFolder
+from metarun.ops import norm
 from metarun.run.folder import load_best
 
-AVERAGES = ("running_mean", "running_var", "num_batches_tracked")
-"""What BatchNorm keeps with bn=running alone."""
+AVERAGES = (*norm.AVERAGES, "num_batches_tracked")
+"""What BatchNorm keeps with bn=running alone, torch's layers too."""
 
 FACT = "backbone.weights"
 """The field of results.json that says in words what a run starts from; `metarun compare` goes by it."""

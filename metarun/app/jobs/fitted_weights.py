@@ -9,9 +9,7 @@ from torch import Tensor
 
 from metarun.algos.base.learner import Learner
 from metarun.core.errors import ConfigError
-
-AVERAGES = ("running_mean", "running_var")
-"""Of BatchNorm; a test in another mode than running does not ask for them."""
+from metarun.ops import norm
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,7 @@ def fit_weights(learner: Learner, state: Mapping[str, Tensor], algo: str, traine
         )
     learner.load_state_dict({**wanted, **used})
     roles = {_find_role(name) for name in used}
-    if left := [name for name in state if _find_role(name) not in roles and not name.endswith(AVERAGES)]:
+    if left := [name for name in state if _find_role(name) not in roles and not name.endswith(norm.AVERAGES)]:
         log.info("algo=%s has no use for %s, which %s trained", algo, _join_some(left), trained)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from metarun.algos.base.learner import Learner
-from metarun.app.jobs.fitted_weights import AVERAGES, fit_weights
+from metarun.app.jobs.fitted_weights import fit_weights
 from metarun.app.jobs.retest_settings import SHAPE, list_changes, make_settings, name_test
 from metarun.app.jobs.without_effect import warn_without_effect
 from metarun.core.errors import ConfigError, wrong_input
@@ -193,7 +193,7 @@ class Trained:
             fit_weights(learner, self.state, settings.choices["algo"], self.saved.choices["algo"])
             return learner
         known = learner.state_dict()
-        learner.load_state_dict({k: v for k, v in self.state.items() if k in known or not k.endswith(AVERAGES)})
+        learner.load_state_dict({k: v for k, v in self.state.items() if k in known or not k.endswith(norm.AVERAGES)})
         return learner
 
 
