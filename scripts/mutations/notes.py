@@ -73,9 +73,10 @@ def _find_statement(before: str, after: str) -> int | None:
     lines, found = before.splitlines(), []
     for node in ast.walk(ast.parse(before)):
         for field in ("body", "orelse", "finalbody"):
-            for statement in getattr(node, field, None) or ():
-                if not isinstance(statement, ast.stmt):
-                    continue  # of a lambda, or of `x if y else z`
+            statements = getattr(node, field, None)
+            if not isinstance(statements, list):
+                continue  # of a lambda, or of `x if y else z`
+            for statement in statements:
                 decorators = [each.lineno for each in getattr(statement, "decorator_list", [])]
                 first = min(statement.lineno, *decorators) if decorators else statement.lineno
                 alone = not lines[first - 1][: statement.col_offset].strip() and not lines[
