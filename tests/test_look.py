@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as v2
 from conftest import noise_tasks
-from torchvision.transforms.v2 import RandAugment
+from torchvision.transforms.v2 import AutoAugment, RandAugment
 
 from metarun.core.tasks import EpisodePlan, EpisodeShape
-from metarun.data import randaugment
-from metarun.data.augment import JITTER, Look, apply_standard
+from metarun.data import autoaugment, randaugment
+from metarun.data.augment import JITTER, Augment, Look, apply_standard, cut_out
 from metarun.data.files.splits import SPLITS
 from metarun.data.images import ImageClasses, ImageTasks
 
@@ -67,15 +69,57 @@ def test_each_image_draws_its_two_operations_for_itself() -> None:
         assert torch.equal(out[i], operation(x[i : i + 1], sign * randaugment.MAGNITUDE)[0])
 
 
-def augmented(seed: int, augment: str) -> ImageTasks:
+def test_autoaugment_is_torchvisions_pair_for_pair() -> None:
+    """Each pair with both operations applied, forwards and backwards, against torchvision's own function of each."""
+    theirs = AutoAugment()
+    x = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for number, pair in enumerate(theirs._policies):
+        numbers = [(number + 0.5) / 25, 0.0, 0.7, 0.0, 0.7]  # applied, forwards
+        ours = autoaugment.autoaugment(x, torch.tensor([numbers, [*numbers[:2], 0.2, 0.0, 0.2]]))
+        for i, sign in enumerate((1, -1)):
+            image = x[i]
+            for name, probability, level in pair:
+                if not probability:
+                    continue
+                magnitudes, signed = theirs._AUGMENTATION_SPACE[name]
+                found = magnitudes(10, 32, 32)
+                size = 0.0 if found is None else float(found[level]) * (sign if signed else 1)
+                image = theirs._apply_image_or_video_transform(image, name, size, theirs.interpolation, {})
+            near = (ours[i].int() - image.int()).abs() <= 2  # a factor's last digit, which the second operation moves
+            assert near.float().mean() > 0.99, pair
+
+
+def test_autoaugment_applies_an_operation_with_its_probability() -> None:
+    """Pair 6 is Equalize with .4, then Rotate with .8: numbers above leave the image as it is."""
+    x = torch.randint(0, 200, (4, 1, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    drawn = torch.tensor([[5.5 / 25, first, 0.7, second, 0.7] for first in (0.39, 0.41) for second in (0.79, 0.81)])
+    turn, equalise = (autoaugment.OPERATIONS[name] for name in ("Rotate", "Equalize"))
+    expected = turn(equalise(x[:1], 0), 8 / 9), equalise(x[1:2], 0), turn(x[2:3], 8 / 9), x[3:]
+    assert torch.equal(autoaugment.autoaugment(x, drawn), torch.cat(expected))
+
+
+def test_cutout_covers_a_square_of_half_the_side_around_any_pixel() -> None:
+    """Of 8x8 images 4x4 pixels: around (4, 4), whole; around the first pixel, the quarter that lies inside."""
+    x = torch.ones(3, 2, 8, 8)
+    for covered, inside in zip(
+        cut_out(x, torch.tensor([[0.5, 0.5], [0.0, 0.0], [0.99, 0.3]])),
+        ((slice(2, 6), slice(2, 6)), (slice(0, 2), slice(0, 2)), (slice(5, 8), slice(0, 4))),
+        strict=True,
+    ):
+        expected = torch.ones(2, 8, 8)
+        expected[:, inside[0], inside[1]] = 0
+        assert torch.equal(covered, expected)
+
+
+def augmented(seed: int, augment: str, views: int = 1) -> ImageTasks:
     plain = noise_tasks()
     data = ImageClasses(plain.pixels, np.arange(37) * 20, [f"c{i}" for i in range(36)])
     split = {s: data.names[12 * i : 12 * i + 12] for i, s in enumerate(SPLITS)}
     plan = EpisodePlan(EpisodeShape(5, 1, 2), EpisodeShape(5, 1, 3), seed, 0)
-    return ImageTasks(data, split, plan, "none", torch.device("cpu"), Look(augment=augment))
+    return ImageTasks(data, split, plan, "none", torch.device("cpu"), Look(augment=augment, views=views))
 
 
-@pytest.mark.parametrize("augment", ["standard", "randaugment"])
+@pytest.mark.parametrize("augment", get_args(Augment)[1:])
 def test_augmentation_depends_on_seed_and_episode_alone_and_spares_validation_and_test(augment: str) -> None:
     source = augmented(0, augment)
     batch, alone = source.batch("train", np.arange(5)), source.batch("train", np.array([3]))
@@ -86,7 +130,7 @@ def test_augmentation_depends_on_seed_and_episode_alone_and_spares_validation_an
         assert torch.equal(source.batch(split, np.arange(2)).query.x, noise_tasks().batch(split, np.arange(2)).query.x)
 
 
-@pytest.mark.parametrize("augment", ["standard", "randaugment"])
+@pytest.mark.parametrize("augment", get_args(Augment)[1:])
 def test_every_image_of_a_task_is_augmented_by_draws_of_its_own(augment: str) -> None:
     """Where all images are one picture, no two of what three tasks are made of are alike, support and query images
     together: 3 x (5 + 10)."""
@@ -98,7 +142,9 @@ def test_every_image_of_a_task_is_augmented_by_draws_of_its_own(augment: str) ->
 
 
 def test_a_look_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data.augment=heavy is not one of none, standard, randaugment"):
+    with pytest.raises(
+        ValueError, match=r"data.augment=heavy is not one of none, standard, randaugment, autoaugment, cutout"
+    ):
         Look(augment="heavy")
     with pytest.raises(ValueError, match="must be as many, and std above 0"):
         Look(mean=(0.5,), std=(0.0,))
@@ -113,3 +159,21 @@ def test_randaugment_takes_operation_and_sign_from_numbers_of_their_own() -> Non
         randaugment.randaugment(x, drawn),
         torch.cat([turn(x[:1], -randaugment.MAGNITUDE), turn(x[1:], randaugment.MAGNITUDE)]),
     )
+
+
+@pytest.mark.parametrize("augment", ["none", "cutout"])
+def test_support_sets_of_tests_have_each_image_and_changed_copies_of_it(augment: str) -> None:
+    plain, source, tasks = noise_tasks(), augmented(0, augment, 3), np.arange(4)
+    train, test, before = source.batch("train", tasks), source.batch("test", tasks), plain.batch("test", tasks)
+    assert train.support.x.shape == plain.batch("train", tasks).support.x.shape
+    assert torch.equal(test.query.x, before.query.x)
+    views = test.support.x.unflatten(1, (-1, 3))  # [B, S, 3, ...]
+    assert torch.equal(views[:, :, 0], before.support.x)
+    assert torch.equal(test.support.y.unflatten(1, (-1, 3)), before.support.y[:, :, None].expand(-1, -1, 3))
+    assert len({view.numpy().tobytes() for view in views[:, :, 1:].flatten(0, 2)}) == 4 * 5 * 2
+    share = (views[:, :, 1:] == 0).float().mean()
+    assert share > 0.08 if augment == "cutout" else share < 0.3
+    assert torch.equal(source.batch("test", np.array([2])).support.x, test.support.x[2:3])
+    other = augmented(1, augment, 3).batch("test", tasks)  # another training seed has the same tests
+    assert torch.equal(other.support.x, test.support.x)
+    assert source.embedded("test", torch.Tensor.flatten, 1000) is None

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarun.core.episodes import Bits
+from metarun.core.episodes import Bits, Ints, draw_bits
 from metarun.core.ranges import check_choice
 from metarun.data.device import to_device
 
-Augment = Literal["none", "standard", "randaugment"]
-RANDOM_WORDS: dict[str, int] = {"none": 0, "standard": 6, "randaugment": 3 + 4}
+Augment = Literal["none", "standard", "randaugment", "autoaugment", "cutout"]
+RANDOM_WORDS: dict[str, int] = {"none": 0, "standard": 6, "randaugment": 3 + 4, "autoaugment": 3 + 5, "cutout": 3 + 2}
 """Random words that one image takes, for each kind of augmentation: three to move and mirror it, where it does."""
 
 JITTER = 0.4
@@ -30,14 +30,18 @@ class Look:
 
     Args:
         mean, std: of each channel, in units of 0..1; the input is (pixel/255 - mean) / std.
-        augment: `standard` moves, mirrors and recolours each training image separately; `randaugment` moves and
-            mirrors it, then applies two random operations; it is for pre-training.
+        augment: what happens to each training image separately. All kinds move and mirror it; `standard` then
+            recolours it, `randaugment` applies two random operations, `autoaugment` one of 25 pairs of operations, and
+            `cutout` covers a square. All but `standard` are for pre-training.
+        views: of each support image in validation and test, >= 1: the image, and changed copies of it, by `augment`,
+            or by `standard` where that is `none`.
     Raises: ValueError if augment is unknown, or mean and std do not fit together.
     """
 
     mean: Sequence[float] = (0.0,)
     std: Sequence[float] = (1.0,)
     augment: Augment = "none"
+    views: int = 1
 
     def __post_init__(self) -> None:
         check_choice("data.augment", self.augment, Augment)
@@ -61,24 +65,41 @@ class Look:
         """Return how many random words one training image takes."""
         return RANDOM_WORDS[self.augment]
 
+    def draw_words(self, seed: int, stream: str, indices: Ints, n_images: int) -> Bits:
+        """Draw the random words that augment the images of tasks [B, n_images, random_words]."""
+        words = draw_bits(seed, stream, indices, n_images * self.random_words)
+        return words.reshape(len(indices), n_images, -1)
+
     def __call__(self, pixels: Tensor, bits: Bits | None) -> Tensor:
         """Turn pixels [..., C, H, W] uint8 into inputs of the same shape.
 
         Args:
             bits: random words [..., `random_words`] that augment them; None leaves them as they are.
         """
-        uniform = None if bits is None else _to_uniform(bits)  # [R, random_words] for R images
-        if uniform is not None and self.augment == "randaugment":
-            place = to_device(uniform[:, :3], pixels.device)
-            flat = _crop_and_mirror(pixels.flatten(0, -4), place[:, :2], place[:, 2] < 0.5)  # [R, C, H, W]
+        if bits is None:
+            return self.normalise(_scale(pixels))
+        uniform = _to_uniform(bits)  # [R, random_words] for R images
+        flat = pixels.flatten(0, -4)
+        if self.augment == "standard":
+            x = apply_standard(_scale(flat), to_device(uniform, flat.device, torch.get_default_dtype()))
+            return self.normalise(x).reshape(pixels.shape)
+        drawn, own = to_device(uniform, flat.device), torch.from_numpy(uniform[:, 3:])
+        flat = _crop_and_mirror(flat, drawn[:, :2], drawn[:, 2] < 0.5)
+        if self.augment == "randaugment":
             from metarun.data.randaugment import randaugment  # which imports torchvision
 
-            pixels = randaugment(flat, torch.from_numpy(uniform[:, 3:])).reshape(pixels.shape)
-        x = pixels.to(torch.get_default_dtype()).div_(255)
-        if uniform is not None and self.augment == "standard":
-            drawn = to_device(uniform, pixels.device, x.dtype)
-            x = apply_standard(x.flatten(0, -4), drawn).reshape(x.shape)
-        return self.normalise(x)
+            flat = randaugment(flat, own)
+        elif self.augment == "autoaugment":
+            from metarun.data.autoaugment import autoaugment
+
+            flat = autoaugment(flat, own)
+        x = self.normalise(_scale(flat))
+        return (cut_out(x, drawn[:, 3:]) if self.augment == "cutout" else x).reshape(pixels.shape)
+
+    @property
+    def of_views(self) -> Look:
+        """The look of the changed copies of support images in validation and test."""
+        return replace(self, augment="standard") if self.augment == "none" else self
 
     def normalise(self, x: Tensor) -> Tensor:
         """Normalise images [..., C, H, W] in 0..1, in place."""
@@ -104,6 +125,25 @@ def apply_standard(x: Tensor, uniform: Tensor) -> Tensor:
     x = (x * factor[:, 0]).clamp_(0, 1)  # brightness
     x = _blend(x, _to_gray(x).mean((1, 2, 3), keepdim=True), factor[:, 1])  # contrast
     return _blend(x, _to_gray(x), factor[:, 2])  # saturation
+
+
+def cut_out(x: Tensor, place: Tensor) -> Tensor:
+    """Set a square of each image [R, C, H, W] to 0, of half its height: around `place` [R, 2] in 0..1, cut at edges.
+
+    Reference: DeVries, Taylor. Improved Regularization of Convolutional Neural Networks with Cutout. 2017.
+        arXiv:1708.04552, section 3.2.
+    """
+    height, width = x.shape[-2:]
+    side = 2 * (height // 4)
+    first = (place * place.new_tensor([height, width])).long() - side // 2  # [R, 2]
+    down, across = (torch.arange(n, device=x.device) - first[:, i, None] for i, n in enumerate((height, width)))
+    inside = [(steps >= 0) & (steps < side) for steps in (down, across)]  # [R, H] and [R, W]
+    return x.masked_fill((inside[0][:, :, None] & inside[1][:, None])[:, None], 0.0)
+
+
+def _scale(pixels: Tensor) -> Tensor:
+    """Scale pixels in 0..255 to 0..1."""
+    return pixels.to(torch.get_default_dtype()).div_(255)
 
 
 def _to_uniform(bits: Bits) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -33,6 +34,7 @@ from metarun.data.counts import count_images
 from metarun.data.device import fits, to_device
 from metarun.data.embedded import Embedded
 from metarun.data.files.splits import SPLITS, check_split, find_superclasses, hash_split
+from metarun.data.views import add_views
 
 Rotation = Literal["none", "class", "train", "random"]
 Labels = Literal["shuffled", "fixed"]
@@ -143,22 +145,23 @@ class ImageTasks:
 
     def _gather_tasks(self, split: str, drawn: EpisodeIndices, n_way: int, indices: Ints) -> Batch:
         sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
-        support, query = (
-            self._make_examples(
-                split, drawn, images, y, self._draw_random_words(f"{split}/augment/{number}", indices, images.shape[1])
-            )
-            for number, (images, y) in enumerate(sides)
-        )
+        counts = enumerate((drawn.support.shape[1], drawn.query.shape[1]))
+        words = [self._draw_random_words(f"{split}/augment/{side}", indices, count) for side, count in counts]
+        support, query = (self._make_examples(split, drawn, *sides[i], words[i]) for i in (0, 1))
+        if split != "train":
+            gather = partial(self.gather_images, *self.place_images(split, drawn, *sides[0]))
+            support = add_views(support, gather, self.look, self.plan.seed_of(split), split, indices)
         return Batch(support, query, n_way)
 
     def embedded(self, split: str, encode: Callable[[Tensor], Tensor], n_tasks: int) -> TaskSource | None:
         """Return the tasks of val or test with each image replaced by its embedding, which `encode` makes.
 
-        Return None if the first `n_tasks` tasks hold fewer images than the split, or embeddings take too much memory.
+        Return None if the first `n_tasks` tasks hold fewer images than the split, each task changes its images for
+        itself, or embeddings take too much memory.
         """
         shape = self.plan.shape_of(split)
         n_images = len(self.find_rows(split)) * self.count_turns(split)
-        if n_images > n_tasks * shape.n_way * (shape.k_shot + shape.n_query):
+        if self.look.views > 1 or n_images > n_tasks * shape.n_way * (shape.k_shot + shape.n_query):
             return None
         with suppress(MemoryError):
             return Embedded(self, split, encode)
@@ -235,11 +238,9 @@ class ImageTasks:
         return flat.gather(-1, source_pixel[..., None, :].expand_as(flat)).view_as(x)
 
     def _draw_random_words(self, stream: str, indices: Ints, n_images: int) -> Bits | None:
-        """Draw the random words that augment each image [B, n_images, random_words]; None if nothing does."""
-        if self.look.augment == "none" or not stream.startswith("train"):
-            return None
-        words = draw_bits(self.plan.seed, stream, indices, n_images * self.look.random_words)
-        return words.reshape(len(indices), n_images, -1)
+        """Draw the random words that augment each image; None if nothing does."""
+        plain = self.look.augment == "none" or not stream.startswith("train")
+        return None if plain else self.look.draw_words(self.plan.seed, stream, indices, n_images)
 
     def _make_examples(
         self, split: str, drawn: EpisodeIndices, images: Ints, y: Ints, bits: Bits | None = None

@@ -21,7 +21,7 @@ class PhotoSettings(TypedDict):
         cache: folder of the decoded images.
         image_size: side in pixels that the images are scaled to.
         interpolation: Pillow's filter for that.
-        mean, std, augment: see metarun/data/augment.py.
+        mean, std, augment, views: see metarun/data/augment.py.
         rotation, trainval: see ImageTasks.
     """
 
@@ -31,6 +31,7 @@ class PhotoSettings(TypedDict):
     mean: Sequence[float]
     std: Sequence[float]
     augment: Augment
+    views: PositiveInt
     rotation: Rotation
     trainval: bool
 
@@ -46,5 +47,5 @@ class PhotoTasks(ImageTasks):
         device: torch.device,
         **photos: Unpack[PhotoSettings],
     ) -> None:
-        look = Look(photos["mean"], photos["std"], photos["augment"])
+        look = Look(photos["mean"], photos["std"], photos["augment"], photos["views"])
         super().__init__(data, split, plan, photos["rotation"], device, look, photos["trainval"])

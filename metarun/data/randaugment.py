@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,16 +22,26 @@ def randaugment(x: Tensor, uniform: Tensor) -> Tensor:
     Reference: Cubuk, Zoph, Shlens, Le. RandAugment. NeurIPS 2020. arXiv:1909.13719; operations and ranges are those of
         torchvision.transforms.v2.RandAugment, which draws once for a whole batch.
     """
+    names = list(OPERATIONS)
     for numbers in (uniform[:, :2], uniform[:, 2:]):
-        operation, back = (numbers[:, 0] * len(OPERATIONS)).long(), numbers[:, 1] < 0.5  # [R] each
-        out = torch.empty_like(x)
-        for place, apply in enumerate(OPERATIONS.values()):
-            for sign in (-1, 1):
-                rows = torch.nonzero((operation == place) & (back == (sign < 0)))[:, 0].to(x.device)
-                if len(rows):
-                    out[rows] = apply(x[rows], sign * MAGNITUDE)
-        x = out
+        operation, back = (numbers[:, 0] * len(names)).long().tolist(), (numbers[:, 1] < 0.5).tolist()  # [R] each
+        drawn = [(names[n], -MAGNITUDE if b else MAGNITUDE) for n, b in zip(operation, back, strict=True)]
+        x = apply_drawn(x, drawn, OPERATIONS)
     return x
+
+
+def apply_drawn(
+    x: Tensor, drawn: Sequence[tuple[str, float]], operations: Mapping[str, Callable[[Tensor, float], Tensor]]
+) -> Tensor:
+    """Apply to each image of [R, C, H, W] uint8 the operation that `drawn` [R] names, with its magnitude in -1..1."""
+    images: dict[tuple[str, float], list[int]] = defaultdict(list)
+    for image, one in enumerate(drawn):
+        images[one].append(image)
+    out = torch.empty_like(x)
+    for (name, magnitude), numbers in images.items():
+        rows = torch.tensor(numbers, device=x.device)
+        out[rows] = operations[name](x[rows], magnitude)
+    return out
 
 
 def _shear(x: Tensor, across: float, down: float) -> Tensor:

@@ -28,7 +28,7 @@ class Resized:
         self.source, self.shape, self.look = source, shape, look
         if look:
             for member in members(source):
-                member.look = PLAIN_LOOK
+                member.look = replace(member.look, mean=PLAIN_LOOK.mean, std=PLAIN_LOOK.std)
         self.info = replace(source.info, input_shape=shape)
         for name in ("labels", "turns"):
             if hasattr(source, name):

@@ -38,6 +38,7 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "run.max_time": (None,),
     "run.patience": (None,),
     "run.train_tasks": (None,),
+    "data.views": (1,),
     "data.labels": ("shuffled", None),
     "data.members": ({},),
     "data.templates": (["a photo of a {}."],),
