@@ -95,6 +95,22 @@ def test_resnet18_for_large_images_is_torchvisions_with_the_same_weights() -> No
     assert torch.allclose(ours.eval()(x), theirs.eval()(x), atol=1e-12)
 
 
+@pytest.mark.usefixtures("doubles")
+def test_conv4_has_a_width_for_each_layer_and_a_leaky_relu_as_in_the_plain_formula() -> None:
+    torch.manual_seed(0)
+    network, out = Conv4((2, 12, 12), "none", [3, 4, 5], layers=3, halvings=2, slope=0.3), torch.randn(6, 2, 12, 12)
+    x = out
+    for layer, (weight, bias) in enumerate(zip(*[iter(network.parameters())] * 2, strict=True)):
+        out = F.conv2d(out, weight, bias, padding=1)
+        out = torch.where(out > 0, out, 0.3 * out)
+        out = F.max_pool2d(out, 2) if layer < 2 else out
+    assert torch.allclose(network(x), out.flatten(1), atol=1e-12)
+    assert network.map_shape == (5, 3, 3)
+    assert network.out_features == 45
+    with pytest.raises(ValueError, match=r"backbone.hidden=\[3, 4\] has 2 numbers, and backbone.layers is 4"):
+        Conv4((2, 16, 16), "none", [3, 4])
+
+
 def test_r2d2s_features_are_as_published() -> None:
     """On mini-ImageNet 51,200 numbers: 384 x 10 x 10 of the third block and 512 x 5 x 5 of the fourth."""
     with torch.device("meta"):

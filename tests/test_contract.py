@@ -187,7 +187,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
     assert same(state_of(other.learner), second)
 
 
-@pytest.mark.parametrize("bn", ["support", "running"])
+@pytest.mark.parametrize("bn", ["support", "running", "layer"])
 @pytest.mark.parametrize("algo", one_of_each(NETWORKS))
 def test_a_query_is_scored_alone_as_among_others_unless_bn_is_transductive_or_the_learner_says_that_they_matter(
     settings: Settings, algo: str, bn: str

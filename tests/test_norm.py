@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metarun.ops import context, norm
 from metarun.ops.functional import call
+from metarun.ops.layer_norm import MapLayerNorm
 from metarun.ops.norm import BatchNorm
 
 
@@ -44,6 +45,24 @@ def test_running_averages_are_those_of_torch() -> None:
 def test_every_layer_of_a_learner_normalises_as_bn_says(settings: Callable[..., DictConfig], algo: str) -> None:
     made = parts_of(settings(f"algo={algo}", "bn=support")).learner
     assert {layer.mode for layer in made.modules() if isinstance(layer, BatchNorm)} == {"support"}
+    made = parts_of(settings(f"algo={algo}", "bn=layer")).learner
+    assert {type(layer) for layer in made.modules() if isinstance(layer, BatchNorm | MapLayerNorm)} == {MapLayerNorm}
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 4)])
+def test_layer_normalisation_is_of_each_image_by_itself(shape: tuple[int, ...]) -> None:
+    """All numbers of an image have mean 0 and variance 1, before each channel gets its weight and bias."""
+    torch.manual_seed(0)
+    x, layer = torch.randn(shape) * 3 + 1, MapLayerNorm(3)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    channel = (1, 3, *(1,) * (len(shape) - 2))
+    flat = x.flatten(1)
+    plain = (flat - flat.mean(1, keepdim=True)) / (flat.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    expected = plain.reshape(shape) * layer.weight.reshape(channel) + layer.bias.reshape(channel)
+    assert torch.allclose(layer(x), expected, atol=1e-12)
+    assert torch.allclose(torch.func.vmap(layer)(x[None])[0], expected, atol=1e-12)
 
 
 def test_an_inner_loop_normalises_by_its_own_batch_at_test_time_too() -> None:
@@ -96,10 +115,19 @@ def test_contexts_inside_each_other_end_one_by_one(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("doubles")
-def test_a_network_of_ones_own_inside_grad_and_vmap_has_the_gradient_of_a_plain_loop() -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda: BatchNorm(4, "transductive"), lambda: nn.BatchNorm2d(4)),
+        (lambda: MapLayerNorm(4), lambda: nn.GroupNorm(1, 4)),
+    ],
+)
+def test_a_network_of_ones_own_inside_grad_and_vmap_has_the_gradient_of_a_plain_loop(
+    ours: Callable[[], nn.Module], theirs: Callable[[], nn.Module]
+) -> None:
     """A learner's author who vectorises by himself enters no context: torch itself knows of its transforms."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), BatchNorm(4, "transductive"), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), ours(), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
     theta = {name: value.detach() for name, value in net.named_parameters()}
     xs, ys = torch.randn(3, 6, 1, 4, 4), torch.randint(0, 3, (3, 6))
 
@@ -111,7 +139,7 @@ def test_a_network_of_ones_own_inside_grad_and_vmap_has_the_gradient_of_a_plain_
         return loss({name: value - 0.5 * gradient[name] for name, value in params.items()})
 
     together = torch.func.grad(lambda p: torch.func.vmap(after_one_step, (None, 0, 0))(p, xs, ys).mean())(theta)
-    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), theirs(), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
     at = {name: value.clone().requires_grad_() for name, value in theta.items()}
     total = torch.zeros(())
     for x, y in zip(xs, ys, strict=True):
@@ -125,5 +153,5 @@ def test_a_network_of_ones_own_inside_grad_and_vmap_has_the_gradient_of_a_plain_
 
 
 def test_an_unknown_mode_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="bn=batch is not one of transductive, support, running"):
+    with pytest.raises(ValueError, match="bn=batch is not one of transductive, support, running, layer, none"):
         BatchNorm(3, "batch")

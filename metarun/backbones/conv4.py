@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from metarun.core.ranges import NonNegativeInt, PositiveInt, check_choice
+from metarun.core.ranges import NonNegativeInt, PositiveInt, ShareBelowOne, check_choice
 from metarun.ops.convolution import Conv2d
 from metarun.ops.first_block import run_first_block, runs_in_pieces
-from metarun.ops.norm import batch_norm
+from metarun.ops.norm import batch_norm, needs_bias
 from metarun.ops.pooling import MaxPool2d
 
 Downsample = Literal["pool", "stride"]
@@ -20,16 +21,17 @@ class Conv4(nn.Module):
     `downsample=pool` adds 2x2 max-pooling to each block (Vinyals 2016, Snell 2017, MAML on mini-ImageNet). The pooling
     comes before the ReLU: numbers and gradients are the same, and the ReLU sees a quarter of the pixels.
     `downsample=stride` uses stride-2 convolutions instead and averages the last map over positions (MAML's code on
-    Omniglot). Convolutions have a bias only with `bn=none`; the normalisation behind them would cancel it.
+    Omniglot). Convolutions have a bias only where no BatchNorm behind them would cancel it.
 
     Shapes: x [R, C, H, W] -> features [R, out_features], made from feature_map [R, *map_shape].
     Args:
         input_shape: C, H, W.
         bn: where normalisation takes its statistics from, see metarun/ops/norm.py.
-        hidden: filters of each layer.
+        hidden: filters of each layer: a number, or a list of one for each.
         downsample: `pool` or `stride`.
         layers: number of blocks.
         halvings: number of blocks, from the first on, that halve height and width; null means all (RelationNet: 2).
+        slope: of the leaky ReLU below 0, in [0, 1); 0 is the plain ReLU.
     Reference: Vinyals et al. Matching Networks for One Shot Learning. NeurIPS 2016. arXiv:1606.04080, section 4.1.
     """
 
@@ -37,10 +39,11 @@ class Conv4(nn.Module):
         self,
         input_shape: tuple[int, ...],
         bn: str,
-        hidden: PositiveInt = 64,
+        hidden: PositiveInt | Sequence[PositiveInt] = 64,
         downsample: Downsample = "pool",
         layers: PositiveInt = 4,
         halvings: NonNegativeInt | None = None,
+        slope: ShareBelowOne = 0.0,
     ) -> None:
         super().__init__()
         check_choice("backbone.downsample", downsample, Downsample)
@@ -50,15 +53,17 @@ class Conv4(nn.Module):
         halvings = layers if halvings is None else halvings
         if halvings > layers:
             raise ValueError(f"backbone.halvings={halvings} is above backbone.layers={layers}")
+        widths = [hidden] * layers if isinstance(hidden, int) else list(hidden)
+        if len(widths) != layers:
+            raise ValueError(f"backbone.hidden={widths} has {len(widths)} numbers, and backbone.layers is {layers}")
         blocks: list[nn.Module] = []
-        for layer in range(layers):
+        for layer, (inputs, outputs) in enumerate(zip([channels, *widths], widths, strict=False)):
             halve = layer < halvings
             stride = 2 if halve and downsample == "stride" else 1
-            inputs = channels if layer == 0 else hidden
-            convolution = Conv2d(inputs, hidden, 3, stride=stride, padding=1, bias=bn == "none")
-            blocks += [convolution, batch_norm(hidden, bn)]
+            convolution = Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=needs_bias(bn))
+            blocks += [convolution, batch_norm(outputs, bn)]
             blocks += [MaxPool2d(2)] if halve and downsample == "pool" else []
-            blocks.append(nn.ReLU())
+            blocks.append(nn.LeakyReLU(slope) if slope else nn.ReLU())
             if halve:
                 height, width = (height // 2, width // 2) if downsample == "pool" else (-(-height // 2), -(-width // 2))
         if height * width == 0:
@@ -68,8 +73,8 @@ class Conv4(nn.Module):
             )
         self.blocks = nn.Sequential(*blocks)
         self.average = downsample == "stride"
-        self.map_shape = (hidden, height, width)
-        self.out_features = hidden if self.average else hidden * height * width
+        self.map_shape = (widths[-1], height, width)
+        self.out_features = widths[-1] if self.average else widths[-1] * height * width
 
     def feature_map(self, x: Tensor) -> Tensor:
         layers = tuple(self.blocks)

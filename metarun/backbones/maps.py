@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from metarun.ops.convolution import Conv2d
-from metarun.ops.norm import batch_norm
+from metarun.ops.norm import batch_norm, needs_bias
 
 
 class MapNetwork(nn.Module):
@@ -44,8 +44,8 @@ def image_shape(name: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]
 
 
 def convolution(inputs: int, outputs: int, bn: str, kernel: int = 3, stride: int = 1) -> Conv2d:
-    """Make a convolution that keeps the size, apart from its stride. Normalisation behind it would cancel a bias."""
-    return Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bn == "none")
+    """Make a convolution that keeps the size, apart from its stride. BatchNorm behind it would cancel a bias."""
+    return Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=needs_bias(bn))
 
 
 def conv_norm(inputs: int, outputs: int, bn: str, kernel: int = 3, stride: int = 1) -> list[nn.Module]:

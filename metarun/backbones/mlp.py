@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from metarun.core.ranges import PositiveInt
-from metarun.ops.norm import batch_norm
+from metarun.ops.norm import batch_norm, needs_bias
 
 
 class MLP(nn.Module):
@@ -29,7 +29,7 @@ class MLP(nn.Module):
         layers: list[nn.Module] = []
         inputs = math.prod(input_shape)
         for width in widths:
-            layers += [nn.Linear(inputs, width, bias=bn == "none"), batch_norm(width, bn), nn.ReLU()]
+            layers += [nn.Linear(inputs, width, bias=needs_bias(bn)), batch_norm(width, bn), nn.ReLU()]
             inputs = width
         self.layers = nn.Sequential(*layers)
         self.out_features = inputs

@@ -19,7 +19,7 @@ from metarun.ops.context import in_inner_loop, is_transformed
 from metarun.ops.freezing import freeze
 from metarun.ops.layer_norm import LayerNorm, LayerNorm2d
 from metarun.ops.noise import DropPath, Noise
-from metarun.ops.norm import BatchNorm
+from metarun.ops.norm import BATCH_MODES, BatchNorm, batch_norm
 
 LAYER_NORMS = {"LayerNorm": LayerNorm, "LayerNorm2d": LayerNorm2d}
 """Ours for torch's, torchvision's and timm's, by the names of the classes; others stay as they are."""
@@ -79,7 +79,7 @@ class TrainedNetwork(nn.Module):
         super().__init__()
         _, height, width = image_shape(name, input_shape)
         self.net = net
-        if bn == "none" and look and any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
+        if bn not in BATCH_MODES and look and any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
             raise ValueError(f"the weights of {name} need its BatchNorm layers; set bn=running")
         self.frozen = frozen
         replace_layers(net, bn, frozen)
@@ -151,10 +151,10 @@ def replace_layers(module: nn.Module, bn: str, frozen: bool) -> None:
 
 def _norm(layer: nn.BatchNorm2d, bn: str, frozen: bool) -> nn.Module:
     """Make a layer with the same weights and averages that follows the run's `bn`."""
-    if bn == "none":
-        return nn.Identity()
-    fixed = bn == "running" and frozen
     channels, eps = layer.num_features, layer.eps
+    if bn not in BATCH_MODES:
+        return batch_norm(channels, bn)
+    fixed = bn == "running" and frozen
     made = FrozenBatchNorm2d(channels, eps) if fixed else BatchNorm(channels, bn, eps, layer.momentum or 0.1)
     made.load_state_dict({key: value for key, value in layer.state_dict().items() if key in made.state_dict()})
     return made

@@ -7,7 +7,8 @@
     loop counts as training, even at test time: it normalises the support images by their own statistics. The running
     averages come from adapted networks and normalise the query images. (If a network was meta-trained without running
     averages in its inner loop, using them there brings MAML near chance.)
-`bn=none`: no normalisation; the layers before it then have a bias.
+`bn=layer`: no batch normalisation but layer normalisation: each image by its own statistics, see layer_norm.py.
+`bn=none`: no normalisation. With these two the layers before it have a bias, which BatchNorm would cancel.
 
 A layer does not know which rows are support images, or whether an inner loop is running. The learner announces both
 with the context managers of context.py.
@@ -22,9 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun.ops import context
+from metarun.ops.layer_norm import MapLayerNorm
 from metarun.ops.standardise import standardise
 
-MODES = ("transductive", "support", "running", "none")
+BATCH_MODES = ("transductive", "support", "running")
+MODES = (*BATCH_MODES, "layer", "none")
 
 AVERAGES = ("running_mean", "running_var")
 """The names of what layers keep with bn=running; no other mode asks for them."""
@@ -35,18 +38,25 @@ STANDARDISE_MIN_NUMBERS = 150_000
 
 def batch_norm(channels: int, mode: str) -> nn.Module:
     """Return the layer for one of `MODES`."""
-    return nn.Identity() if mode == "none" else BatchNorm(channels, mode)
+    if mode in ("layer", "none"):
+        return MapLayerNorm(channels) if mode == "layer" else nn.Identity()
+    return BatchNorm(channels, mode)
+
+
+def needs_bias(mode: str) -> bool:
+    """Return whether a layer in front of the normalisation needs a bias, which BatchNorm would cancel."""
+    return mode not in BATCH_MODES
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation of [R, C] or [R, C, H, W] with one of the first three `MODES`.
+    """Batch normalisation of [R, C] or [R, C, H, W] with one of `BATCH_MODES`.
 
     It runs `standardise` under torch.func, and for large batches that are differentiated twice. In torch 2.11 to 2.15,
     second-order gradients of `F.batch_norm` are wrong without an error under grad(vmap(grad)), and slow elsewhere.
 
     Args:
         channels: C.
-        mode: one of `MODES`, but not `none`.
+        mode: one of `BATCH_MODES`.
         eps: added to the variance.
         momentum: weight of the newest batch in the running averages, in (0, 1].
     Reference: Ioffe, Szegedy. Batch Normalization. ICML 2015. arXiv:1502.03167.
@@ -57,7 +67,7 @@ class BatchNorm(nn.Module):
 
     def __init__(self, channels: int, mode: str, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
-        if mode not in MODES:
+        if mode not in BATCH_MODES:
             raise ValueError(f"bn={mode} is not one of {', '.join(MODES)}")
         self.mode, self.eps, self.momentum = mode, eps, momentum
         self.weight = nn.Parameter(torch.ones(channels))

@@ -39,6 +39,7 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "run.patience": (None,),
     "run.train_tasks": (None,),
     "data.views": (1,),
+    "backbone.slope": (0.0,),
     "data.labels": ("shuffled", None),
     "data.members": ({},),
     "data.templates": (["a photo of a {}."],),

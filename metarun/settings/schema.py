@@ -82,7 +82,7 @@ class Settings:
     threads: Annotated[int, Ge(1), Le(4096)] | Literal["auto"]
     precision: Literal["float32", "tf32", "bf16"]
     deterministic: bool
-    bn: Literal["transductive", "support", "running", "none"]
+    bn: Literal["transductive", "support", "running", "layer", "none"]
     inspect: Literal["none", "profile", "anomaly"]
     tags: Sequence[str]
     notes: str | None

@@ -12,6 +12,7 @@ from metarun.algos.gradient.maml import MAML, Adapted, MAMLSettings
 from metarun.core.ranges import CountsWith, NonNegativeInt
 from metarun.core.tasks import Batch, Examples, Metrics, Objective
 from metarun.ops.functional import Params, flatten_name, gradient
+from metarun.ops.layer_norm import MapLayerNorm
 from metarun.ops.norm import BatchNorm
 
 EACH_LOSS_WEIGHT, LAST_LOSS_WEIGHT = "weight of each loss", "weight of the last loss"
@@ -22,17 +23,17 @@ class MAMLPlusPlus(MAML):
 
     Learned rates: one for each weight tensor and inner step. Multi-step loss: early in training, the query losses
     after all inner steps count, later only the last one. Derivative order: the first updates are first-order. Per-step
-    normalisation: each inner step has its own BatchNorm weights and biases, which the inner loop does not change. The
-    paper's annealed outer rate is optim/schedule=cosine. The paper also keeps running statistics for each step, but its
-    code never uses them; here an inner step always normalises by its own batch. Test steps beyond the trained ones use
-    the last step's rates and BatchNorm.
+    normalisation: in each inner step BatchNorm (or layer normalisation) has weights and biases of its own, which the
+    inner loop does not change. The paper's annealed outer rate is optim/schedule=cosine. The paper also keeps running
+    statistics for each step, but its code never uses them; here an inner step always normalises by its own batch. Test
+    steps beyond the trained ones use the last step's rates, weights and biases.
 
     Args: as for MAML, but
         inner_lr: where learned rates start, or the rate.
         learn_rates: whether a rate is learned for each weight tensor and inner step.
         multi_step: outer steps over which the weight moves from all inner steps' losses to the last; 0: only the last.
         first_order_steps: number of first outer steps without second derivatives.
-        per_step_norm: whether each inner step has its own BatchNorm weights and biases.
+        per_step_norm: whether each inner step has its own weights and biases of the layers that normalise.
         engine: `vectorized`; learn2learn has no MAML++.
     Reference: Antoniou, Edwards, Storkey. How to Train Your MAML. ICLR 2019. arXiv:1810.09502.
     """
@@ -136,6 +137,6 @@ class MAMLPlusPlus(MAML):
 
 
 def _find_norm_parameters(net: nn.Module) -> list[str]:
-    """Find the names of BatchNorm's weights and biases."""
-    layers = [name for name, module in net.named_modules() if isinstance(module, BatchNorm)]
+    """Find the names of the weights and biases of layers that normalise."""
+    layers = [name for name, module in net.named_modules() if isinstance(module, BatchNorm | MapLayerNorm)]
     return [f"{name}.{parameter}" for name in layers for parameter in ("weight", "bias")]

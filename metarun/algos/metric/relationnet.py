@@ -13,7 +13,7 @@ from metarun.algos.base.network import with_support
 from metarun.core.ranges import NonNegativeInt, PositiveInt, check_choice
 from metarun.ops.convolution import Conv2d
 from metarun.ops.functional import Params, call, one_hot, within
-from metarun.ops.norm import batch_norm
+from metarun.ops.norm import batch_norm, needs_bias
 from metarun.ops.pooling import MaxPool2d
 
 Loss = Literal["mse", "cross_entropy"]
@@ -89,7 +89,7 @@ def make_relation_module(map_shape: tuple[int, int, int], bn: str, hidden: int, 
     channels, height, width = map_shape
     layers: list[nn.Module] = []
     for inputs in (2 * channels, hidden):
-        layers += [Conv2d(inputs, hidden, 3, padding=1, bias=bn == "none"), batch_norm(hidden, bn), nn.ReLU()]
+        layers += [Conv2d(inputs, hidden, 3, padding=1, bias=needs_bias(bn)), batch_norm(hidden, bn), nn.ReLU()]
         if min(height, width) > 1:
             layers.append(MaxPool2d(2))
             height, width = height // 2, width // 2
