@@ -172,6 +172,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "backbone.widths": [[4]],
     "run.patience": [1],
     "run.train_tasks": [2],
+    "run.ensemble": [2],
     "run.val_every": [2],
     "data.cache": ["{files}/cache"],
     "data.channels": [1, 3],

@@ -80,7 +80,9 @@ def make_end(results: Mapping[str, Any], folder: Path) -> Facts:
         score = choose_score(r["test"], read_directions(r))
         value = " ± ".join(words.format_with_unit(score, number) for number in known)
         facts.add("paper", f"{value}  ({r['paper'].get('source')})")
-    facts.add("validation", f"{words.join_scores(r['val'])} at step {r['best_step']} of {r['steps']}, the one tested")
+    more = ", ".join(map(str, r.get("ensemble", [])[1:]))
+    tested = f"tested together with {more}" if more else "the one tested"
+    facts.add("validation", f"{words.join_scores(r['val'])} at step {r['best_step']} of {r['steps']}, {tested}")
     time_of = {name: words.format_duration(value) for name, value in r["seconds"].items()}
     speed = f" at {words.format_rate(r['tasks_per_second'])} tasks/s" if r["tasks_per_second"] else ""
     parts = f"training {time_of['train']}{speed}, validation {time_of['val']}, test {time_of['test']}"

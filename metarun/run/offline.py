@@ -12,9 +12,10 @@ from annotated_types import Ge
 from metarun.core.known_source import describe_source, know_source
 from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.run_folder import RunFolder
-from metarun.core.scores import choose_score, is_better, list_directions
+from metarun.core.scores import choose_score, find_sign, is_better, list_directions
 from metarun.run import checkpoint
 from metarun.run.by_source import estimate_by_source
+from metarun.run.ensemble import BestOnes, take_weights
 from metarun.run.evaluation import Scores, evaluate, explain_streams
 from metarun.run.finite import check_weights
 from metarun.run.folder import Files, NoFiles, keep_test, load_best, load_last
@@ -43,6 +44,7 @@ class OfflineRun:
         max_time: minutes of training and validation, after which the best so far is tested.
         patience: validations in a row without a better one, after which the best so far is tested.
         train_tasks: train on the first so many tasks alone, again and again; None: on new ones for ever.
+        ensemble: checkpoints, the best by validation, that are tested together by the mean of what they predict.
         on_nan: `stop` ends the run at a loss or a gradient that is not finite; `skip` leaves out the outer steps whose
             gradients are not finite, and counts them.
     Attributes:
@@ -64,15 +66,16 @@ class OfflineRun:
         max_time: PositiveFloat | None = None,
         patience: PositiveInt | None = None,
         train_tasks: PositiveInt | None = None,
+        ensemble: PositiveInt = 1,
     ) -> None:
-        self.parts = parts
+        self.parts, self.scored = parts, parts.learner
         self.steps, self.meta_batch_size = steps, meta_batch_size
         self.val_every = val_every or max(1, -(-steps // 10))
         self.val_tasks, self.test_tasks, self.eval_batch_size = val_tasks, test_tasks, eval_batch_size
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.progress = Progress()
         self.outer = OuterSteps(parts, meta_batch_size, on_nan == "skip", train_tasks)
-        self.limits = Limits(max_time, patience, self.val_every)
+        self.limits, self.kept = Limits(max_time, patience, self.val_every), BestOnes.of(parts.learner, ensemble)
         self.test_seconds = 0.0
         self.saved_step: int | None = None
         self.diverged: Diverged | None = None
@@ -137,6 +140,8 @@ class OfflineRun:
         self.progress = Progress(**state["progress"])
         self.saved_step = self.progress.step
         self.outer.state = checkpoint.move_tensors(state.get("state"), parts.device)  # an older checkpoint has none
+        if self.kept.most > 1 and self.folder.best.exists():
+            self.kept.restore(load_best(self.folder))
         checkpoint.restore_random(state["random"])
         self.tracking_id = state["wandb_id"]
 
@@ -145,16 +150,11 @@ class OfflineRun:
         p = self.progress
         seconds = {"train": p.train_seconds, "val": p.val_seconds, "test": self.test_seconds}
         where = self.diverged and {"step": self.diverged.step, "task": self.diverged.task}
-        drawn = p.drawn and dict(zip(("inputs", "tasks"), p.drawn, strict=True))
         return {
-            **({"drawn": drawn} if drawn else {}),
+            **p.list_facts(),
             **({"diverged": where} if where else {}),
-            **({"skipped_steps": p.skipped} if p.skipped else {}),
-            "val": dict(p.best),
             "directions": list_directions(p.best, self.parts.learner.directions),
-            "best_step": p.best_step,
             "saved_step": self.saved_step,
-            "steps": p.step,
             "seconds": {"total": sum(seconds.values()), **seconds},
             "tasks_per_second": p.find_rate(self.meta_batch_size),
         }
@@ -211,29 +211,29 @@ class OfflineRun:
         started, p = time.perf_counter(), self.progress
         scores = self._evaluate("val", self.val_tasks, StopRequest())  # never stopped: the best depends on it
         means = {name: float(values.mean()) for name, values in scores.items()}
-        own = self.parts.learner.directions
-        score = choose_score(means, own)
-        if is_better(score, means[score], p.best.get(score), own):
+        score = choose_score(means, own := self.parts.learner.directions)
+        if better := is_better(score, means[score], p.best.get(score), own):
             p.best, p.best_step = means, p.step
+        value = find_sign(score, own) * means[score]
+        if (better or self.kept.most > 1) and self.kept.add(p.step, value, self.parts.learner):
             source = describe_source(know_source(self.parts.source))
-            self.files.save_best({"learner": self.parts.learner.state_dict(), "step": p.step, "source": source})
+            self.files.save_best(self.kept.pack() | {"source": source})
         p.val_seconds += time.perf_counter() - started
         self.files.log(p.step, "val", means)
 
     def _test(self, stop: StopRequest) -> dict[str, Any]:
         started = time.perf_counter()
         self.parts.group.wait()  # until the best checkpoint is written
-        best = load_best(self.folder)
-        self.parts.learner.load_state_dict(best["learner"])
-        log.info("testing the checkpoint of step %d on %d tasks", best["step"], self.test_tasks)
+        self.scored, steps = take_weights(self.parts.learner, self.parts.source.info, load_best(self.folder))
+        log.info("testing the checkpoint of step %s on %d tasks", ", ".join(map(str, steps)), self.test_tasks)
         scores = self._evaluate("test", self.test_tasks, stop)
         self.test_seconds = time.perf_counter() - started
-        own = estimate_by_source(self.parts.source, scores)
-        return {"test": keep_test(self.files, self.progress.step, scores), **own}
+        more = estimate_by_source(self.parts.source, scores) | ({"ensemble": steps} if len(steps) > 1 else {})
+        return {"test": keep_test(self.files, self.progress.step, scores), **more}
 
     def _evaluate(self, split: str, n_tasks: int, stop: StopRequest) -> Scores:
-        parts = self.parts
-        return evaluate(parts.learner, parts.source, split, n_tasks, self.eval_batch_size, stop, parts.group)
+        source, group = self.parts.source, self.parts.group
+        return evaluate(self.scored, source, split, n_tasks, self.eval_batch_size, stop, group)
 
     def _save(self) -> None:
         self.outer.read(self.progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +48,17 @@ class Progress:
         """Count what the next outer step draws; its first call must be that of the first step."""
         before = (0, 0) if self.step == 0 else self.drawn
         self.drawn = (before[0] + drawn[0], before[1] + drawn[1]) if before and drawn else None
+
+    def list_facts(self) -> dict[str, Any]:
+        """Return what results.json says of it."""
+        drawn = self.drawn and dict(zip(("inputs", "tasks"), self.drawn, strict=True))
+        return {
+            **({"drawn": drawn} if drawn else {}),
+            **({"skipped_steps": self.skipped} if self.skipped else {}),
+            "val": dict(self.best),
+            "best_step": self.best_step,
+            "steps": self.step,
+        }
 
     def find_rate(self, n_tasks: int) -> float | None:
         """Return the tasks trained on in a second, if a step has `n_tasks`; None before the first step."""

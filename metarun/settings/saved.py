@@ -38,6 +38,7 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "run.max_time": (None,),
     "run.patience": (None,),
     "run.train_tasks": (None,),
+    "run.ensemble": (1,),
     "data.views": (1,),
     "backbone.slope": (0.0,),
     "data.labels": ("shuffled", None),
