@@ -5,8 +5,8 @@
 
 Of each seed: `one`, a classifier of all training classes, tested by cosines to class means; `two`, these cosines
 trained on tasks from random weights, in as many outer steps as both stages have together; `both`, the same from the
-network of `one`; `tuned`, the network of `both` fine-tuned on each task's support set, with the step size of best
-validation.
+network of `one`; `tuned`, the network of `both` fine-tuned on each task's support set, with the step size that is best
+in validation, which alone is tested.
 No stage sees a test task before its own test. Finished runs are kept: the same command goes on where it was stopped.
 
 Reference: Hu, Li, Stühmer, Kim, Hospedales. Pushing the Limits of Simple Pipelines for Few-Shot Learning. CVPR 2022.
@@ -54,12 +54,10 @@ def run_stages(folder: Path, seed: int, words: Sequence[str], steps: int, comman
     one = run("one", "algo=meta_baseline", "algo.pretraining=1", f"run.steps={steps}")
     two = run("two", "algo=meta_baseline", "algo.pretraining=0", f"run.steps={2 * steps}")
     both = run("both", "algo=meta_baseline", "algo.pretraining=0", f"run.steps={steps}", f"backbone.weights={one}")
-    tried = [
-        run(f"tuned{size}", "algo=finetune", *STAY, f"algo.inner_lr={size}", f"backbone.weights={both}")
-        for size in STEP_SIZES
-    ]
-    tuned = max(tried, key=lambda place: RunFolder(place).read_results()["val"]["accuracy"])
-    return {"one": one, "two": two, "both": both, "tuned": tuned}
+    three = ("algo=finetune", *STAY, f"backbone.weights={both}")
+    tried = {size: run(f"try{size}", *three, f"algo.inner_lr={size}", "run.test_tasks=2") for size in STEP_SIZES}
+    best = max(tried, key=lambda size: RunFolder(tried[size]).read_results()["val"]["accuracy"])
+    return {"one": one, "two": two, "both": both, "tuned": run(f"tuned{best}", *three, f"algo.inner_lr={best}")}
 
 
 def main(arguments: Sequence[str], command: Command | None = None) -> dict[str, np.ndarray]:
