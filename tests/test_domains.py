@@ -227,6 +227,20 @@ def test_a_domain_of_images_trains_by_labels_of_the_source_and_tests_on_the_targ
     assert domains.info.train_classes == opened["one"].info.train_classes
 
 
+def test_a_domain_is_opened_with_its_own_settings() -> None:
+    asked: list[tuple[str, object]] = []
+
+    def open_source(name: str, values: object = None) -> ImageTasks:
+        asked.append((name, values))
+        return noise_tasks(TRAIN, TEST)
+
+    own = {"image_size": 14, "channels": 1, "validate_on": "source", "members": {"other": {"rotation": "none"}}}
+    Domains(EpisodePlan(TRAIN, TEST, 0, 0), open_source, "one", "other", **own)  # type: ignore[arg-type]
+    assert asked == [("one", None), ("other", {"rotation": "none"})]
+    with pytest.raises(ValueError, match=r"settings for third, which is not in data.source and data.target"):
+        Domains(EpisodePlan(TRAIN, TEST, 0, 0), open_source, "one", "other", **own | {"members": {"third": {}}})  # type: ignore[arg-type]
+
+
 def test_domains_that_share_classes_across_splits_or_have_no_images_are_refused() -> None:
     def other_way(name: str) -> object:
         source = noise_tasks(TRAIN, TEST)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from metarun.core.ranges import PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, Examples, ExampleSource, Pairs
 from metarun.data.resize import resize
-from metarun.data.union import Member, check_apart
+from metarun.data.union import Member, check_apart, check_members, open_member
 
 
 class Domain(Member, ExampleSource, Protocol):
@@ -31,6 +32,7 @@ class Domains:
         channels: number of channels of all images; gray images are repeated.
         validate_on: `source`, so that no label of the target is seen before the tests; or the `target`'s own
             validation classes.
+        members: settings of a source that are to be other than its own, by its name.
     Raises: ValueError if one domain trains on a class that the other validates or tests on, or one has no images.
     """
 
@@ -39,17 +41,19 @@ class Domains:
     def __init__(
         self,
         plan: EpisodePlan,
-        open_source: Callable[[str], Any],
+        open_source: Callable[..., Any],
         source: str,
         target: str,
         image_size: PositiveInt,
         channels: Literal[1, 3],
         validate_on: Literal["source", "target"],
+        members: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
         names = {"source": source, "target": target}
+        check_members(members, names.values(), "data.source and data.target")
         self.members: dict[str, Domain] = {}
         for key, name in names.items():
-            member = open_source(name)
+            member = open_member(open_source, name, members)
             if not hasattr(member, "classes") or not hasattr(member, "examples"):
                 raise ValueError(f"data.{key}={name} is not a source of images; data.{key}=omniglot is one")
             self.members[key] = member

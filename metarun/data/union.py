@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -65,10 +65,9 @@ class Union:
         if not sources or len(set(sources)) < len(sources):
             raise ValueError(f"data.sources={list(sources)} must be names of sources, each once")
         self.members: dict[str, Member] = {}
-        if unknown := sorted(members.keys() - set(sources)):
-            raise ValueError(f"data.members has settings for {unknown[0]}, which is not in data.sources")
+        check_members(members, sources, "data.sources")
         for name in sources:
-            member = open_source(name, values=members[name]) if name in members else open_source(name)
+            member = open_member(open_source, name, members)
             if not hasattr(member, "classes"):
                 raise ValueError(
                     f"data.sources={list(sources)}: {name} has no classes of images and cannot be in a union"
@@ -133,6 +132,17 @@ class Union:
         counts = [len(range(number, n_tasks, n)) for number in range(n)]
         parts = [m.fingerprint(split, count) for m, count in zip(self.members.values(), counts, strict=True)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def check_members(members: Mapping[str, Mapping[str, Any]], names: Iterable[str], where: str) -> None:
+    """Raise ValueError if there are settings for a source that is not among the `names`, which are set `where`."""
+    if unknown := sorted(members.keys() - set(names)):
+        raise ValueError(f"data.members has settings for {unknown[0]}, which is not in {where}")
+
+
+def open_member(open_source: Callable[..., Any], name: str, members: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Open a source with its settings among `members`, if it has some there."""
+    return open_source(name, values=members[name]) if name in members else open_source(name)
 
 
 def check_apart(members: Mapping[str, Member], instead: str) -> None:
