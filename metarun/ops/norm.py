@@ -82,11 +82,15 @@ class BatchNorm(nn.Module):
             scale, shift = self.scale_and_shift(lambda rows: _var_mean(x[:rows]), numbers)
             shape = (-1,) + (1,) * (x.dim() - 2)
             return x * scale.reshape(shape) + shift.reshape(shape)
-        self._record(lambda: _var_mean(x.detach()), numbers)
         if context.is_transformed() or (context.now.twice and x.numel() >= STANDARDISE_MIN_NUMBERS):
+            self._record(lambda: _var_mean(x.detach()), numbers)
             return standardise(x, self.weight, self.bias, self.eps)
         weight = self.weight.contiguous()  # torch's gradients are wrong for other weights, see standardise.py
-        return F.batch_norm(x, None, None, weight, self.bias, training=True, eps=self.eps)
+        mean = var = None
+        if (kept := self._find_record()) is not None:  # torch tells what it found: var_mean takes thrice the whole time
+            mean, var = x.new_zeros(2, x.shape[1])
+            kept.append((mean, var))
+        return F.batch_norm(x, mean, var, weight, self.bias, training=True, momentum=1.0, eps=self.eps)
 
     def scale_and_shift(
         self, moments: Callable[[int | None], tuple[Tensor, Tensor]], numbers: int
@@ -112,11 +116,15 @@ class BatchNorm(nn.Module):
         """Return how many rows the statistics are taken from; None for all."""
         return context.now.support_rows if self.mode == "support" else None
 
+    def _find_record(self) -> list[tuple[Tensor, Tensor]] | None:
+        """Return the list of `context.recording` if it is active and this layer keeps averages."""
+        return context.now.recorded if self.mode == "running" else None
+
     def _record(self, moments: Callable[[], tuple[Tensor, Tensor]], numbers: int) -> None:
-        """Append the mean and variance of a batch to the list of `context.recording`, if it is active."""
-        if self.mode == "running" and context.now.recorded is not None:
+        """Append the mean and variance of a batch to the list, if there is one."""
+        if (kept := self._find_record()) is not None:
             var, mean = (moment.detach() for moment in moments())
-            context.now.recorded.append((mean, var * (numbers / (numbers - 1))))  # unbiased, as torch does
+            kept.append((mean, var * (numbers / (numbers - 1))))  # unbiased, as torch does
 
 
 @torch.no_grad()
