@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from bars import Bar, read_bars
 from hydra.utils import get_object
 from reproduction.outcomes import read_outcomes
 from reproduction.tables import Row, put_between, rows_of
@@ -75,11 +76,11 @@ def list_lines() -> Iterator[str]:
     """Yield the lines of the tables, one table a family of methods."""
     quick = json.loads(QUICK.read_text())["methods"]
     families: dict[str, list[str]] = {name: [] for name in FAMILIES}
-    numbers = find_numbers()
+    numbers, bars = find_numbers(), {bar.method: bar for bar in reversed(read_bars())}  # the first of each
     for name in list_shipped("algo"):
         target = read_target(CONF / "algo" / f"{name}.yaml")
         families.setdefault(target.split(".")[2], []).append(
-            make_line(name, target, numbers.get(name), quick.get(name))
+            make_line(name, target, numbers.get(name), bars.get(name), quick.get(name))
         )
     for family, lines in families.items():
         if lines:
@@ -93,15 +94,15 @@ def list_lines() -> Iterator[str]:
             )
 
 
-def make_line(name: str, target: str, row: Row | None, quick: Mapping[str, Any] | None) -> str:
-    """Make the line of the method `name`, whose class is `target`; `row` and `quick` have what numbers it has."""
+def make_line(name: str, target: str, row: Row | None, bar: Bar | None, quick: Mapping[str, Any] | None) -> str:
+    """Make the line of the method `name`, whose class is `target`; the others have what numbers it has."""
     choice = describe_choice("algo", CONF / "algo" / f"{name}.yaml")
     title = re.fullmatch(r"(.*?)(?: \(([^()]*\d{4}[^()]*)\))?", choice.title)
     assert title
     link = re.search(r"arXiv:\s*(\d{4}\.\d{4,5})", choice.docstring)
     paper = title[2] or ""
     paper = f"[{paper}](https://arxiv.org/abs/{link[1]})" if paper and link else paper
-    ours, theirs, experiment = "not run yet", "", ""
+    ours, theirs, experiment = f"{bar.on}: {bar.describe()}" if bar else "not run yet", "", ""
     if row:
         experiment = f"`{row.target.experiment}`"
         if row.outcomes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+import bars
 import methods
 from reproduction.outcomes import read_outcomes
 from reproduction.targets import read_targets
@@ -17,6 +18,20 @@ from metarun.settings.conf import list_shipped
 
 def test_the_page_is_up_to_date() -> None:
     assert methods.make_page() == methods.README.read_text(), "python scripts/methods.py writes it"
+
+
+def test_the_bars_are_up_to_date() -> None:
+    assert bars.make_page() == bars.README.read_text(), "python scripts/bars.py writes it"
+    assert {bar.method for bar in bars.read_bars()} <= set(list_shipped("algo"))
+
+
+def test_a_method_without_a_papers_number_shows_its_first_small_experiment() -> None:
+    rows = {line.split("`")[1]: line.split(" | ") for line in methods.list_lines() if line.startswith("| `")}
+    assert rows["incontext"][5] == "Omniglot 5w1s: 94.8 ± 0.5 %"  # and not that on Gaussian processes
+    assert rows["hsml"][5] == "four families of functions: mse 2.891 ± 0.213"
+    assert rows["tim"][5].endswith(": 67.5 %")
+    lines = [line for line in bars.list_lines() if line.startswith("| `")]
+    assert len(lines) == sum(bar.bar is not None for bar in bars.read_bars()) < len(bars.read_bars())
 
 
 def test_every_method_has_one_line_with_its_idea_and_what_it_needs() -> None:

@@ -1,0 +1,77 @@
+"""What methods reached, and bars that some were held against: results/bars.json, and its table in scripts/README.md.
+
+uv run python scripts/bars.py            # writes the table between its marks
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reproduction.tables import put_between
+
+from metarun.core.words import is_percent
+
+HERE = Path(__file__).parent
+RESULTS, README = HERE / "results" / "bars.json", HERE / "README.md"
+MARKS = "<!-- bars: written by scripts/bars.py -->", "<!-- end of bars -->"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a method reached, and the bar that it was held against; None: scripts/README.md tells of it elsewhere.
+
+    Attributes:
+        on: the tasks, in a few words.
+        score, mean, ci95: what was measured; half of the 95 % interval over test tasks, where it is known.
+        n_tasks, seeds: test tasks, and seeds that `mean` is over.
+        minutes: of CPU or of the clock, as results/bars.json says.
+        outcome: whether the bar was reached, and what there is to compare with.
+    """
+
+    method: str
+    on: str
+    score: str
+    bar: str | None
+    mean: float
+    ci95: float | None
+    n_tasks: int
+    seeds: int
+    minutes: float | None
+    command: str
+    outcome: str
+
+    def describe(self) -> str:
+        """Return what was reached, as `mse 2.891 ± 0.213` or `94.8 ± 0.5 %`."""
+        percent = is_percent(self.score)
+        numbers = [value for value in (self.mean, self.ci95) if value is not None]
+        text = " ± ".join(f"{100 * value:.1f}" if percent else f"{value:g}" for value in numbers)
+        return f"{text} %" if percent else f"{self.score} {text}"
+
+
+def read_bars() -> list[Bar]:
+    runs: list[dict[str, Any]] = json.loads(RESULTS.read_text())["runs"]
+    return [Bar(**run) for run in runs]
+
+
+def list_lines() -> Iterator[str]:
+    """Yield the lines of the table."""
+    yield from ("", "| method | tasks | bar | reached | | command |", "| --- | --- | --- | --- | --- | --- |")
+    for bar in (each for each in read_bars() if each.bar):
+        seeds = f", {bar.seeds} seeds" if bar.seeds > 1 else ""
+        reached = f"{bar.describe()} ({bar.n_tasks:,}{seeds})"
+        yield f"| `{bar.method}` | {bar.on} | {bar.bar} | {reached} | {bar.outcome} | `{bar.command}` |"
+    yield ""
+
+
+def make_page() -> str:
+    return put_between(README.read_text(), MARKS, list(list_lines()), str(README))
+
+
+if __name__ == "__main__":
+    README.write_text(make_page())
+    sys.exit()
