@@ -168,6 +168,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
         (["data.path=photos"], "there is no setting data.path with this data; it is one of data=folder, text\n"),
         (["backbone=resnet12", "backbone.hidden=8"], "it is one of backbone=conv4, conv4_hyper, conv4_map and "),
         (["deterministic=maybe"], "deterministic=maybe must be true or false\n"),
+        (["optim.parts={head:{lr:1}}"], "optim.parts takes new keys one by one: +optim.parts.KEY=VALUE"),
         (["sed=3"], "there is no setting sed; did you mean seed?"),
         (["inner_lr=3"], "there is no setting inner_lr; did you mean algo.inner_lr?"),
         (["algo.lr=3"], "there is no setting algo.lr; did you mean optim.lr?"),

@@ -169,7 +169,10 @@ def explain_unknown(name: str, words: Sequence[str], folders: Sequence[str | Pat
         return f"{name} is not chosen in every run, so it is typed with a +: +{typed}"
     if name in ELSEWHERE:
         return f"there is no setting {name}; it is {ELSEWHERE[name]}"
-    near = suggest(name, _list_known(words, folders))
+    known = _list_known(words, folders)
+    if name in known:  # it is there, and what was typed has keys that it does not have yet
+        return f"{name} takes new keys one by one: +{name}.KEY=VALUE"
+    near = suggest(name, known)
     return f"there is no setting {name}{near or _name_owners(name)}"
 
 
