@@ -25,6 +25,7 @@ from metarun.core.episodes import draw_episodes, draw_stream
 from metarun.core.errors import ConfigError
 from metarun.core.objectives import classification
 from metarun.core.tasks import Batch, EpisodeShape, Examples, SourceInfo
+from metarun.ops.norm import BatchNorm
 from metarun.run.continual import ContinualRun
 from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
@@ -283,7 +284,7 @@ def test_omls_meta_gradient_is_that_of_a_plain_loop_over_the_examples() -> None:
 @pytest.mark.usefixtures("doubles")
 def test_anml_with_an_open_gate_is_oml_and_with_a_closed_one_knows_nothing() -> None:
     drawn = trajectory()
-    oml, anml = OML(two_layers(), 7, **OF_OML), ANML(two_layers(), 7, **OF_OML)
+    oml, anml = OML(two_layers(), 7, **OF_OML), ANML(two_layers(), 7, "head", **OF_OML)
     anml.load_state_dict(oml.state_dict(), strict=False)
     losses = {}
     for opened in (80.0, -80.0):
@@ -296,6 +297,38 @@ def test_anml_with_an_open_gate_is_oml_and_with_a_closed_one_knows_nothing() -> 
     state = anml.learn_task(anml.start_stream(2), support, range(2))
     one, other = anml.answer_task(state, torch.randn(2, 4))
     assert torch.allclose(one, other, atol=1e-12)  # the bias alone learns
+
+
+@pytest.mark.usefixtures("doubles")
+def test_anmls_meta_gradient_is_that_of_a_plain_loop_whose_steps_move_the_network_below_the_head_too() -> None:
+    """All weights but the gate's step with each image; the loss is that of the moved weights, on others."""
+    learner, drawn = ANML(two_layers(), 7, "all", **OF_OML), trajectory()
+    learner.meta_gradient(drawn)
+    found = [value.grad for value in learner.parameters()]
+    _, first, _, second, _ = learner.backbone
+    head, (body, last) = learner.classifier, learner.gate
+    kept = torch.tensor([1.0, 1, 0, 1, 1, 0, 1])
+    phi = [first.weight, first.bias, second.weight, second.bias, head.weight * kept[:, None], head.bias * kept]
+
+    def logits(x: Tensor, phi: list[Tensor]) -> Tensor:
+        h = linear(linear(x, *phi[:2]).tanh(), *phi[2:4]).tanh() * last(body(x)).sigmoid()
+        return linear(h, *phi[4:])
+
+    for x, label in zip(drawn.tasks.support.x.flatten(0, 1), [5, 5, 5, 2, 2, 2], strict=True):
+        steps = torch.autograd.grad(-logits(x[None], phi)[0].log_softmax(0)[label], phi, create_graph=True)
+        phi = [value - 0.4 * step for value, step in zip(phi, steps, strict=True)]
+    x = torch.cat([drawn.tasks.query.x.flatten(0, 1), drawn.remembered.x])
+    loss = -(logits(x, phi).log_softmax(1) * one_hot(torch.tensor([5, 5, 2, 2, 0, 5, 6, 2]), 7)).sum(1).mean()
+    expected = torch.autograd.grad(loss, list(learner.parameters()))
+    assert all(torch.allclose(one, other, atol=1e-12) for one, other in zip(found, expected, strict=True))
+    assert not torch.allclose(loss, ANML(two_layers(), 7, "head", **OF_OML).meta_loss(drawn)[0])
+
+
+def test_a_network_whose_images_need_a_batch_is_not_moved_by_one_at_a_time() -> None:
+    net = nn.Sequential(BatchNorm(4, "running"))
+    net.out_features = 4  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"algo.moves=all steps with one image at a time, .* set bn=none"):
+        ANML(net, 7, "all", **OF_OML)
 
 
 def of_fit(**more: Any) -> dict[str, Any]:

@@ -309,8 +309,8 @@ def test_each_evaluation_step_acts_in_episodes_of_its_own(batch: Any) -> None:
 def rl2(**changes: Any) -> RL2:
     torch.manual_seed(0)
     settings: dict[str, Any] = {
-        "hidden": 6, "update": "ppo", "epochs": 1, "minibatches": 1, "clip": 0.2, "discount": 0.9, "trace": 0.7,
-        "value_weight": 0.5, "entropy": (0.01, 0.0), "entropy_steps": 10,
+        "hidden": 6, "embedding": 0, "update": "ppo", "epochs": 1, "minibatches": 1, "clip": 0.2,
+        "discount": 0.9, "trace": 0.7, "value_weight": 0.5, "entropy": (0.01, 0.0), "entropy_steps": 10,
     }  # fmt: skip
     return RL2(Control(2, 3, True, 2, 2), **settings | changes)
 
@@ -352,6 +352,23 @@ def test_rl2_holds_a_trial_against_the_others_and_not_against_itself() -> None:
     judged = model.judge(some)
     assert judged.advantages.flatten().tolist() == pytest.approx([2, -2])
     assert judged.targets.flatten().tolist() == pytest.approx([1, -1])  # in deviations, here of 2
+
+
+def test_an_embedding_sees_where_the_last_action_was_taken_from(settings: Callable[..., DictConfig]) -> None:
+    """At each step: what is shown, the last action, its pay, whether the episode ended, and what was shown before."""
+    sizes = ("data.states=4", "data.actions=3", "data.length=2", "data.episodes=2")
+    plain, model = (
+        parts_of(settings("algo=rl2", "data=tabular_mdp", *sizes, f"algo.embedding={n}")).learner for n in (0, 5)
+    )
+    source = parts_of(settings("algo=rl2", "data=tabular_mdp", *sizes)).source
+    batch = next(source.environments("train", 0, 6))
+    seen = model.act(batch).inputs
+    assert (plain.act(batch).inputs.shape, seen.shape) == ((6, 4, 4 + 3 + 2), (6, 4, 4 + 3 + 2 + 4))
+    shown, before = seen[..., :4], seen[..., -4:]
+    assert torch.equal(before[:, 1:], shown[:, :-1])
+    assert (before[:, 0] == 0).all()
+    model.meta_loss(batch)[0].backward()
+    assert all(value.grad.abs().sum() > 0 for value in model.embed.parameters())
 
 
 def test_ppo_steps_with_every_minibatch_in_every_epoch() -> None:

@@ -73,13 +73,15 @@ class OML(InTurn):
     def meta_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
         tasks, remembered = batch
         classes = tasks.side["classes"]  # [T, 1]
-        sides = [Examples(side.x.flatten(0, 1), classes.expand_as(side.y).flatten()) for side in tasks[:2]]
-        parts = [*sides, remembered]
-        features = self.embed(torch.cat([part.x for part in parts]))
-        learned, *scored = torch.split(features, [len(part.x) for part in parts])
-        head = learn_in_order(self._empty(classes[:, 0]), learned, sides[0].y, self.inner_lr)
-        found = objectives.classification(head(torch.cat(scored)), torch.cat([part.y for part in parts[1:]]))
+        learned, asked = (Examples(side.x.flatten(0, 1), classes.expand_as(side.y).flatten()) for side in tasks[:2])
+        x, y = (torch.cat(pair) for pair in zip(asked, remembered, strict=True))
+        found = objectives.classification(self.follow(self._empty(classes[:, 0]), learned, x), y)
         return found["loss"], {name: score.detach() for name, score in found.items()}
+
+    def follow(self, head: Head, learned: Examples, x: Tensor) -> Tensor:
+        """Return the logits of `x` [R, N] after a step with each of the examples that are learned, in their order."""
+        features, asked = torch.split(self.embed(torch.cat([learned.x, x])), [len(learned.x), len(x)])
+        return learn_in_order(head, features, learned.y, self.inner_lr)(asked)
 
     def embed(self, x: Tensor) -> Tensor:
         with context.recording() as statistics:

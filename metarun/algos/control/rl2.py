@@ -13,7 +13,7 @@ from metarun.algos.control.bandit_optimum import BanditOptimum, is_feasible
 from metarun.algos.control.bandit_rules import Thompson
 from metarun.algos.control.environment_learner import EnvironmentLearner
 from metarun.core.control import Control, Environments
-from metarun.core.ranges import CountsWith, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from metarun.core.tasks import Metrics
 
 
@@ -52,6 +52,9 @@ class RL2(EnvironmentLearner):
     Args:
         control: from the source.
         hidden: units of the GRU.
+        embedding: units of a layer that the GRU's inputs pass first, together with what the environment showed before
+            the last action: so a whole move, from where, by what, for how much and to where, is seen at once. 0: none,
+            as in the papers, where the GRU must remember from where.
         update: `ppo` or `a2c`.
         epochs: times that PPO goes through the same trials; a2c does once.
         minibatches: parts that PPO cuts the trials into, an outer step with each.
@@ -73,6 +76,7 @@ class RL2(EnvironmentLearner):
         self,
         control: Control,
         hidden: PositiveInt,
+        embedding: NonNegativeInt,
         update: Literal["ppo", "a2c"],
         epochs: Annotated[PositiveInt, CountsWith("update", ("ppo",))],
         minibatches: Annotated[PositiveInt, CountsWith("update", ("ppo",))],
@@ -89,8 +93,11 @@ class RL2(EnvironmentLearner):
         self.epochs, self.minibatches = (epochs, minibatches) if update == "ppo" else (1, 1)
         self.discount, self.trace, self.value_weight = discount, trace, value_weight
         self.entropy, self.entropy_steps = entropy, entropy_steps
-        inputs = control.observation + self.kind.size + 2
-        self.memory = nn.GRU(inputs, hidden, batch_first=True)
+        self.embedding = embedding
+        self.last = self.kind.size + 2 + (control.observation if embedding else 0)  # numbers of the last move
+        inputs = control.observation + self.last
+        self.embed = nn.Sequential(nn.Linear(inputs, embedding), nn.ReLU()) if embedding else nn.Identity()
+        self.memory = nn.GRU(embedding or inputs, hidden, batch_first=True)
         self.actor, self.critic = nn.Linear(hidden, self.kind.outputs), nn.Linear(hidden, 1)
         self.outer_steps = Count()
         with torch.no_grad():
@@ -105,18 +112,20 @@ class RL2(EnvironmentLearner):
             observation = batch.reset(1, episode)
             chance = batch.draw(1, episode, self.kind.numbers)  # [B, 1, T, numbers]
             if last is None:
-                last = observation.new_zeros(batch.n_tasks, 1, self.kind.size + 2)
+                last = observation.new_zeros(batch.n_tasks, 1, self.last)
             over = torch.zeros_like(last[..., 0])
             for step in range(self.control.length):
                 inputs.append(torch.cat([observation, last], -1))
-                found, hidden = self.memory(inputs[-1], hidden)
+                found, hidden = self.memory(self.embed(inputs[-1]), hidden)
                 output = self.actor(found)  # [B, 1, outputs]
                 action = self.kind.best(output) if greedy else self.kind.draw(output, chance[:, :, step])
-                observation, reward, done = batch.step(action)
+                before, (observation, reward, done) = observation, batch.step(action)
                 for kept, new in ((actions, action), (rewards, reward), (alive, 1 - over)):
                     kept.append(new)
                 over = done.to(reward.dtype)
                 last = torch.cat([self.kind.encode(action), reward[..., None], over[..., None]], -1)
+                if self.embedding:
+                    last = torch.cat([last, before], -1)
         return Trials(*(torch.cat(steps, 1) for steps in (inputs, actions, rewards, alive)))
 
     def meta_step(self, batch: Environments, optims: dict[str, Optimizer]) -> Metrics:
@@ -140,7 +149,7 @@ class RL2(EnvironmentLearner):
     @torch.no_grad()
     def judge(self, trials: Trials) -> Judged:
         """Compare what followed each step with what the critic expected."""
-        found, _ = self.memory(trials.inputs)
+        found, _ = self.memory(self.embed(trials.inputs))
         returns = sum_discounted(trials.rewards, self.discount)
         others = (returns.sum(0) - returns) / max(1, len(returns) - 1)  # a mean without its own is no bias
         spread = (returns - others).square().mean().sqrt() + 1e-8
@@ -151,7 +160,7 @@ class RL2(EnvironmentLearner):
 
     def loss(self, trials: Trials, judged: Judged) -> tuple[Tensor, Metrics]:
         """Return the loss of actor and critic for trials, and what to report of them."""
-        found, _ = self.memory(trials.inputs)
+        found, _ = self.memory(self.embed(trials.inputs))
         output, values = self.actor(found), self.critic(found)[..., 0]
         log_probs, count = self.kind.log_prob(output, trials.actions), trials.alive.sum()
         gain = standardise(judged.advantages, (0, 1), trials.alive)
