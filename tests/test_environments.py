@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +149,33 @@ def test_only_the_right_corner_pays_and_all_the_way_to_it(source: Callable[..., 
     start = dense.reset(1, 0)
     reward = dense.step(torch.zeros(40, 1, 2)).reward
     assert torch.allclose(reward, -(start - dense.goal[:, None]).norm(dim=-1))
+
+
+def test_a_loop_across_the_border_pays_without_end_in_the_papers_reward_and_nothing_by_a_potential(
+    source: Callable[..., Any],
+) -> None:
+    """To a place beside the border of the goal's side, then over it and back 20 times. The goal is (2, 2) for a point
+    whose axes are turned that way: over the border counts and back does not, which a potential charges."""
+    way = [(0.2, 0.0)] * 4 + [(0.0, 0.2), (0.0, -0.2)] * 20
+    sums = {}
+    for reward in ("sparse", "potential"):
+        batch = next(source("corners", "data.length=44", f"data.reward={reward}").environments("test", 0, 10))
+        batch.reset(1, 0)
+        batch.place = batch.goal.sign()[:, None] * torch.tensor([0.0, -0.1])
+        moves = [batch.goal.sign()[:, None] * torch.tensor(move) for move in way]
+        sums[reward] = torch.stack([batch.step(move).reward for move in moves]).sum(0)
+    once = math.hypot(1.2, 2.1) - math.hypot(1.2, 1.9)
+    assert torch.allclose(sums["sparse"], torch.tensor(20 * once), atol=1e-4)
+    assert torch.allclose(sums["potential"], torch.tensor(0.0), atol=1e-4)
+
+
+def test_the_potential_of_a_corner_is_how_much_nearer_the_point_is(source: Callable[..., Any]) -> None:
+    batch = next(source("corners", "data.length=30", "data.reward=potential").environments("test", 0, 40))
+    steps = act(batch, 1, 0, lambda found, _: batch.goal[:, None] - found[-1][0])
+    paid = torch.stack([reward for _, reward, _ in steps]).sum(0)
+    assert torch.allclose(paid, torch.tensor(8**0.5), atol=1e-4)
+    first = next(step for step, (_, reward, _) in enumerate(steps) if reward[0] > 0)
+    assert steps[first][0][0].abs().sum() >= 0.5
 
 
 def test_a_cell_pays_where_the_goal_is_and_walls_hold(source: Callable[..., Any]) -> None:
