@@ -306,6 +306,22 @@ def test_jobs_in_numbered_folders_are_told_apart(tmp_path: Path, monkeypatch: py
     assert "2 of 2 done" in text
 
 
+@pytest.mark.parametrize("words", [[], ["sweep.rerun=all"]])
+def test_a_job_whose_folder_holds_another_run_is_refused_and_neither_skipped_nor_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say, words: list[str]
+) -> None:
+    """Folders that are named by a person, and not by the settings of the job."""
+    monkeypatch.chdir(tmp_path)
+    sweep = ["-m", *WORDS, "hydra.sweep.dir=s", "hydra.sweep.subdir=${hydra:job.num}"]
+    assert say(*sweep, "seed=0")[0] == 0
+    before = contents(tmp_path)
+    code, text = say(*sweep, "seed=1,2", *words)
+    assert (code, "s/0 already holds a run with seed=0, not 1" in text) == (2, True), text
+    assert contents(tmp_path) == before
+    code, text = say(*sweep, "seed=0", "threads=1", *words)
+    assert (code, "1 of 1 done" in text, "skipped: " in text) == (0, True, not words), text
+
+
 WRONG = {
     "overrides": 5, "status": ["finished"], "test": {"mse": 0.5}, "val": 3, "seconds": "long", "steps": "many",
     "directions": {"mse": "up"}, "git": "abc", "versions": [], "paper": 0.5, "seed": "one", "parameters": None,

@@ -36,10 +36,24 @@ def hash_settings(config: Mapping[str, Any], hydra: Mapping[str, Any]) -> str:
         config: .hydra/config.yaml, not resolved, so that neither machine nor version matters.
         hydra: what .hydra/hydra.yaml has under `hydra`.
     """
-    kept = {key: value for key, value in leaves(config).items() if not is_among(key, LEFT_OUT)}
+    kept = _keep_what_runs(config)
     choices = as_mapping(as_mapping(hydra.get("runtime")).get("choices"))
     told = {"settings": kept, "choices": dict(choices) | {"logger": None}, "overrides": read_overrides(hydra)}
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def find_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Describe in what the settings `one` of a run are others than `other`, by what the hash is made of."""
+    kept, now = _keep_what_runs(one), _keep_what_runs(other)
+    return [
+        f"{key}={kept.get(key)}, not {now.get(key)}"
+        for key in dict.fromkeys([*kept, *now])
+        if (key in kept, kept.get(key)) != (key in now, now.get(key))
+    ]
+
+
+def _keep_what_runs(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in leaves(config).items() if not is_among(key, LEFT_OUT)}
 
 
 def read_hash(folder: RunFolder) -> str | None:

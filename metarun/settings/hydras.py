@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from metarun.core.command import find_key
 from metarun.core.errors import ConfigError
 from metarun.core.ranges import NonNegativeInt, PositiveInt
+from metarun.settings.compose import explain_errors
 from metarun.settings.ranges import describe_problem
 
 TYPED = (
@@ -38,6 +39,8 @@ RANGES: Mapping[str, Any] = {
     "sweeper.n_jobs": PositiveInt,
 }
 """Ranges of numbers that launchers and sweepers check only after they have written something."""
+
+NO_CALLBACK = "is no callback: it needs a _target_, the name of a class"
 
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "paths.outputs", "paths.cache", "paths.data")
 
@@ -63,6 +66,9 @@ def check_typed(words: Sequence[str]) -> None:
         if not key.startswith(("hydra.", "hydra/")):
             continue
         allowed = any(key == known or key.startswith((f"{known}.", f"{known}@")) for known in TYPED)
+        value = word.partition("=")[2]
+        if key.startswith("hydra.callbacks.") and key.count(".") == 2 and word[0] != "~" and value[:1] not in "{$":
+            raise ConfigError(f"{word} {NO_CALLBACK}")  # Hydra itself makes the callbacks, before check_composed
         removes = word.startswith("~") and not key.startswith("hydra.callbacks.")
         if removes or not allowed or key.startswith(tuple(f"hydra.callbacks.{name}" for name in OURS)):
             hint = "for a sweep type -m; " if key == "hydra.mode" else ""
@@ -82,6 +88,11 @@ def check_composed(hydra: DictConfig) -> None:
     for part in ("launcher", "sweeper"):
         if "_target_" not in (node if isinstance(node := hydra[part], DictConfig) else {}):
             raise ConfigError(f"hydra.{part}={node} is none: type hydra/{part}=NAME")
+    for name, node in (hydra.callbacks or {}).items():
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            raise ConfigError(f"hydra.callbacks.{name}={node} {NO_CALLBACK}")
+    with explain_errors([]):
+        _ = hydra.sweep.dir  # which a single run reads too
     places: Any = OmegaConf.to_container(hydra.sweep)  # not resolved: a job has not been made yet
     if ".." in PurePath(str(places["subdir"])).parts or PurePath(str(places["subdir"])).is_absolute():
         raise ConfigError(f"hydra.sweep.subdir={places['subdir']} is not within the folder of the sweep")

@@ -49,7 +49,7 @@ class Config:
     device: str = "auto"
     threads: Any = "auto"
     precision: str = "float32"
-    deterministic: bool = False
+    deterministic: Any = False  # OmegaConf takes 9 and "yes" for true
     bn: str = "transductive"
     inspect: str = "none"
     tags: Any = field(default_factory=list)

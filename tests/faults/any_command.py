@@ -213,7 +213,7 @@ def try_place(root: Path, name: str) -> Trial:
     place = Path(tempfile.mkdtemp(dir=root)) / "here"
     place.mkdir()
     folder, problems = f"./{name}/{name}", list[str]()
-    start = [*WORDS, f"hydra.run.dir={folder}"]
+    start = [*WORDS, f'hydra.run.dir="{folder}"' if "," in name else f"hydra.run.dir={folder}"]  # two values without
     do(place, *start, STRIKE="kill 3 checkpoints/last.pt")
     todo = [(2, start), *((0, [word, folder]) for word in ("show", "list")), (2, ["eval", folder, "data.k_shot=2"])]
     done, pasted = list[list[str]](), 0

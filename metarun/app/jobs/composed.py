@@ -14,6 +14,7 @@ from metarun.app.jobs.claim import remove_empty
 from metarun.app.jobs.job import run_job
 from metarun.app.jobs.new_folder import NewFolder, check_free
 from metarun.app.sweeps.launch import STARTED_FILE
+from metarun.app.sweeps.taken import check_same_run
 from metarun.core.identity import KEY, as_mapping, hash_settings, read_config_dirs
 from metarun.core.run_folder import RunFolder
 from metarun.core.secrets import mask
@@ -56,6 +57,7 @@ def run_new(config: DictConfig) -> int:
     stop = Path(hydra.sweep.dir) / STOP_FILE
     if stop.exists():
         return 128 + signal.SIGINT
+    check_same_run(RunFolder(folder), config, own)
     if config.sweep.rerun == "all":
         _clear(folder, stop.with_name(STARTED_FILE).stat().st_mtime_ns)
     run = read_run(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -20,6 +21,7 @@ from metarun.app.sweeps.listed import TARGET, find_basic_sweeper, list_jobs
 from metarun.core.command import find_key
 from metarun.core.errors import ConfigError, Refused
 from metarun.core.identity import as_mapping, read_config_dirs
+from metarun.core.run_folder import RunFolder
 from metarun.settings.compose import explain_errors
 
 MOST_COMPOSED = 50
@@ -65,6 +67,8 @@ def list_all(config: DictConfig) -> list[list[str]]:
 
 def describe_wrong_jobs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> str | None:
     """Describe the jobs whose settings are wrong, if any, in the words in which they differ."""
+    from metarun.app.sweeps.taken import check_same_run
+    from metarun.settings.looked_up import look_up
     from metarun.settings.resolve import resolve  # which imports torch, and Hydra imports this file for single runs too
 
     loader, wrong = GlobalHydra.instance().config_loader(), list[tuple[Sequence[str], str]]()
@@ -75,6 +79,8 @@ def describe_wrong_jobs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> st
                 job = loader.load_sweep_config(config, list(words))
             with _as_job(job, number):
                 resolve(job, warn=False)
+                hydra = HydraConfig.get()
+                check_same_run(RunFolder(Path(hydra.sweep.dir) / hydra.sweep.subdir), look_up(job), own)
         except ConfigError as error:
             wrong.append((words, str(error)))
     if not wrong:
