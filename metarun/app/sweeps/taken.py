@@ -28,6 +28,6 @@ def check_same_run(files: RunFolder, config: DictConfig, own: list[str]) -> None
     now = yaml.safe_load(mask(OmegaConf.to_yaml(make_absolute(config, own)))) if before else {}
     if before and (apart := find_differences(before, now)):
         raise ConfigError(
-            f"{files.path} already holds a run with {', '.join(apart)}: choose another folder: hydra.sweep.subdir=NAME, or "
+            f"{files.path} holds a run with {', '.join(apart)}: choose another folder: hydra.sweep.subdir=NAME, or "
             "leave that out"
         )
