@@ -176,6 +176,7 @@ def test_an_offline_run_that_is_killed_and_resumed_has_no_rows_twice_either(tmp_
         ("WANDB_TAGS", "", "WANDB_TAGS= is ignored: Value error, Tag at index 0 is empty"),
         ("WANDB_RUN_ID", "a/b", "WANDB_RUN_ID=a/b is ignored: Run ID cannot contain"),
         ("WANDB_HTTP_TIMEOUT", "soon", "WANDB_HTTP_TIMEOUT=soon is ignored: Input should be a valid number"),
+        ("WANDB_SERVICE", "gone", "WANDB_SERVICE=gone is ignored: Failed to parse WANDB_SERVICE='gone'"),
         ("WANDB_DIR", "/nowhere", "WANDB_DIR is ignored: W&B's files lie in the run's folder"),
         ("WANDB_RESUME", "must", "WANDB_RESUME is ignored: a resumed run goes on in W&B by itself"),
     ],
