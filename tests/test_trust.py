@@ -72,6 +72,8 @@ FOREIGN = {
     "logger.project": "${oc.${x}:HOME}",
     "logger.tags": ["${oc.decode:${oc.env:HOME}}"],
     "algo._target_": "${bn}",
+    "data.id": "pwn:Env-v0",
+    "data.members": {"gymnasium": {"id": "pwn:Env-v0"}},
 }
 
 
@@ -95,6 +97,21 @@ def test_nor_is_it_in_a_test_of_a_finished_run(finished: Path, pwned: Path, key:
     assert not pwned.exists()
 
 
+@pytest.mark.parametrize("target", ["torch.optim.gone", "metarun.algos.gone.Gone", "nonsense", ""])
+@pytest.mark.parametrize("group", ["optim", "algo", "data"])
+def test_a_class_that_is_gone_is_named(
+    run: Path, finished: Path, caplog: pytest.LogCaptureFixture, group: str, target: str
+) -> None:
+    for folder, use in ((run, lambda: resume(run, [])), (finished, lambda: evaluate_run(finished, Asked(), print))):
+        put(folder, f"{group}._target_", target)
+        try:
+            assert use() == 2
+            said = caplog.text
+        except ConfigError as error:
+            said = str(error)
+        assert f"{group}._target_={target}" in said
+
+
 def test_with_a_word_of_ones_own_it_is(run: Path, pwned: Path) -> None:
     put(run, "algo._target_", "pwn.Learner")
     assert reopen(run, trust=True).config.algo._target_ == "pwn.Learner"
@@ -109,8 +126,8 @@ def test_with_a_word_of_ones_own_it_is(run: Path, pwned: Path) -> None:
     [
         ["algo._target_=pwn.Learner"], ["+algo.x._target_=pwn.run"], ["algo.inner_lr={_target_:pwn.run}"],
         ["hydra.callbacks.sweep._target_=pwn.run"], ["+hydra.callbacks.x._target_=pwn.run"], ["hydra/launcher=joblib"],
-        ["++hydra.job.env_set.LD_PRELOAD=x"], ["hydra.searchpath=[pkg://pwn]"], ["~hydra.callbacks"],
-        ["--config-dir=x"], ["-m"], ["resume"], ["--config-path=pkg://pwn", "seed=1"], ["algo.inner_lr=${oc.env:HOME}"],
+        ["++hydra.job.env_set.LD_PRELOAD=x"], ["data=gymnasium", "data.id=pwn:Env-v0"],
+        ["hydra.searchpath=[pkg://pwn]"], ["~hydra.callbacks"], ["--config-dir=x"], ["-m"], ["resume"], ["--config-path=pkg://pwn", "seed=1"], ["algo.inner_lr=${oc.env:HOME}"],
         [5], [["seed=1"]],
     ],
     ids=str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -33,7 +33,7 @@ def find_places(config: DictConfig, own: Sequence[str] = ()) -> list[str]:
         for group in GROUPS
         for key, annotation in {
             **BUILD_ANNOTATIONS.get(group, {}),
-            **find_annotations(str(config[group]["_target_"])),
+            **_find_annotations(config[group].get("_target_")),
         }.items()
         if key in config[group] and _is_on_disk(annotation)
     ]
@@ -71,6 +71,14 @@ def _is_reference(config: DictConfig, key: str) -> bool:
     """Return whether the value of a dotted key is that of another one."""
     node, _, name = key.rpartition(".")
     return OmegaConf.is_interpolation(OmegaConf.select(config, node), name)
+
+
+def _find_annotations(target: Any) -> Mapping[str, Any]:
+    """Find the annotations of a class; none where there is no such class, which is told when settings are checked."""
+    try:
+        return find_annotations(str(target))
+    except (ImportError, ValueError, AttributeError, TypeError):
+        return {}
 
 
 def _is_on_disk(annotation: Any) -> bool:

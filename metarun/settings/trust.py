@@ -15,6 +15,9 @@ from metarun.settings.conf import GROUPS
 PARTS = re.compile(rf"({'|'.join(GROUPS)}|optim\.schedule|optims\.[^.]+|optims\.[^.]+\.schedule)\._target_")
 """The keys that name classes, of which build.py makes the parts of a run."""
 
+IMPORTS = re.compile(r"data\.(members\.[^.]+\.)?id")
+"""The keys of names that gymnasium takes, which imports what stands before a colon."""
+
 ADVICE = "if you know who made this run, and what it does, add --trust"
 
 _SETTING = re.compile(r"(\+{0,2}(?!hydra\b)[A-Za-z_][\w./@-]*=|~(?!hydra\b)[A-Za-z_][\w./@-]*(=|$))")
@@ -39,6 +42,9 @@ def check_overrides(words: Sequence[Any], where: str) -> None:
     for word in words:
         if not isinstance(word, str) or not _SETTING.match(word):
             raise ConfigError(f"{where}: the override {word!r} is no setting of a run\n{ADVICE}")
+        key, _, value = word.lstrip("+").partition("=")
+        if found := _describe_import(key, value):
+            raise ConfigError(f"{where}: {found}\n{ADVICE}")
 
 
 def reads_elsewhere(value: str) -> bool:
@@ -54,8 +60,16 @@ def _find_foreign(values: Any) -> Iterator[str]:
                 yield f"{key}={value} names code where no part of a run stands"
             elif not str(value).startswith(SHIPPED):
                 yield f"{key}={value} is code that does not come with metarun"
+        if found := _describe_import(key, value):
+            yield found
         if isinstance(value, str) and reads_elsewhere(value):
             yield f"{key}={value} reads what is not among the settings"
+
+
+def _describe_import(key: str, value: Any) -> str | None:
+    if IMPORTS.fullmatch(key) and ":" in str(value):
+        return f"{key}={value} imports the module {str(value).partition(':')[0]}"
+    return None
 
 
 def _walk(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
