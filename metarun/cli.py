@@ -137,6 +137,8 @@ def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str], bo
         raise ConfigError(f"there is no flag {flag.partition('=')[0]}{hint if '=' in flag else ''}")
     if known.multirun and (known.cfg or known.info):
         raise ConfigError("--cfg and --info show the settings of one run: leave out -m")
+    if (known.package or known.resolve) and not known.cfg:
+        raise ConfigError(f"{'--package' if known.package else '--resolve'} counts with --cfg alone: add --cfg job")
     flags, words = list(arguments), list(known.overrides)
     for word in words:
         flags.remove(word)

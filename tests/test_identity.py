@@ -284,6 +284,12 @@ def test_a_finished_job_whose_files_disagree_is_not_skipped_by_its_sweep_in_sile
         (["data.k_shot=5,5"], "data.k_shot=5 stands twice"),
         (["data.train.k_shot=5,${data.k_shot}"], "mean the same"),
         (["seed=0,1", "hydra.sweep.subdir=one"], "seed=0 and seed=1"),
+        (["seed=0,1", "seed=2,3"], "seed=0,1 and seed=2,3 are of one setting: leave one out"),
+        (["seed=0,1", "seed=2"], "seed=0,1 and seed=2 are of one setting: leave one out"),
+        (["algo=glob(zz*)"], "algo=glob(zz*) matches nothing: there is nothing to run"),
+        (["optim.lr=glob(*)"], "optim.lr=glob(*) matches nothing: there is nothing to run"),
+        (["seed=interval(0,2)"], "seed=interval(0,2) is for a search, with search=NAME or hydra/sweeper=study"),
+        (["seed=tag(x,1,2)"], "seed=tag(x,1,2) must be a whole number"),
     ],
 )
 def test_jobs_of_a_sweep_that_would_share_a_folder_are_said_before_anything_starts(

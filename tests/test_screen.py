@@ -242,6 +242,7 @@ def test_the_command_that_goes_on_with_a_run_works_when_pasted(tmp_path: Path, c
     [
         ("mysql://me:secret@host/db", "mysql://me:***@host/db"),
         ("see https://me:se:cret@host:80/x, and http://a:b@c", "see https://me:***@host:80/x, and http://a:***@c"),
+        ("there is no folder https:/me:secret@host/x", "there is no folder https:/me:***@host/x"),
         ("https://:secret@host", "https://:***@host"),
         ("https://host/x?a=1&token=secret&b=2", "https://host/x?a=1&token=***&b=2"),
         ("https://host/x?X-Amz-Signature=secret", "https://host/x?X-Amz-Signature=***"),

@@ -144,6 +144,8 @@ def test_it_is_one_message_and_no_traceback(typed: Callable[..., tuple[int, str]
         (["-m", "logger=null"], "logger=null is no choice of logger"),
         (["-m", "=5"], "=5 names no setting"),
         (["--cfg", "job", "--package", "nothing"], "package 'nothing' not found in config"),
+        (["--package", "algo"], "--package counts with --cfg alone: add --cfg job"),
+        (["--resolve"], "--resolve counts with --cfg alone: add --cfg job"),
         (["--config-dir"], "argument --config-dir/-cd: expected one argument"),
         (["--shell-completion"], "Expecting one subcommand"),
         (["hydra.mode=MULTIRUN"], "hydra.mode is metarun's own; for a sweep type -m; "),

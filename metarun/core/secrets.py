@@ -8,18 +8,18 @@ from typing import Any
 
 MASK = "***"
 
-PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
+PASSWORD = re.compile(r"(?<=[A-Za-z\d]:/)(/?[^/\s:@]*):[^/\s@]+@")  # a path has one slash left of the two
 TOKEN = re.compile(r"([?&](?:[\w.-]*(?:token|key|password|passwd|pwd|secret|signature)|sig|auth)=)[^&#\s'\"]+", re.I)
 
 
 def mask(text: str) -> str:
     """Mask passwords in addresses, as in scheme://user:password@host, and tokens in their queries, as in ?token=..."""
-    return TOKEN.sub(rf"\1{MASK}", PASSWORD.sub(rf"\1:{MASK}@", text)) if "://" in text else text
+    return TOKEN.sub(rf"\1{MASK}", PASSWORD.sub(rf"\1:{MASK}@", text)) if ":/" in text else text
 
 
 def is_masked(value: Any) -> bool:
     """Return whether a password or token was masked in this text."""
-    return isinstance(value, str) and "://" in value and MASK in value
+    return isinstance(value, str) and ":/" in value and MASK in value
 
 
 def describe_masked(keys: Sequence[str]) -> str:

@@ -154,7 +154,8 @@ def _explain_misfit(word: str) -> str | None:
 
 def _explain_kind(value: str, kind: str, words: Sequence[str]) -> str:
     """Explain that what was typed is of another kind than the setting."""
-    typed = [word for word in words if value.lower() in word.partition("=")[2].lower().split(",")]  # true is True
+    texts = [word.partition("=")[2].lower().strip("'") for word in words]  # true is True
+    typed = [word for word, text in zip(words, texts, strict=True) if value.lower() in (text, *text.split(","))]
     if not typed:
         return f"{value!r} must be {KINDS.get(kind, kind)}"
     key = typed[0].partition("=")[0].lstrip("+")

@@ -11,10 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from metarun.app.sweeps.distinct import list_typed
 from metarun.app.sweeps.listed import TARGET, find_basic_sweeper, list_jobs
@@ -35,11 +33,12 @@ class AcceptedJobs(Callback):
     """Hydra's callback that refuses a sweep with a job whose settings are wrong."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Raise Refused for such jobs. The sweeper itself reports values that cannot be read."""
+        """Raise Refused for such jobs, and for values that cannot be read."""
         try:
-            jobs = list_all(config)
-        except (HydraException, OmegaConfBaseException):
-            return
+            with explain_errors(list_typed(config)):
+                jobs = list_all(config)
+        except ConfigError as error:
+            raise Refused(str(error)) from error
         if problem := describe_wrong_jobs(config, jobs):
             raise Refused(problem)
 
@@ -54,7 +53,13 @@ def list_all(config: DictConfig) -> list[list[str]]:
         return list_jobs(sweeper.file, words, loader)[:MOST_COMPOSED]
     parser = OverridesParser.create(loader)
     if "BasicSweeper" in sweeper._target_:
-        batches = find_basic_sweeper().split_arguments(parser.parse_overrides(words), None)
+        overrides = parser.parse_overrides(words)
+        for word in (str(one.input_line) for one in overrides if one.is_interval_sweep()):
+            key = find_key(word)
+            raise ConfigError(
+                f"{word} is for a search, with search=NAME or hydra/sweeper=study; type {key}=VALUE,VALUE"
+            )
+        batches = find_basic_sweeper().split_arguments(overrides, None)
         jobs = [list(job) for batch in batches for job in batch]
         return jobs if len(jobs) <= MOST_COMPOSED else _list_values(parser.parse_overrides(words))
     if "OptunaSweeper" not in sweeper._target_:

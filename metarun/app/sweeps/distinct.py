@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -29,12 +30,26 @@ class DistinctJobs(Callback):
             if target == TARGET:
                 problem = find_same_entries(config)
             else:
-                same = find_same_jobs(config) if "BasicSweeper" in target else None
-                problem = _explain(config, *same) if same else None
+                problem = find_unclear_values(list_typed(config))
+                same = find_same_jobs(config) if "BasicSweeper" in target and not problem else None
+                problem = _explain(config, *same) if same else problem
         except (HydraException, OmegaConfBaseException):
             return
         if problem:
             raise Refused(problem)
+
+
+def find_unclear_values(words: Sequence[str]) -> str | None:
+    """Describe a glob that matches nothing, or a setting that stands twice, once with several values, if any."""
+    found: dict[str, Override] = {}
+    for override in OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(words)):
+        word, before = override.input_line, found.get(override.key_or_group)
+        if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
+            return f"{word} matches nothing: there is nothing to run"
+        if before and (before.is_sweep_override() or override.is_sweep_override()):
+            return f"{before.input_line} and {word} are of one setting: leave one out"
+        found[override.key_or_group] = override
+    return None
 
 
 def find_same_jobs(config: DictConfig) -> tuple[str, str, str] | None:

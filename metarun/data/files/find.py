@@ -36,7 +36,8 @@ def list_files(place: Path) -> list[ImageFile]:
     elif place.is_file():
         found = [_take(place.name, str(place))] if is_packed(place.name) else list_members(place)
     else:
-        raise ValueError(f"there is no folder or archive {place}")
+        address = ": an address is downloaded first" if re.match(r"\w{2,}:/", str(place)) else ""
+        raise ValueError(f"there is no folder or archive {place}{address}")
     return sorted(found, key=lambda file: file.path)
 
 
