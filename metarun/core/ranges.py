@@ -50,6 +50,19 @@ class CountsWith:
         return f"{key}={' or '.join(map(show_value, self.values))}" if self.values else f"{key} above 0"
 
 
+@dataclass(frozen=True)
+class CountsBeside:
+    """Stands on a setting that has an effect only beside certain choices of another group.
+
+    Attributes:
+        group: `data` or `run`.
+        values: kinds of tasks, or names of runs.
+    """
+
+    group: str
+    values: tuple[str, ...]
+
+
 def check_choice(key: str, value: Any, choices: Any) -> None:
     """Raise ValueError if `value` is none of those that `choices`, a Literal, lists.
 
@@ -64,13 +77,13 @@ def show_value(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def split_annotation(annotation: Any) -> tuple[Any, CountsWith | None]:
+def split_annotation(annotation: Any) -> tuple[Any, CountsWith | CountsBeside | None]:
     """Split an annotation into what it says of the value alone, and of what the setting counts with."""
     if get_origin(annotation) is not Annotated:
         return annotation, None
     kind, *marks = get_args(annotation)
-    found = next((mark for mark in marks if isinstance(mark, CountsWith)), None)
-    kept = tuple(mark for mark in marks if not isinstance(mark, CountsWith))
+    found = next((mark for mark in marks if isinstance(mark, CountsWith | CountsBeside)), None)
+    kept = tuple(mark for mark in marks if not isinstance(mark, CountsWith | CountsBeside))
     return (Annotated[(kind, *kept)] if kept else kind), found
 
 

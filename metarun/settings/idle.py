@@ -7,12 +7,25 @@ from collections.abc import Iterator, Sequence
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from metarun.algos.base.pretraining import Pretraining
 from metarun.algos.base.untrained import Untrained
 from metarun.core.command import find_key
 from metarun.core.ranges import show_value
+from metarun.settings.ranges import find_neighbours
 
-TRAINING_TASKS = ("data.train.n_way", "data.train.k_shot", "data.train.n_query", "data.wide")
+TRAINING_TASKS = {
+    "data.train.n_way": ("episodes",),
+    "data.train.k_shot": ("episodes", "streams"),
+    "data.train.n_query": ("episodes", "streams"),
+    "data.wide": ("episodes",),
+    "data.labels": ("episodes",),
+}
+"""Settings of training tasks, and the streams that they are of."""
+
+STREAMS = {"examples": "single examples", "streams": "streams of classes", "pairs": "pairs of domains"}
+"""What training draws, in words."""
+
+DEFAULTS = {"data.steps": "run.steps", "data.wide": "data.train.n_way"}
+"""Settings that count only where another one refers to them."""
 
 
 def find_unused(config: DictConfig, typed: Sequence[str]) -> Iterator[str]:
@@ -23,22 +36,43 @@ def find_unused(config: DictConfig, typed: Sequence[str]) -> Iterator[str]:
         typed: the words of the command line.
     """
     for word in typed:
-        key = find_key(word).replace("/", ".")
-        if key.startswith(("optim.", "optims.")) and (why := _explain_no_optimizer(config)):
+        if why := _explain(config, find_key(word).replace("/", ".")):
             yield f"{word} has no effect: {why}"
-        elif key in TRAINING_TASKS and _is_pretrained(config):
-            yield f"{word} has no effect: {_name_algo(config)} trains on single examples, and tasks are for its tests"
-        elif key == "data.wide" and "${data.wide}" not in str(OmegaConf.to_container(config)):
-            yield f"{word} has no effect: {_name_algo(config)} trains with data.train.n_way={config.data.train.n_way}"
+
+
+def _explain(config: DictConfig, key: str) -> str | None:
+    """Explain why a setting has no effect; None if it has one, as far as is known here."""
+    algo = get_object(config.algo["_target_"])
+    if key.startswith(("optim.", "optims.")):
+        return _explain_no_optimizer(config)
+    if key in TRAINING_TASKS and config.run.get("steps") == 0:
+        return "run.steps=0, so that nothing is learned"
+    if key in TRAINING_TASKS and not {*TRAINING_TASKS[key]} & {*algo.trains_on}:
+        streams = " and ".join(STREAMS.get(name, name) for name in algo.trains_on)
+        return f"{_name_algo(config)} trains on {streams}, and tasks are for its tests"
+    if key in DEFAULTS and f"${{{key}}}" not in str(OmegaConf.to_container(config)):
+        other = DEFAULTS[key]
+        who = _name_algo(config) if other.startswith("data.") else "the run"
+        return f"{who} trains with {other}={OmegaConf.select(config, other)}"
+    return _explain_neighbour(config, key)
+
+
+def _explain_neighbour(config: DictConfig, key: str) -> str | None:
+    """Explain that a setting of the method counts only beside other choices of another group."""
+    group, _, name = key.partition(".")
+    mark = find_neighbours(config.algo["_target_"]).get(name) if group == "algo" else None
+    if mark is None:
+        return None
+    target, wanted = str(config[mark.group]["_target_"]), " or ".join(mark.values)
+    if mark.group == "run":
+        return None if target.split(".")[-2] in mark.values else f"it counts with run={wanted}"
+    own = "classification" if "n_way" in config.data else "regression"
+    kinds = getattr(get_object(target), "kinds", (own,))
+    return None if {*kinds} & {*mark.values} else f"it counts with tasks of {wanted}, and these are {kinds[0]}"
 
 
 def _name_algo(config: DictConfig) -> str:
     return str(config.algo["_target_"]).rpartition(".")[2]
-
-
-def _is_pretrained(config: DictConfig) -> bool:
-    """Return whether the method draws single examples in training, and nothing else."""
-    return get_object(config.algo["_target_"]).train_stream is Pretraining.train_stream
 
 
 def _explain_no_optimizer(config: DictConfig) -> str | None:

@@ -25,7 +25,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from hydra.utils import get_object
 
 from metarun.core.errors import suggest
-from metarun.core.ranges import Ascending, CountsWith, split_annotation
+from metarun.core.ranges import Ascending, CountsBeside, CountsWith, split_annotation
 from metarun.settings.torch_ranges import find_ranges
 
 
@@ -42,8 +42,16 @@ def find_parameters(target: str) -> dict[str, inspect.Parameter]:
 
 def find_conditions(target: str) -> dict[str, CountsWith]:
     """Find the parameters of `target` that count only with certain values of another one."""
-    found = {name: split_annotation(one.annotation)[1] for name, one in _read_parameters(target).items()}
-    return {name: condition for name, condition in found.items() if condition}
+    return {name: mark for name, mark in _find_marks(target).items() if isinstance(mark, CountsWith)}
+
+
+def find_neighbours(target: str) -> dict[str, CountsBeside]:
+    """Find the parameters of `target` that count only beside certain choices of another group."""
+    return {name: mark for name, mark in _find_marks(target).items() if isinstance(mark, CountsBeside)}
+
+
+def _find_marks(target: str) -> dict[str, CountsWith | CountsBeside | None]:
+    return {name: split_annotation(one.annotation)[1] for name, one in _read_parameters(target).items()}
 
 
 def _read_parameters(target: str) -> dict[str, inspect.Parameter]:

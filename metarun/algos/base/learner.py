@@ -35,6 +35,9 @@ class Learner(nn.Module, ABC):
     """The streams that it needs from a source, by the names of the source's methods: `episodes` of tasks, `examples`
     with labels, or others. They are checked before anything runs."""
 
+    trains_on: ClassVar[tuple[str, ...]] = ("episodes",)
+    """Those of the streams that its training draws; the others are for tests."""
+
     shareable: ClassVar[bool] = True
     """Whether processes may share a meta-batch: if its loss is a mean over tasks that do not depend on each other."""
 

@@ -33,6 +33,7 @@ class Pretraining(EpisodicLearner):
     section 7."""
 
     needs: ClassVar[tuple[str, ...]] = ("episodes", "examples")
+    trains_on: ClassVar[tuple[str, ...]] = ("examples",)
     only_trained: tuple[str, ...] = ("classifier.",)
 
     def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:

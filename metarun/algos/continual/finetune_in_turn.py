@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Annotated, Any, Literal, NamedTuple, Unpack
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from metarun.algos.continual.fit import BatchFit, BatchFitSettings
 from metarun.algos.continual.in_turn import InTurn
+from metarun.core.ranges import CountsBeside
 from metarun.core.tasks import Examples
 from metarun.ops import context
 from metarun.ops.functional import Params, call, within
@@ -41,7 +42,7 @@ class FineTuneInTurn(InTurn):
         backbone: nn.Module,
         train_classes: int,
         moves: Literal["all", "head"],
-        rivals: Literal["all", "task"],
+        rivals: Annotated[Literal["all", "task"], CountsBeside("run", ("continual",))],
         **settings: Unpack[BatchFitSettings],
     ) -> None:
         super().__init__("vectorized", settings["task_chunk"])

@@ -56,6 +56,7 @@ class OML(InTurn):
     """
 
     needs = ("episodes", "examples", "streams")
+    trains_on = ("streams", "examples")
 
     def __init__(self, backbone: nn.Module, train_classes: int, **settings: Unpack[OMLSettings]) -> None:
         super().__init__("vectorized", settings["task_chunk"])

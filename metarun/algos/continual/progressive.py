@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Unpack
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from metarun.algos.continual.fit import BatchFit, BatchFitSettings
 from metarun.algos.continual.in_turn import InTurn
+from metarun.core.ranges import CountsBeside
 from metarun.core.tasks import Examples
 from metarun.ops import context
 from metarun.ops.functional import Params, call, flatten_name, within
@@ -45,7 +46,11 @@ class Progressive(InTurn):
     """
 
     def __init__(
-        self, backbone: nn.Module, train_classes: int, lateral: bool, **settings: Unpack[BatchFitSettings]
+        self,
+        backbone: nn.Module,
+        train_classes: int,
+        lateral: Annotated[bool, CountsBeside("run", ("continual",))],
+        **settings: Unpack[BatchFitSettings],
     ) -> None:
         super().__init__("vectorized", settings["task_chunk"])
         self.fit, self.lateral = BatchFit(settings), lateral

@@ -18,6 +18,7 @@ class EnvironmentLearner(Learner):
 
     kinds = ("control",)
     needs = ("environments",)
+    trains_on = ("environments",)
 
     def train_stream(self, source: EnvironmentSource, step: int, meta_batch_size: int) -> Iterator[Environments]:  # type: ignore[override]
         return source.environments("train", step * meta_batch_size, meta_batch_size)

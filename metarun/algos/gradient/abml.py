@@ -13,7 +13,7 @@ from metarun.algos.base.inner_loop import InnerLoop, InnerSettings
 from metarun.algos.base.network import Network, with_support
 from metarun.core import objectives
 from metarun.core.calibration import measure_calibration_error
-from metarun.core.ranges import CountsWith, NonNegativeFloat, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsBeside, CountsWith, NonNegativeFloat, PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Prediction
 from metarun.ops import context
 from metarun.ops.functional import Params, call, flatten_name, gradient, unflatten, within
@@ -77,7 +77,7 @@ class ABML(EpisodicLearner):
         shape: Annotated[PositiveFloat, CountsWith("hyperprior")],
         rate: Annotated[PositiveFloat, CountsWith("hyperprior")],
         start_std: PositiveFloat,
-        noise: PositiveFloat,
+        noise: Annotated[PositiveFloat, CountsBeside("data", ("regression",))],
         **inner: Unpack[InnerSettings],
     ) -> None:
         super().__init__(inner["engine"], inner["task_chunk"], objectives.classification)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.memory.reader import SupportReader, label_tokens
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsBeside, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params, call, within
 from metarun.ops.layer_norm import LayerNorm
 
@@ -44,7 +45,7 @@ class InContext(SupportReader):
         width: PositiveInt,
         layers: PositiveInt,
         heads: PositiveInt,
-        min_std: PositiveFloat,
+        min_std: Annotated[PositiveFloat, CountsBeside("data", ("regression",))],
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:

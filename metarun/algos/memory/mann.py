@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import find_cosines
 from metarun.algos.memory.reader import SupportReader
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsBeside, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params, call, within
 from metarun.ops.lstm import LSTMCell
 
@@ -47,7 +47,7 @@ class MANN(SupportReader):
         size: PositiveInt,
         reads: PositiveInt,
         decay: Annotated[float, Gt(0), Le(1)],
-        min_std: PositiveFloat,
+        min_std: Annotated[PositiveFloat, CountsBeside("data", ("regression",))],
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.memory.reader import SupportReader, label_tokens
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsBeside, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params, call, within
 
 
@@ -41,7 +41,7 @@ class SNAIL(SupportReader):
         length: PositiveInt,
         filters: PositiveInt,
         attention: list[list[PositiveInt]],
-        min_std: PositiveFloat,
+        min_std: Annotated[PositiveFloat, CountsBeside("data", ("regression",))],
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:

@@ -48,6 +48,7 @@ class DANN(Pretraining, MetricLearner):
 
     kinds = ("domains",)
     needs = ("episodes", "pairs")
+    trains_on = ("pairs",)
     only_trained: tuple[str, ...] = ("classifier.", "domain.", "outer_steps.")
 
     def __init__(

@@ -38,6 +38,8 @@ class MetaBaseline(Staged, Pretraining, MetricLearner):
         ICCV 2021. arXiv:2003.04390, section 3.
     """
 
+    trains_on = ("examples", "episodes")
+
     def __init__(
         self,
         backbone: nn.Module,
