@@ -1,6 +1,6 @@
 """How often `metarun compare` marks a difference between methods that are equal, and how often it finds one.
 
-python scripts/false_marks.py --tables 2000            # the tables of scripts/README.md, about half an hour
+python scripts/false_marks.py --tables 1000            # the tables of scripts/README.md, three minutes
 python scripts/false_marks.py --tables 300 --seed 1    # fewer simulated tables for each line, other draws
 
 Methods are tested on the same tasks: a task is hard or easy for all, a method likes some tasks more, a seed moves a

@@ -14,7 +14,6 @@ from metarun.app.jobs.claim import remove_empty
 from metarun.app.jobs.job import run_job
 from metarun.app.jobs.new_folder import NewFolder, check_free
 from metarun.app.sweeps.launch import STARTED_FILE
-from metarun.app.sweeps.taken import check_same_run
 from metarun.core.identity import KEY, as_mapping, hash_settings, read_config_dirs
 from metarun.core.run_folder import RunFolder
 from metarun.core.secrets import mask
@@ -26,6 +25,7 @@ from metarun.settings.looked_up import look_up
 from metarun.settings.places import make_absolute
 from metarun.settings.resolve import resolve
 from metarun.settings.schema import Settings
+from metarun.settings.taken import check_same_run
 
 
 def run_new(config: DictConfig) -> int:

@@ -72,9 +72,9 @@ def list_all(config: DictConfig) -> list[list[str]]:
 
 def describe_wrong_jobs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> str | None:
     """Describe the jobs whose settings are wrong, if any, in the words in which they differ."""
-    from metarun.app.sweeps.taken import check_same_run
     from metarun.settings.looked_up import look_up
     from metarun.settings.resolve import resolve  # which imports torch, and Hydra imports this file for single runs too
+    from metarun.settings.taken import check_same_run
 
     loader, wrong = GlobalHydra.instance().config_loader(), list[tuple[Sequence[str], str]]()
     own = read_config_dirs(as_mapping(config.hydra))
