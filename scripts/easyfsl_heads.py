@@ -66,11 +66,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--time", type=Path, metavar="RUN", help="time both on the test tasks of a trained run")
     parser.add_argument("--tasks", type=int, default=10_000)
+    parser.add_argument("--heads", default="simpleshot,bd_cspn,laplacian_shot,tim,pt_map", help="which are timed")
+    parser.add_argument("--size", type=int, help="time them on noise of so many numbers in place of the embeddings")
     asked = parser.parse_args()
     if asked.time:
         from easyfsl_times import compare_times
 
-        return compare_times(asked.time, asked.tasks, {**HEADS, "pt_map": methods.PTMAP}, answer)
+        heads = {**HEADS, "pt_map": methods.PTMAP}
+        return compare_times(asked.time, asked.tasks, heads, answer, asked.size, asked.heads.split(","))
     torch.set_default_dtype(torch.float64)
     found: dict[str, Any] = {"easyfsl": "1.5.0"}
     for k_shot in (1, 3):

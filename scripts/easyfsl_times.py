@@ -1,14 +1,24 @@
-"""Our heads and easyfsl's on the same cached embeddings of a run, in turns: CPU milliseconds a task of one thread."""
+"""Our heads and easyfsl's on the same cached embeddings of a run: CPU milliseconds a task of one thread.
+
+Three loops take turns, block by block: ours, with the drawing of its tasks; easyfsl's heads on the tasks that ours has
+drawn and gathered already; and easyfsl's own loop, as its scripts have it: FeaturesDataset, TaskSampler, DataLoader and
+`evaluate`. Process time is read at the ends of blocks alone, as it is coarse on some machines.
+"""
 
 from __future__ import annotations
 
+import copy
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 
 from metarun.app.jobs.reopened import open_trained
 from metarun.app.jobs.retest_settings import make_settings
@@ -29,42 +39,97 @@ OURS = {
 THEIRS = {"simpleshot": "protonet"}
 
 
+BLOCK = 300
+"""Tasks of a turn."""
+
+
 def compare_times(
-    run: Path, n_tasks: int, heads: Mapping[str, Callable[[], Any]], answer: Callable[[Any, Any], Tensor]
+    run: Path,
+    n_tasks: int,
+    heads: Mapping[str, Callable[[], Any]],
+    answer: Callable[[Any, Any], Tensor],
+    size: int | None,
+    names: Sequence[str],
 ) -> int:
-    """Print for each head the milliseconds a task of both, as batches of 60 are drawn and answered in turns."""
+    """Print for each head the milliseconds a task of the three loops.
+
+    Args:
+        size: numbers of an embedding: then noise takes the embeddings' place; None leaves them as they are.
+    """
     torch.set_num_threads(1)
     with open_trained(run, {}, {}) as trained:
-        for name, words in OURS.items():
-            values = dict(word.split("=", 1) for word in words)
+        for name in names:
+            values = dict(word.split("=", 1) for word in OURS[name])
             typed = {key: _read(value) for key, value in values.items()}
             settings = make_settings(trained.saved, trained.source.info.input_shape, {"algo": name, **typed}).resolve()
             learner = trained.make_learner(settings).eval()
             encode = trained.features.remember(learner.input_network(), learner.input_encoder())
-            tasks = Embedded(trained.open_source(settings, {}), "test", encode)
-            theirs, same, seen = heads[THEIRS.get(name, name)](), 0, 0
-            spent = [0.0, 0.0]
+            raw = Embedded(trained.open_source(settings, {}), "test", encode)
+            if size:
+                raw.table = torch.rand(len(raw.table), size, generator=torch.Generator().manual_seed(0))
+            prepared = copy.copy(raw)
+            prepared.table = learner.prepare_encoded(raw.table)
+            theirs = heads[THEIRS.get(name, name)]()
+            ours = partial(_run_ours, learner, prepared)
+            loops = [ours, partial(_run_theirs, theirs, raw, answer), partial(_run_their_loop, theirs, raw)]
+            spent, right, seen = [0.0] * 3, [0.0] * 3, 0
             with learner.encoded():
-                for first in range(0, n_tasks, ENCODED_TOGETHER):
-                    started = time.process_time()
-                    batch = next(tasks.episodes("test", first, ENCODED_TOGETHER))
-                    drawn = time.process_time()
-                    accuracy = learner.evaluate(batch)["accuracy"]
-                    ours = time.process_time()
-                    for task in range(batch.n_tasks):
-                        x, y = batch.support.x[task], batch.support.y[task]
-                        guessed = answer(theirs, (x, y, batch.query.x[task])).argmax(-1)
-                        right = (guessed == batch.query.y[task]).float().mean()
-                        same += int((right - accuracy[task]).abs() < 1e-6)
-                    spent[0] += ours - started
-                    spent[1] += time.process_time() - ours + drawn - started
-                    seen += batch.n_tasks
-                    if spent[1] > 60:
-                        break
-            one, other = (1e3 * seconds / seen for seconds in spent)
-            print(f"{name:15} ours {one:8.3f} ms  easyfsl {other:8.3f} ms  {other / one:5.1f} times", end="")
-            print(f"  same score {same}/{seen}", flush=True)
+                ours(0, BLOCK)
+                while seen < n_tasks and spent[1] + spent[2] < 60:
+                    for number, loop in enumerate(loops):
+                        seconds, accuracy = loop(seen, BLOCK)
+                        spent[number] += seconds
+                        right[number] += accuracy
+                    seen += BLOCK
+            one, *others = (1e3 * seconds / seen for seconds in spent)
+            said = "  ".join(
+                f"{what} {ms:8.3f} ms, {ms / one:5.1f} times" for what, ms in zip(WHAT, others, strict=True)
+            )
+            shares = " ".join(f"{100 * part * BLOCK / seen:.2f}" for part in right)
+            print(f"{name:15} ours {one:7.3f} ms  {said}  accuracies {shares} %, {seen} tasks", flush=True)
     return 0
+
+
+WHAT = ("easyfsl's head alone", "easyfsl's loop")
+
+
+def _run_ours(learner: Any, tasks: Embedded, first: int, n_tasks: int) -> tuple[float, float]:
+    """Draw and answer tasks; return the seconds and the mean accuracy."""
+    started, found = time.process_time(), []
+    stream = tasks.episodes("test", first, ENCODED_TOGETHER)
+    for _ in range(n_tasks // ENCODED_TOGETHER):
+        found.append(learner.evaluate(next(stream))["accuracy"])
+    return time.process_time() - started, float(torch.cat(found).mean())
+
+
+def _run_theirs(
+    head: Any, tasks: Embedded, answer: Callable[..., Tensor], first: int, n_tasks: int
+) -> tuple[float, float]:
+    """Answer the same tasks by easyfsl's head; the drawing is not timed."""
+    batch, found = next(tasks.episodes("test", first, n_tasks)), []
+    started = time.process_time()
+    for sx, sy, qx, qy in zip(*batch.support, *batch.query, strict=True):
+        found.append(float((answer(head, (sx, sy, qx)).argmax(-1) == qy).float().mean()))
+    return time.process_time() - started, sum(found) / len(found)
+
+
+def _run_their_loop(head: Any, tasks: Embedded, first: int, n_tasks: int) -> tuple[float, float]:
+    """Run easyfsl's own loop over tasks of its own, of the same shape."""
+    from easyfsl.datasets import FeaturesDataset
+    from easyfsl.samplers import TaskSampler
+    from easyfsl.utils import evaluate
+
+    Sampler.__init__ = lambda self, data_source=None: None  # type: ignore[method-assign]  # as older torch had it
+    source: Any = tasks.source
+    shape = source.plan.shape_of("test")
+    labels = (np.searchsorted(source._starts, tasks.rows, side="right") - 1).tolist()
+    random.seed(first)
+    data = FeaturesDataset(labels, tasks.table[: len(labels)], source._names)
+    sampler = TaskSampler(data, shape.n_way, shape.k_shot, shape.n_query, n_tasks)
+    loader = DataLoader(data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn)
+    started = time.process_time()
+    accuracy = evaluate(head, loader, device="cpu", use_tqdm=False)
+    return time.process_time() - started, accuracy
 
 
 def _read(value: str) -> Any:

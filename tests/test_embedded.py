@@ -28,11 +28,11 @@ METRIC = [
 
 
 @pytest.mark.usefixtures("doubles")
-@pytest.mark.parametrize("algo", one_of_each(METRIC))
+@pytest.mark.parametrize("algo", [*one_of_each(METRIC), "pt_map algo.features=centred"])
 def test_scores_of_images_embedded_once_are_those_of_images(settings: Settings, algo: str) -> None:
     """In float64, with and without turned classes, and with images that another source's network is fitted to."""
     rotation = {"protonet": "random", "simpleshot": "class"}.get(algo, "none")
-    parts = parts_of(settings(f"algo={algo}", "bn=running", f"data.rotation={rotation}"))
+    parts = parts_of(settings(*f"algo={algo}".split(), "bn=running", f"data.rotation={rotation}"))
     learner, source = parts.learner, parts.source
     learner.train().meta_step(next(learner.train_stream(source, 0, 2)), parts.optims)
     for tasks in (source, Resized(source, source.info.input_shape, Look((0.3,), (0.5,)))):

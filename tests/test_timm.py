@@ -140,17 +140,20 @@ class Described:
         self.support, self.query = root / "support", root / "query"
 
 
+NO_TRAINING = [
+    *[word for word in SMALL if not word.startswith("run.steps")], "backbone=timm", "backbone.name=test_resnet",
+    "run.steps=0", "backbone.frozen=true", "bn=running", "data.alphabets=5", "data.characters=6", "data.drawings=8",
+    "logger=none", "backbone.image_size=32",
+]  # fmt: skip
+"""A frozen network of timm's on tiny data, without an outer step; backbone.weights is a file of the test's own."""
+
+
 def test_ten_photos_get_labels_without_any_training(use: Use, tmp_path: Path) -> None:
     """A frozen network of a file, zero steps, a head that answers queries together; then predict."""
     file = tmp_path / "weights.pt"
     torch.save(make_trained("test_resnet").state_dict(), file)
     photos, run = Described(tmp_path), tmp_path / "run"
-    small = [word for word in SMALL if not word.startswith("run.steps")]
-    words = [
-        *small, "algo=bd_cspn", "backbone=timm", "backbone.name=test_resnet", f"backbone.weights={file}", "run.steps=0",
-        "backbone.frozen=true", "bn=running", "data.alphabets=5", "data.characters=6", "data.drawings=8", "logger=none",
-        "backbone.image_size=32", f"hydra.run.dir={run}",
-    ]  # fmt: skip
+    words = [*NO_TRAINING, "algo=bd_cspn", f"backbone.weights={file}", f"hydra.run.dir={run}"]
     code, out, error = use(*words)
     assert (code, error) == (0, ""), out
     results = json.loads((run / "results.json").read_text())
@@ -162,3 +165,37 @@ def test_ten_photos_get_labels_without_any_training(use: Use, tmp_path: Path) ->
     assert "an image's answer depends on the other images" in out
     code, _, error = use(*[w for w in words if "algo=" not in w], "algo=protonet", f"hydra.run.dir={run}2")
     assert code == 2, "the file is gone"
+
+
+HEADS = (
+    "protonet", "simpleshot", "matchingnet", "r2d2", "meta_baseline", "bd_cspn", "laplacian_shot", "tim", "alpha_tim",
+    "pt_map", "tip_adapter", "frn", "baseline_pp", "distill", "finetune", "proto_maml",
+)  # fmt: skip
+"""Methods that need no training on a frozen network, so that photos that anybody can tell apart are told apart."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", HEADS)
+def test_photos_get_their_labels_from_every_head_on_a_frozen_network(use: Use, tmp_path: Path, algo: str) -> None:
+    file, photos, run = tmp_path / "weights.pt", Described(tmp_path), tmp_path / "run"
+    torch.save(make_trained("test_resnet").state_dict(), file)
+    code, out, error = use(*NO_TRAINING, f"algo={algo}", f"backbone.weights={file}", f"hydra.run.dir={run}")
+    assert (code, error) == (0, ""), out
+    code, out, error = use("predict", run, "--support", photos.support, "--query", photos.query)
+    assert (code, error) == (0, ""), out
+    assert "accuracy  100.0 % (6 of 6 images)" in out
+
+
+@pytest.mark.parametrize(("algo", "instead"), [("pmf", "algo.inner_lr=0 for its cosines alone"), ("boil", "algo=anil")])
+def test_a_method_that_adapts_its_network_refuses_a_frozen_one(
+    use: Use, tmp_path: Path, algo: str, instead: str
+) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save(make_trained("test_resnet").state_dict(), file)
+    words = [*NO_TRAINING, f"algo={algo}", f"backbone.weights={file}", f"hydra.run.dir={tmp_path / 'run'}"]
+    code, _, error = use(*words)
+    assert code == 2
+    assert "adapts its network to each task, and this one is frozen: set backbone.frozen=false, or" in error
+    assert instead in error
+    if algo == "pmf":
+        assert use(*words, "algo.inner_lr=0")[0] == 0

@@ -126,9 +126,10 @@ def _encoded_source(
 ) -> Iterator[TaskSource]:
     """Yield the source, or, if that pays, a source of the same tasks with each input embedded once for `learner`."""
     encode = learner.input_encoder() if isinstance(learner, EncodesInputs) else None
-    if encode and features and isinstance(learner, EncodesInputs):
-        encode = features.remember(learner.input_network(), encode)
-    tasks = source.embedded(split, encode, n_tasks) if encode and isinstance(source, EmbeddableSource) else None
+    tasks = None
+    if encode and isinstance(learner, EncodesInputs) and isinstance(source, EmbeddableSource):
+        known = features.remember(learner.input_network(), encode) if features else encode
+        tasks = source.embedded(split, lambda x: learner.prepare_encoded(known(x)), n_tasks)
     if features:
         features.write()
     if tasks is None:

@@ -47,8 +47,12 @@ class EncodesInputs(Protocol):
         """Return the network that the encoder is."""
         ...
 
+    def prepare_encoded(self, encoded: Tensor) -> Tensor:
+        """Return what `evaluate` takes encoded inputs [R, ...] as: what a method does with each of them by itself."""
+        ...
+
     def encoded(self) -> AbstractContextManager[None]:
-        """Inside, `evaluate` expects inputs that are already encoded by `input_encoder`."""
+        """Inside, `evaluate` expects inputs that `input_encoder` has encoded and `prepare_encoded` prepared."""
         ...
 
 

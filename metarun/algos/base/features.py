@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -38,7 +40,7 @@ class FeatureHead(Pretraining, MetricLearner):
         super().__init__(backbone, engine, task_chunk)
         if features not in (known := self.list_features()):
             raise ValueError(f"algo.features={features} is not one of {', '.join(known)}")
-        self.features = features
+        self.features, self.prepared = features, False
         size = int(backbone.out_features)  # type: ignore[arg-type]
         self.classifier = nn.Linear(size, train_classes)
         self.register_buffer("mean", torch.zeros(size))
@@ -53,13 +55,31 @@ class FeatureHead(Pretraining, MetricLearner):
         self.mean.lerp_(embedded.detach().mean(0), MEAN_MOMENTUM)
         return embedded
 
+    def prepares_alone(self) -> bool:
+        """Return whether `prepare` does with each embedding the same, whatever others there are."""
+        return True
+
     def prepare(self, embedded: Tensor) -> Tensor:
         """Centre and scale the embeddings of support images or of queries [R, D]."""
         if self.features == "cl2n":
             embedded = embedded - self.mean
         return embedded if self.features == "un" else F.normalize(embedded, dim=-1)
 
+    def prepare_encoded(self, encoded: Tensor) -> Tensor:
+        return self.prepare(encoded) if self.prepares_alone() else encoded
+
+    @contextmanager
+    def encoded(self) -> Iterator[None]:
+        with super().encoded():
+            self.prepared = self.prepares_alone()
+            try:
+                yield
+            finally:
+                self.prepared = False
+
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
+        if self.prepared:
+            return self.answer(support, classes, query)
         return self.answer(self.prepare(support), classes, self.prepare(query))
 
     @abstractmethod

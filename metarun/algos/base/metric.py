@@ -46,6 +46,9 @@ class MetricLearner(EpisodicLearner):
     def input_network(self) -> nn.Module:
         return self.backbone
 
+    def prepare_encoded(self, encoded: Tensor) -> Tensor:
+        return encoded
+
     @contextmanager
     def encoded(self) -> Iterator[None]:
         before = self.backbone, self.task_chunk, self.recorder, self.most_numbers
@@ -98,4 +101,4 @@ def find_cosines(query: Tensor, points: Tensor) -> Tensor:
 
 def compute_nearness(query: Tensor, points: Tensor) -> Tensor:
     """Return minus the squared distance [M, N] of each query [M, D] to each point [N, D], multiplied out."""
-    return 2 * query @ points.T - query.square().sum(-1, keepdim=True) - points.square().sum(-1)
+    return query @ (2 * points).T - query.square().sum(-1, keepdim=True) - points.square().sum(-1)

@@ -28,3 +28,9 @@ def with_support(module: nn.Module, forward: Callable[[Tensor], Tensor], support
     rows = support_x.shape[0]
     with context.support_rows(rows):
         return forward(torch.cat([support_x, x]))[rows:]
+
+
+def check_adaptable(backbone: nn.Module, method: str, instead: str) -> None:
+    """Raise ValueError, which says what to set `instead`, if a method that adapts the network gets a frozen one."""
+    if not any(True for _ in backbone.parameters()):
+        raise ValueError(f"{method} adapts its network to each task, and this one is frozen: {instead}")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from torch import nn
+
 from metarun.algos.base import wrappers
+from metarun.algos.base.network import Network, check_adaptable
 from metarun.algos.gradient.maml import MAML
 from metarun.ops.functional import Params
 
@@ -17,6 +20,10 @@ class BOIL(MAML):
 
     recordable = True
     learn2learn = wrappers.boil
+
+    def network(self, backbone: nn.Module, outputs: int) -> Network:
+        check_adaptable(backbone, "BOIL", "set backbone.frozen=false, or algo=anil, which adapts the head alone")
+        return super().network(backbone, outputs)
 
     def select_adapted(self, net: Params) -> Params:
         return {name: value for name, value in net.items() if name.startswith("backbone.")}

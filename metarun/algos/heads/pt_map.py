@@ -62,6 +62,9 @@ class PTMAP(FeatureHead):
     def list_features(self) -> tuple[str, ...]:
         return get_args(PowerFeatures)
 
+    def prepares_alone(self) -> bool:
+        return self.features != "centred"
+
     def prepare(self, embedded: Tensor) -> Tensor:
         powered = (embedded.relu() + 1e-6).pow(self.power)  # equation 1
         if self.features == "un":

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner, average_classes, embed_together, find_cosines
+from metarun.algos.base.network import check_adaptable
 from metarun.algos.base.pretraining import fit_weights
 from metarun.core.episodes import draw_bits, scale_to_unit
 from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat
@@ -61,6 +62,8 @@ class PMF(MetricLearner):
         task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
+        if inner_lr and test_inner_steps:
+            check_adaptable(backbone, "PMF", "set backbone.frozen=false, or algo.inner_lr=0 for its cosines alone")
         self.scale, self.lr, self.steps, self.augment = scale, inner_lr, test_inner_steps, augment
 
     def input_encoder(self) -> Any:
