@@ -47,7 +47,8 @@ def test_each_stage_starts_from_the_one_before_and_the_step_size_is_of_best_vali
     first = {Path(words[-1].partition("=")[2]).name: words for words in asked[: len(asked) // 3]}
     assert first["one-s0"][1:4] == ["algo=meta_baseline", "algo.pretraining=1", "run.steps=7"]
     assert first["two-s0"][1:4] == ["algo=meta_baseline", "algo.pretraining=0", "run.steps=14"]
-    assert f"backbone.weights={tmp_path / 'one-s0'}" in first["both-s0"]
+    assert {f"backbone.weights={tmp_path / 'one-s0'}", pipeline.SLOWER} < set(first["both-s0"])
+    assert pipeline.SLOWER not in first["one-s0"] + first["two-s0"]
     for size in pipeline.STEP_SIZES:
         assert f"backbone.weights={tmp_path / 'both-s0'}" in first[f"try{size}-s0"]
         assert {f"algo.inner_lr={size}", "run.test_tasks=2"} < set(first[f"try{size}-s0"])
