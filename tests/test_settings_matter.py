@@ -2,7 +2,7 @@
 
 Settings are found by globbing. Each is given other legal values, and what follows from them is compared with what
 follows from its own: scores before and after two outer steps and the weights after them, the tasks of a source, what a
-run writes. What is set for tests alone must leave training as it is, what is set for training alone the tests.
+run writes. All these numbers are held against those of before, too: see kept_numbers.py. What is set for tests alone must leave training as it is, what is set for training alone the tests.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 import torchvision
 import yaml
 from conftest import TINY_CLIP, has, one_of_each, quick_if
+from kept_numbers import find_moved
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from test_contract import KINDS, PAIRS, acts, parts_of, state_of
@@ -352,6 +353,10 @@ class Outcome:
         """More tests, after training."""
         return {}
 
+    @property
+    def all(self) -> dict[str, Numbers]:
+        return {what: getattr(self, what) for what in ("tests", "training", "after")}
+
 
 class Learned(Outcome):
     """The scores of three test tasks, and of two outer steps all metrics and what they leave of the learner."""
@@ -499,7 +504,7 @@ def _near(one: Any, other: Any, rtol: float, atol: float) -> bool:
 
 
 def same(one: Outcome, other: Outcome) -> bool:
-    return all(alike(getattr(one, what), getattr(other, what)) for what in ("tests", "training", "after"))
+    return all(alike(one.all[what], other.all[what]) for what in one.all)
 
 
 def broken_rules(key: str, reason: str | None, base: Outcome, changed: Outcome) -> list[str]:
@@ -547,6 +552,7 @@ def every_setting_matters(full: Callable[..., DictConfig], cache: Path, files: P
             if (seen_in, repr(beside)) not in bases:
                 bases[seen_in, repr(beside)] = outcome(seen_in, beside)
             base = bases[seen_in, repr(beside)]
+            problems += find_moved(name_case(group, choice, beside), base.all)
             tried = [(OmegaConf.select(config, key), base)]
             for other in other_values(choice, key, config):
                 value = other.format(files=files) if isinstance(other, str) else other
@@ -554,6 +560,7 @@ def every_setting_matters(full: Callable[..., DictConfig], cache: Path, files: P
                 refused = (ConfigError,) if choices_for(config, key) else ()  # learn2learn has not every method
                 with contextlib.suppress(*refused):
                     problems += [f"{key}={other} {what}" for what in broken_rules(key, reason, base, changed)]
+                    problems += find_moved(name_case(group, choice, {**beside, key: other}), changed.all)
                     if not reason:  # auto is one of the others
                         twins = [was for was, outcome in tried if was != "auto" and same(outcome, changed)]
                         problems += [f"{key}={other} does what {key}={was} does" for was in twins]
@@ -563,6 +570,10 @@ def every_setting_matters(full: Callable[..., DictConfig], cache: Path, files: P
         assert not problems, "\n".join(problems)
 
     return check_all
+
+
+def name_case(group: str, choice: str, values: Values) -> str:
+    return " ".join([f"{group}={choice}".lstrip("="), *(f"{key}={value}" for key, value in values.items())])
 
 
 def set_in(config: DictConfig, values: Values) -> None:
