@@ -2,7 +2,8 @@
 
 Settings are found by globbing. Each is given other legal values, and what follows from them is compared with what
 follows from its own: scores before and after two outer steps and the weights after them, the tasks of a source, what a
-run writes. All these numbers are held against those of before, too: see kept_numbers.py. What is set for tests alone must leave training as it is, what is set for training alone the tests.
+run writes. What is set for tests alone must leave training as it is, what is set for training alone the tests. All
+these numbers are held against those of before, too: see kept_numbers.py.
 """
 
 from __future__ import annotations
