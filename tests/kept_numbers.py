@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -70,3 +72,36 @@ def _flat(value: Any) -> Iterator[float]:
             yield from _flat(one)
     elif value is not None:
         yield from torch.as_tensor(value).detach().double().flatten().tolist()
+
+
+CLOCKED = re.compile(
+    r"\b\d+:\d\d(:\d\d)?\b|[\d.e-]+(?= (steps|tasks)/s)|(?<=second['\"][:,] )[\d.e-]+|(?<=seconds['\"][:,] )[\d.e-]+"
+)
+"""What the clock decides."""
+
+NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+(?:e-?\d+)?|-?\d(?:\.\d+)?e-\d+")
+
+
+def hold(name: str, found: Mapping[str, Any], here: Path) -> None:
+    """Compare texts with those that tests/data/kept/NAME.txt has; write them where that is asked for."""
+    text = "".join(f"=== {part}\n{_tidy(str(said), here)}\n" for part, said in found.items())
+    file = FILE.parent / "kept" / f"{name}.txt"
+    if WRITE:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    kept = file.read_text()
+    if not read():  # the best step may be another one, and so much else that only words are the same
+        assert _keep_words(text) == _keep_words(kept)
+        return
+    assert NUMBER.sub("~", text) == NUMBER.sub("~", kept)
+    then, now = ([float(number) for number in NUMBER.findall(side)] for side in (kept, text))
+    assert now == pytest.approx(then, rel=1e-4, abs=1e-6)
+
+
+def _keep_words(text: str) -> list[str]:
+    return re.sub(r"\S*\d\S*|the best so far", "", text).split()
+
+
+def _tidy(text: str, here: Path) -> str:
+    text = CLOCKED.sub("CLOCK", re.sub(r" at 0x\w+", "", text.replace(str(here), "~")))
+    return "\n".join(line.rstrip() for line in text.splitlines())
