@@ -32,7 +32,7 @@ IMAGES = [*SMALL, "backbone.hidden=8", "backbone.layers=2"]
 POINTS = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
 CASES = {
     "maml": [*IMAGES, "algo.report_steps=[1]", "tags=[a,b]", "notes=a sentence", "optim/schedule=linear"],
-    "metric": [*IMAGES, "algo=protonet", "bn=running", "data.train.k_shot=2", "data.trainval=true", "seed=3"],
+    "metric": [*IMAGES, "algo=protonet", "bn=running", "data.train.k_shot=2", "seed=3"],
     "single": [*IMAGES, "algo=simpleshot", "run.meta_batch_size=6", "data.query=dirichlet", "run.train_tasks=12"],
     "stages": [*IMAGES, "algo=meta_baseline", "run.meta_batch_size=2", "paper={value: 0.9, ci95: 0.01, source: a}"],
     "functions": [*POINTS, "algo=cnp", "data=sinusoid", "algo.width=8", "run.patience=1", "run.val_every=1"],

@@ -39,10 +39,10 @@ from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
 from metarun.settings.advise import advise
 from metarun.settings.build import build_parts, build_run, build_source
-from metarun.settings.check import check
 from metarun.settings.conf import CONF
 from metarun.settings.ranges import find_annotations, find_choices, find_conditions
 from metarun.settings.resolve import resolve
+from metarun.settings.schema import Settings
 
 Numbers = dict[str, Any]
 """Tensors, numbers and lists by name."""
@@ -363,8 +363,12 @@ class Learned(Outcome):
     """The scores of three test tasks, and of two outer steps all metrics and what they leave of the learner."""
 
     @cached_property
+    def settings(self) -> Settings:
+        return resolve(self.config)
+
+    @cached_property
     def parts(self) -> Parts:
-        return parts_of(self.config)
+        return build_parts(self.settings, Path())
 
     @cached_property
     def tests(self) -> Numbers:
@@ -373,7 +377,7 @@ class Learned(Outcome):
     @cached_property
     def training(self) -> Numbers:
         assert self.tests  # come first
-        run, learner = build_run(resolve(self.config), self.parts), self.parts.learner.train()
+        run, learner = build_run(self.settings, self.parts), self.parts.learner.train()
         torch.manual_seed(0)  # of noise
         stream = learner.train_stream(self.parts.source, 0, run.meta_batch_size)
         numbers: Numbers = {"steps of a run": run.steps}
@@ -400,10 +404,13 @@ class Drawn(Outcome):
     """The first tasks and examples of a source, and the steps that a run on it has."""
 
     @cached_property
+    def settings(self) -> Settings:
+        return resolve(self.config)
+
+    @cached_property
     def source(self) -> Any:
-        check(self.config)
         return build_source(
-            resolve(self.config), torch.device("cpu"), ("test",) if self.tested_on else ("train", "val", "test")
+            self.settings, torch.device("cpu"), ("test",) if self.tested_on else ("train", "val", "test")
         )
 
     @property
@@ -415,7 +422,7 @@ class Drawn(Outcome):
     def training(self) -> Numbers:
         source, facts = self.source, Path()
         parts = Parts(torch.nn.Identity(), source, {}, [], torch.device("cpu"), facts)  # type: ignore[arg-type]
-        numbers: Numbers = {"steps of a run": build_run(resolve(self.config), parts).steps}
+        numbers: Numbers = {"steps of a run": build_run(self.settings, parts).steps}
         if self.tested_on:
             return numbers
         if isinstance(source, ExampleSource) and source.info.train_classes:
@@ -460,10 +467,9 @@ class Ran(Outcome):
 
     @cached_property
     def _numbers(self) -> tuple[Numbers, Numbers]:
-        check(self.config)
-        folder = Path(self.config.paths.outputs)
+        folder, settings = Path(self.config.paths.outputs), resolve(self.config)
         folder.mkdir()
-        parts = build_parts(resolve(self.config), folder)
+        parts = build_parts(settings, folder)
         at_once, saved = [], {"last.pt": [], "best.pt": []}
         evaluate, save = parts.learner.evaluate, checkpoint.save
 
@@ -478,7 +484,7 @@ class Ran(Outcome):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(parts.learner, "evaluate", note_tasks)
             patch.setattr(checkpoint, "save", note_step)
-            build_run(resolve(self.config), parts).execute([], StopRequest())
+            build_run(settings, parts).execute([], StopRequest())
         numbers: dict[str, Numbers] = {"train": {"saved": saved["last.pt"]}, "val": {}, "test": {}}
         for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
             split, step = line.pop("split"), line.pop("step")
