@@ -1,6 +1,7 @@
 """Which mistakes the tests see: each mutation is one small edit of the package, under which the tests about it are run.
 
 uv run python scripts/mutate.py --map            which tests run them: first, and after tests changed; runs all tests
+uv run python scripts/mutate.py --map tests/test_x.py    the same of new tests alone, added to what is known
 uv run python scripts/mutate.py                  all mutations, into scripts/results/mutations.json
 uv run python scripts/mutate.py --only P9,A1     these; so do --list known, --area run
 uv run python scripts/mutate.py --quick          two minutes, no map: some that were seen; fails if one no longer is
@@ -32,7 +33,7 @@ from typing import Any, NamedTuple
 import yaml
 from mutations.notes import FOLDER, add_notes
 from mutations.pool import Job, Outcome, Pool, copy
-from mutations.touched import Map, about, gather_notes, read_map, write_map
+from mutations.touched import Map, about, add_tests, gather_notes, read_map, write_map
 from rich.console import Console
 from rich.table import Table
 
@@ -73,8 +74,8 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         console.print(error)
         return 2
-    if asked.map:
-        return draw_map(chosen, asked.workers)
+    if asked.map is not None:
+        return draw_map(chosen, asked.workers, asked.map)
     assert PACKAGE not in sys.modules, "forked processes would have the package without the edit"
     for name in SLOW.split():
         if find_spec(name.partition(".")[0]):
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--map", action="store_true", help="note which tests run each mutation's statement")
+    made.add_argument("--map", nargs="*", metavar="TEST", help="note which tests, all or these, run each statement")
     made.add_argument("--quick", action="store_true", help="some of those that were seen, by the test that saw each")
     made.add_argument("--only", help="ids with commas")
     made.add_argument("--list", help="a file of scripts/mutations, without .yaml; default all")
@@ -134,8 +135,8 @@ def edited(root: Path, mutation: Mutation) -> tuple[str, str]:
     return before, after
 
 
-def draw_map(mutations: Sequence[Mutation], workers: int) -> int:
-    """Run all tests once in a copy of the tree whose mutated statements note who runs them.
+def draw_map(mutations: Sequence[Mutation], workers: int, tests: Sequence[str] = ()) -> int:
+    """Run all tests, or those named, once in a copy of the tree whose mutated statements note who runs them.
 
     That of this program is left out: it fails where the tree was edited. Others that fail there are never asked.
     """
@@ -158,9 +159,11 @@ def draw_map(mutations: Sequence[Mutation], workers: int) -> int:
             "-p",
             "mutations.notes",
         ]
-        words += ["-m", "slow or not slow", "--ignore=tests/test_mutate.py"]
+        words += ["-m", "slow or not slow", "--ignore=tests/test_mutate.py", *tests]
         subprocess.run(words, cwd=tree, env=env)
         known = gather_notes(notes)
+    if tests:
+        known = add_tests(read_map(map_file()), known)
     write_map(map_file(), known)
     asked = [m for m in mutations if known.tests.get(m.id)]
     console.print(f"{len(known.seconds)} tests; of {len(mutations)} mutations {len(asked)} are run by some", end="")

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from mutate import ROOT, Mutation, choose, edited, entry_of, read_lists
 from mutations.notes import add_notes
 from mutations.pool import Outcome
-from mutations.touched import Map, about, read_map, write_map
+from mutations.touched import Map, about, add_tests, read_map, write_map
 
 SCRIPTS = ROOT / "scripts"
 CODE = """LIMIT = 3
@@ -289,3 +289,9 @@ def test_no_two_mutations_share_an_id() -> None:
         "data",
         "report",
     }
+
+
+def test_new_tests_are_added_to_what_is_known() -> None:
+    old = Map({"a": 1.0, "b": 2.0}, {"P1": {"a"}, "P2": {"b"}}, {"b"})
+    found = add_tests(old, Map({"b": 3.0, "c": 4.0}, {"P1": {"c"}, "P3": {"b"}}, {"c"}))
+    assert found == Map({"a": 1.0, "b": 3.0, "c": 4.0}, {"P1": {"a", "c"}, "P2": {"b"}, "P3": {"b"}}, {"b", "c"})

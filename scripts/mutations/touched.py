@@ -54,6 +54,13 @@ def read_map(file: Path) -> Map:
     return Map(found["seconds"], tests, {names[number] for number in found["together"]})
 
 
+def add_tests(known: Map, more: Map) -> Map:
+    """Add what is known of more tests."""
+    names = {*known.tests, *more.tests}
+    tests = {name: known.tests.get(name, set()) | more.tests.get(name, set()) for name in names}
+    return Map({**known.seconds, **more.seconds}, tests, known.together | more.together)
+
+
 def about(known: Map, name: str, beside: Sequence[str], budget: float) -> tuple[list[str], int]:
     """The tests that are asked about the mutation `name`, in order, and how many that run its statement are not.
 
