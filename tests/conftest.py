@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import omegaconf.base
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from same_process import Use, finish_runs, using
 
@@ -29,6 +31,7 @@ from metarun.data.images import ImageClasses, ImageTasks
 from metarun.settings import names, schema
 from metarun.settings.conf import CONF
 
+omegaconf.base.parse = functools.lru_cache(4096)(omegaconf.base.parse)  # a fourth of resolving the same settings anew
 torch.set_num_threads(1)  # tests run side by side, on tiny networks
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so do the commands that they start
 os.environ["WANDB_MODE"] = "offline"
@@ -92,9 +95,14 @@ def compose_quickly(*overrides: str) -> DictConfig:
     """
     chosen = tuple(word for word in overrides if chooses(word))
     config = deepcopy(_chosen(chosen))
-    values = OverridesParser.create().parse_overrides([word for word in overrides if word not in chosen])
+    values = [_parse(word) for word in overrides if word not in chosen]
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
     return config
+
+
+@functools.cache
+def _parse(word: str) -> Override:
+    return OverridesParser.create().parse_override(word)
 
 
 def chooses(word: str) -> bool:

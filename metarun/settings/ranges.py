@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -32,7 +33,7 @@ from metarun.settings.torch_ranges import find_ranges
 def find_parameters(target: str) -> dict[str, inspect.Parameter]:
     """Find the parameters of `target` by name; those whose annotations cannot be read here have none."""
     parameters = {}
-    for name, parameter in _read_parameters(target).items():
+    for name, parameter in _read_parameters(get_object(target)).items():
         annotation, _ = split_annotation(parameter.annotation)
         if parameter.default is None and annotation is not parameter.empty:
             annotation = annotation | None  # None is allowed where it is the default
@@ -51,15 +52,15 @@ def find_neighbours(target: str) -> dict[str, CountsBeside]:
 
 
 def _find_marks(target: str) -> dict[str, CountsWith | CountsBeside | None]:
-    return {name: split_annotation(one.annotation)[1] for name, one in _read_parameters(target).items()}
+    return {name: split_annotation(one.annotation)[1] for name, one in _read_parameters(get_object(target)).items()}
 
 
-def _read_parameters(target: str) -> dict[str, inspect.Parameter]:
-    """Read the parameters of `target`.
+@cache
+def _read_parameters(found: Any) -> Mapping[str, inspect.Parameter]:
+    """Read the parameters of a class or function.
 
     `**settings: Unpack[Keys]` stands for the keys of the TypedDict `Keys`, as it does for type checkers (PEP 692).
     """
-    found = get_object(target)
     function = found.__init__ if inspect.isclass(found) else found
     of_torch = find_ranges(getattr(found, "__module__", None) or "")
     parameters: dict[str, inspect.Parameter] = {}
