@@ -27,6 +27,7 @@ from same_process import Use, using
 
 from metarun.core.results_file import SEAL
 from metarun.core.run_folder import SUMS
+from metarun.run.tracking import console
 
 IMAGES = [*SMALL, "backbone.hidden=8", "backbone.layers=2"]
 POINTS = [word for word in SMALL if not word.startswith(("data.al", "data.ch", "data.train.n_way"))]
@@ -61,6 +62,7 @@ ASIDE = {
 def use(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Iterator[Use]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("METARUN_DATA", raising=False)
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: 100.0))  # the first line and the last
     with using(capsys, cache, 120) as used:
         yield used
 

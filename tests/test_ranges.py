@@ -147,7 +147,9 @@ def test_choices_are_those_that_the_annotation_names_one_by_one() -> None:
 
 
 class Network:
-    def __init__(self, rate: PositiveFloat, folder: Fraction, plain, steps: PositiveInt | None = None) -> None:
+    def __init__(
+        self, rate: PositiveFloat, folder: Fraction, odd: 1 / 0, plain, steps: PositiveInt | None = None
+    ) -> None:
         pass
 
 
@@ -185,7 +187,7 @@ Spelled.__init__.__annotations__ = {"rate": PositiveFloat}
 def test_annotations_are_read_from_a_class_or_a_function_but_for_those_that_cannot_be(
     target: str, found: dict[str, Any]
 ) -> None:
-    """`folder` is of a class that only type checkers know here, and `plain` has none."""
+    """`folder` is of a class that only type checkers know here, `odd` of none, and `plain` has none."""
     assert find_annotations(f"{__name__}.{target}") == found
 
 

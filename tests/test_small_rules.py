@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +40,7 @@ from metarun.run.tracking import wandb_kept
 from metarun.run.tracking.guarded import GuardedSink
 from metarun.run.tracking.sink import NoSink, RunInfo
 from metarun.run.tracking.wandb_environment import explain, find_obstacle
+from metarun.run.tracking.wandb_file import find_last_row
 from metarun.run.tracking.wandb_sink import _parse_number, end_service
 from metarun.run.tracking.wandb_words import drop_equal, list_summary, list_tests, nest
 from metarun.settings.conf import list_config_dirs
@@ -50,6 +52,27 @@ INFO = RunInfo("run", "group", "train", [], {}, Path())
 
 def test_a_number_of_a_table_is_a_number_for_wandb_a_word_a_word_and_nothing_none() -> None:
     assert [_parse_number(word) for word in ("1.5", "maml", "")] == [1.5, "maml", None]
+
+
+def test_the_last_row_in_wandbs_files_is_found_before_what_cannot_be_read(tmp_path: Path) -> None:
+    """Rows 4 and 7, what is no record, and row 9, which is not read any more; another file has row 8."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    def row(number: int) -> bytes:
+        record = Record()
+        record.history.step.num = number
+        record.history.item.add().key = "step"
+        return record.SerializeToString()
+
+    def write(name: str, *contents: bytes) -> Path:
+        records = b"".join(struct.pack("<IHB", 0, len(content), 1) + content for content in contents)
+        (tmp_path / name).write_bytes(bytes(7) + records)
+        return tmp_path / name
+
+    broken = write("a", row(4), row(7), b"\xff\xff\xff", row(9))
+    assert find_last_row([broken]) == 7
+    assert find_last_row([broken, write("b", row(8), b"")]) == 8
+    assert find_last_row([write("c")]) == 0
 
 
 def test_an_error_of_wandb_comes_out_though_its_service_cannot_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:

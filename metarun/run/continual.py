@@ -122,12 +122,6 @@ class ContinualRun(OfflineRun):
         directions = {**DIRECTIONS, **self.parts.learner.directions}
         return facts | {"directions": list_directions(facts["val"], directions)}
 
-    def _train(self, stop: StopRequest) -> None:
-        super()._train(stop)
-        if self.progress.best_step is None:  # no outer step
-            self._validate()
-            self._save()
-
     def _evaluate(self, split: str, n_tasks: int, stop: StopRequest) -> Scores:
         parts = self.parts
 
