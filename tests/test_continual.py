@@ -433,6 +433,18 @@ def test_a_network_that_a_task_has_moved_normalises_by_the_averages_of_that_task
     assert learner.backbone.blocks[1].running_mean.abs().max() == 0
 
 
+def test_with_bn_support_the_images_of_all_tasks_are_kept_for_the_statistics(settings: Callable[..., Any]) -> None:
+    """Two tasks of three and four images; with other ways of normalising nothing is kept."""
+    for bn, kept in (("support", 7), ("running", 0)):
+        learner: Any = build_parts(resolve(settings("algo=oml", f"bn={bn}")), Path()).learner.eval()
+        state = learner.start_stream(5)
+        for images in (3, 4):
+            examples = Examples(torch.rand(images, 1, 28, 28), torch.arange(images) % 2)
+            state = learner.learn_task(state, examples, range(2))
+        assert len(state.support_x) == kept
+        assert kept == 0 or torch.equal(state.support_x[3:], examples.x)
+
+
 @pytest.mark.parametrize("algo", ["oml", "anml", "progressive", "finetune_in_turn"])
 def test_a_task_of_run_offline_is_a_stream_of_one_task(settings: Callable[..., Any], algo: str) -> None:
     parts = build_parts(resolve(settings(f"algo={algo}", "algo.task_chunk=0")), Path())

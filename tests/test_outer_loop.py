@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import quick_if
 from omegaconf import DictConfig
+from test_contract import KINDS, PAIRS
 from torch import Tensor, nn
 
 from metarun.algos.base.learner import Learner
@@ -544,10 +546,13 @@ def test_training_tasks_have_the_shape_of_data_train_and_all_others_that_of_data
         assert (batch.n_way, batch.support.y.shape[1], batch.query.y.shape[1]) == expected, split
 
 
-@pytest.mark.parametrize("data", ["glyphs", "sinusoid"])
+@pytest.mark.parametrize("data", quick_if(("glyphs", "sinusoid", "moons", "gp"), KINDS))
 def test_the_seed_decides_training_tasks_and_data_eval_seed_all_others(settings: Settings, data: str) -> None:
+    algo = next(algo for algo, other in PAIRS if other == data)
+
     def tasks(split: str, *words: str) -> Tensor:
-        return next(source_of(settings(f"data={data}", *words)).episodes(split, 0, 3)).support.x
+        batch = next(source_of(settings(f"algo={algo}", f"data={data}", *words)).episodes(split, 0, 3))
+        return torch.cat([batch.query.x.flatten(), batch.query.y.flatten()])
 
     for split, decides, does_not in (
         ("train", "seed=4", "data.eval_seed=5"),

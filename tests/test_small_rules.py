@@ -25,6 +25,8 @@ from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, Pairs
 from metarun.data.augment import Look
 from metarun.data.bandits import Bandits
 from metarun.data.counts import count_images, describe_images, join_counts
+from metarun.data.files.image_file import ImageFile
+from metarun.data.files.shards import join_archives
 from metarun.report.budget import describe_training, score_guess
 from metarun.report.narrow import choose_columns
 from metarun.report.predicted import find_shared
@@ -338,6 +340,20 @@ def test_images_are_counted() -> None:
     assert describe_images({"images": {"least": 2, "most": 2, "total": 4}}) == "2 a class, 4 in all"
     assert describe_images({}) is None
     assert count_images([]) == {"least": 0, "most": 0, "total": 0}
+
+
+def test_archives_in_a_folder_are_as_if_unpacked_there() -> None:
+    """Those of splits, and those whose images lie in no folder, into folders of their own; not numbered parts."""
+
+    def joined(*paths: str) -> list[str]:
+        return [file.path for file in join_archives([ImageFile(path, bytes) for path in paths])]
+
+    assert joined("in/train.zip/a/1.png", "in/test.tar.gz/b/2.png") == ["train/a/1.png", "test/b/2.png"]
+    assert joined("train.zip/train/a/1.png") == ["train/a/1.png"]
+    assert joined("cat.zip/1.png", "dog.zip/2.png") == ["cat/1.png", "dog/2.png"]
+    assert joined("cat.zip/1.png") == ["1.png"]
+    assert joined("part-1.tar/1.png", "part-2.tar/2.png") == ["1.png", "2.png"]
+    assert joined("one.zip/a/1.png", "two.zip/b/2.png") == ["a/1.png", "b/2.png"]
 
 
 def test_gray_images_are_normalised_by_the_mean_over_colours() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import quick_if
+from PIL import Image
 from run_folders import finished, settings, write_metrics, write_settings
 from same_process import Use, using
 from test_told import HERE, tidy
@@ -60,6 +61,10 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     (tmp_path / "b.yaml").write_text("- algo=maml\n- 3\n")
     (tmp_path / "mine" / "data").mkdir(parents=True)
     (tmp_path / "mine" / "data" / "own.yaml").write_text("# My own\n_target_: metarun.data.sinusoid.Sinusoid\n")
+    for number in range(6):
+        place = tmp_path / "pics" / f"c{number // 2}" / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28), 40 * number).save(place)
     for number, path in enumerate(sorted(tmp_path.rglob("*"))):
         os.utime(path, (1_700_000_000 + number,) * 2)
     monkeypatch.chdir(tmp_path)
