@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from metarun.app.commands.rerun import describe_code
 from metarun.app.jobs.describe import label_splits
+from metarun.app.sweeps.accepted import _list_values
 from metarun.core import command, lettering, machine, screen, words
 from metarun.core.control import Control
 from metarun.core.errors import find_nearest, name_choices
@@ -191,6 +193,13 @@ def test_a_sweep_counts_the_jobs_that_it_has_and_not_the_cores(monkeypatch: pyte
     assert launch._of_this_machine(machine.count_jobs_at_once)(3) == 2
     monkeypatch.delenv(launch.JOBS)
     assert launch._of_this_machine(machine.share_cores)("auto") == 1
+
+
+def test_of_a_large_grid_each_value_is_tried_beside_the_first_of_all_others() -> None:
+    typed = ["optim.lr=1,2,3", "seed=5", "bn=a,b", "data.k_shot=interval(1,9)"]
+    found = _list_values(OverridesParser.create().parse_overrides(typed))
+    first = ["optim.lr=1", "seed=5", "bn=a", "data.k_shot=5"]
+    assert found == [first, ["optim.lr=2", *first[1:]], ["optim.lr=3", *first[1:]], [*first[:2], "bn=b", first[3]]]
 
 
 def test_what_was_typed_nearly_is_found() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import quick_if
+from kept_numbers import WRITE, read
 from PIL import Image
 from run_folders import finished, settings, write_metrics, write_settings
 from same_process import Use, using
@@ -75,13 +76,15 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("kind", quick_if(QUICK, [*TRIED]))
 def test_each_command_answers_as_was_agreed_on(use: Use, tmp_path: Path, kind: str) -> None:
+    if kind in MEASURED - {"data"} and not read() and not WRITE:
+        pytest.skip("which value is best may be another one where numbers are rounded in another way")
     parts = []
     for line in TRIED[kind]:
         code, out, errors = use(*shlex.split(line))
         parts += [f"$ metarun {line}", *([out] if out else []), *([f"! {errors}"] if errors else []), f"-> {code}", ""]
     found = vary(tidy("\n".join(parts), tmp_path), kind in MEASURED) + "\n"
     file = HERE / "told" / f"commands-{kind}.txt"
-    if os.environ.get("METARUN_TOLD") == "write":
+    if WRITE:
         file.write_text(found)
     assert found == file.read_text()
 

@@ -166,6 +166,7 @@ def test_it_is_one_message_and_no_traceback(typed: Callable[..., tuple[int, str]
             ["-m", "hydra.sweep.subdir=../${seed}"],
             "hydra.sweep.subdir=../${seed} is not within the folder of the sweep",
         ),
+        (["-m", "hydra.sweep.subdir=/${seed}"], "hydra.sweep.subdir=/${seed} is not within the folder of the sweep"),
         (["show", ""], "'' is the name of no run: type its folder, its id, or last"),
     ],
     ids=str,
