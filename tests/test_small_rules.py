@@ -198,7 +198,7 @@ def test_a_sweep_counts_the_jobs_that_it_has_and_not_the_cores(monkeypatch: pyte
 def test_of_a_large_grid_each_value_is_tried_beside_the_first_of_all_others() -> None:
     typed = ["optim.lr=1,2,3", "seed=5", "bn=a,b", "data.k_shot=interval(1,9)"]
     found = _list_values(OverridesParser.create().parse_overrides(typed))
-    first = ["optim.lr=1", "seed=5", "bn=a", "data.k_shot=5"]
+    first = ["optim.lr=1", "seed=5", "bn=a", "data.k_shot=5.0"]
     assert found == [first, ["optim.lr=2", *first[1:]], ["optim.lr=3", *first[1:]], [*first[:2], "bn=b", first[3]]]
 
 
