@@ -18,7 +18,7 @@ from metarun.settings.compose import compose_choices
         (["algo=rl2", "data=bandits", "bn=running"], "bn=running (none)"),  # of data=bandits, not of the root
         (["data.train.n_query=3"], "data.train.n_query=3 (5)"),
         (["seed=0"], "seed=0"),  # as it is anyway
-        (['+a="s3://me:secret@host/?token=abc"'], '+a="s3://me:***@host/?token=***'),
+        (['+a="s3://me:secret@host/?token=abc"'], '+a="s3://me:***@host/?token=***"'),
         (["+experiment=maml_omniglot_5w1s", "optim.lr=1"], "+experiment=maml_omniglot_5w1s  optim.lr=1"),
     ],
 )
