@@ -16,7 +16,7 @@ PLAN = EpisodePlan(EpisodeShape(2, 1, 1), EpisodeShape(2, 1, 2), 0, 0)
 OPTIONS: Mapping[str, object] = {
     "labels": None, "split": None, "fractions": (0.5, 0.25, 0.25), "split_seed": 0, "least": 1, "image_size": 16,
     "channels": 3, "range": None, "fit": "crop", "interpolation": "nearest", "mean": (0,), "std": (1,),
-    "augment": "none", "rotation": "none", "trainval": False,
+    "augment": "none", "views": 1, "rotation": "none", "trainval": False,
 }  # fmt: skip
 
 

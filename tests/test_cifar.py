@@ -26,8 +26,8 @@ from metarun.data.files.splits import read_split
 
 PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
 OPTIONS: dict[str, object] = {
-    "image_size": 32, "interpolation": "bicubic", "mean": (0,), "std": (1,), "augment": "none", "rotation": "none",
-    "trainval": False, "name": "cifar_fs",
+    "image_size": 32, "interpolation": "bicubic", "mean": (0,), "std": (1,), "augment": "none", "views": 1,
+    "rotation": "none", "trainval": False, "name": "cifar_fs",
 }  # fmt: skip
 PARTS = {"train": 15, "test": 5}
 Images = dict[str, dict[str, list[tuple[str, NDArray[np.uint8]]]]]

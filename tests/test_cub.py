@@ -26,7 +26,7 @@ NAMES = sorted(name for part in read_split("cub").values() for name in part)
 
 
 def make(root: Path, cache: Path) -> CUB:
-    look = {"mean": (0,), "std": (1,), "augment": "none", "rotation": "none", "trainval": False}
+    look = {"mean": (0,), "std": (1,), "augment": "none", "views": 1, "rotation": "none", "trainval": False}
     size = {"image_size": 8, "interpolation": "bicubic"}
     return CUB(PLAN, torch.device("cpu"), str(root), "crop", cache=str(cache / "cache"), **size, **look)
 

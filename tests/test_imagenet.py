@@ -23,7 +23,7 @@ from metarun.data.imagenet import ImageNetTasks
 PLAN = EpisodePlan(EpisodeShape(5, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
 OPTIONS = {
     "image_size": 10, "interpolation": "bicubic", "fit": "crop", "mean": (0,), "std": (1,), "augment": "none",
-    "rotation": "none", "trainval": False,
+    "views": 1, "rotation": "none", "trainval": False,
 }  # fmt: skip
 Pixels = dict[str, NDArray[np.uint8]]
 

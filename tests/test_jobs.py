@@ -84,7 +84,7 @@ class Sweep:
         self.write((job or self.job) / "results.json", json.dumps(results), at)
 
     def call(self, rerun: str) -> int:
-        return composed.run_new(OmegaConf.create({"sweep": {"rerun": rerun}}))
+        return composed.run_new(OmegaConf.create(plain_settings() | {"sweep": {"rerun": rerun}}))
 
 
 @pytest.fixture

@@ -85,6 +85,7 @@ def test_imports_go_down_and_only_where_they_may() -> None:
 def test_the_outer_loop_knows_learner_and_no_method() -> None:
     used = {name for file, path in FILES.items() if file.startswith("run/") for name in imports(path)}
     assert {name for name in used if name.startswith("metarun.algos")} == {
+        "metarun.algos.base.abilities.AdaptsToTask",
         "metarun.algos.base.abilities.EncodesInputs",
         "metarun.algos.base.abilities.LearnsInTurn",
         "metarun.algos.base.learner.Learner",

@@ -234,7 +234,7 @@ def test_ranges_and_choices_of_the_root_are_told_with_what_else_there_is(full: C
     assert str(error.value).splitlines() == [
         "threads=0 must be a whole number of at least 1 and of at most 4096 or auto",
         "precision=float31 is not one of float32, tf32, bf16; did you mean float32?",
-        "bn=transductiv is not one of transductive, support, running, none; did you mean transductive?",
+        "bn=transductiv is not one of transductive, support, running, layer, none; did you mean transductive?",
         "data.train.k_shot=[3, 2] must be a whole number of at least 1 or a range, as [3,50] or by_size",
         "optim.clip_norm=0 must be a number above 0 or null",
         "run.compile=yes is not one of auto, True, False, inductor",

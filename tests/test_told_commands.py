@@ -97,4 +97,5 @@ def vary(text: str, measured: bool) -> str:
     text = re.sub(r"\b[\d.]+ (k|M|G)?B\b", "SIZE", text)
     text = re.sub(r"ready in [\d.]+ s", "ready in CLOCK", text)
     text = re.sub(r"([\w-]+): \S+ then, \S+ now", r"\1: THEN, NOW", text)
+    text = re.sub(r"^code: .*\n", "", text, flags=re.MULTILINE)
     return re.sub(r"(?<![\w.])-?\d+\.\d{2,}(e-?\d+)?", "NUMBER", text) if measured else text

@@ -96,7 +96,7 @@ WRONG = {
     "seed=choice(0,1)": "seed=choice(0,1) has several values: with -m each is a run",
     "precision=null": "precision=null is not one of float32, tf32, bf16",
     "seed=x": "seed=x must be a whole number",
-    "deterministic=last": "deterministic=last must be true or false",
+    "deterministic=last": "deterministic=last is not one of True, False",
     "paths=5": "paths=5 is no group of settings: type paths.KEY=VALUE",
     "paths.data=[a]": "paths.data=['a'] must be text",
     "~optim.clip_norm": "~optim.clip_norm takes nothing away: there is no setting optim.clip_norm, or it is null",

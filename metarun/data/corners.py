@@ -54,7 +54,7 @@ class Corners(SimulatedTasks):
         episodes: PositiveInt,
     ) -> None:
         self.pays, self.radius, self.stride = reward, radius, stride
-        sizes = {"radius": None if reward == "dense" else radius, "stride": stride}
+        sizes: dict[str, str | float | None] = {"radius": None if reward == "dense" else radius, "stride": stride}
         sizes |= {"reward": reward} if reward == "potential" else {}
         super().__init__(plan, device, Control(2, 2, False, length, episodes, stride), sizes)
 
@@ -93,4 +93,5 @@ class CornerMoves(Moves):
     def _counts(self, place: Tensor, distance: Tensor) -> Tensor:
         """Return whether places [B, R, 2], so far from the goal, are away from the start and nearest to the goal."""
         least = (place[..., None, :] - place.new_tensor(CORNERS)).norm(dim=-1).amin(-1)
-        return (place.abs().sum(-1) >= self.radius) & (distance <= least + 1e-6)
+        counts: Tensor = (place.abs().sum(-1) >= self.radius) & (distance <= least + 1e-6)
+        return counts

@@ -63,8 +63,8 @@ def _list(own: list[Path], screen: Screen) -> None:
     table.add_column("what")
     table.add_column("at hand", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
-    found = (file for folder in (CONF, *own) for file in (folder / "data").glob("*.yaml"))
-    files = sorted(found, key=lambda file: file.stem)
+    sources = (file for folder in (CONF, *own) for file in (folder / "data").glob("*.yaml"))
+    files = sorted(sources, key=lambda file: file.stem)
     config = compose([])
     for file in files:
         node = read_source_settings(file, config, own)

@@ -48,7 +48,6 @@ def read_mode() -> str | None:
 def drop_wrong_variables() -> None:
     """Take W&B's variables with values that W&B refuses out of the environment, and say so in a line each."""
     import wandb
-    from wandb.sdk.lib.service import service_token
 
     mode = read_mode()
     if mode:
@@ -59,6 +58,8 @@ def drop_wrong_variables() -> None:
         try:
             wandb.Settings().update_from_env_vars({name: value})
             if name == "WANDB_SERVICE":
+                from wandb.sdk.lib.service import service_token
+
                 service_token.from_env()
         except (ValueError, wandb.errors.Error) as error:
             shown = name if name.endswith(("KEY", "TOKEN")) else f"{name}={value}"
