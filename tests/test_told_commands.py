@@ -97,5 +97,12 @@ def vary(text: str, measured: bool) -> str:
     text = re.sub(r"\b[\d.]+ (k|M|G)?B\b", "SIZE", text)
     text = re.sub(r"ready in [\d.]+ s", "ready in CLOCK", text)
     text = re.sub(r"([\w-]+): \S+ then, \S+ now", r"\1: THEN, NOW", text)
+    text = re.sub(
+        r"data sets are looked for in[^$]*?cache$", _join_lines, text, flags=re.MULTILINE
+    )  # wrapped by length
     text = re.sub(r"^code: .*\n", "", text, flags=re.MULTILINE)
     return re.sub(r"(?<![\w.])-?\d+\.\d{2,}(e-?\d+)?", "NUMBER", text) if measured else text
+
+
+def _join_lines(found: re.Match[str]) -> str:
+    return " ".join(found.group().split())
