@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -73,12 +74,11 @@ def describe_figure(spec: Any) -> str:
     for number, (name, rows) in enumerate(sorted(datasets.items(), key=lambda pair: text.find(pair[0]))):
         text = text.replace(name, f"data {number}")
         text += "".join([f"data {number}:\n", *(f"  {json.dumps(_round(row))}\n" for row in rows)])
-    for number, name in enumerate(dict.fromkeys(re.findall(r"\bview_[0-9a-f]{16}_\d+\b", text))):
-        text = re.sub(rf"\b{name}\b", f"view+{number}", text)
-    for name in dict.fromkeys(re.findall(r"\b(?:param|view|picked|hovered|concat)_\d+\b", text)):
+    numbers: dict[str, int] = defaultdict(int)
+    for name in dict.fromkeys(re.findall(r"\b(?:param|view|picked|hovered|concat)_(?:[0-9a-f]{16}_)?\d+\b", text)):
         kind = name.partition("_")[0]
-        numbers = list(dict.fromkeys(re.findall(rf"\b{kind}_\d+\b", text)))
-        text = re.sub(rf"\b{name}\b", f"{kind}-{numbers.index(name)}", text)
+        text = re.sub(rf"\b{name}\b", f"{kind}-{numbers[kind]}", text)
+        numbers[kind] += 1
     return text
 
 

@@ -25,9 +25,9 @@ class Corners(SimulatedTasks):
     A sparse reward is 0 around the start, and wherever another corner is nearer than the goal; elsewhere it is how much
     nearer to the goal the point has come. So the point learns which corner it is only by going there. Since nothing is
     charged outside, who crosses the border to the goal's side again and again is paid each time, and the sum has no
-    bound: a return above 2.9 tells of such loops. The reward `potential` is as
-    sparse, and takes back what it paid: the sum of an episode is how much nearer than the start the point is at its
-    end, if no other corner is nearer. Episodes start within 0.2 of (0, 0) along each axis and have no end of their own.
+    bound: a return above 2.9 tells of such loops. The reward `potential` is as sparse, and takes back what it paid: the
+    sum of an episode is how much nearer than the start the point is at its end, if no other corner is nearer. Episodes
+    start within 0.2 of (0, 0) along each axis and have no end of their own.
 
     Args:
         plan, device: from the runner.

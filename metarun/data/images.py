@@ -145,9 +145,12 @@ class ImageTasks:
 
     def _gather_tasks(self, split: str, drawn: EpisodeIndices, n_way: int, indices: Ints) -> Batch:
         sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
-        counts = enumerate((drawn.support.shape[1], drawn.query.shape[1]))
-        words = [self._draw_random_words(f"{split}/augment/{side}", indices, count) for side, count in counts]
-        support, query = (self._make_examples(split, drawn, *sides[i], words[i]) for i in (0, 1))
+        support, query = (
+            self._make_examples(
+                split, drawn, images, y, self._draw_random_words(f"{split}/augment/{number}", indices, images.shape[1])
+            )
+            for number, (images, y) in enumerate(sides)
+        )
         if split != "train":
             gather = partial(self.gather_images, *self.place_images(split, drawn, *sides[0]))
             support = add_views(support, gather, self.look, self.plan.seed_of(split), split, indices)

@@ -38,9 +38,9 @@ STANDARDISE_MIN_NUMBERS = 150_000
 
 def batch_norm(channels: int, mode: str) -> nn.Module:
     """Return the layer for one of `MODES`."""
-    if mode in ("layer", "none"):
-        return MapLayerNorm(channels) if mode == "layer" else nn.Identity()
-    return BatchNorm(channels, mode)
+    if mode == "none":
+        return nn.Identity()
+    return MapLayerNorm(channels) if mode == "layer" else BatchNorm(channels, mode)
 
 
 def needs_bias(mode: str) -> bool:

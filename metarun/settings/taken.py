@@ -8,7 +8,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.errors import ConfigError
-from metarun.core.identity import check_run, find_differences, read_yaml
+from metarun.core.identity import check_run, find_differences
 from metarun.core.run_folder import RunFolder
 from metarun.core.secrets import mask
 from metarun.settings.places import make_absolute
@@ -16,7 +16,7 @@ from metarun.settings.saved import drop_newer, open_settings
 
 
 def check_same_run(files: RunFolder, config: DictConfig, own: list[str]) -> None:
-    """Raise ConfigError if the folder holds a run of other settings than `config`.
+    """Raise ConfigError if the folder holds a run of other settings than `config`; it may hold none.
 
     One whose files disagree among themselves is left to the job, which says so and ends none of the others. An older
     run is the same one if what it lacks means what it did.
@@ -24,8 +24,6 @@ def check_same_run(files: RunFolder, config: DictConfig, own: list[str]) -> None
     Args:
         own: folders of YAML files of one's own.
     """
-    if not read_yaml(files.settings):
-        return
     try:
         check_run(files)
         before, _ = open_settings(files.path)
