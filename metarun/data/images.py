@@ -144,15 +144,13 @@ class ImageTasks:
             yield tasks._replace(side={"classes": to_device(drawn.classes, self.device)})
 
     def _gather_tasks(self, split: str, drawn: EpisodeIndices, n_way: int, indices: Ints) -> Batch:
-        sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
-        support, query = (
-            self._make_examples(
-                split, drawn, images, y, self._draw_random_words(f"{split}/augment/{number}", indices, images.shape[1])
-            )
-            for number, (images, y) in enumerate(sides)
-        )
+        def make(side: int, images: Ints, y: Ints) -> Examples:
+            bits = self._draw_random_words(f"{split}/augment/{side}", indices, images.shape[1])
+            return self._make_examples(split, drawn, images, y, bits)
+
+        support, query = make(0, drawn.support, drawn.support_y), make(1, drawn.query, drawn.query_y)
         if split != "train":
-            gather = partial(self.gather_images, *self.place_images(split, drawn, *sides[0]))
+            gather = partial(self.gather_images, *self.place_images(split, drawn, drawn.support, drawn.support_y))
             support = add_views(support, gather, self.look, self.plan.seed_of(split), split, indices)
         return Batch(support, query, n_way)
 
