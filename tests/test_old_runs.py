@@ -23,7 +23,8 @@ metarun -m algo=maml,protonet seed=0,1 $IMAGES paths.outputs=.
 Pictures, pages, and most of the checkpoints/last.pt that nobody resumes were taken away then, and in hydra.yaml and
 multirun.yaml folders are called ~/runs and ~/metarun/conf.
 
-Scores are the same bit for bit where versions and processor are (tests/data/snapshot.json says which). Elsewhere what
+Scores are the same bit for bit where versions and processor are those of made_with.json, and within 1e-4 where the
+same versions compute with others of AVX-512's and AMX's instructions (2e-7 apart when this was written). Elsewhere what
 is not trained anew gives a loss within 2 % and an accuracy within two answers of nine, and what is trained on glyphs
 is not compared, see tests/test_snapshot.py for the reason.
 """
@@ -53,7 +54,17 @@ from same_process import using
 
 RUNS = Path(__file__).parent / "data" / "runs"
 FINISHED = ["maml", "protonet", "cnp", "evaluated"]
-EXACTLY = snapshot.made_with() == json.loads(snapshot.KEPT.read_text())["made_with"]
+
+
+def of_width(made_with: dict[str, str]) -> dict[str, str]:
+    """What numbers depend on, but for which instructions of the same width there are; what is asked of MKL stays."""
+    width, *others = made_with["instructions"].split()
+    return {**made_with, "instructions": " ".join([width, *(word for word in others if "=" in word)])}
+
+
+MADE_WITH, HERE = json.loads((RUNS / "made_with.json").read_text()), snapshot.made_with()
+EXACTLY = MADE_WITH == HERE
+NEARLY = of_width(MADE_WITH) == of_width(HERE)
 CLOCK = ("seconds", "tasks_per_second")
 
 TOLD = {
@@ -108,6 +119,8 @@ def check_same(now: Any, then: Any, place: str = "") -> None:
             check_same(now[name], value, f"{place} {name}")
     elif EXACTLY or not isinstance(then, float):
         assert now == then, place
+    elif NEARLY:
+        assert now == pytest.approx(then, rel=1e-4, abs=1e-6), place
     else:
         least = 0.23 if "accuracy" in place else 2e-3
         assert now == pytest.approx(then, rel=0.02, abs=least), place
@@ -126,10 +139,11 @@ def test_an_interrupted_run_ends_with_the_numbers_of_the_uninterrupted_one(say: 
     assert (now["status"], now["steps"]) == ("finished", 6)
     assert len(lines_of("interrupted")) == len(lines_of("maml"))
     assert lines_of("interrupted")[:2] == lines_of("maml")[:2]
-    if EXACTLY:
+    if NEARLY:
         check_same(*({key: side[key] for key in ("test", "val", "best_step")} for side in (now, then)))
         check_same(lines_of("interrupted"), lines_of("maml"))
         check_same(*(tasks_of(Path(name, "test_tasks.npz")) for name in ("interrupted", "maml")))
+    if EXACTLY:
         weights = [torch.load(Path(name, "checkpoints", "last.pt"))["learner"] for name in ("interrupted", "maml")]
         assert snapshot.digest(weights[0]) == snapshot.digest(weights[1])
 
@@ -168,7 +182,7 @@ def test_rerun_gives_the_settings_and_the_numbers_again(say: Say, name: str) -> 
     now, then = results_of("again"), results_of(name)
     assert now["overrides"] == then["overrides"]
     assert len(lines_of("again")) == len(lines_of(name))
-    if EXACTLY or name == "cnp":
+    if NEARLY or name == "cnp":
         check_same(*({key: side[key] for key in ("test", "val", "best_step")} for side in (now, then)))
         check_same(lines_of("again"), lines_of(name))
 
