@@ -46,7 +46,7 @@ QUICK_SECONDS, QUICK_TEST = 85.0, 10.0
 """--quick begins no mutation after so many seconds, and takes none whose test takes longer than the second."""
 
 LIMIT = 120.0
-"""Seconds after which a mutation is a `timeout`, beside three times what its tests take without it."""
+"""Seconds of computing after which a mutation is a `timeout`, beside three times what its tests take without it."""
 
 console = Console(highlight=False, width=150)
 

@@ -85,6 +85,19 @@ def test_arrays_that_are_no_images_and_labels_are_told(tmp_path: Path, arrays: d
         raise AssertionError(left_out["set.npz"])
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        pair.split()
+        for pair in ("Images Labels", "IMAGES LABEL", "X Y", "Data targets", "X_Test Y_Test", "Test_Images TEST_Y")
+    ],
+)
+def test_arrays_are_found_in_whichever_letters_they_are_written(tmp_path: Path, images: str, labels: str) -> None:
+    np.savez(tmp_path / "set.npz", **{images: np.zeros((3, 4, 4), np.uint8), labels: np.array([1, 0, 1])})
+    part = "test" if "_" in images else ""
+    assert read(tmp_path) == ([(part, 1), (part, 0), (part, 1)], {})
+
+
 def test_a_damaged_archive_of_arrays_is_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", images=np.zeros((9, 40, 40), np.uint8), labels=np.zeros(9, int))
     data = (tmp_path / "set.npz").read_bytes()

@@ -32,7 +32,7 @@ class Job(NamedTuple):
     Attributes:
         name: what it is called.
         sessions: test files and node ids; each session runs in the order given, and only if those before it passed.
-        limit: seconds after which it is ended.
+        limit: seconds of computing after which it is ended; it is too after three times as many of the clock.
         edit: a file of the tree and the text that it is to have meanwhile.
         stop: at the first test that fails.
     """
@@ -88,7 +88,7 @@ class Pool:
                     if ended and status and os.waitstatus_to_exitcode(status) == ELSEWHERE:
                         del running[pid]
                         raise RuntimeError(f"tests would import {self.package} from another place than their copy")
-                    if ended or seconds > job.limit:
+                    if ended or seconds > 3 * job.limit or (seconds > job.limit and computed(pid) > job.limit):
                         end(pid, ended, place / "tmp")
                         del running[pid]
                         if job.edit:
@@ -202,6 +202,18 @@ def copy(root: Path, to: Path) -> None:
         if (root / name).is_file():  # not one that was deleted
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, to / name)
+
+
+def computed(pid: int) -> float:
+    """Seconds of processor time of a process and of those that it waited for, so that a busy machine costs none.
+
+    Where there is no /proc the clock counts.
+    """
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("inf")
+    return sum(map(int, told[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def end(pid: int, ended: bool, temporary: Path) -> None:
