@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 import strike
+from read_once import read_once
 
 
 def serve(connection: socket.socket) -> None:
@@ -85,6 +86,7 @@ def import_all() -> None:
 
     torch.set_num_threads(1)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    read_once()
     import metarun.app.commands.subcommands
     import metarun.app.jobs.job
     import metarun.app.sweeps.search

@@ -20,6 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from read_once import read_once
 from same_process import Use, finish_runs, using
 
 from metarun.algos.base.learner import Learner
@@ -32,6 +33,7 @@ from metarun.settings import names, schema
 from metarun.settings.conf import CONF
 
 omegaconf.base.parse = functools.lru_cache(4096)(omegaconf.base.parse)  # a fourth of resolving the same settings anew
+read_once()
 torch.set_num_threads(1)  # tests run side by side, on tiny networks
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so do the commands that they start
 os.environ["WANDB_MODE"] = "offline"

@@ -93,6 +93,7 @@ def test_a_run_on_functions_is_known_by_its_squared_error(tmp_path: Path, cache:
     assert "sinusoid, 5-shot, 3 queries" in out
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_numbers_bit_for_bit(tmp_path: Path, cache: Path) -> None:
     for name in ("a", "b"):
         assert metarun(*TINY, f"hydra.run.dir={name}", cwd=tmp_path, cache=cache)[0] == 0

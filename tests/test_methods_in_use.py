@@ -22,7 +22,7 @@ FUNCTIONS = {
     "abml": "sinusoid", "learned_optimizer": "quadratics", "hsml": "mixture", "incontext": "gp", "snail": "sinusoid",
     "mann": "sinusoid", "lstm_learner": "sinusoid", "mr_maml": "sinusoid", "taml": "mixture",
 }  # fmt: skip
-PLAIN = [("metanet", "glyphs"), ("learned_optimizer", "quadratics")]
+PLAIN = [("metanet", "glyphs")]
 
 
 def train(use: Say, cache: Path, run: Path, *words: str) -> None:

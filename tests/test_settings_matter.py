@@ -23,7 +23,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from conftest import TINY_CLIP, has, one_of_each, quick_if
+from conftest import ONE_OF_EACH, TINY_CLIP, has, quick_if
 from kept_numbers import find_moved
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -590,7 +590,15 @@ def set_in(config: DictConfig, values: Values) -> None:
             OmegaConf.update(config, key, value, merge=False)
 
 
-@pytest.mark.parametrize("algo", one_of_each([*choices("algo")]))
+QUICK = {*ONE_OF_EACH} - {
+    "learned_optimizer",
+    "reptile",
+    "rl2",
+    "zero_shot",
+}  # each of which takes five seconds or more
+
+
+@pytest.mark.parametrize("algo", quick_if(QUICK, choices("algo")))
 def test_every_setting_of_an_algorithm_changes_an_outcome(every_setting_matters: Matters, algo: str) -> None:
     """On 3-way tasks; in training 4-way ones with 4 shots where the YAML says that they are others than in tests."""
     data = CONTROL[algo] if acts("algo", algo) else next(data for data in KNOWN if (algo, data) in PAIRS)

@@ -172,6 +172,7 @@ def test_each_job_of_a_multirun_is_a_wandb_run_of_one_group(tmp_path: Path, cach
     assert [row["mean"] for row in rows] == [pytest.approx(sum(means) / 2)]
 
 
+@pytest.mark.slow
 def test_wandb_own_reader_finds_everything_in_a_run_of_the_command(tmp_path: Path, cache: Path) -> None:
     assert metarun(*TINY, "logger=wandb", "hydra.run.dir=r", cwd=tmp_path, cache=cache, WANDB_MODE="offline")[0] == 0
     records(tmp_path / "r")

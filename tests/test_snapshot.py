@@ -50,7 +50,7 @@ CHOSEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if "bpl" in n else []) for n in CHOSEN])
 def test_the_numbers_are_as_they_were(cache: Path, name: str) -> None:
     exactly = snapshot.made_with() == KEPT["made_with"]
     if "vit" in name and snapshot.made_with()["torch"] != KEPT["made_with"]["torch"]:

@@ -113,6 +113,7 @@ def test_wrong_input_ends_with_code_2_and_one_message(
     assert "Traceback" not in out + error
 
 
+@pytest.mark.slow
 def test_two_that_prepare_at_once_wait_and_a_killed_one_leaves_nothing_behind(photos: Path, tmp_path: Path) -> None:
     """The first is killed while it decodes, the other two start together; a corrupt half never counts."""
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:

@@ -78,6 +78,7 @@ def test_a_killed_sweep_repeated_loses_no_finished_job_and_resumes_the_other(tmp
     assert results_of(second)["test"] == results_of(tmp_path / "alone")["test"]
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_whole_sweep(tmp_path: Path, cache: Path) -> None:
     process = start("-m", *TINY, "run.steps=5000", "seed=0,1", cwd=tmp_path, cache=cache)
     while not jobs_of(tmp_path):

@@ -27,7 +27,7 @@ TRIED: dict[str, list[str]] = yaml.safe_load((HERE / "commands.yaml").read_text(
 
 MEASURED = {"data", "eval", "resume", "rerun", "predict", "export", "replay"}
 
-QUICK = {"help-wrong", "help-settings", "list", "show", "compare", "data", "resume", "words"}
+QUICK = {"help-wrong", "help-settings", "list", "show", "compare", "data", "resume"}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metarun.core.command import keep_last
 from metarun.core.secrets import mask
 from metarun.core.words import name_network, name_task
-from metarun.settings.conf import CONF, GROUPS, list_shipped, read_shipped
+from metarun.settings.conf import CONF, GROUPS, list_shipped, load_settings, read_shipped
 from metarun.settings.explain import format_value
 from metarun.settings.typed import read_override
 
@@ -70,7 +70,7 @@ def _find_default(key: str, choices: Mapping[str, Any]) -> Any:
     if choices.get("experiment") or choices.get("debug"):
         return UNKNOWN
     if not name:
-        node, name = OmegaConf.load(CONF / "config.yaml"), group
+        node, name = load_settings(CONF / "config.yaml"), group
     elif group in GROUPS and choices.get(group) in list_shipped(group):
         node = read_shipped(str(choices[group]), group)
     else:
@@ -79,7 +79,7 @@ def _find_default(key: str, choices: Mapping[str, Any]) -> Any:
     for other in BESIDE:
         file = CONF / other / f"{choices.get(other)}.yaml"
         if file.is_file() and file.read_text().startswith("# @package _global_"):
-            said = _look_up(OmegaConf.to_container(OmegaConf.load(file)), key)
+            said = _look_up(OmegaConf.to_container(load_settings(file)), key)
             found = found if said is UNKNOWN else said
     return found
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +41,24 @@ def read_shipped(name: str, group: str = "data", own: Sequence[str] = ()) -> Dic
     if file is None:
         known = sorted({*list_shipped(group), *(path.stem for one in own for path in Path(one, group).glob("*.yaml"))})
         raise ConfigError(f"there is no {group}={name}{name_choices(name, known, group)}")
-    node = OmegaConf.load(file)
-    assert isinstance(node, DictConfig)
+    node = load_settings(file)
     settings: DictConfig = node.get(group, node)  # under the group's name where the file sets more than it
     for choice in settings.pop("defaults", None) or ():  # others make choices, and set nothing
         if str(choice) == TASKS:
-            settings = OmegaConf.merge(OmegaConf.load(CONF / "tasks.yaml"), settings)  # type: ignore[assignment]
+            settings = OmegaConf.merge(load_settings(CONF / "tasks.yaml"), settings)  # type: ignore[assignment]
     return settings
+
+
+def load_settings(file: Path) -> DictConfig:
+    """Load a YAML file of settings, which is parsed once, and again after it was changed."""
+    return deepcopy(_parse(file, file.stat().st_mtime_ns))
+
+
+@functools.cache
+def _parse(file: Path, _changed: int) -> DictConfig:
+    node = OmegaConf.load(file)
+    assert isinstance(node, DictConfig)
+    return node
 
 
 def check_own_names(choices: Mapping[str, Any], own: Sequence[str]) -> None:
