@@ -18,7 +18,10 @@ from metarun.core.words import is_percent
 
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results" / "bars.json", HERE / "README.md"
+DERIVED = HERE / "results" / "derived.json"  # of scripts/derived.py
 MARKS = "<!-- bars: written by scripts/bars.py -->", "<!-- end of bars -->"
+
+HEADS = ("method", "tasks", "bar", "reached", "", "the paper's number", "derived tests", "command")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Bar:
         n_tasks, seeds: test tasks, and seeds that `mean` is over.
         minutes: of CPU or of the clock, as results/bars.json says.
         outcome: whether the bar was reached, and what there is to compare with.
+        paper: its number, and how far ours is from it; None: it has none on these tasks.
     """
 
     method: str
@@ -44,6 +48,7 @@ class Bar:
     minutes: float | None
     command: str
     outcome: str
+    paper: str | None = None
 
     def describe(self) -> str:
         """Return what was reached, as `mse 2.891 ± 0.213` or `94.8 ± 0.5 %`."""
@@ -60,11 +65,26 @@ def read_bars() -> list[Bar]:
 
 def list_lines() -> Iterator[str]:
     """Yield the lines of the table."""
-    yield from ("", "| method | tasks | bar | reached | | command |", "| --- | --- | --- | --- | --- | --- |")
-    for bar in (each for each in read_bars() if each.bar):
+    derived: dict[str, dict[str, float]] = json.loads(DERIVED.read_text())
+    yield from ("", f"| {' | '.join(HEADS)} |", "|" + " --- |" * len(HEADS))
+    for bar in read_bars():
+        if not bar.bar:
+            continue
         seeds = f", {bar.seeds} seeds" if bar.seeds > 1 else ""
-        reached = f"{bar.describe()} ({bar.n_tasks:,}{seeds})"
-        yield f"| `{bar.method}` | {bar.on} | {bar.bar} | {reached} | {bar.outcome} | `{bar.command}` |"
+        minutes = f", {bar.minutes:g} min" if bar.minutes else ""
+        reached = f"{bar.describe()} ({bar.n_tasks:,}{seeds}{minutes})"
+        error = f"{max(derived[bar.method].values()):.0e}" if bar.method in derived else ""
+        cells = (
+            f"`{bar.method}`",
+            bar.on,
+            bar.bar,
+            reached,
+            bar.outcome,
+            bar.paper or "none",
+            error,
+            f"`{bar.command}`",
+        )
+        yield f"| {' | '.join(cells)} |"
     yield ""
 
 

@@ -82,7 +82,8 @@ def main(arguments: Sequence[str], command: Command | None = None) -> dict[str, 
             f"{name:6} {100 * found.mean:6.2f} ± {100 * found.ci95:.2f} %  {len(values)} seeds, {found.n_tasks} tasks"
         )
     for name, before in (("both", "one"), ("both", "two"), ("tuned", "both")):
-        if difference := estimate_difference(scores[name], scores[before]):
+        gains = scores[name] - scores[before]  # seeds are paired too: a stage goes on from that of its own seed
+        if difference := estimate_difference(gains, np.zeros_like(gains)):
             print(f"{name} - {before}: {format_difference('accuracy', difference)}  p {difference.p:.2g}")
     print("step sizes by validation:", ", ".join(of_seed["tuned"].name for of_seed in places))
     return scores

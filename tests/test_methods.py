@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import bars
+import derived
 import methods
 from reproduction.outcomes import read_outcomes
 from reproduction.targets import read_targets
@@ -60,3 +65,35 @@ def test_an_experiment_is_its_methods_even_where_another_file_says_so() -> None:
         for name in ("maml_omniglot_5w1s", "anil_omniglot_20w1s", "protonet_cifar_fs_5w5s")
     }
     assert found == {"maml_omniglot_5w1s": "maml", "anil_omniglot_20w1s": "anil", "protonet_cifar_fs_5w5s": "protonet"}
+
+
+def test_the_largest_error_is_kept_of_what_is_to_be_close() -> None:
+    """Of 200 + 4e-10 it is 2e-12; what is bounded by more than 1e-6, is not close or is no float64 tells nothing."""
+    errors = derived.Errors()
+    one = torch.tensor([1.0, 200.0], dtype=torch.float64)
+    close = derived.watch_tensors(torch.allclose, errors)
+    assert close(one + torch.tensor([1e-12, 4e-10]).double(), one)
+    assert errors.largest[""] == pytest.approx(2e-12, rel=1e-3)
+    assert not close(one + 1, one)
+    assert close(one.float() * (1 + 1e-6), one.float())
+    errors.pytest_assertion_pass("tensor(2.5000, dtype=torch.float64) < 5.0\n{tensor(2.5000) = f()}")
+    errors.pytest_assertion_pass("0.3 < 1e-1")
+    assert errors.largest[""] < 1e-11
+    for said, error in (("tensor(2.5e-11, grad_fn=<Max>) < 1e-10\n{x}", 2.5e-11), ("7.1e-10 < 1e-09", 7.1e-10)):
+        errors.pytest_assertion_pass(said)
+        assert errors.largest[""] == error
+    equals = derived.watch_numbers(derived.APPROX.__eq__, errors)
+    assert equals(pytest.approx(4.0, rel=1e-8), 4.0 + 4e-9)
+    assert errors.largest[""] == pytest.approx(1e-9, rel=1e-3)
+    assert equals(pytest.approx(4.0, rel=0.1), 4.1)
+    assert errors.largest[""] < 1e-8
+
+
+def test_the_tests_whose_errors_are_shown_exist() -> None:
+    for file, chosen in derived.TESTS.values():
+        names = re.findall(r"def (test_\w+)", (Path(__file__).parent / f"test_{file}.py").read_text())
+        for part in chosen.split(" or "):
+            assert any(part in name for name in names), (file, part)
+    found = json.loads(derived.RESULTS.read_text())
+    assert found.keys() == derived.TESTS.keys()
+    assert max(error for tests in found.values() for error in tests.values()) < derived.CLOSE
