@@ -12,7 +12,9 @@ from omegaconf import DictConfig
 from test_contract import ALGOS, choices, parts_of
 
 from metarun.algos.base.abilities import EncodesInputs
+from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.metric import MetricLearner
+from metarun.core.tasks import Batch, Examples
 from metarun.data.augment import Look
 from metarun.data.resize import Resized
 from metarun.run.evaluation import evaluate
@@ -50,6 +52,43 @@ def test_scores_of_images_embedded_once_are_those_of_images(settings: Settings, 
         assert fast.keys() == slow.keys()
         for name, values in slow.items():
             assert fast[name] == pytest.approx(values, rel=1e-9, abs=1e-12), name
+
+
+BATCHED = [name for name in METRIC if vars(get_object(choices("algo")[name]["_target_"])).get("batched")]
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("algo", [*BATCHED, "pt_map algo.features=centred", "tim algo.distance=cosine"])
+def test_many_embedded_tasks_are_answered_as_they_are_and_alike(
+    settings: Settings, algo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without vmap, to 1e-12 of what each task is answered alone. A subclass, which may compare otherwise, has vmap."""
+    learner = parts_of(settings(*f"algo={algo}".split(), "bn=running")).learner.eval()
+    torch.manual_seed(1)
+    centres = torch.rand(4, 5, 1, int(learner.backbone.out_features))
+    x = centres + 0.5 * torch.rand(4, 5, 9, centres.shape[-1])  # [B, N, K + Q, D]
+    y = torch.arange(5).repeat_interleave(9).view(5, 9).expand(4, 5, 9)
+    support, query = (
+        Examples(x[:, :, side].flatten(1, 2), y[:, :, side].flatten(1)) for side in (slice(2), slice(2, 9))
+    )
+    batch = Batch(support, query, 5)
+    with learner.encoded(), torch.no_grad():
+        state = learner.adapt(learner.theta(), support, 5)
+        many = learner.predict(learner.theta(), state, query.x)
+        for number, found in enumerate(many):
+            one = [Examples(side.x[number], side.y[number]) for side in (support, query)]
+            alone = learner.adapt_to(one[0], 5)(one[1].x)
+            assert (found - alone).abs().max() <= 1e-12 * alone.abs().max().clamp_min(1)
+        assert many.std() > 1e-3
+        by_vmap = EpisodicLearner._score_together(learner, learner.theta(), batch).scores
+        monkeypatch.setattr(torch.func, "vmap", None)
+        scores = learner.evaluate(batch)
+        assert scores.keys() == by_vmap.keys()
+        for name, values in scores.items():
+            assert torch.allclose(values, by_vmap[name], rtol=1e-12, atol=1e-12), name
+        learner.__class__ = type("Mine", (type(learner),), {})
+        with pytest.raises(TypeError):
+            learner.evaluate(batch)
 
 
 @pytest.mark.parametrize("bn", ["transductive", "support"])

@@ -8,7 +8,13 @@ from torch.distributions import Distribution
 
 
 def classification(output: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Return the mean cross-entropy in nats and the accuracy in 0..1 of logits [M, N] for labels y [M]."""
+    """Return the mean cross-entropy in nats and the accuracy in 0..1 of logits [M, N] for labels y [M].
+
+    Of many tasks at once, [B, M, N] for [B, M], these are [B].
+    """
+    if output.ndim == 3 and output.shape[:2] == y.shape:
+        losses = F.cross_entropy(output.mT, y, reduction="none")  # [B, M]; a fifth of the time of rows [B * M, N]
+        return {"loss": losses.mean(-1), "accuracy": (output.max(-1).indices == y).to(output.dtype).mean(-1)}
     if output.ndim != 2 or len(output) != len(y):
         raise ValueError(f"outputs of shape {list(output.shape)} are no logits [M, N] for M={len(y)} labels")
     return {

@@ -19,7 +19,7 @@ from metarun.run.features import Features
 from metarun.run.interrupt import StopRequest
 from metarun.run.team import Group
 
-ENCODED_TOGETHER = 60
+ENCODED_TOGETHER = 100
 """The fewest tasks that are scored together where their inputs are embedded already."""
 
 Scores = dict[str, NDArray[np.floating[Any]]]
@@ -49,8 +49,8 @@ def evaluate(
             stream = learner.eval_stream(tasks, split, start, at_once)
             for first in range(start, end, at_once):
                 stop.raise_if_made()
-                batch = next(stream)
-                yield learner.evaluate(batch.tasks(0, min(at_once, end - first)))
+                # No name holds these tasks while the next are gathered: their memory is used again.
+                yield learner.evaluate(next(stream).tasks(0, min(at_once, end - first)))
 
     return share_scores(learner, score, split, n_tasks, group or Group())
 

@@ -26,6 +26,7 @@ class AlphaTIM(TIM):
     """
 
     answers = "together"
+    batched = True
 
     def __init__(
         self, backbone: nn.Module, train_classes: int, order: PositiveFloat, **settings: Unpack[TIMSettings]

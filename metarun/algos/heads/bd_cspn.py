@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarun.algos.base.features import FeatureHead, Features
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import average_classes, find_cosines
+from metarun.algos.base.metric import average_classes, find_cosines, measure, multiply
 from metarun.core.ranges import NonNegativeInt, PositiveFloat
 from metarun.ops.functional import one_hot
+
+TINY = 1e-24
+"""The least squared length of a moved query: one that lies at zero is near no class."""
 
 
 class BDCSPN(FeatureHead):
@@ -30,6 +34,7 @@ class BDCSPN(FeatureHead):
     """
 
     answers = "together"
+    batched = True
 
     def __init__(
         self,
@@ -48,10 +53,17 @@ class BDCSPN(FeatureHead):
 
 
 def rectify(support: Tensor, classes: Tensor, query: Tensor, scale: float) -> Tensor:
-    """Return the class means [N, D] that the queries have pulled towards themselves."""
-    moved = query + support.mean(0) - query.mean(0)
-    near = find_cosines(torch.cat([support, moved]), average_classes(support, classes))  # [S + M, N]
-    guessed = one_hot(near[support.shape[0] :].argmax(-1), classes.shape[-1], support.dtype)
-    elsewhere = torch.cat([classes, guessed]) == 0
-    weights = (scale * near).masked_fill(elsewhere, -torch.inf).softmax(0)  # over the images of a class
-    return weights.T @ torch.cat([support, moved])
+    """Return the class means [..., N, D] that the queries have pulled towards themselves."""
+    shift = support.mean(-2, keepdim=True) - query.mean(-2, keepdim=True)  # [..., 1, D]
+    means = F.normalize(average_classes(support, classes), dim=-1)
+    # The moved queries are not written out: a copy of most of a task's numbers takes longer than what is done with it.
+    along = multiply(query, torch.cat([means, shift], -2))  # [..., M, N + 1]
+    squares = measure(query).square() + 2 * along[..., -1:] + shift.square().sum(-1, keepdim=True)  # of the moved ones
+    moved_near = (along[..., :-1] + shift @ means.mT) / squares.clamp_min(TINY).sqrt()
+    guessed = one_hot(moved_near.max(-1).indices, classes.shape[-1], support.dtype)
+    near = torch.cat([find_cosines(support, means), moved_near], -2)  # [..., S + M, N]
+    elsewhere = torch.cat([classes, guessed], -2) == 0
+    weights = (scale * near).masked_fill(elsewhere, -torch.inf).softmax(-2)  # over the images of a class
+    of_support, of_query = (part.mT for part in torch.tensor_split(weights, [support.shape[-2]], -2))
+    rectified: Tensor = of_support @ support + of_query @ query + of_query.sum(-1, keepdim=True) * shift
+    return rectified

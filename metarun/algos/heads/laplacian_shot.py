@@ -10,6 +10,7 @@ from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import average_classes, compute_nearness
 from metarun.algos.heads.bd_cspn import rectify
 from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.ops.functional import softmax
 
 
 class LaplacianShot(FeatureHead):
@@ -37,6 +38,7 @@ class LaplacianShot(FeatureHead):
     """
 
     answers = "together"
+    batched = True
 
     def __init__(
         self,
@@ -57,16 +59,19 @@ class LaplacianShot(FeatureHead):
     def answer(self, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         means = rectify(support, classes, query, self.scale) if self.rectify else average_classes(support, classes)
         alone = logits = compute_nearness(query, means)
-        neighbours = find_neighbours(query, self.neighbours)
+        pulls = self.pull * find_neighbours(query, self.neighbours)
         for _ in range(self.steps):
-            logits = alone + self.pull * neighbours @ logits.softmax(-1)
+            logits = alone + pulls @ softmax(logits)
         return logits
 
 
 def find_neighbours(points: Tensor, count: int) -> Tensor:
-    """Return [M, M] with 1 where a column is among the `count` nearest other points of its row, of points [M, D]."""
-    rows = points.shape[0]
+    """Return [..., M, M] with 1 where a column is among the `count` nearest other points of its row, of [..., M, D]."""
+    rows = points.shape[-2]
     alone = torch.eye(rows, dtype=torch.bool, device=points.device)
     near = compute_nearness(points, points).masked_fill(alone, -torch.inf)
-    nearest = near.topk(min(count, rows - 1), dim=-1).indices  # [M, count]
-    return torch.zeros_like(near).scatter(-1, nearest, 1.0)
+    found = torch.zeros_like(near)
+    for _ in range(min(count, rows - 1)):  # so few maxima take half the time of topk
+        nearest = near.max(-1, keepdim=True).indices  # [..., M, 1]
+        found, near = found.scatter(-1, nearest, 1.0), near.scatter(-1, nearest, -torch.inf)
+    return found

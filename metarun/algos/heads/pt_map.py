@@ -10,6 +10,7 @@ from metarun.algos.base.features import FeatureHead
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import average_classes, compute_nearness
 from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.ops.functional import softmax
 from metarun.ops.transport import balance_columns
 
 PowerFeatures = Literal["un", "l2n", "centred"]
@@ -41,6 +42,7 @@ class PTMAP(FeatureHead):
     """
 
     answers = "together, balanced assumed"
+    batched = True
 
     def __init__(
         self,
@@ -70,16 +72,16 @@ class PTMAP(FeatureHead):
         if self.features == "un":
             return powered
         scaled = F.normalize(powered, dim=-1)
-        return F.normalize(scaled - scaled.mean(0), dim=-1) if self.features == "centred" else scaled
+        return F.normalize(scaled - scaled.mean(-2, keepdim=True), dim=-1) if self.features == "centred" else scaled
 
     def answer(self, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         means = average_classes(support, classes)
-        everything, added = torch.cat([support, query]), torch.zeros_like(classes[0])
+        everything, added = torch.cat([support, query], -2), torch.zeros_like(classes[..., 0, :])
         for step in range(self.steps + 1):
             logits = self.sharpness * compute_nearness(query, means)
-            added = balance_columns(logits, self.transport_steps, added)
+            added = balance_columns(logits, self.transport_steps, added)  # [..., N]
             if step < self.steps:
-                shares = (logits + added).softmax(-1)  # equation 3
-                target = average_classes(everything, torch.cat([classes, shares]))  # equation 6
+                shares = softmax(logits + added[..., None, :])  # equation 3
+                target = average_classes(everything, torch.cat([classes, shares], -2))  # equation 6
                 means = means + self.rate * (target - means)
-        return logits + added
+        return logits + added[..., None, :]

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from metarun.algos.base.features import FeatureHead, Features
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.learner import Answers
-from metarun.algos.base.metric import average_classes, compute_nearness
+from metarun.algos.base.metric import average_classes, compute_nearness, multiply
 from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, check_choice
+from metarun.ops.functional import softmax
 
 Distance = Literal["euclidean", "cosine"]
 
@@ -63,6 +64,7 @@ class TIM(FeatureHead):
     """
 
     answers: ClassVar[Answers] = "together, balanced assumed"
+    batched = True
 
     def __init__(self, backbone: nn.Module, train_classes: int, **settings: Unpack[TIMSettings]) -> None:
         super().__init__(backbone, train_classes, settings["features"], settings["engine"], settings["task_chunk"])
@@ -75,41 +77,41 @@ class TIM(FeatureHead):
         return {"inner_steps": {"train": 0, "test": self.steps}, "inner_lr": self.lr}
 
     def answer(self, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
-        x, rows = torch.cat([support, query]), support.shape[0]
+        x, rows = torch.cat([support, query], -2), support.shape[-2]
         if self.distance == "cosine":
             x = F.normalize(x, dim=-1)
         means = average_classes(support, classes)
         first, second = torch.zeros_like(means), torch.zeros_like(means)
         for step in range(1, self.steps + 1):
-            shares = self.logits(x, means).softmax(-1)
-            grad = self.pull_back(x, means, self.find_slopes(shares[:rows], classes, shares[rows:]))
+            shares = softmax(self.logits(x, means))
+            grad = self.pull_back(x, means, self.find_slopes(shares[..., :rows, :], classes, shares[..., rows:, :]))
             first, second = BETAS[0] * first + (1 - BETAS[0]) * grad, BETAS[1] * second + (1 - BETAS[1]) * grad.square()
             size = (second / (1 - BETAS[1] ** step)).sqrt() + 1e-8
             means = means - self.lr * first / (1 - BETAS[0] ** step) / size
-        return self.logits(x[rows:], means)
+        return self.logits(x[..., rows:, :], means)
 
     def logits(self, x: Tensor, means: Tensor) -> Tensor:
-        """Return logits [R, N] of embeddings [R, D], which have length 1 where cosines are taken."""
+        """Return logits [..., R, N] of embeddings [..., R, D], which have length 1 where cosines are taken."""
         if self.distance == "cosine":
-            cosines: Tensor = x @ F.normalize(means, dim=-1).T
-            return self.temperature * cosines
+            return self.temperature * multiply(x, F.normalize(means, dim=-1))
         return 0.5 * self.temperature * compute_nearness(x, means)
 
     def find_slopes(self, told: Tensor, classes: Tensor, guessed: Tensor) -> Tensor:
-        """Return the loss's derivative by the logits [S + M, N], from the distributions of support set and queries."""
+        """Return the loss's derivative by the logits [..., S + M, N], from the shares of support set and queries."""
         on_support, on_marginal, on_each = self.weights
-        of_support = -on_support * classes / (told + TINY) / told.shape[0]
-        of_queries = on_each * self.entropy_slope(guessed) - on_marginal * self.entropy_slope(guessed.mean(0))
-        slopes, shares = torch.cat([of_support, of_queries / guessed.shape[0]]), torch.cat([told, guessed])
+        of_support = -on_support * classes / (told + TINY) / told.shape[-2]
+        of_all = self.entropy_slope(guessed.mean(-2, keepdim=True))
+        of_queries = (on_each * self.entropy_slope(guessed) - on_marginal * of_all) / guessed.shape[-2]
+        slopes, shares = torch.cat([of_support, of_queries], -2), torch.cat([told, guessed], -2)
         return shares * (slopes - (shares * slopes).sum(-1, keepdim=True))
 
     def pull_back(self, x: Tensor, means: Tensor, slopes: Tensor) -> Tensor:
-        """Return the derivative by the means [N, D], from that by the logits [R, N] of embeddings [R, D]."""
-        along: Tensor = self.temperature * (slopes.T @ x)
+        """Return the derivative by the means [..., N, D], from that by the logits [..., R, N]."""
+        along: Tensor = self.temperature * (slopes.mT @ x)
         if self.distance == "cosine":
             length: Tensor = means.norm(dim=-1, keepdim=True)
             return (along - means * (means * along).sum(-1, keepdim=True) / length.square()) / length
-        return along - means * (self.temperature * slopes.sum(0)[:, None])
+        return along - means * (self.temperature * slopes.sum(-2)[..., None])
 
     def entropy_slope(self, shares: Tensor) -> Tensor:
         """Return the derivative of the entropy of distributions [..., N] by each of their numbers."""

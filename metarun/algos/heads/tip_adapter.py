@@ -34,6 +34,8 @@ class TipAdapter(FeatureHead):
         arXiv:2207.09519, equations 4 to 6.
     """
 
+    batched = True
+
     def __init__(
         self,
         backbone: nn.Module,

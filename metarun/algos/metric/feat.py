@@ -29,6 +29,8 @@ class FEAT(MetricLearner):
         arXiv:1812.03664, equations 4 and 5; section 3.2 with one head.
     """
 
+    batched = True
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -48,7 +50,7 @@ class FEAT(MetricLearner):
 
 
 class SetToSet(nn.Module):
-    """A layer of self-attention with one head: each vector [N, D] gets what it takes from all, and is normalised."""
+    """A layer of self-attention with one head: each of N vectors [..., N, D] takes from all, and is normalised."""
 
     def __init__(self, size: int, dropout: float) -> None:
         super().__init__()
@@ -61,6 +63,6 @@ class SetToSet(nn.Module):
         self.dropout = Noise(Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
-        near = self.query(x) @ self.key(x).T / math.sqrt(x.shape[-1])  # [N, N]
+        near = self.query(x) @ self.key(x).mT / math.sqrt(x.shape[-1])  # [..., N, N]
         found: Tensor = self.norm(x + self.dropout(self.out(near.softmax(-1) @ self.value(x))))
         return found

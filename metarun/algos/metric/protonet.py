@@ -29,6 +29,7 @@ class ProtoNet(MetricLearner):
     """
 
     recordable = True
+    batched = True
     learn2learn = wrappers.protonet
 
     def __init__(

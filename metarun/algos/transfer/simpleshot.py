@@ -21,6 +21,8 @@ class SimpleShot(FeatureHead):
         Few-Shot Learning. 2019. arXiv:1911.04623, section 3.
     """
 
+    batched = True
+
     def __init__(
         self, backbone: nn.Module, train_classes: int, features: Features, engine: Engine, task_chunk: NonNegativeInt
     ) -> None:
