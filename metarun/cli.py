@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from metarun.core import tuning
-from metarun.core.streams import lasting_streams
+from metarun.core.streams import find_cut, lasting_streams
 
 
 def main() -> None:
@@ -25,7 +25,10 @@ def main() -> None:
 def command(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0 finished, 1 failed, 2 wrong input, 129, 130 or 143 interrupted."""
     with lasting_streams():
-        return _command(arguments)
+        code = _command(arguments)
+        if cut := find_cut():
+            _complain(OSError(f"what was printed is not whole: {cut}"))
+        return code or int(bool(cut) and not _is_run(arguments))
 
 
 def _command(arguments: Sequence[str]) -> int:
@@ -65,6 +68,9 @@ def _command(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt as stop:
         return getattr(stop, "exit_code", 130)
+    except SystemExit as end:
+        _complain(RuntimeError(f"exit({end.code!r}) was called by code that is not metarun's"))
+        return 1
     except Exception as error:
         if _is_interrupted(error):
             return 130

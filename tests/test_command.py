@@ -155,6 +155,8 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
     code, out, _ = metarun("resume", "r", cwd=tmp_path, cache=cache)
     assert code == 0
     assert "finished already" in out
+    code, out, error = metarun("resume", "r", "run.steps=9", cwd=tmp_path, cache=cache)
+    assert (code, "run.steps=9 would make it another run" in error) == (2, True)
     code, out, error = metarun(*TINY, "hydra.run.dir=r", cwd=tmp_path, cache=cache)
     assert code == 2
     assert "already holds a run" in out + error

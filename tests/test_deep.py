@@ -122,3 +122,16 @@ def _png_of_16_bits() -> bytes:
 def test_fractions_that_use_a_quarter_of_their_range_are_not_stretched() -> None:
     assert guess_range([Limits(0, 0.3, True)]) == (0, 1)
     assert guess_range([Limits(0, 0.2, True)]) == (0, 0.2)
+
+
+@pytest.mark.parametrize("range_", [None, (0, 1)])
+def test_pixels_that_are_no_numbers_are_told_and_black(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, range_: tuple[float, float] | None
+) -> None:
+    """One of 32 images of fractions has a hole."""
+    values = (TEXTURES / 255).astype(np.float32)
+    values[3, 1, 5, 6] = np.nan
+    got = pixels(write(tmp_path / "deep", values, "tif"), tmp_path, range=range_)
+    assert got[3, 1, 5, 6] == 0
+    said = "1 of the 32 images of deep have pixels that are no numbers, of which black is made, c3/1.tif among them"
+    assert caplog.text.count(said) == 1

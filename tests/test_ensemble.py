@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -47,6 +48,12 @@ def test_the_best_are_kept_the_first_of_equal_ones_first_and_a_step_that_is_made
         (5, 0.9, 5),
         (1, 0.5, 1),
     ]
+
+
+def test_a_validation_that_is_no_number_is_the_worst_and_not_the_best_for_ever() -> None:
+    kept, network = BestOnes(1), nn.Linear(1, 1)
+    found = [kept.add(step, score, network) for step, score in ((1, math.nan), (2, -5.0), (3, math.nan))]  # type: ignore[arg-type]
+    assert (found, kept.members[0][:2]) == ([True, True, False], (2, -5.0))
 
 
 @pytest.mark.parametrize("algo", one_of_each(NETWORKS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -331,7 +332,7 @@ def test_a_job_whose_folder_holds_another_run_is_refused_and_neither_skipped_nor
 WRONG = {
     "overrides": 5, "status": ["finished"], "test": {"mse": 0.5}, "val": 3, "seconds": "long", "steps": "many",
     "directions": {"mse": "up"}, "git": "abc", "versions": [], "paper": 0.5, "seed": "one", "parameters": None,
-    "train": 7, "error": {},
+    "train": 7, "error": {}, "seconds ": {"total": math.nan},
 }  # fmt: skip
 
 
@@ -341,7 +342,7 @@ def test_a_malformed_results_file_is_named_in_a_line_and_ends_nothing_of_the_oth
 ) -> None:
     path = Path("mine", "results.json")
     if field in WRONG:
-        path.write_text(json.dumps(json.loads(path.read_text()) | {field: WRONG[field]}))
+        path.write_text(json.dumps(seal(json.loads(path.read_text()) | {field.strip(): WRONG[field]})))
     else:
         path.write_bytes({"all": b"[1, 2]", "text": b'{"status": "fini', "bytes": b"\xff\xfe\x00"}[field])
     for words in (["list", "."], ["compare", "."]):

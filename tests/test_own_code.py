@@ -11,6 +11,8 @@ from commands import TINY, metarun, results_of
 MINE = '''
 """What somebody wrote in a folder of his own."""
 
+import sys
+
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +61,13 @@ class Staged(Near):
     def meta_step(self, batch, optims):
         self.steps += 1
         return super().meta_step(batch, optims) | {"warmup" if self.steps <= 3 else "late": torch.tensor(self.steps)}
+
+
+class Ends(Near):
+    """Ends the program, as a script's own main does."""
+
+    def meta_step(self, batch, optims):
+        sys.exit(0)
 
 
 class OfWorlds(Learner):
@@ -119,7 +128,7 @@ class Lines:
         pass
 '''
 
-LEARNERS = {"near": "Near", "f1": "OfOneScore", "known_f1": "OfOneKnownScore", "staged": "Staged"}
+LEARNERS = {"near": "Near", "f1": "OfOneScore", "known_f1": "OfOneKnownScore", "staged": "Staged", "ends": "Ends"}
 
 
 @pytest.fixture
@@ -174,6 +183,12 @@ def test_a_metric_may_come_and_go(mine: Path, cache: Path) -> None:
     lines = [json.loads(line) for line in (mine / "r" / "metrics.jsonl").read_text().splitlines()]
     found = [{n: line[n] for n in ("warmup", "late") if n in line} for line in lines if line["split"] == "train"]
     assert found == [{"warmup": 1.5}, {"warmup": 3, "late": 4}, {"late": 5.5}]
+
+
+def test_a_learner_that_ends_the_program_ends_its_run_with_an_error(mine: Path, cache: Path) -> None:
+    code, out, error = run(mine, cache, "algo=ends")
+    assert (code, results_of(mine / "r")["status"]) == (1, "failed")
+    assert "SystemExit: 0" in out + error
 
 
 def test_a_learner_of_what_no_source_has_is_told_before_anything_runs(mine: Path, cache: Path) -> None:

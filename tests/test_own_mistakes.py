@@ -68,6 +68,12 @@ def test_a_metric_that_is_no_scalar_tensor_is_told(value: Any) -> None:
         read_numbers([{"loss": torch.ones(()), "gain": value}], 1)
 
 
+@pytest.mark.parametrize("name", ["step", "split", "seconds", "lr_outer"])
+def test_a_metric_of_the_name_of_a_field_of_the_files_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"is called {name}, which a run's files have: rename it"):
+        read_numbers([{"loss": torch.ones(()), name: torch.ones(())}], 1)
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [
@@ -76,6 +82,8 @@ def test_a_metric_that_is_no_scalar_tensor_is_told(value: Any) -> None:
         (lambda w: {"loss": [1.0, 2.0]}, "must give tensors [B] by name"),
         (lambda w: {"loss": w * torch.ones(6)}, "gives 6 numbers of loss for 2 tasks, and must give one for each"),
         (lambda w: {"error": w * torch.ones(2)}, "gives the scores error: loss must be among them"),
+        (lambda w: {"loss": w * torch.ones(2) * 1j}, "gives complex numbers of loss: a score is a real one"),
+        (lambda w: dict.fromkeys(("loss", "index"), w * torch.ones(2)), "is called index, which a run's files have"),
     ],
 )
 def test_scores_that_are_not_one_for_each_task_are_told(found: Callable[[Tensor], Any], said: str) -> None:
@@ -164,6 +172,7 @@ FILES = {
     "    def adapt(self, params, support, n_way): pass\n",
     "broken.py": "class Soft(:\n",
     "lost.py": "import no_such_package\n",
+    "ends.py": "import sys; sys.exit(0)\n",
     "plain.py": "class Sink:\n    def log(self, step, split, metrics): pass\n",
 }
 
@@ -176,6 +185,7 @@ FILES = {
         ("algo", "soft.Soft", "has no predict: write what is missing, or choose a class that derives from it"),
         ("algo", "broken.Soft", "broken cannot be imported: SyntaxError: invalid syntax (broken.py, line 1)"),
         ("algo", "lost.Soft", "lost cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
+        ("algo", "ends.Soft", "ends cannot be imported: SystemExit: 0"),
         ("algo", "plain.Sink", "is no Learner: derive it from metarun.Learner, EpisodicLearner or MetricLearner"),
         ("logger", "plain.Sink", "is no Sink, see metarun/run/tracking/sink.py; it has no method finish"),
     ],

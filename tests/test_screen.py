@@ -61,17 +61,25 @@ def test_a_run_that_nobody_can_read_goes_on_to_its_end(tmp_path: Path, cache: Pa
     assert "Traceback" not in (tmp_path / "r" / "run.log").read_text()
 
 
-@pytest.mark.parametrize("screen", [closed_pipe, full_disk])
 @pytest.mark.parametrize(
     ("typed", "code"), [(["list", "."], 0), (["--help"], 0), (["algo=mamml"], 2), (["-m", "seed=a"], 2)]
 )
-def test_a_command_that_nobody_can_read_ends_as_it_would_have(
-    tmp_path: Path, cache: Path, screen: Callable[[], int], typed: list[str], code: int
+def test_a_command_that_nobody_reads_ends_as_it_would_have_and_one_whose_words_have_no_room_with_an_error(
+    tmp_path: Path, cache: Path, typed: list[str], code: int
 ) -> None:
-    out = screen()
-    process = start(*typed, cwd=tmp_path, cache=cache, out=out)
-    os.close(out)
-    assert process.wait(60) == code
+    """What was asked for, as a table in a file, is not whole then."""
+    for screen, ends in ((closed_pipe, code), (full_disk, code or 1)):
+        out = screen()
+        process = start(*typed, cwd=tmp_path, cache=cache, out=out)
+        os.close(out)
+        assert process.wait(60) == ends
+
+
+def test_of_a_table_that_is_not_whole_standard_error_says_so() -> None:
+    program = "from metarun.cli import main; main()"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program, "--version"], stdout=full, stderr=-1, text=True)
+    assert (done.returncode, done.stderr) == (1, "metarun: what was printed is not whole: No space left on device\n")
 
 
 @pytest.mark.slow

@@ -68,6 +68,10 @@ def test_accuracy_is_maximised_and_loss_minimised() -> None:
     assert choose_score(["loss", "mse@0", "mse"]) == "mse"
     assert choose_score(["loss"]) == "loss"
     assert is_better("accuracy", 0.6, 0.5)
+    assert is_better("accuracy", 0.1, np.nan)
+    assert is_better("mse", 9.0, np.nan)
+    assert not is_better("accuracy", np.nan, 0.5)
+    assert not is_better("mse", np.nan, np.nan)
     assert not is_better("accuracy", 0.5, 0.5)
     assert is_better("accuracy@5", 0.6, 0.5)
     assert is_better("mse", 0.4, 0.5)

@@ -22,7 +22,7 @@ from wandb_server import WandbServer, wandb_server
 
 from metarun.core.errors import ConfigError
 from metarun.report.runs import find_runs
-from metarun.run.tracking import wandb_environment
+from metarun.run.tracking import wandb_environment, wandb_sink
 from metarun.run.tracking.guarded import GuardedSink
 from metarun.run.tracking.sink import NoSink
 from metarun.run.tracking.uploads import list_uploads
@@ -239,6 +239,35 @@ def test_names_of_the_environment_are_obeyed_and_those_of_one_run_not_in_a_sweep
     assert (head.display_name, head.run_id == "myid") == (("run", False) if several else ("my name", True))
     ignored = [text for text in caplog.messages if text.endswith("is ignored: each run of a sweep has its own")]
     assert len(ignored) == 2 * several
+
+
+def test_what_was_meant_for_a_server_whose_address_is_wrong_goes_to_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B's own server would get it, as where nothing is said."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:99999")
+    monkeypatch.setattr(wandb_sink, "find_obstacle", lambda url, seconds: pytest.fail(f"{url} was asked"))
+    sink = WandbSink(info(tmp_path / "r"), **OPTIONS | {"mode": "online"})
+    assert "W&B is offline" in sink.notes[0]
+    sink.finish({"status": "finished"}, 0)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a/b c", b""])
+def test_a_damaged_file_of_the_run_s_id_gives_it_another_one(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "r" / "wandb").mkdir(parents=True)
+    (tmp_path / "r" / "wandb" / "run_id").write_bytes(content)
+    sink = WandbSink(info(tmp_path / "r"), **OPTIONS)
+    sink.finish({"status": "finished"}, 0)
+    assert (tmp_path / "r" / "wandb" / "run_id").read_text() == sink.id
+
+
+@pytest.mark.parametrize("word", ["logger.project=a/b", f"logger.tags=[{'t' * 65}]"])
+def test_a_run_that_wandb_would_not_take_is_refused_before_anything_is_written(
+    tmp_path: Path, cache: Path, word: str
+) -> None:
+    small = [one for one in TINY if not one.startswith("logger")]
+    code, out, error = metarun(*small, "logger=wandb", word, "hydra.run.dir=r", cwd=tmp_path, cache=cache)
+    assert (code, word.split("=")[0] in error, (tmp_path / "r").exists()) == (2, True, False), out
 
 
 def test_a_project_that_is_typed_wrongly_is_wrong_input(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
+from annotated_types import Ge, Le
 from typing_extensions import TypedDict  # that of typing is not enough for pydantic before Python 3.12
 
 SEAL = "content_sha256"
@@ -62,7 +63,7 @@ class Results(TypedDict, total=False):
     saved_step: int | None
     steps: int
     drawn: dict[str, int]
-    seconds: dict[str, float]
+    seconds: dict[str, Annotated[float, Ge(0), Le(1e10)]]
     tasks_per_second: float | None
     parameters: int
     processes: int

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from metarun.core.errors import ConfigError
 from metarun.core.words import drop_suffix
 
 Directions = Mapping[str, Literal["higher", "lower"]]
@@ -27,6 +28,9 @@ KNOWN_DIRECTIONS: Directions = {
 PRIMARY_SCORES = ("accuracy", "return", "log_likelihood", "mse")
 """Scores by which a run is judged, the most important first."""
 
+
+RESERVED = ("step", "split", "seconds", "tasks_per_second", "index")
+"""Fields of metrics.jsonl and test_tasks.npz that a score or a metric of that name would write over."""
 
 STUDENT, WILSON = "Student t over tasks", "Wilson over tasks"
 """Kinds of intervals."""
@@ -68,6 +72,12 @@ def estimate(scores: NDArray[np.floating[Any]], share: bool = False) -> Estimate
     return Estimate(float(values.mean()), half, n)
 
 
+def check_name(name: str) -> None:
+    """Raises: ConfigError for the name of a score or a metric that a run's files have for something else."""
+    if name in RESERVED or name.startswith("lr_"):
+        raise ConfigError(f"a score or metric of a learner is called {name}, which a run's files have: rename it")
+
+
 def find_direction(score: str, own: Directions = MappingProxyType({})) -> Literal["higher", "lower"] | None:
     """Return whether a higher or a lower `score` is better, as its learner declares (`own`) or as is well known.
 
@@ -88,8 +98,11 @@ def read_directions(results: Mapping[str, Any]) -> Directions:
 
 
 def is_better(score: str, new: float, old: float | None, own: Directions = MappingProxyType({})) -> bool:
-    """Return whether `new` beats `old` (None: there is none yet) in `score`. Raises: ValueError as `find_sign`."""
-    return old is None or find_sign(score, own) * (new - old) > 0
+    """Return whether `new` beats `old` (None: there is none yet) in `score`; a number beats what is none.
+
+    Raises: ValueError as `find_sign`.
+    """
+    return old is None or (np.isnan(old) and not np.isnan(new)) or find_sign(score, own) * (new - old) > 0
 
 
 def find_sign(score: str, own: Directions = MappingProxyType({})) -> int:

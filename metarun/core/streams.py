@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -13,11 +14,15 @@ PLAIN = {"±": "+-", "×": "x", "µ": "u", "…": "...", "–": "-", "—": "-"}
 """Letters of our own for streams whose encoding lacks them; all other letters become a question mark there."""
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class LastingStream:
     """A text stream that falls silent, and raises nothing, once it cannot be written to."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self.lost: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -42,10 +47,20 @@ class LastingStream:
         """Lead the file nowhere, so that neither other programs' text nor Python's last flush meets the error again."""
         if isinstance(error, BlockingIOError):  # a reader that is slow, not gone
             return
+        self.lost = self.lost or error
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
+
+
+def find_cut() -> str | None:
+    """Say why there was no room for all that went to standard output; None if there was, or nobody reads it."""
+    if not isinstance(sys.stdout, LastingStream):
+        return None
+    sys.stdout.flush()
+    lost = sys.stdout.lost
+    return lost.strerror if lost and lost.errno in NO_ROOM else None
 
 
 @contextmanager

@@ -41,7 +41,11 @@ class BestOnes:
         return cls(most)
 
     def add(self, step: int, score: float, learner: Learner) -> bool:
-        """Add the weights of an outer step, if they are among the best. Returns: whether they are."""
+        """Add the weights of an outer step, if they are among the best. Returns: whether they are.
+
+        A score that is no number is the worst.
+        """
+        score = -math.inf if math.isnan(score) else score
         before = [member for member in self.members if member[0] != step]  # a resumed run makes some steps again
         place = sum(not score > other for _, other, _ in before)
         if place >= self.most:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from metarun.algos.base.abilities import EncodesInputs
 from metarun.algos.base.learner import Learner
 from metarun.core.errors import ConfigError
+from metarun.core.scores import check_name
 from metarun.core.tasks import EmbeddableSource, TaskSource
 from metarun.run.features import Features
 from metarun.run.interrupt import StopRequest
@@ -110,7 +111,11 @@ def _check_scores(learner: Learner, parts: Sequence[Mapping[str, torch.Tensor]])
             raise ConfigError(
                 f"{name}.evaluate must give tensors [B] by name, a number for each task: {{'loss': loss}}"
             )
+    if broken := next((n for part in parts for n, value in part.items() if value.is_complex()), None):
+        raise ConfigError(f"{name}.evaluate gives complex numbers of {broken}: a score is a real one")
     first = parts[0].keys()
+    for score in first:
+        check_name(score)
     if other := next((part.keys() for part in parts if part.keys() != first), None):
         raise ConfigError(
             f"{name}.evaluate gives the scores {', '.join(first)} for some tasks and {', '.join(other)} for others: "

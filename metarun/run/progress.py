@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from metarun.core.scores import check_name
 from metarun.core.tasks import Metrics
 
 
@@ -77,6 +78,7 @@ def read_numbers(pending: list[Metrics], step: int) -> list[dict[str, float]]:
     Raises: Diverged if one of them is not finite.
     """
     for name, value in (pair for line in pending for pair in line.items()):
+        check_name(name)
         if not isinstance(value, torch.Tensor) or value.ndim:
             raise ValueError(f"the metric {name} of an outer step must be a scalar tensor, as loss.detach()")
     every = [value.detach().float() for line in pending for value in line.values()]

@@ -164,6 +164,12 @@ def build_run(settings: Settings, parts: Parts) -> Run:
     return run
 
 
+def check_logger(node: Node) -> None:
+    """Raises: ConfigError where the sink of the settings `logger` would refuse them."""
+    with wrong_input():
+        getattr(get_object(node["_target_"]), "check_settings", lambda node: None)(node)
+
+
 def build_logger(node: Node, info: RunInfo) -> Sink:
     """Build the sink of the settings `logger`; if it fails, the run continues without it."""
     return GuardedSink(lambda: _construct(node, info=info), info)

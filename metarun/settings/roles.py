@@ -51,7 +51,7 @@ def find_problem(kind: str, key: str, target: Any) -> str | None:
         return f"{key}={target} must be the name of a class, a {role.name}"
     try:
         found = get_object(target)
-    except (ImportError, ValueError, AttributeError, TypeError) as error:
+    except (ImportError, ValueError, AttributeError, TypeError, SystemExit) as error:
         return f"{key}={target} cannot be used: {_explain_missing(target) or error}"
     made = _made_by(found)
     if made is None:  # somebody's own function, which does not say what it returns
@@ -80,7 +80,7 @@ def _explain_missing(target: str) -> str | None:
             return f"{module} cannot be imported: ModuleNotFoundError: {error}"
         here = [file.stem for file in Path.cwd().glob("*.py")]
         return f"there is no module {error.name}, in this folder or installed{suggest(error.name, here)}"
-    except Exception as error:  # whatever somebody's own module raises
+    except (Exception, SystemExit) as error:  # whatever somebody's own module raises
         return f"{module} cannot be imported: {type(error).__name__}: {error}"
     return None if hasattr(loaded, name) else f"{module} has no {name}{suggest(name, vars(loaded))}"
 

@@ -51,6 +51,8 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
         from metarun.settings.reopen import reopen
 
     saved = reopen(folder, trust)
+    lost = saved.find_masked()
+    changes = _read_changes(typed, [*find_places(saved.config, saved.own), *lost])
     results = RunFolder(folder).read_results()
     if results.get("status") == "finished":
         screen = make_console()
@@ -58,8 +60,7 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
         if not find_lacking(results):
             make_end(results, folder).show(screen)
         return 0
-    lost = saved.find_masked()
-    saved = saved.change(_read_changes(typed, [*find_places(saved.config, saved.own), *lost]))
+    saved = saved.change(changes)
     if lost := saved.find_masked():
         raise ConfigError(describe_masked(lost))
     check_places(saved.config, own=saved.own)

@@ -20,12 +20,19 @@ WIDTH_WITHOUT_TERMINAL = 200
 RUN_HELP = "the run's folder; or its id in `metarun list`, or the end of its name; or `last`"
 
 
+class HelpShown(Exception):
+    """A parser has shown its help, and there is nothing else to do."""
+
+
 class Parser(argparse.ArgumentParser):
     """Reports an error in one line, and shows the right usage."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read the arguments. Flags may stand between other arguments."""
         return self.parse_intermixed_args(args, namespace)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise HelpShown
 
     def error(self, message: str) -> NoReturn:
         flags = [flag for action in self._actions for flag in action.option_strings]

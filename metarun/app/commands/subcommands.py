@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from metarun.app.commands.screen import Parser, make_wide_screen
+from metarun.app.commands.screen import HelpShown, Parser, make_wide_screen
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, suggest
 from metarun.core.screen import Screen
@@ -29,8 +29,8 @@ def run_subcommand(name: str, arguments: Sequence[str], command: Callable[[Seque
         raise ConfigError(f"there is no subcommand {name}{suggest(name, SUBCOMMANDS)} {known}")
     try:
         return _find(name, command)(Parser(prog=f"metarun {name}", allow_abbrev=False), arguments, make_wide_screen())
-    except SystemExit as done:  # --help
-        return int(done.code or 0)
+    except HelpShown:
+        return 0
 
 
 def _find(name: str, command: Callable[[Sequence[str]], int]) -> Subcommand:

@@ -30,7 +30,7 @@ from metarun.run.protocol import Run
 from metarun.run.tracking.console import ConsoleSink
 from metarun.run.tracking.json_lines import read_lines
 from metarun.run.tracking.sink import RunInfo, Sink
-from metarun.settings.build import build_logger, build_parts, build_run
+from metarun.settings.build import build_logger, build_parts, build_run, check_logger
 from metarun.settings.schema import Settings
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,7 @@ def _execute(
                     run.restore()
                 log.info("going on from step %d", run.step)
             first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
+            check_logger(settings.logger)
             claim.accept()
             stop.raise_if_made()
             engine = describe_engine(parts.learner, first, run.tasks_at_once())
@@ -130,7 +131,7 @@ def _execute(
     except OSError as error:  # the disk is full, or the folder gone
         results |= {"status": "failed", "error": describe_os_error(error)}
         log.exception("the run failed")
-    except Exception as error:  # the border of a run: the traceback goes to run.log, the caller gets the exit code
+    except (Exception, SystemExit) as error:  # the border of a run: the traceback goes to run.log, not to the caller
         lack = describe_lack_of_memory(error, results["overrides"])
         results |= {"status": "failed", "error": lack or f"{type(error).__name__}: {error}"}
         if lack and not claim.accepted:

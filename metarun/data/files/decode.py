@@ -22,7 +22,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from metarun.core.ranges import check_choice
 from metarun.core.screen import track
-from metarun.data.files.deep import Limits, find_limits, guess_range, is_deep, is_deep_colour, scale_to_eight_bits
+from metarun.data.files.deep import (
+    Limits,
+    find_limits,
+    guess_range,
+    has_holes,
+    is_deep,
+    is_deep_colour,
+    scale_to_eight_bits,
+)
 from metarun.data.files.image_file import ImageFile
 
 Fit = Literal["crop", "stretch"]
@@ -160,6 +168,7 @@ def fill(
     deep: dict[int, Limits] = {}
     deep_colours: list[int] = []
     several: list[int] = []
+    holes: set[int] = set()
     has_deep: list[bool] = []
 
     def fill_row(row: int, scale: Scale) -> str | None:
@@ -175,6 +184,8 @@ def fill(
                 several.append(row)
                 image.seek(0)
             has_deep.append(is_deep(image))
+            if has_holes(image):
+                holes.add(row)
             if is_deep(image) and scale.range is None:
                 deep[row] = find_limits(image)  # pixels when the limits of all are known
             else:
@@ -206,6 +217,11 @@ def fill(
         log.warning(
             "%d of the %d images of %s have several pages or frames, of which the first is used, %s among them",
             *(len(several), len(ordered), name, ordered[min(several)].path),
+        )
+    if holes:
+        log.warning(
+            "%d of the %d images of %s have pixels that are no numbers, of which black is made, %s among them",
+            *(len(holes), len(ordered), name, ordered[min(holes)].path),
         )
     if deep_colours:
         log.warning(

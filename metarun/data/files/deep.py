@@ -31,6 +31,11 @@ def is_deep_colour(image: Image.Image) -> bool:
     return not is_deep(image) and ";16" in repr(getattr(image, "tile", ""))
 
 
+def has_holes(image: Image.Image) -> bool:
+    """Return whether pixels of an image of fractions are no numbers; black is made of them."""
+    return image.mode.startswith("F") and bool(np.isnan(_read_values(image)).any())
+
+
 def find_limits(image: Image.Image) -> Limits:
     """Return the limits of one deep image; those of a PGM file stand in the file."""
     if image.format == "PPM":

@@ -12,15 +12,18 @@ from metarun.core.whole import write_bytes
 from metarun.data.files.split_words import find_parts
 from metarun.data.files.splits import SPLITS
 
+UNSEEN = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad\u200e\u200f"))
+"""Characters without a width that come along when names are copied; the joiners of some scripts are none of them."""
+
 log = logging.getLogger(__name__)
 
 
 def normalise_name(name: str) -> str:
-    """Return the name of a class as people read it: letters composed, single blanks, none at an end.
+    """Return the name of a class as people read it: letters composed, single blanks, none at an end, none unseen.
 
     Classes whose names differ otherwise only by that are the same.
     """
-    return " ".join(unicodedata.normalize("NFC", name).split())
+    return " ".join(unicodedata.normalize("NFC", name.translate(UNSEEN)).split())
 
 
 def read_split_file(path: Path) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -45,10 +46,24 @@ def read_mode() -> str | None:
     return None
 
 
-def drop_wrong_variables() -> None:
-    """Take W&B's variables with values that W&B refuses out of the environment, and say so in a line each."""
+def check_names(project: str | None, tags: Sequence[str]) -> None:
+    """Raises: ValueError for a project or tags that W&B does not take."""
     import wandb
 
+    try:
+        wandb.Settings(project=project, run_tags=tuple(tags))
+    except (ValueError, wandb.errors.Error) as error:
+        raise ValueError(f"logger.project={project}, logger.tags={[*tags]}: {explain(error)}") from error
+
+
+def drop_wrong_variables() -> list[str]:
+    """Take W&B's variables with values that W&B refuses out of the environment, and say so in a line each.
+
+    Returns: their names.
+    """
+    import wandb
+
+    dropped = []
     mode = read_mode()
     if mode:
         os.environ["WANDB_MODE"] = mode
@@ -65,6 +80,8 @@ def drop_wrong_variables() -> None:
             shown = name if name.endswith(("KEY", "TOKEN")) else f"{name}={value}"
             log.warning("%s is ignored: %s", shown, explain(error))
             del os.environ[name]
+            dropped.append(name)
+    return dropped
 
 
 def find_names(several: bool) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,10 +18,10 @@ from metarun.core.ranges import PositiveFloat
 from metarun.core.scores import choose_score, is_better
 from metarun.run.tracking.sink import RunInfo
 from metarun.run.tracking.wandb_environment import (
+    check_names,
     choose_mode,
     choose_project,
     drop_wrong_variables,
-    explain,
     find_names,
     find_obstacle,
 )
@@ -92,8 +93,10 @@ class WandbSink:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        drop_wrong_variables()
+        wrong = drop_wrong_variables()
         connection = choose_mode(mode)
+        if "WANDB_BASE_URL" in wrong and connection == "online":  # no other server gets what was meant for that one
+            connection = "offline"
         self.log_model, self.name = log_model, info.name
         self.folder, self.id_file = info.folder, info.folder / "wandb" / ID_FILE
         # A killed process loses what was not flushed, by default 15 s of it.
@@ -119,10 +122,7 @@ class WandbSink:
         }
         if os.environ.get(AGENT_VARIABLE):  # the agent made the run, and the environment names it
             options |= {"project": None, "entity": None, "id": None}
-        try:
-            wandb.Settings(project=options["project"], run_tags=options["tags"])
-        except (ValueError, wandb.errors.Error) as error:
-            raise ValueError(f"logger.project={project}, logger.tags={tags}: {explain(error)}") from error
+        check_names(options["project"], options["tags"])
         self._write_id(options["id"])
         offline, online = (list(info.folder.glob(f"wandb/{kind}-*/*.wandb")) for kind in ("offline-run", "run"))
         obstacle = find_obstacle(wandb.setup().settings.base_url, init_timeout) if connection == "online" else None
@@ -157,6 +157,11 @@ class WandbSink:
             log.info(self.notes[0])
         else:
             self.notes = [self.run.url] if self.run.url else []
+
+    @staticmethod
+    def check_settings(settings: Mapping[str, Any]) -> None:
+        """Raises: ValueError for settings `logger` that W&B does not take; nothing is written or asked for yet."""
+        check_names(settings["project"], settings["tags"] or [])
 
     @end_service()
     def log(self, step: int, split: str, metrics: dict[str, float]) -> None:
@@ -215,9 +220,10 @@ class WandbSink:
     def _read_id(self) -> str | None:
         """Return the id of a run that was killed before its first checkpoint."""
         try:
-            return self.id_file.read_text().strip() or None
-        except OSError:
+            found = self.id_file.read_text().strip()
+        except (OSError, UnicodeDecodeError):
             return None
+        return found if re.fullmatch(r"[\w.-]{1,128}", found) else None
 
     def _write_id(self, id: str | None) -> None:
         if id:
