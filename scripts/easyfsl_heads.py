@@ -18,7 +18,11 @@ import numpy as np
 import torch
 from easyfsl import methods
 from easyfsl.methods import pt_map
+from easyfsl.modules import MultiHeadAttention
 from torch import Tensor
+
+SIZE = 12
+"""Numbers of a made embedding."""
 
 FILE = Path(__file__).parents[1] / "tests" / "data" / "easyfsl.json"
 
@@ -32,8 +36,25 @@ class ConvergedPTMAP(methods.PTMAP):  # type: ignore[misc]
         return found
 
 
+def make_feat() -> Any:
+    """Make FEAT with an attention of made weights, as tests/test_heads.py makes ours."""
+    rng = np.random.default_rng(7)
+    attention = MultiHeadAttention(1, SIZE, SIZE, SIZE)
+    with torch.no_grad():
+        for layer in (attention.w_qs, attention.w_ks, attention.w_vs, attention.fc):
+            layer.weight.copy_(torch.from_numpy(rng.normal(size=(SIZE, SIZE)) / SIZE**0.5))
+        for vector in (attention.fc.bias, attention.layer_norm.weight, attention.layer_norm.bias):
+            vector.copy_(torch.from_numpy(rng.normal(size=SIZE)))
+    return methods.FEAT(attention_module=attention).eval()
+
+
 HEADS: dict[str, Callable[[], Any]] = {
     "protonet": methods.PrototypicalNetworks,
+    "simpleshot": methods.SimpleShot,
+    "feat": make_feat,
+    "finetune": lambda: methods.Finetune(
+        feature_normalization=2, fine_tuning_lr=0.01, fine_tuning_steps=20, temperature=10.0
+    ),
     "bd_cspn": lambda: methods.BDCSPN(feature_normalization=2),
     "laplacian_shot": lambda: methods.LaplacianShot(feature_normalization=2, inference_steps=3),
     "tim": lambda: methods.TIM(feature_normalization=2, fine_tuning_lr=0.01, fine_tuning_steps=20),
@@ -42,7 +63,9 @@ HEADS: dict[str, Callable[[], Any]] = {
 """easyfsl's classes with what makes their definitions ours; tests/test_heads.py has our settings for the same."""
 
 
-def make_tasks(n_tasks: int, k_shot: int, n_way: int = 5, n_query: int = 4, size: int = 12) -> list[tuple[Tensor, ...]]:
+def make_tasks(
+    n_tasks: int, k_shot: int, n_way: int = 5, n_query: int = 4, size: int = SIZE
+) -> list[tuple[Tensor, ...]]:
     """Make tasks of noisy classes: support [S, D], its labels [S], queries [M, D], all positive, in float64."""
     rng = np.random.default_rng(k_shot)
     found = []

@@ -20,12 +20,16 @@ from test_contract import choices
 from torch import Tensor, nn
 
 from metarun.algos.base.features import FeatureHead
+from metarun.algos.base.metric import MetricLearner
 from metarun.algos.heads.alpha_tim import AlphaTIM
 from metarun.algos.heads.bd_cspn import BDCSPN, rectify
 from metarun.algos.heads.laplacian_shot import LaplacianShot, find_neighbours
 from metarun.algos.heads.pt_map import PTMAP
 from metarun.algos.heads.tim import TIM
 from metarun.algos.heads.tip_adapter import TipAdapter
+from metarun.algos.metric.feat import FEAT
+from metarun.algos.metric.protonet import ProtoNet
+from metarun.algos.transfer.baseline_pp import BaselinePP
 from metarun.algos.transfer.simpleshot import SimpleShot
 from metarun.core.tasks import Batch, Examples
 from metarun.ops.functional import one_hot
@@ -94,19 +98,39 @@ def make_tasks(n_tasks: int, k_shot: int, n_query: int = 4) -> list[tuple[Tensor
     return found
 
 
-def answer(head: FeatureHead, task: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+def feat() -> FEAT:
+    """FEAT with the attention of scripts/easyfsl_heads.py."""
+    rng, made = np.random.default_rng(7), FEAT(Features(), 1.0, 0.5, "vectorized", 1).eval()
+    attention = made.attention
+    with torch.no_grad():
+        for layer in (attention.query, attention.key, attention.value, attention.out):
+            layer.weight.copy_(torch.from_numpy(rng.normal(size=(SIZE, SIZE)) / SIZE**0.5))
+        for vector in (attention.out.bias, attention.norm.weight, attention.norm.bias):
+            vector.copy_(torch.from_numpy(rng.normal(size=SIZE)))
+    return made
+
+
+def answer(head: MetricLearner, task: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     support, y, query = task
-    return head.compare({}, support, one_hot(y, 5, support.dtype), query)
+    return head.compare(head.theta(), support, one_hot(y, 5, support.dtype), query).detach()
 
 
 SAME = {
     "protonet": (lambda: make(SimpleShot, features="un"), lambda ours: -(-ours).clamp_min(0).sqrt()),  # not squared
+    "simpleshot": (lambda: ProtoNet(Features(), "cosine", 1.0, "vectorized", 1), lambda ours: ours),
+    "feat": (feat, lambda ours: -(-ours).clamp_min(0).sqrt()),
+    "finetune": (lambda: tim(marginal_weight=0.0, conditional_weight=0.0), lambda ours: ours / 10),
     "bd_cspn": (lambda: bd_cspn(scale=1.0), lambda ours: ours),
     "laplacian_shot": (lambda: laplacian_shot(scale=1.0), lambda ours: ours.softmax(-1)),
     "tim": (tim, lambda ours: ours / 10),  # it gives the cosines
     "pt_map": (pt_map, lambda ours: ours.softmax(-1)),
 }
-"""Our settings for the heads of scripts/easyfsl_heads.py, and what makes our logits easyfsl's answers."""
+"""Our settings for the heads of scripts/easyfsl_heads.py, and what makes our logits easyfsl's answers.
+
+Its SimpleShot takes cosines to the means of embeddings as they are, which is ProtoNet's with cosines; the paper's and
+ours takes distances to means of scaled ones. Its Finetune is Adam on the class means by the support set alone, which is
+TIM's without queries; baseline_pp, the paper's, descends by plain gradient with weight decay.
+"""
 
 
 @pytest.mark.parametrize("k_shot", [1, 3])
@@ -148,6 +172,23 @@ def test_tip_adapter_is_the_means_without_votes_and_the_nearest_image_with_sharp
             assert torch.allclose(found, plain + alpha * votes)
         sharp = answer(make(TipAdapter, 1e-9, 1e200, 400.0), (support, y, query))
         assert torch.equal(sharp.argmax(-1), y[cosines.argmax(-1)])
+
+
+def test_where_our_definition_is_not_easyfsls_the_difference_is_known() -> None:
+    """SimpleShot: with one shot the mean has length 1, and minus a squared distance is twice the cosine less 2; with
+    more it is shorter, and they differ. Finetune: Baseline++ starts where it does, and goes elsewhere in 20 steps."""
+    for k_shot in (1, 3):
+        tasks = make_tasks(2, k_shot)
+        for task, theirs in zip(tasks, EASYFSL[f"simpleshot {k_shot}"], strict=True):
+            apart = (answer(make(SimpleShot), task) - (2 * torch.tensor(theirs) - 2)).abs().max()
+            assert apart < 1e-6 if k_shot == 1 else apart > 0.01
+        for task, theirs in zip(tasks, EASYFSL[f"finetune {k_shot}"], strict=True):
+            found = {}
+            for steps in (0, 20):
+                fit: Any = {"inner_lr": 0.01, "test_inner_steps": steps, "inner_weight_decay": 0.0}
+                found[steps] = answer(BaselinePP(Features(), 7, 10.0, **fit, engine="vectorized", task_chunk=1), task)
+            assert torch.allclose(found[0], answer(tim(steps=0), task), atol=1e-12)
+            assert (found[20] / 10 - torch.tensor(theirs)).abs().max() > 0.01
 
 
 def test_a_large_scale_leaves_the_means_of_one_shot_as_they_are() -> None:
