@@ -24,7 +24,8 @@ from metarun.algos.base.metric import MetricLearner
 from metarun.app.jobs import reopened
 from metarun.app.jobs.mistakes import draw_mistakes
 from metarun.app.jobs.reopened import open_trained
-from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.app.jobs.retest_settings import make_settings
+from metarun.core.tasks import EpisodePlan, EpisodeShape, Examples
 from metarun.data.augment import Look
 from metarun.data.files.splits import check_split
 from metarun.data.resize import Resized, resize
@@ -38,11 +39,12 @@ FUNCTIONS = [word for word in SMALL if not word.startswith(("data.al", "data.ch"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """A finished run of each kind: `proto`, `running` (bn), `maml` and `cnp` (on sine waves)."""
+    """A finished run of each kind: `proto`, `running` (bn), `three` (an ensemble), `maml` and `cnp` (on sine waves)."""
     folder = tmp_path_factory.mktemp("runs")
     typed = {
         "proto": [*TINY, "algo=protonet"],
         "running": [*TINY, "algo=protonet", "bn=running"],
+        "three": [*TINY, "algo=protonet", "bn=running", "run.steps=4", "run.val_every=1", "run.ensemble=3"],
         "maml": TINY,
         "cnp": [*FUNCTIONS, "algo=cnp", "data=sinusoid", "algo.width=8", "logger=none"],
     }
@@ -108,6 +110,40 @@ def test_validation_tasks_and_the_last_checkpoint_are_tested_where_that_is_asked
     (last,) = (one for one in made_of(run) if one["changes"] == {"checkpoint": "last"})
     assert last["best_step"] == results["steps"]
     assert (last["test"] == results["test"]) == (results["best_step"] == results["steps"])
+
+
+def test_the_best_checkpoints_are_tested_together_where_that_is_asked(runs: Path, say: Use, tmp_path: Path) -> None:
+    """On its own tasks it is the run's own test, to the bit. Another head has the features of each in turn: the mean of
+    its probabilities is that of three runs with one checkpoint each."""
+    run = own(runs, "three", tmp_path)
+    results = json.loads((run / "results.json").read_text())
+    assert len(set(results["ensemble"])) == 3
+    code, out, error = say("eval", run, "--checkpoint", "ensemble")
+    assert code == 0, error
+    mine = next(one for one in made_of(run) if one["bn"] == results["bn"])
+    assert mine["test"] == results["test"]
+    assert mine["changes"] == {"checkpoint": "ensemble"}
+    assert "checkpoint=ensemble" in out
+    assert say("eval", run, f"bn={results['bn']}")[0] == 0
+    assert sum(one["test"] == results["test"] for one in made_of(run)) == 1  # the best alone scores otherwise
+    assert say("eval", run, "--checkpoint", "ensemble", "algo=bd_cspn", "bn=running")[0] == 0
+    (head,) = (one for one in made_of(run) if one["changes"].get("algo") == "bd_cspn")
+    assert head["answers"] == "together"
+    with open_trained(run, {}, {}, checkpoint="ensemble") as trained:
+        settings = make_settings(trained.saved, trained.source.info.input_shape, {"algo": "bd_cspn"})
+        settings, shares = settings.change({"bn": "running"}).resolve(), []
+        source = trained.open_source(settings, {})
+        batch = next(source.episodes("test", 0, settings.run["test_tasks"]))
+        tasks = [Examples(*side) for side in zip(*batch.support, strict=True)]
+        for state in (trained.state, *trained.others):
+            learner: Any = replace(trained, state=state).make_learner(settings).eval()
+            found = [learner.adapt_to(one, batch.n_way)(x) for one, x in zip(tasks, batch.query.x, strict=True)]
+            shares.append(torch.stack(found).softmax(-1))
+    right = (torch.stack(shares).mean(0).argmax(-1) == batch.query.y).double().mean()
+    assert head["test"]["accuracy"]["mean"] == pytest.approx(float(right))
+    assert "leave out --checkpoint ensemble" in say("eval", run, "--checkpoint", "ensemble", "--pictures")[2]
+    alone = own(runs, "proto", tmp_path)
+    assert f"{alone} kept its best checkpoint alone" in say("eval", alone, "--checkpoint", "ensemble")[2]
 
 
 def test_settings_are_chosen_on_validation_tasks_and_the_best_alone_is_tested(

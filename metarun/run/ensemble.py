@@ -33,11 +33,8 @@ class BestOnes:
     @classmethod
     def of(cls, learner: Learner, most: int) -> BestOnes:
         """Begin without any. Raises: ValueError if what the learner predicts cannot be averaged, for several."""
-        if most > 1 and not isinstance(learner, AdaptsToTask):
-            raise ValueError(
-                f"run.ensemble={most} takes the mean of what a method predicts, and {type(learner).__name__} "
-                "predicts nothing for a task: set run.ensemble=1"
-            )
+        if most > 1:
+            check_outputs(learner, f"run.ensemble={most}", "set run.ensemble=1")
         return cls(most)
 
     def add(self, step: int, score: float, learner: Learner) -> bool:
@@ -83,6 +80,7 @@ class Ensemble(Learner):
         super().__init__()
         self.learner, self.objective, self.states = learner, objective, states
         self.many_shapes = learner.many_shapes  # type: ignore[misc]
+        self.answers = learner.answers  # type: ignore[misc]
 
     def eval_stream(self, source: TaskSource, split: str, first: int, batch_size: int) -> Iterator[TaskBatch]:
         return self.learner.eval_stream(source, split, first, batch_size)
@@ -109,13 +107,26 @@ class Ensemble(Learner):
         return self.learner.adapt_to(support, n_way)(query.x)
 
 
+def check_outputs(learner: Learner, asked: str, instead: str) -> None:
+    """Raise ValueError if the learner has no outputs whose mean could be taken, as is `asked`."""
+    if not isinstance(learner, AdaptsToTask):
+        name = type(learner).__name__
+        raise ValueError(
+            f"{asked} takes the mean of what a method predicts, and {name} predicts nothing for a task: {instead}"
+        )
+
+
 def take_weights(learner: Learner, info: SourceInfo, best: Mapping[str, Any]) -> tuple[Learner, list[int]]:
     """Load the best checkpoint; return the learner that is tested, or the ensemble, and the steps of its weights."""
     learner.load_state_dict(best["learner"])
+    steps, states = list_members(best)
+    return (Ensemble(learner, info.objective, states) if len(states) > 1 else learner), steps
+
+
+def list_members(best: Mapping[str, Any]) -> tuple[list[int], list[State]]:
+    """List the steps and the weights that are in the best checkpoint, the best first."""
     others = best.get("others", ())
-    steps = [best["step"], *(step for step, _, _ in others)]
-    weights = [best["learner"], *(weights for _, _, weights in others)]
-    return (Ensemble(learner, info.objective, weights) if others else learner), steps
+    return [best["step"], *(step for step, _, _ in others)], [best["learner"], *(state for _, _, state in others)]
 
 
 def _take_apart(batch: Batch) -> Iterator[tuple[Examples, Examples, int]]:

@@ -30,6 +30,7 @@ from metarun.report.tested import read_tests
 
 if TYPE_CHECKING:
     from metarun.app.jobs.reopened import Trained
+    from metarun.app.jobs.tested_weights import Checkpoint
 
 Draw = Callable[["Trained", Mapping[str, Any], str], None]
 
@@ -53,8 +54,9 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
         help="of several values of algo.KEY, choose on validation tasks, and test the best alone",
     )  # fmt: skip
     parser.add_argument(
-        "--checkpoint", choices=("best", "last"), default="best", help="the weights: best by validation, or the last"
-    )
+        "--checkpoint", choices=("best", "last", "ensemble"), default="best",
+        help="the weights: best by validation, the last, or all that run.ensemble kept, together",
+    )  # fmt: skip
     parser.add_argument("--again", action="store_true", help="repeat tests that were made before")
     parser.add_argument(
         "--pictures",
@@ -71,9 +73,7 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
         raise ConfigError("--choose chooses on validation tasks and tests the best: leave out --split val")
     folders, others = _find_folders(asked.run)
     own = [str(asked.config_dir.absolute())] if asked.config_dir else []
-    tested = Asked(
-        asked.overrides, asked.again, asked.trust, own, asked.split, asked.choose, asked.checkpoint == "last"
-    )
+    tested = Asked(asked.overrides, asked.again, asked.trust, own, asked.split, asked.choose, asked.checkpoint)
 
     if len(folders) == 1:
         announce("testing", folders[0], screen)
@@ -201,7 +201,7 @@ class Asked:
         own: folders of YAML files of one's own.
         split: `test`, or `val` for validation tasks.
         choose: test only those values of algo.KEY that are the best on validation tasks.
-        last: test the last checkpoint in place of the best.
+        checkpoint: which weights are tested.
     """
 
     typed: Sequence[str] = ()
@@ -210,7 +210,7 @@ class Asked:
     own: Sequence[str] = ()
     split: str = "test"
     choose: bool = False
-    last: bool = False
+    checkpoint: Checkpoint = "best"
 
 
 def evaluate_run(
@@ -228,10 +228,10 @@ def evaluate_run(
         from metarun.app.jobs.reopened import open_trained
         from metarun.app.jobs.retest_settings import list_combinations
         from metarun.run.interrupt import stop_requests
-    found: list[dict[str, Any]] = []
-    refused: list[str] = []
+    found, refused = list[dict[str, Any]](), list[str]()
     tests, modes, machine = list_combinations(asked.typed, asked.own)
-    with stop_requests() as stop, open_trained(folder, tests[0], machine, asked.trust, asked.own, asked.last) as run:
+    opened = open_trained(folder, tests[0], machine, asked.trust, asked.own, asked.checkpoint)
+    with stop_requests() as stop, opened as run:
         run = on_validation_tasks(run) if asked.split == "val" else run
         chosen: Iterable[tuple[Mapping[str, Any], Sequence[str]]] = zip(tests, repeat(modes))
         if asked.choose:

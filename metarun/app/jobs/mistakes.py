@@ -36,6 +36,8 @@ def draw_mistakes(run: Trained, values: Mapping[str, Any], mode: str) -> tuple[l
     settings = test.resolve()
     source: Any = run.open_checked(test, settings, values)
     learner, n_tasks = run.make_learner(settings).eval(), settings.run["test_tasks"]
+    if run.others:
+        raise ConfigError("--pictures: the mistakes of one checkpoint are drawn; leave out --checkpoint ensemble")
     labels = getattr(source, "labels", None)
     if labels is None or not isinstance(learner, AdaptsToTask):
         raise ConfigError("--pictures: only for classes of images with names, and learners that answer single queries")

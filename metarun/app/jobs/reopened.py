@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import torch
 from metarun.algos.base.learner import Learner
 from metarun.app.jobs.fitted_weights import fit_weights
 from metarun.app.jobs.retest_settings import SHAPE, list_changes, make_settings, name_test
+from metarun.app.jobs.tested_weights import Checkpoint, choose_weights, join_learners
 from metarun.app.jobs.without_effect import warn_without_effect
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.known_source import KnownSource, find_untold, know_source, recall_source
@@ -34,7 +35,7 @@ from metarun.run.checkpoint import check_split
 from metarun.run.device import hold_device, name_device
 from metarun.run.evaluation import evaluate
 from metarun.run.features import Features
-from metarun.run.folder import load_best, load_last, write_task_scores
+from metarun.run.folder import load_best, write_task_scores
 from metarun.run.interrupt import StopRequest
 from metarun.run.results import read_git_state, read_versions
 from metarun.settings.build import build_learner, build_source, set_numerics
@@ -64,6 +65,7 @@ class Trained:
         modes: BatchNorm modes that it can be tested in, its own and then the others.
         features: what its network has made of images.
         best_step, split: the step of these weights, and of which tasks it is tested on, `test` or `val`.
+        others: further weights that it is tested with, as an ensemble.
         asked: what is asked beside settings, by name, for results: the tasks, the checkpoint.
     """
 
@@ -77,6 +79,7 @@ class Trained:
     features: Features
     best_step: int | None = None
     split: Literal["val", "test"] = "test"
+    others: Sequence[Mapping[str, torch.Tensor]] = ()
     asked: Mapping[str, str] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
 
@@ -141,7 +144,8 @@ class Trained:
         self, settings: Settings, source: TaskSource, file: Path, stop: StopRequest, changes: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Run a test, and write its result to `file` with the scores of every task beside it."""
-        learner, n_tasks = self.make_learner(settings), settings.run["test_tasks"]
+        learners = (replace(self, state=one).make_learner(settings) for one in (self.state, *self.others))
+        learner, n_tasks = join_learners(learners, source.info.objective), settings.run["test_tasks"]
         started = time.perf_counter()
         scores = evaluate(
             learner, source, self.split, n_tasks, settings.run["eval_batch_size"], stop, features=self.features
@@ -204,12 +208,12 @@ def open_trained(
     machine: Mapping[str, Any],
     trust: bool = False,
     own: Sequence[str] = (),
-    last: bool = False,
+    checkpoint: Checkpoint = "best",
 ) -> Iterator[Trained]:
     """Open the run in `folder` on the machine that was asked for, with the paths among `values`. See `reopen`.
 
     Args:
-        last: take the weights of its last checkpoint in place of the best by validation.
+        checkpoint: which of its weights are taken.
     """
     run, files = open_run(folder), RunFolder(folder)
     if run.state != "finished":
@@ -240,8 +244,7 @@ def open_trained(
             modes = list(dict.fromkeys([settings.bn, "transductive", "support"]))
         kind = f"{settings.backbone} {settings.precision} {device.type}"
         features = Features(Path(settings.paths["cache"]).expanduser(), kind)
-        taken, asked = (load_last(files), {"checkpoint": "last"}) if last else (best, {})
-        step = taken["progress"]["step"] if last else run.results.get("best_step")
+        (state, *others), (step, *_), asked = choose_weights(files, best, run.results.get("best_step"), checkpoint)
         yield Trained(
-            folder, run.results, saved, source, taken["learner"], modes, device, features, best_step=step, asked=asked
+            folder, run.results, saved, source, state, modes, device, features, step, others=others, asked=asked
         )
