@@ -9,13 +9,17 @@ Everything that pyproject.toml asks for, and what that asks for in turn, as far 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from rich.console import Console
@@ -75,18 +79,38 @@ def list_rows() -> Iterator[tuple[str, str, str, str]]:
 
 
 def report_vulnerabilities() -> int:
-    """Have pip-audit report on what is installed here; returns its exit code, 0 where it cannot be asked."""
-    tool = shutil.which("pip-audit", path=f"{Path(sys.executable).parent}:{Path.home() / '.local' / 'bin'}:/usr/bin")
+    """Have pip-audit report on what is installed here; returns how many packages have a known vulnerability.
+
+    It may be installed elsewhere, as by pipx, and is told which packages are meant. Those that it could not look up
+    are counted: `no known vulnerabilities` says nothing of them.
+    """
+    tool = shutil.which("pip-audit", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if tool is None:
         print("pip-audit is not installed: known vulnerabilities were not looked for (pip install pip-audit)")
         return 0
-    done = subprocess.run([tool, "--progress-spinner=off"], capture_output=True, text=True)
-    if done.returncode and not done.stdout.strip():
+    words = [tool, "--progress-spinner=off", "--format=json", f"--path={sysconfig.get_path('purelib')}"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
         print(f"pip-audit needs a network, and could not ask: {last}")
         return 0
-    print(done.stdout + done.stderr)
-    return done.returncode
+    lines, found = describe_vulnerabilities(json.loads(done.stdout)["dependencies"])
+    print("\n".join(lines))
+    return found
+
+
+def describe_vulnerabilities(packages: Sequence[Mapping[str, Any]]) -> tuple[list[str], int]:
+    """Describe what pip-audit found, a line for each vulnerability, and count the packages that have one."""
+    lines = [
+        f"{package['name']} {package['version']}: {one['id']}, mended in {', '.join(one['fix_versions']) or 'none yet'}"
+        for package in packages
+        for one in package.get("vulns", [])
+    ]
+    found = sum(bool(package.get("vulns")) for package in packages)
+    lines.append(f"pip-audit knows of vulnerabilities in {found} of {len(packages)} packages")
+    if skipped := [package["name"] for package in packages if "skip_reason" in package]:
+        lines.append(f"and could not look up {len(skipped)} of them, of which nothing is known: {', '.join(skipped)}")
+    return lines, found
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,23 @@ def test_all_figures_are_drawn_as_one_picture_and_each_alone(tmp_path: Path) -> 
     assert 1000 < height < 5000
 
 
+def test_the_performance_profile_falls_at_each_seed_s_mean(tmp_path: Path) -> None:
+    """Three seeds each: of one all are above 51 %, of the other one is at 50 %; two seeds make no profile."""
+    for algo, means in (("anil", (0.5, 0.6, 0.7)), ("maml", (0.8, 0.6, 0.9))):
+        for seed, mean in enumerate(means):
+            finished(tmp_path / f"{algo}{seed}", [mean, mean], algo, seed, settings(algo.upper(), None, seed=seed))
+    (figure,) = [figure for figure in gallery_of(tmp_path).own[0] if figure.name == "profile"]
+    lines = {
+        name: [(point["at"], round(point["share"], 3)) for point in data_of(figure) if point["group"] == name]
+        for name in ("anil", "maml")
+    }
+    assert lines["anil"] == [(50, 1), (50, 1), (60, 0.667), (70, 0.333), (90, 0)]
+    assert lines["maml"] == [(50, 1), (60, 1), (80, 0.667), (90, 0.333), (90, 0)]
+    assert len(render_png(figure.view.properties(width=300))) > 1000
+    shutil.rmtree(tmp_path / "anil2")
+    assert "profile" not in [figure.name for figure in gallery_of(tmp_path).own[0]]
+
+
 def study_of(folder: Path, ways: int = 60) -> None:
     """MAML on 5-way tasks and ProtoNet on tasks of so many ways, three seeds each."""
     for seed in range(3):
@@ -284,7 +302,7 @@ def test_training_on_other_tasks_never_shares_an_axis_with_validation(tmp_path: 
     """ProtoNet trains on 60 ways: its training has a figure of its own, whose legend says the ways."""
     study_of(tmp_path / "wide")
     wide = {figure.name: figure for figure in gallery_of(tmp_path / "wide").own[0]}
-    assert list(wide) == ["scores", "curves-by-step", "curves-by-time", "training-by-step", "tasks"]
+    assert list(wide) == ["scores", "curves-by-step", "curves-by-time", "training-by-step", "tasks", "profile"]
     assert wide["curves-by-step"].title == "validation, 5-way 1-shot, by outer step"
     assert {point["split"] for point in data_of(wide["curves-by-step"]) if "split" in point} == {"validation"}
     training = [point for point in data_of(wide["training-by-step"]) if "split" in point]
@@ -293,7 +311,7 @@ def test_training_on_other_tasks_never_shares_an_axis_with_validation(tmp_path: 
     }  # fmt: skip
     study_of(tmp_path / "same", 5)
     same = {figure.name: figure for figure in gallery_of(tmp_path / "same").own[0]}
-    assert list(same) == ["scores", "curves-by-step", "curves-by-time", "tasks"]
+    assert list(same) == ["scores", "curves-by-step", "curves-by-time", "tasks", "profile"]
     assert same["curves-by-step"].title == "learning curves by outer step"
     splits = {point["split"] for point in data_of(same["curves-by-step"]) if "split" in point}
     assert splits == {"validation", "training"}

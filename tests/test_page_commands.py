@@ -205,6 +205,21 @@ def run_shortened(words: list[str], place: Path, cache: Path, data: Path, used_r
     return process.returncode, out, error
 
 
+def test_packages_that_were_not_looked_up_are_no_safe_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where pip-audit reaches no index: it says `no known vulnerabilities` and ends with 0."""
+    monkeypatch.syspath_prepend(str(TOP / "scripts"))
+    from audit import describe_vulnerabilities
+
+    known = {"name": "a", "version": "1.0", "vulns": [{"id": "CVE-1", "fix_versions": ["1.1"]}]}
+    lines, found = describe_vulnerabilities([known, {"name": "b", "skip_reason": "not found"}])
+    assert found == 1
+    assert lines == [
+        "a 1.0: CVE-1, mended in 1.1",
+        "pip-audit knows of vulnerabilities in 1 of 2 packages",
+        "and could not look up 1 of them, of which nothing is known: b",
+    ]
+
+
 LEARNED = "scripts/learned_optimizer.py"
 SCRIPTS = [
     ["scripts/reproduce.py"],

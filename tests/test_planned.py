@@ -75,12 +75,14 @@ def test_the_caption_says_over_how_many_pairs_p_is_corrected_and_what_each_colum
     assert make_pair_caption(one)[0].endswith("Holm-corrected over 1 pair")
     two = compared(sweep, Plan(pick(("anil", "maml"), ("r2d2", "protonet")), 1.0, 0.5))
     heads, lines = make_pair_cells(two)
-    seen = "pair, difference, p, seeds too, p, seeds too, won, equal within 1, seeds for 0.5"
+    seen = "pair, difference, p, seeds too, p, seeds too, won, seeds won, equal within 1, seeds for 0.5"
     assert ", ".join(heads) == seen
-    assert [(line[0], len(line)) for line in lines] == [("anil - maml", 8), ("r2d2 - protonet", 8)]
+    assert [(line[0], len(line)) for line in lines] == [("anil - maml", 9), ("r2d2 - protonet", 9)]
     first, *others = make_pair_caption(two)
     assert first.endswith("Holm-corrected over 2 pairs")
-    assert [words.partition(":")[0] for words in others] == ["seeds too", "won", "equal within", "seeds for"]
+    assert [words.partition(":")[0] for words in others] == [
+        *("seeds too", "won", "seeds won", "equal within", "seeds for")
+    ]
     ((unplanned,), _) = compare(find_runs([sweep]), None, ["seed"], None, None, None, None)
     assert make_pair_caption(unplanned) == []
 
@@ -102,6 +104,17 @@ def test_tasks_won_count_ties_half_and_follow_the_direction_of_the_score(tmp_pat
     finished(tmp_path / "lower" / "b", [0.4, 0.5, 0.3, 0.4], "maml", config=settings("MAML", None), score="mse")
     (pair,) = compared(tmp_path / "lower", Plan(pick(("anil", "maml")))).pairs
     assert pair.won == 0.75
+
+
+def test_seeds_won_is_the_probability_that_one_seed_beats_another(tmp_path: Path) -> None:
+    """Of 3 times 3 pairs of seeds anil wins 4 and one is equal; of means over seeds and tasks it has the lower one."""
+    for algo, means in (("anil", (0.5, 0.6, 0.1)), ("maml", (0.4, 0.5, 0.55))):
+        for seed, mean in enumerate(means):
+            config = settings(algo.upper(), None, seed=seed)
+            finished(tmp_path / f"{algo}{seed}", [mean - 0.05, mean + 0.05], algo, seed, config)
+    (pair,) = compared(tmp_path, Plan(pick(("anil", "maml")))).pairs
+    assert pair.seeds_won == pytest.approx(4.5 / 9)
+    assert pair.over_tasks.mean < 0
 
 
 def test_equality_is_two_one_sided_tests() -> None:

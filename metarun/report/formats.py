@@ -70,6 +70,7 @@ def format_pair_csv(comparisons: Sequence[Comparison]) -> str:
             "ci95_with_seeds": pair.with_seeds and pair.with_seeds.ci95,
             "p_holm_with_seeds": pair.p_with_seeds,
             "won": pair.won,
+            "seeds_won": pair.seeds_won,
             "margin": comparison.plan and comparison.plan.margin,
             "p_equal_holm": pair.p_equal,
             "effect": comparison.plan and comparison.plan.effect,

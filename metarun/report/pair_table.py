@@ -17,6 +17,7 @@ def make_pair_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]
         return [], []
     metric, by_seeds = comparison.metric, any(pair.with_seeds is not None for pair in comparison.pairs)
     heads = ["pair", "difference", "p", *(["seeds too", "p, seeds too"] if by_seeds else []), "won"]
+    heads += ["seeds won"] if by_seeds else []
     heads += [f"equal within {_format_size(metric, plan.margin)}"] if plan.margin is not None else []
     heads += [f"seeds for {_format_size(metric, plan.effect)}"] if plan.effect is not None else []
     lines = []
@@ -25,6 +26,8 @@ def make_pair_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]
         if by_seeds:
             line += [format_difference(metric, pair.with_seeds), format_p(pair.p_with_seeds)]
         line += [f"{100 * pair.won:.0f} %"]
+        if by_seeds:
+            line += ["" if pair.seeds_won is None else f"{100 * pair.seeds_won:.0f} %"]
         if plan.margin is not None:
             line += [_format_equality(pair)]
         if plan.effect is not None:
@@ -46,6 +49,8 @@ def make_pair_caption(comparison: Comparison) -> list[str]:
             "seeds too: the squares of the 95 % intervals over seeds of each and over tasks added up; p corrected alike"
         )
     said.append("won: share of the test tasks on which the first is better, in means over seeds")
+    if any(pair.seeds_won is not None for pair in comparison.pairs):
+        said.append("seeds won: share of the pairs of seeds, one of each, in which the first has the better mean")
     if plan.margin is not None:
         said.append(
             "equal within: two one-sided t-tests over seeds and tasks; yes if the p in brackets, Holm-corrected, is "

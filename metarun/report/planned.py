@@ -12,7 +12,7 @@ from metarun.core.words import is_percent
 from metarun.report.groups import Group, check_group, find_group, name_group
 from metarun.report.power import count_seeds, count_tasks
 from metarun.report.stats import Difference, compare_paired, correct_by_holm
-from metarun.report.two_levels import estimate_difference, estimate_equivalence
+from metarun.report.two_levels import Scores, estimate_difference, estimate_equivalence
 
 Settings = Mapping[str, str]
 """Settings that pick one group, as they were typed."""
@@ -48,6 +48,8 @@ class Pair:
         over_tasks: the difference paired over tasks, at these seeds.
         with_seeds: the same with the variance of seeds; None with too few seeds, as all that follows.
         won: share of the test tasks on which the first is better, in means over seeds; equal ones count half.
+        seeds_won: share of pairs of seeds, one of each group, in which the first has the better mean, counted alike;
+            None with too few seeds.
         p_equal: the p-value of a difference of the plan's margin or more.
         seeds: seeds that would show the plan's effect; None if more than are counted.
         tasks: test tasks below which no number of seeds shows it.
@@ -59,6 +61,7 @@ class Pair:
     with_seeds: Difference | None
     p_with_seeds: float | None
     won: float
+    seeds_won: float | None
     p_equal: float | None
     seeds: int | None
     tasks: int | None
@@ -96,13 +99,30 @@ def compare_pairs(
                 p[i],
                 with_seeds[i],
                 None if with_seeds[i] is None else p_with_seeds[i],
-                float(np.mean((gain > 0) + 0.5 * (gain == 0))),
+                _share_above_zero(gain),
+                None if with_seeds[i] is None else _share_above_zero(sign * _differ_by_seeds(*scores[i])),
                 None if equal[i] is None else p_equal[i],
                 count_seeds(*scores[i], plan.effect) if counted else None,  # type: ignore[arg-type]
                 count_tasks(*scores[i], plan.effect) if counted else None,  # type: ignore[arg-type]
             )
         )
     return tuple(pairs)
+
+
+def _share_above_zero(gains: Scores) -> float:
+    """Return the share of gains above 0; those of 0 count half."""
+    return float(np.mean((gains > 0) + 0.5 * (gains == 0)))
+
+
+def _differ_by_seeds(scores: Scores, reference: Scores) -> Scores:
+    """Return the differences [S, R] of the means of every seed of one group, [S, T], and of the other, [R, T].
+
+    The share of them above 0 is the probability of improvement.
+    Reference: Agarwal, Schwarzer, Castro, Courville, Bellemare. Deep Reinforcement Learning at the Edge of the
+        Statistical Precipice. NeurIPS 2021. arXiv:2108.13264, section 4.3.
+    """
+    differences: Scores = scores.mean(1)[:, None] - reference.mean(1)
+    return differences
 
 
 def check_plan(plan: Plan, tables: Sequence[tuple[Sequence[Group], Sequence[str]]]) -> None:

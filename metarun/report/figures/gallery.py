@@ -15,6 +15,7 @@ from metarun.report.figures.charts import PALETTE, draw_task_scatter, name_axis
 from metarun.report.figures.curve_figures import draw_curves
 from metarun.report.figures.figure import Figure
 from metarun.report.figures.parallel import draw_parallel_coordinates
+from metarun.report.figures.profile import draw_profile
 from metarun.report.figures.scores import draw_result
 from metarun.report.figures.shots import draw_shot_curves
 from metarun.report.groups import COMPARABLE_FIELDS, LEADING_KEYS
@@ -99,6 +100,8 @@ def _draw_own(comparison: Comparison, rows: Mapping[str, Row], colors: Mapping[s
         said = ("a point is a test task, a larger point several with the same scores; scores are means over the runs",)
         if view := draw_task_scatter(scores, metric, other, best):
             found.append(Figure("tasks", f"{name_axis(metric)} task by task", view, said, "square"))
+    if profile := draw_profile(rows, metric, colors):
+        found.append(profile)
     if len(rows) < len(comparison.rows):
         part = f"the best {len(rows)} of {len(comparison.rows)} groups"
         part += ", with the baseline" if any(row.mark == "baseline" for row in rows.values()) else ""
