@@ -445,9 +445,10 @@ def test_with_bn_support_the_images_of_all_tasks_are_kept_for_the_statistics(set
         assert kept == 0 or torch.equal(state.support_x[3:], examples.x)
 
 
+@pytest.mark.parametrize("bn", ["running", "support"])
 @pytest.mark.parametrize("algo", ["oml", "anml", "progressive", "finetune_in_turn"])
-def test_a_task_of_run_offline_is_a_stream_of_one_task(settings: Callable[..., Any], algo: str) -> None:
-    parts = build_parts(resolve(settings(f"algo={algo}", "algo.task_chunk=0")), Path())
+def test_a_task_of_run_offline_is_a_stream_of_one_task(settings: Callable[..., Any], algo: str, bn: str) -> None:
+    parts = build_parts(resolve(settings(f"algo={algo}", f"bn={bn}", "algo.task_chunk=0", "data.k_shot=2")), Path())
     learner, batch = parts.learner.eval(), next(parts.source.episodes("val", 0, 2))
     scores = learner.evaluate(batch)
     for task in range(2):

@@ -216,6 +216,16 @@ def test_every_algorithm_trains_the_whole_of_another_backbone(settings: Settings
     assert not [name for name, value in trained.items() if torch.equal(before[name], value)]
 
 
+@pytest.mark.parametrize("algo", [name for name, values in choices("algo").items() if "test_inner_steps" in values])
+def test_beside_the_scores_stand_the_inner_steps_of_training_and_those_of_tests(settings: Settings, algo: str) -> None:
+    """What never adapts in training, as a method that pre-trains, takes none there."""
+    data = "navigation" if acts("algo", algo) else next(data for name, data in PAIRS if name == algo)
+    trained = {"algo.inner_steps": 3} if "inner_steps" in choices("algo")[algo] else {}
+    words = [f"{key}={value}" for key, value in {**trained, "algo.test_inner_steps": 7}.items()]
+    told = parts_of(settings(f"algo={algo}", f"data={data}", *words)).learner.describe()
+    assert told["inner_steps"] == {"train": 3 if trained else 0, "test": 7}
+
+
 @pytest.mark.parametrize(
     "algo", one_of_each(sorted({*choices("algo")} - {algo for algo, data in PAIRS if data == "sinusoid"}))
 )

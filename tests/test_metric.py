@@ -229,6 +229,17 @@ def test_relationnet_pools_what_is_larger_than_a_pixel() -> None:
     assert layers == {1: 0, 2: 1, 3: 1, 7: 2}
 
 
+def test_relationnet_takes_features_that_are_no_map_for_the_channels_of_a_pixel() -> None:
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(9, 5))
+    backbone.out_features = 5  # type: ignore[assignment]
+    learner = RelationNet(backbone, "transductive", 4, 3, "mse", "auto", 1)
+    assert learner.backbone(torch.zeros(2, 1, 3, 3)).shape == (2, 5, 1, 1)
+    assert [layer.weight.shape for layer in learner.relation if isinstance(layer, nn.Conv2d)] == [
+        (4, 10, 3, 3),
+        (4, 4, 3, 3),
+    ]
+
+
 @pytest.mark.parametrize(("rows", "features"), [(4, 7), (7, 4), (5, 5)])
 def test_ridge_regression_is_the_minimum(rows: int, features: int) -> None:
     """The gradient of |xW - y|^2 + r |W|^2, written out as 2 x^T (xW - y) + 2 r W, is zero there."""
