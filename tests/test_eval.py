@@ -517,6 +517,8 @@ def test_pictures_of_mistakes_count_what_the_test_scored(runs: Path, say: Use, t
                 patch.setattr(mistakes, "LEAST_QUERIES", 1)
                 patch.setattr("metarun.app.jobs.mistakes.HARDEST", 100)
                 every, _ = draw_mistakes(trained, {"run.eval_batch_size": 5}, "transductive")
+                at_once, _ = draw_mistakes(trained, {"run.eval_batch_size": 12}, "transductive")
+        assert every == at_once
         accuracy = made_of(run)[0]["test"]["accuracy"]["mean"]
         wrong = sum(one.queries - one.right for one in every)  # classes without a mistake are not among them
         assert wrong == round((1 - accuracy) * 12 * 15)

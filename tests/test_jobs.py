@@ -323,6 +323,19 @@ def test_a_sweep_that_breaks_off_stops_the_jobs_of_this_machine_and_says_so(
     assert out.endswith("the sweep stopped; the same command goes on with it")
 
 
+def test_what_a_sweep_says_at_its_end_stays_a_line_and_tells_no_secret(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever pastes a command that a narrow screen broke in two has typed another one."""
+    monkeypatch.setenv("COLUMNS", "30")
+    with table_of(sweep.folder, "seed=0") as table:
+        table.launch = SimpleNamespace(remote=True, signum=None, find_problem=lambda: None, give_signals_back=list)
+        table.break_off(OSError("at https://me:secret@example.org/x"))
+    out = capsys.readouterr().out
+    assert "the launcher failed: OSError: at https://me:***@example.org/x (traceback in " in out
+    assert "the sweep stopped; the same command goes on with it\n" in out
+
+
 @pytest.mark.parametrize("signum", [None, 15])
 def test_a_sweep_whose_launcher_was_stopped_is_not_concluded_and_ends_by_the_signal(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, signum: int | None

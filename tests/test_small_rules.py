@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import _thread
 import logging
+import re
 import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from metarun.app.sweeps.accepted import _list_values
 from metarun.core import command, lettering, machine, screen, words
 from metarun.core.control import Control
 from metarun.core.errors import find_nearest, name_choices
+from metarun.core.identity import read_overrides, read_yaml, read_yaml_list
 from metarun.core.memory import describe_lack_of_memory
+from metarun.core.ranges import check_choice
 from metarun.core.secrets import is_masked, mask, mask_all
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, Pairs
 from metarun.data.augment import Look
@@ -477,3 +480,31 @@ def test_changes_of_the_code_are_told_of_their_own_time(monkeypatch: pytest.Monk
         "wandb: 3 then, none now",
     ]  # fmt: skip
     assert describe_code({"versions": {}}) == ["code: an installed copy then, commit aaaaaaaaaa now"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mapping", "words"),
+    [("a: 1", {"a": 1}, []), ("[a, b]", {}, ["a", "b"]), ("word", {}, []), ("", {}, []), ("{", {}, []), ("\0", {}, [])],
+)
+def test_a_file_that_holds_something_else_holds_nothing(
+    tmp_path: Path, text: str, mapping: dict[str, int], words: list[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    assert (read_yaml(file), read_yaml_list(file)) == ({}, [])
+    file.write_text(text)
+    assert (read_yaml(file), read_yaml_list(file)) == (mapping, words)
+
+
+def test_overrides_are_all_words_that_were_typed() -> None:
+    typed = ["algo=maml", "~data.trainval", "+paper.accuracy=0.9", "++seed=1", 3]
+    assert read_overrides({"overrides": {"task": typed}}) == [*typed[:4], "3"]
+    assert [read_overrides(hydra) for hydra in ({}, {"overrides": [1]}, {"overrides": {"task": "seed=1"}})] == [[]] * 3
+
+
+@pytest.mark.parametrize("value", ["c", None, True, ("a",)])
+def test_whoever_constructs_with_another_choice_is_told_those_that_there_are(value: object) -> None:
+    check_choice("algo.x", "a", Literal["a", "b"])
+    check_choice("algo.x", None, Literal["a", None])
+    said = {None: "null", True: "true"}.get(value, str(value))  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match=f"^{re.escape(f'algo.x={said} is not one of a, b')}$"):
+        check_choice("algo.x", value, Literal["a", "b"])

@@ -87,9 +87,9 @@ def find_same_entries(config: DictConfig) -> str | None:
     return None
 
 
-def list_typed(config: DictConfig) -> list[str]:
-    """List the overrides that were typed, not resolved: ${data.n_way} differs from job to job."""
-    typed = OmegaConf.to_container(config.hydra.overrides.task)
+def list_typed(config: DictConfig, group: str = "task") -> list[str]:
+    """List the overrides that were typed, or Hydra's own, not resolved: ${data.n_way} differs from job to job."""
+    typed = OmegaConf.to_container(config.hydra.overrides[group])
     assert isinstance(typed, list)
     return [str(word) for word in typed]
 
@@ -113,7 +113,7 @@ def _name_folder(config: DictConfig, chosen: Mapping[str, str], number: int) -> 
 
 
 def _explain(config: DictConfig, key: str, one: str, other: str) -> str:
-    folder = next((word for word in config.hydra.overrides.hydra if find_key(word) == "hydra.sweep.subdir"), None)
+    folder = next((word for word in list_typed(config, "hydra") if find_key(word) == "hydra.sweep.subdir"), None)
     if folder and one != other:
         return f"{folder} puts {key}={one} and {key}={other} into one folder, and each is a run: leave it out"
     if one == other:
