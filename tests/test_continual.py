@@ -390,8 +390,13 @@ def test_what_a_column_takes_from_another_is_its_layers_input_mixed() -> None:
     f_one = linear(h_one, *weights(one, 3)).tanh()
     f_two = linear(h_two + h_one @ two["3.0"].T, *weights(two, 3)).tanh()
     expected = linear(f_two + f_one @ two["head.0"].T, two["head.weight"], two["head.bias"])
-    found = learner._run([one, two], x)
+    three = {name: torch.randn_like(value) for name, value in learner._make_column(params, 2, 3).items()}
+    h_three = linear(x, *weights(three, 1)).tanh()
+    f_three = linear(h_three + h_one @ three["3.0"].T + h_two @ three["3.1"].T, *weights(three, 3)).tanh()
+    mixed = f_three + f_one @ three["head.0"].T + f_two @ three["head.1"].T
+    found = learner._run([one, two, three], x)
     assert torch.allclose(found[1], expected, atol=1e-13)
+    assert torch.allclose(found[2], linear(mixed, three["head.weight"], three["head.bias"]), atol=1e-13)
 
 
 @pytest.mark.usefixtures("doubles")

@@ -88,6 +88,15 @@ def test_an_archive_with_another_checksum_is_not_unpacked(
     assert not (tmp_path / "data" / "cub" / "CUB_200_2011").exists()
 
 
+def test_what_lies_under_a_name_like_the_sets_is_told_before_a_download_fails(served: Path, tmp_path: Path) -> None:
+    assert served
+    place = tmp_path / "data" / "Cub-200"
+    place.mkdir(parents=True)
+    (place / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"Cub-200 holds 1 \.txt, and nothing of it is read"):
+        make(tmp_path / "data", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "link"), [("../../evil.png", ""), ("CUB_200_2011/../../../evil.png", ""), ("CUB_200_2011/images", "/etc")]
 )

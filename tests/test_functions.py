@@ -83,6 +83,8 @@ def test_a_harmonic_is_two_waves_of_which_one_is_twice_as_fast() -> None:
     assert torch.equal(batch.query.x, seen.query.x)
     noise = (seen.query.y - batch.query.y).flatten().numpy()
     assert stats.kstest(noise / 0.3, "norm").pvalue > 1e-4
+    inputs = (x - x.mean(1, keepdims=True))[:, -seen.query.y.shape[1] :].flatten()
+    assert abs(np.corrcoef(noise, inputs)[0, 1]) < 4 / np.sqrt(len(noise))
     centres = x.mean(1)
     assert 2 < centres.std() < 2.7  # 8 / sqrt(12) = 2.31, and 1 / sqrt(25) from the points
     assert stats.kstest((x - centres[:, None]).flatten() / np.sqrt(24 / 25), "norm").pvalue > 1e-4

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metarun.algos.generative import neural_statistician
 from metarun.algos.generative.neural_statistician import NeuralStatistician, to_gaussian
 from metarun.backbones.mlp import MLP
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
@@ -204,6 +205,24 @@ def test_the_picture_has_a_row_for_each_class_and_changes_nothing() -> None:
     assert learner.draw(Batch(*drawn_task(), 1)) == {}
     with pytest.raises(ValueError, match=r"algo.likelihood=bernoulli is for images"):
         statistician(likelihood="bernoulli")
+
+
+def test_samples_of_a_class_stand_beside_the_images_of_that_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that paints the first number of its context: the class's own, in each of its samples."""
+    learner = statistician(MLP((1, 8, 8), "none", [6]), shape=(1, 8, 8), likelihood="gaussian").eval()
+    monkeypatch.setattr(learner, "decode", lambda _, c: c[:, None, :1, None, None].expand(-1, 2, 1, 8, 8))
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr(neural_statistician, "draw_rows", lambda rows, given: drawn.append(rows[:, given:]))
+    tasks = image_tasks()
+    learner.draw(tasks)
+    expected = []
+    for x, y in zip(*tasks.support, strict=True):
+        classes = torch.eye(tasks.n_way)[y]
+        expected += [learner.infer_context(learner.backbone(x), classes).mean[:, 0] * learner.std + learner.mean]
+    (found,) = drawn
+    shades = torch.cat([shade.flatten() for shade in expected])[: len(found)]
+    assert torch.allclose(found, shades[:, None, None, None, None].expand_as(found), atol=1e-6)
+    assert len(shades.unique()) == len(shades)
 
 
 def drawn_task() -> Iterator[Examples]:

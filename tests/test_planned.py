@@ -192,3 +192,14 @@ def test_a_plan_that_cannot_be_is_refused(
 ) -> None:
     assert command(["compare", str(sweep), *words]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("values", [(0, 1), (False, True), (0.0, 0.5)])
+def test_a_group_whose_value_is_nothing_has_that_for_a_name(tmp_path: Path, values: tuple[object, object]) -> None:
+    for seed in range(2):
+        for value in values:
+            own = settings("MAML", 0.4, seed=seed)
+            own["data"]["noise"] = value
+            finished(tmp_path / f"{value}-{seed}", [0.5 + 0.1 * seed, 0.6], seed=seed, config=own)
+    (found,), _ = compare(find_runs([tmp_path]), ["algo", "data.noise"], ["seed"], None, None)
+    assert {row.group.short_name for row in found.rows} == {f"maml {value}" for value in values}

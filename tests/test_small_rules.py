@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import _thread
+import csv
+import io
+import json
 import logging
 import re
 import struct
@@ -15,6 +18,8 @@ import numpy as np
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from run_folders import finished
 
 from metarun.app.commands.rerun import describe_code
 from metarun.app.jobs.describe import label_splits
@@ -30,12 +35,17 @@ from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, Pairs
 from metarun.data.augment import Look
 from metarun.data.bandits import Bandits
 from metarun.data.counts import count_images, describe_images, join_counts
+from metarun.data.files.copies import find_second_copies
 from metarun.data.files.image_file import ImageFile
 from metarun.data.files.shards import join_archives
 from metarun.report.budget import describe_training, score_guess
+from metarun.report.compare import compare
+from metarun.report.figures.curves import draw_curves
+from metarun.report.formats import format_csv, format_seed_csv
 from metarun.report.narrow import choose_columns
 from metarun.report.predicted import find_shared
-from metarun.report.runs import Run
+from metarun.report.runs import Run, find_runs
+from metarun.report.tables import format_setting
 from metarun.run.by_source import estimate_by_source
 from metarun.run.device import choose_device
 from metarun.run.drawn import count_drawn
@@ -52,6 +62,7 @@ from metarun.run.tracking.wandb_sink import _parse_number, end_service
 from metarun.run.tracking.wandb_words import drop_equal, list_summary, list_tests, nest
 from metarun.settings.conf import list_config_dirs
 from metarun.settings.hydras import find_idle_words
+from metarun.settings.looked_up import look_up
 from metarun.settings.names import name_query, name_run
 
 INFO = RunInfo("run", "group", "train", [], {}, Path())
@@ -508,3 +519,47 @@ def test_whoever_constructs_with_another_choice_is_told_those_that_there_are(val
     said = {None: "null", True: "true"}.get(value, str(value))  # type: ignore[call-overload]
     with pytest.raises(ValueError, match=f"^{re.escape(f'algo.x={said} is not one of a, b')}$"):
         check_choice("algo.x", value, Literal["a", "b"])
+
+
+def test_a_setting_in_a_table_tells_no_password() -> None:
+    values = ("https://me:secret@example.org/x", None, 0, False, [1, 2])
+    assert [format_setting(value) for value in values] == ["https://me:***@example.org/x", "-", "0", "False", "[1, 2]"]
+
+
+def test_an_image_that_is_listed_twice_is_one_image() -> None:
+    """By the same path, or by another folder's; two files in one folder may be two images that look the same."""
+    twice = [ImageFile("".join(("a/", name)), bytes) for name in ("1.png", "1.png", "2.png")]
+    other = ImageFile("b/1.png", bytes)
+    assert find_second_copies({"one": [*twice, other], "two": [other]}, [b"x", b"x", b"x", b"x", b"y"], "set") == {1, 3}
+    assert find_second_copies({"one": twice[:1], "two": twice[2:]}, [b"x", b"x"], "set") == set()
+
+
+def test_what_refers_elsewhere_is_looked_up_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METARUN_TRIED", "7")
+    there = "${oc.env:METARUN_TRIED}"
+    node = {"a": there, "b": ["x", there, [there], {"c": there}], "d": {"e": {"f": there}}, "g": "${a}", "h": "???"}
+    found = look_up(OmegaConf.create(node))
+    monkeypatch.setenv("METARUN_TRIED", "8")
+    plain = OmegaConf.to_container(found)
+    assert plain == {"a": "7", "b": ["x", "7", ["7"], {"c": "7"}], "d": {"e": {"f": "7"}}, "g": "${a}", "h": "???"}
+
+
+def test_the_curve_of_a_run_is_of_its_learners_own_score(tmp_path: Path) -> None:
+    """A score that nobody else knows is the one that the learner gives a direction."""
+    run = finished(tmp_path / "run", [0.1, 0.2], score="gain", directions={"gain": "higher"})
+    lines = [{"step": step, "split": "val", "loss": 1.0, "gain": step / 10, "other": 3.0} for step in (10, 20)]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (found,) = find_runs([run])
+    gain, loss = draw_curves(found, 80, colors=False)
+    assert ("gain" in gain, "loss" in loss, "other" in gain + loss) == (True, True, False)
+
+
+def test_each_runs_line_has_the_budget_of_that_run(tmp_path: Path) -> None:
+    for seed, seconds in ((0, 30.0), (1, 50.0)):
+        took = {"total": seconds + 5, "train": seconds, "val": 3.0, "test": 2.0}
+        finished(tmp_path / str(seed), [0.1, 0.2], seed=seed, seconds=took, steps=40 + seed)
+    comparisons, _ = compare(find_runs([tmp_path]), None, ["seed"], None, None)
+    lines = list(csv.DictReader(io.StringIO(format_seed_csv(comparisons))))
+    assert [(line["train_seconds"], line["seconds"]) for line in lines] == [("30.0", "35.0"), ("50.0", "55.0")]
+    (line,) = csv.DictReader(io.StringIO(format_csv(comparisons)))
+    assert (line["train_seconds"], line["seconds"]) == ("40.0", "45.0")
