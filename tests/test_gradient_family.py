@@ -38,7 +38,8 @@ Tensors = dict[str, Tensor]
 
 
 def learner_of(cls: type[MAML], engine: str = "loop", steps: int = 2, inner_lr: float = INNER_LR, **more) -> MAML:
-    return cls(conv4(), 3, classification, **maml_settings(inner_lr, steps, *ENGINES[engine], **more))
+    own = {name: more.pop(name) for name in ("factors",) if name in more}
+    return cls(conv4(), 3, classification, **own, **maml_settings(inner_lr, steps, *ENGINES[engine], **more))
 
 
 def jolted(learner: torch.nn.Module) -> torch.nn.Module:
@@ -95,7 +96,7 @@ def test_meta_sgd_with_its_first_rates_is_maml() -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_meta_curvature_meta_gradient_is_that_of_a_loop_with_products_written_out(engine: str) -> None:
     """Axis by axis with tensordot; learn2learn's transform, permutations and views, is among the engines."""
-    learner, tasks = jolted(learner_of(MetaCurvature, engine)), batch()
+    learner, tasks = jolted(learner_of(MetaCurvature, engine, factors="axes")), batch()
 
     def change(theta: Tensors, name: str, grad: Tensor, step: int) -> Tensor:
         at = "curvature." + name.removeprefix("net.").replace(".", "/")
@@ -110,9 +111,26 @@ def test_meta_curvature_meta_gradient_is_that_of_a_loop_with_products_written_ou
     assert furthest(meta_gradient(learner, tasks), plain_gradient(learner, tasks, change)) < 1e-9
 
 
-def test_meta_curvature_at_the_identity_is_maml() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kronecker_factors_are_one_matrix_of_all_entries(engine: str) -> None:
+    """The matrix written out, L'L x R'R by torch.kron, times all entries of a weight, or of each filter of a
+    convolution; learn2learn's KroneckerTransform is among the engines."""
+    learner, tasks = jolted(learner_of(MetaCurvature, engine, factors="kronecker")), batch()
+
+    def change(theta: Tensors, name: str, grad: Tensor, step: int) -> Tensor:
+        at = "curvature." + name.removeprefix("net.").replace(".", "/")
+        whole = torch.kron(*(theta[f"{at}/{side}"].T @ theta[f"{at}/{side}"] for side in ("left", "right")))
+        rows = grad.flatten(1) if grad.dim() == 4 else grad.flatten()[None]
+        return INNER_LR * torch.einsum("ij,rj->ri", whole, rows).reshape(grad.shape)
+
+    assert furthest(meta_gradient(learner, tasks), plain_gradient(learner, tasks, change)) < 1e-9
+
+
+@pytest.mark.parametrize("factors", ["axes", "kronecker"])
+def test_meta_curvature_at_the_identity_is_maml(factors: str) -> None:
     tasks = batch()
-    expected, found = meta_gradient(learner_of(MAML), tasks), meta_gradient(learner_of(MetaCurvature), tasks)
+    expected = meta_gradient(learner_of(MAML), tasks)
+    found = meta_gradient(learner_of(MetaCurvature, factors=factors), tasks)
     assert furthest({name: found[name] for name in expected}, expected) < 1e-12
 
 

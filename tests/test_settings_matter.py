@@ -129,6 +129,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     "data.angles": [[5, 15, 25, 35], [0, 10, 20, 30, 40, 61]],
     "algo.chunks": [2],
     "algo.curvature": ["hessian"],
+    "algo.factors": ["kronecker"],
     ("promp", "algo.clip"): [1e-4],
     ("rl2", "algo.clip"): [1e-4],
     ("rl2", "algo.minibatches"): [2],

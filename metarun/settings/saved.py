@@ -45,6 +45,7 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "data.members": ({},),
     "data.templates": (["a photo of a {}."],),
     "algo.network": ("mlp",),
+    "algo.factors": ("axes",),
     "data.within_alphabet": (False,),
     "data.alpha": (2.0,),
     "data.query": ("balanced",),

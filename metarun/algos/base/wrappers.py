@@ -62,10 +62,15 @@ def meta_curvature(learner: Any, support: Examples) -> Predictor:
     names = iter(dict(learner.net.named_parameters()))
 
     def transform(parameter: Tensor) -> nn.Module:  # learn2learn calls this in the network's order
-        made: nn.Module = learn2learn().optim.transforms.MetaCurvatureTransform(parameter)
-        name = flatten_name(next(names))
-        for axis in dict(made.named_parameters()):
-            setattr(made, axis, learner.curvature[f"{name}/{axis}"])
+        package, name = learn2learn(), flatten_name(next(names))
+        made: nn.Module
+        if learner.factors == "kronecker":
+            made = package.optim.transforms.KroneckerTransform(package.nn.KroneckerLinear)(parameter)
+            holder = made.get_submodule("transform")
+        else:
+            made = holder = package.optim.transforms.MetaCurvatureTransform(parameter)
+        for axis in dict(holder.named_parameters()):
+            setattr(holder, axis, learner.curvature[f"{name}/{axis}"])
         return made
 
     gbml = learn2learn().algorithms.GBML
