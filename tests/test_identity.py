@@ -430,3 +430,4 @@ def test_what_stands_in_the_place_of_a_file_is_named_and_holds_nobody_up(
         code, told = say(*words)
         assert code == (0 if words[1] == "." else 2)
         assert f"{file} is no file that can be read" in told
+        assert words[1] == "." or "seed None" not in told

@@ -61,7 +61,7 @@ def announce(what: str, folder: Path, screen: Screen) -> None:
     Raises: ConfigError if there is no run in the folder.
     """
     RunFolder(folder).check()
-    if run := read_run(folder):
+    if (run := read_run(folder)) and run.settings:
         screen.say(f"{what} {describe_run(run)}: {folder}/")
 
 
