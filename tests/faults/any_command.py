@@ -73,11 +73,11 @@ GLYPHS = [*IMAGES, "algo=protonet"]
 LEARNERS = {
     "classification": ["algo=protonet"],
     "regression": ["algo=maml", "backbone=mlp_small"],
-    "optimisation": ["algo=learned_optimizer", "backbone=none"],
+    "optimisation": ["algo=learned_optimizer"],
     "control": ["algo=rl2", "backbone=none"],
     "domains": ["algo=dann"],
     "described": ["algo=zero_shot"],
-    "sets": ["algo=neural_statistician", "backbone=none"],
+    "sets": ["algo=neural_statistician"],
 }
 """Something that learns each kind of tasks."""
 SOURCES = [
