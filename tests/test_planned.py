@@ -17,6 +17,7 @@ from metarun.report.pair_table import make_pair_caption, make_pair_cells
 from metarun.report.planned import Plan
 from metarun.report.power import count_seeds, count_tasks, find_power
 from metarun.report.runs import find_runs
+from metarun.report.tables import find_answers, make_sheets
 from metarun.report.two_levels import Part, estimate_difference, estimate_equivalence
 
 DRAWS = np.random.default_rng(0)
@@ -203,3 +204,29 @@ def test_a_group_whose_value_is_nothing_has_that_for_a_name(tmp_path: Path, valu
             finished(tmp_path / f"{value}-{seed}", [0.5 + 0.1 * seed, 0.6], seed=seed, config=own)
     (found,), _ = compare(find_runs([tmp_path]), ["algo", "data.noise"], ["seed"], None, None)
     assert {row.group.short_name for row in found.rows} == {f"maml {value}" for value in values}
+
+
+def test_the_lines_that_beat_the_baseline_or_are_the_best_are_bold(sweep: Path) -> None:
+    against = compared(sweep, Plan(()), baseline={"algo": "maml"})
+    sheet = make_sheets([against])[0]
+    assert [row.mark for row in against.rows].count("better") == 2
+    assert {sheet.lines[place][0] for place in sheet.bold} == {"protonet", "r2d2"}
+    alone = compared(sweep, Plan(()))
+    assert {make_sheets([alone])[0].lines[place][0] for place in make_sheets([alone])[0].bold} == {"r2d2"}
+
+
+def test_how_queries_are_answered_is_told_as_soon_as_one_method_answers_them_together(tmp_path: Path) -> None:
+    for algo, answers in (("maml", None), ("tim", "together"), ("pt_map", "balanced")):
+        for seed in range(2):
+            finished(tmp_path / f"{algo}{seed}", [0.5, 0.6], algo, seed, **({"answers": answers} if answers else {}))
+    names = {}
+    for chosen in (["maml"], ["maml", "tim"], ["tim"], ["maml", "tim", "pt_map"]):
+        runs = find_runs([tmp_path / f"{algo}{seed}" for algo in chosen for seed in range(2)])
+        (found,), _ = compare(runs, ["algo"], ["seed"], None, None)
+        names[" ".join(chosen)] = sorted(find_answers(found))
+    assert names == {
+        "maml": [],
+        "maml tim": ["alone", "together"],
+        "tim": ["together"],
+        "maml tim pt_map": ["alone", "balanced", "together"],
+    }

@@ -12,9 +12,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import DictConfig
 
 from metarun.core.errors import ConfigError
-from metarun.core.ranges import Ascending, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import Ascending, CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.settings.check import check
-from metarun.settings.ranges import describe_problem, find_annotations, find_choices
+from metarun.settings.ranges import describe_problem, find_annotations, find_choices, find_conditions
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -219,3 +219,21 @@ def test_settings_are_held_against_the_annotations_of_what_they_build(
     with pytest.raises(ConfigError) as error:
         check(full(*words))
     assert str(error.value) == said
+
+
+class Conditional:
+    """Settings that count only while another one is above 0, or has one of some values."""
+
+    def __init__(
+        self,
+        copies: int,
+        size: Annotated[PositiveInt, CountsWith("copies")],
+        way: Annotated[str, CountsWith("size", (2, 3))],
+    ) -> None: ...
+
+
+def test_what_a_setting_counts_with_is_found_whether_values_are_named_or_all_above_0() -> None:
+    found = find_conditions(f"{__name__}.Conditional")
+    assert found == {"size": CountsWith("copies"), "way": CountsWith("size", (2, 3))}
+    assert [found["size"].counts(value) for value in (0, 0.0, 1, 0.1)] == [False, False, True, True]
+    assert [found["way"].counts(value) for value in (0, 1, 2, 3)] == [False, False, True, True]

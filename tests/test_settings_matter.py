@@ -559,8 +559,9 @@ def every_setting_matters(full: Callable[..., DictConfig], cache: Path, files: P
             seen_in = Learned if kind is Drawn and not key.startswith("data.") else kind
             if (seen_in, repr(beside)) not in bases:
                 bases[seen_in, repr(beside)] = outcome(seen_in, beside)
-            base = bases[seen_in, repr(beside)]
-            problems += find_moved(name_case(group, choice, beside), base.all)
+            base, name = bases[seen_in, repr(beside)], f"{group}={choice}".lstrip("=")
+            name += "" if seen_in is kind else f" {seen_in.__name__.lower()}"
+            problems += find_moved(name_case(name, beside), base.all)
             tried = [(OmegaConf.select(config, key), base)]
             for other in other_values(choice, key, config):
                 value = other.format(files=files) if isinstance(other, str) else other
@@ -568,7 +569,7 @@ def every_setting_matters(full: Callable[..., DictConfig], cache: Path, files: P
                 refused = (ConfigError,) if choices_for(config, key) else ()  # learn2learn has not every method
                 with contextlib.suppress(*refused):
                     problems += [f"{key}={other} {what}" for what in broken_rules(key, reason, base, changed)]
-                    problems += find_moved(name_case(group, choice, {**beside, key: other}), changed.all)
+                    problems += find_moved(name_case(name, {**beside, key: other}), changed.all)
                     if not reason:  # auto is one of the others
                         twins = [was for was, outcome in tried if was != "auto" and same(outcome, changed)]
                         problems += [f"{key}={other} does what {key}={was} does" for was in twins]
@@ -580,8 +581,8 @@ def every_setting_matters(full: Callable[..., DictConfig], cache: Path, files: P
     return check_all
 
 
-def name_case(group: str, choice: str, values: Values) -> str:
-    return " ".join([f"{group}={choice}".lstrip("="), *(f"{key}={value}" for key, value in values.items())])
+def name_case(name: str, values: Values) -> str:
+    return " ".join([name, *(f"{key}={value}" for key, value in values.items())])
 
 
 def set_in(config: DictConfig, values: Values) -> None:
@@ -591,12 +592,7 @@ def set_in(config: DictConfig, values: Values) -> None:
             OmegaConf.update(config, key, value, merge=False)
 
 
-QUICK = {*ONE_OF_EACH} - {
-    "learned_optimizer",
-    "reptile",
-    "rl2",
-    "zero_shot",
-}  # each of which takes five seconds or more
+QUICK = {*ONE_OF_EACH} - {"learned_optimizer", "reptile", "rl2", "zero_shot"}  # which take five seconds or more
 
 
 @pytest.mark.parametrize("algo", quick_if(QUICK, choices("algo")))
