@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
-from test_settings_matter import TINY, Learned, same, set_in
+from test_settings_matter import TINY, Learned, Ran, same, set_in
 
 from metarun.settings.advise import advise
 from metarun.settings.hydras import find_idle_words
@@ -28,6 +28,13 @@ IDLE = [
     ("optim.lr=0.5", ["data=bandits", "algo=ucb1"], "UCB1 learns nothing"),
     ("optim.lr=0.5", ["data=navigation", "algo=maml_rl", "algo.outer=trpo"], "with algo.outer=trpo there is no optim"),
 ]
+ONLINE = [
+    ("data.n_query=40", "with run=online a stream has the training tasks' data.train.n_query alone"),
+    ("data.eval_seed=7", "with run=online a stream has training tasks alone"),
+    ("optim.schedule.eta_min=0.0005", "with run=online schedules do not move"),
+    ("optim/schedule=step", "with run=online schedules do not move"),
+]
+STREAM = ["data=sinusoid", "algo=maml", "run=online"]
 COUNT = [
     ("data.train.n_way=4", ["algo=maml"]),
     ("data.train.k_shot=3", ["algo=meta_baseline"]),
@@ -36,6 +43,8 @@ COUNT = [
     ("algo.noise=2.0", ["algo=abml", "data=sinusoid"]),
     ("algo.rivals=task", ["algo=finetune_in_turn", "run=continual"]),
     ("data.steps=600", ["algo=maml"]),
+    ("data.n_query=40", ["data=sinusoid", "algo=maml"]),
+    ("data.train.n_query=40", ["data=sinusoid", "algo=maml", "run=online"]),
     ("data.wide=9", ["algo=protonet"]),
     ("optim.lr=0.5", ["data=navigation", "algo=maml_rl"]),
 ]
@@ -76,6 +85,19 @@ def test_what_is_said_to_have_no_effect_has_none(
         config = full(*words, f"paths.cache={cache}", "logger=none")
         set_in(config, {key: value for key, value in TINY.items() if key != word.partition("=")[0]})
         outcomes.append(Learned(config))
+    assert same(*outcomes)
+
+
+@pytest.mark.parametrize(("word", "why"), ONLINE)
+def test_of_a_stream_it_is_told_too_and_changes_no_number(
+    full: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture, tmp_path: Path, word: str, why: str
+) -> None:
+    assert f"{word} has no effect: {why}" in tell(full(*STREAM, word), word, caplog)
+    outcomes = []
+    for words in (STREAM, [*STREAM, word]):
+        config = full(*words, "logger=none", f"paths.outputs={tmp_path / str(len(words))}")
+        set_in(config, {"run.steps": 4, "run.updates": 2, "run.hindsight_steps": 3, "optim.schedule.step_size": 1})
+        outcomes.append(Ran(config))
     assert same(*outcomes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from metarun.run.interrupt import StopRequest
 from metarun.run.parts import Parts
 from metarun.run.progress import Progress, average, read_numbers
 from metarun.run.tracking.sink import Sink
+
+MOVES = ("", ".T_max", ".eta_min", ".cycles", ".end_factor", ".steps", ".step_size", ".gamma", ".at", ".factors")
+"""Settings of where a schedule goes, and not of where it begins."""
 
 IN_A_ROW = 3
 """So many tasks in a row must be done well for a learner to count as proficient."""
@@ -50,6 +53,11 @@ class OnlineRun:
     """
 
     many_shapes = False
+    unused: ClassVar[Mapping[str, str]] = {
+        "data.n_query": "a stream has the training tasks' data.train.n_query alone",
+        "data.eval_seed": "a stream has training tasks alone",
+        **dict.fromkeys([f"optim.schedule{name}" for name in MOVES], "schedules do not move"),
+    }
 
     def __init__(
         self,

@@ -43,6 +43,8 @@ def find_unused(config: DictConfig, typed: Sequence[str]) -> Iterator[str]:
 def _explain(config: DictConfig, key: str) -> str | None:
     """Explain why a setting has no effect; None if it has one, as far as is known here."""
     algo = get_object(config.algo["_target_"])
+    if why := getattr(get_object(config.run["_target_"]), "unused", {}).get(key):
+        return f"with run={config.run['_target_'].split('.')[-2]} {why}"
     if key.startswith(("optim.", "optims.")):
         return _explain_no_optimizer(config)
     if key in TRAINING_TASKS and config.run.get("steps") == 0:
