@@ -707,7 +707,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "elsewhere").mkdir()
     for file in root.glob("*.zip"):
         (root / "elsewhere" / file.name).symlink_to(file)
-    torch.save(torchvision.models.get_model(str(TINY["backbone.name"])).state_dict(), root / "weights.pt")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = torchvision.models.get_model(str(TINY["backbone.name"]))
+    torch.save(net.state_dict(), root / "weights.pt")
     return root
 
 
