@@ -192,6 +192,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
         (["algo.engine=learn2learn", "algo.report_steps=[1]"], "set it, or set algo.report_steps=[]"),
         (["algo._target_=torch.nn.Linear"], "algo._target_=torch.nn.Linear is no Learner"),
         (["data.train.n_way=7"], "data.train.n_way=7 must be data.n_way=5"),
+        (["algo=metanet", "data.train.n_way=7"], "data.train.n_way=7 must be data.n_way=5"),
         (["data=omniglot", "paths.data=nowhere/at/all"], "set paths.data or METARUN_DATA"),
         (["paths.outputs=/proc/nowhere"], "Set paths.outputs=FOLDER"),
         (["algo=reptile", "algo.engine=learn2learn"], "Reptile has no learn2learn engine; set algo.engine=vectorized"),

@@ -46,7 +46,7 @@ def check_algo_and_data(algo: str, data: DictConfig) -> str | None:
     """Return what keeps the algorithm from learning tasks of the data's sizes; None if nothing does."""
     if "n_way" in data and OmegaConf.is_list(OmegaConf.select(data, "train.k_shot")):
         return f"data.train.k_shot={data.train.k_shot} must be one number where tasks have classes"
-    heads = "outputs" in find_parameters(algo) and "n_way" in data and "n_way" in data.get("train", {})
+    heads = {"outputs", "n_way"} & find_parameters(algo).keys() and "n_way" in data and "n_way" in data.get("train", {})
     if heads and data.train.n_way != data.n_way:
         return (
             f"data.train.n_way={data.train.n_way} must be data.n_way={data.n_way}: "
