@@ -27,6 +27,8 @@ IDLE = [
     ("algo.lateral=false", ["algo=progressive", "run=offline"], "it counts with run=continual"),
     ("optim.lr=0.5", ["data=bandits", "algo=ucb1"], "UCB1 learns nothing"),
     ("optim.lr=0.5", ["data=navigation", "algo=maml_rl", "algo.outer=trpo"], "with algo.outer=trpo there is no optim"),
+    ("bn=transductive", ["data=navigation", "algo=maml_rl"], "nothing in the chosen algo and backbone has batch norm"),
+    ("bn=running", ["data=bandits", "algo=rl2"], "nothing in the chosen algo and backbone has batch norm"),
 ]
 ONLINE = [
     ("data.n_query=40", "with run=online a stream has the training tasks' data.train.n_query alone"),
@@ -46,6 +48,8 @@ COUNT = [
     ("data.n_query=40", ["data=sinusoid", "algo=maml"]),
     ("data.train.n_query=40", ["data=sinusoid", "algo=maml", "run=online"]),
     ("data.wide=9", ["algo=protonet"]),
+    ("bn=transductive", ["algo=maml", "bn=support"]),
+    ("bn=none", ["data=navigation", "algo=maml_rl"]),
     ("optim.lr=0.5", ["data=navigation", "algo=maml_rl"]),
 ]
 

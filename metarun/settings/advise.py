@@ -38,7 +38,8 @@ def advise(config: DictConfig, choices: Mapping[str, Any], own: Sequence[str], t
     if value("algo.engine") == "learn2learn" and value("algo.task_chunk") not in (None, 0, 1):
         log.warning("algo.task_chunk has no effect with algo.engine=learn2learn, which loops over tasks")
     normalised = {*find_parameters(value("backbone._target_")), *find_parameters(value("algo._target_"))}
-    if value("bn") in ("support", "running") and "bn" not in normalised:
+    asked = value("bn") in ("support", "running") or (f"bn={value('bn')}" in typed and value("bn") != "none")
+    if asked and "bn" not in normalised:
         log.warning("bn=%s has no effect: nothing in the chosen algo and backbone has batch normalisation", value("bn"))
     if (value("run.val_every") or 0) > (value("run.steps") or math.inf):
         log.warning("run.val_every is above run.steps: the run is validated once, at its end")
