@@ -124,7 +124,7 @@ def mutate(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         f"mutate.ROOT, mutate.PACKAGE, mutate.SLOW, mutate.LIMIT = Path({str(root)!r}), 'toy', '', 6\n"
         "sys.exit(mutate.main(sys.argv[1:]))"
     )
-    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.slow
