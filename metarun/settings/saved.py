@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from metarun.core.errors import ConfigError
 from metarun.core.identity import as_mapping, describe_lost_choices, read_yaml
 from metarun.core.run_folder import RunFolder
-from metarun.settings.conf import CONF, GROUPS, read_shipped
+from metarun.settings.conf import CONF, GROUPS, load_settings, read_shipped
 from metarun.settings.replaced import RENAMED
 
 _FAMILIES = {
@@ -135,8 +135,7 @@ def open_settings(folder: Path) -> tuple[DictConfig, dict[str, Any]]:
     hydra = _read_hydra(files)
     assert isinstance(config, DictConfig)
     rename_moved(config)
-    root = OmegaConf.load(CONF / "config.yaml")
-    assert isinstance(root, DictConfig)
+    root = load_settings(CONF / "config.yaml")
     for key in map(str, root):
         if key not in config and key not in ("defaults", "hydra"):
             config[key] = root[key]
