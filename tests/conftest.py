@@ -32,6 +32,7 @@ from metarun.data.images import ImageClasses, ImageTasks
 from metarun.settings import names, schema
 from metarun.settings.conf import CONF
 
+pytest.register_assert_rewrite("kept_numbers", "drawn")  # a text that is not as it was is shown with what differs
 omegaconf.base.parse = functools.lru_cache(4096)(omegaconf.base.parse)  # a fourth of resolving the same settings anew
 read_once()
 torch.set_num_threads(1)  # tests run side by side, on tiny networks
@@ -44,6 +45,16 @@ os.environ["WANDB_SILENT"] = "true"
 def one_thread() -> None:
     """Tests run side by side; more threads than cores only slow them down."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a test, or W&B in it, puts into the environment ends with the test: the next may be told of it otherwise."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -131,6 +132,8 @@ def test_wandb_is_told_all_of_a_run_and_of_its_later_tests(
     fake = Fake(Settings=settings)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setattr("metarun.run.tracking.wandb_sink._make_id", lambda: "an-id")
+    for name in {name for name in os.environ if name.startswith("WANDB_")} - {"WANDB_MODE", "WANDB_SILENT"}:
+        monkeypatch.delenv(name)  # each is looked at
     own = [
         "logger=wandb",
         "logger.mode=offline",
