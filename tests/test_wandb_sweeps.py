@@ -15,8 +15,6 @@ from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from test_settings import Settings
 from test_sinks import items, records
-from wandb.sdk.launch.sweeps.utils import load_sweep_config
-from wandb.wandb_agent import Agent
 
 from metarun.settings.check import check
 from metarun.settings.conf import CONF
@@ -26,6 +24,8 @@ SWEEPS = Path(__file__).parents[1] / "scripts" / "wandb_sweeps"
 
 
 def wandb_sweep(name: str) -> dict[str, Any]:
+    from wandb.sdk.launch.sweeps.utils import load_sweep_config  # seconds, for whoever looks for tests too
+
     found = load_sweep_config(str(SWEEPS / f"{name}.yaml"))
     assert found
     return found
@@ -86,6 +86,8 @@ def test_a_trial_of_the_agent_is_one_run_of_the_agents_id_with_the_metric_it_ask
         monkeypatch.setenv(key, value)
     monkeypatch.delenv("WANDB_MODE")
     small = [*(word for word in TINY if word != "logger=none"), "logger.init_timeout=2", "hydra.run.dir=r"]
+    from wandb.wandb_agent import Agent
+
     agent = Agent(api=None, queue=queue.Queue(), sweep_id="sweep123")
     agent._sweep_command = [*sweep["command"], *small]
     values = {name: {"value": some(space)} for name, space in sweep["parameters"].items()}

@@ -80,11 +80,16 @@ def frozen_imports() -> Iterator[None]:
 
     Collection would take a sixth of the time of the imports.
     """
+    global _frozen
     gc.disable()
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # a second freeze would also keep the garbage made in between
+        if not _frozen:  # a second freeze would also keep the garbage made in between
+            _frozen = True
             gc.freeze()
             atexit.register(gc.unfreeze)  # triton reports objects that survive the end as leaks
         gc.enable()
+
+
+_frozen = False  # gc.get_freeze_count() counts them one by one: 0.05 s for the objects of torch and its like
