@@ -4,6 +4,7 @@ uv run python scripts/mutate.py --map            which tests run them: first, an
 uv run python scripts/mutate.py --map tests/test_x.py    the same of new tests alone, added to what is known
 uv run python scripts/mutate.py                  all mutations, into scripts/results/mutations.json
 uv run python scripts/mutate.py --only P9,A1     these; so do --list known, --area run
+uv run python scripts/mutate.py --survivors      those that got past the tests which were asked, by all that run them
 uv run python scripts/mutate.py --quick          two minutes, no map: some that were seen; fails if one no longer is
 
 A mutation is an entry of scripts/mutations/*.yaml: `old`, which stands once in `file`, gives way to `new`; `harm` is
@@ -19,13 +20,14 @@ import argparse
 import importlib
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,6 +86,8 @@ def main(arguments: Sequence[str]) -> int:
         pool = Pool(ROOT, PACKAGE, Path(folder), asked.workers)
         if asked.quick:
             return quick(pool, chosen, started)
+        if asked.survivors:
+            return campaign(pool, choose_survivors(chosen, read_results()), math.inf)
         return campaign(pool, chosen, asked.seconds)
 
 
@@ -92,6 +96,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--map", nargs="*", metavar="TEST", help="note which tests, all or these, run each statement")
     made.add_argument("--quick", action="store_true", help="some of those that were seen, by the test that saw each")
+    made.add_argument(
+        "--survivors", action="store_true", help="which were not asked about by all that run them: by all"
+    )
     made.add_argument("--only", help="ids with commas")
     made.add_argument("--list", help="a file of scripts/mutations, without .yaml; default all")
     made.add_argument("--area", help="core, algos, run, wiring, data or report; default all")
@@ -119,6 +126,15 @@ def choose(mutations: Iterable[Mutation], only: str | None, area: str | None) ->
     if unknown := [name for name in ids if name not in known]:
         raise ValueError(f"{', '.join(unknown)}: no mutation has this id")
     return [known[name] for name in ids if area in (None, known[name].area)]
+
+
+def choose_survivors(mutations: Iterable[Mutation], results: Mapping[str, Mapping[str, Any]]) -> list[Mutation]:
+    """Those that survived the tests they were asked of, where others that run their statement were left out."""
+    return [
+        one
+        for one in mutations
+        if (found := results.get(one.id, {})).get("not_asked") and found["outcome"] == "survived"
+    ]
 
 
 def edited(root: Path, mutation: Mutation) -> tuple[str, str]:

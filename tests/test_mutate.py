@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from mutate import ROOT, Mutation, choose, edited, entry_of, read_lists
+from mutate import ROOT, Mutation, choose, choose_survivors, edited, entry_of, read_lists
 from mutations.notes import add_notes
 from mutations.pool import Outcome
 from mutations.touched import Map, about, add_tests, read_map, write_map
@@ -196,6 +197,20 @@ def test_those_are_asked_who_run_the_statement_then_others_of_their_files() -> N
     order = ["t::fast", "t::other", "t::slow[0]", "t::slow[1]"]
     assert about(known, "f1", ["f1", "f2"], 90) == ([*order, "t::g"], 1)
     assert about(known, "f1", ["f1", "f2"], 20) == ([*order[:2], "t::g"], 3)
+    whole, left_out = about(known, "f1", ["f1", "f2"], math.inf)
+    assert ({*whole}, left_out) == ({*running}, 0)
+
+
+def test_survivors_are_asked_of_again_where_tests_were_left_out() -> None:
+    names = ("seen", "survived", "whole", "crashed", "new")
+    mutations = [Mutation(name, "core", "f.py", "a", "b", "") for name in names]
+    results = {
+        "seen": {"outcome": "seen", "killer": "t::a", "seconds": 1.0},
+        "survived": {"outcome": "survived", "seconds": 1.0, "asked": 2, "not_asked": 3},
+        "whole": {"outcome": "survived", "seconds": 1.0, "asked": 5, "not_asked": 0},
+        "crashed": {"outcome": "crash", "seconds": 1.0, "asked": 2, "not_asked": 3},
+    }
+    assert [mutation.id for mutation in choose_survivors(mutations, results)] == ["survived"]
 
 
 def test_of_a_statement_that_nobody_runs_those_of_its_file_are_asked_or_any() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -64,9 +65,10 @@ def add_tests(known: Map, more: Map) -> Map:
 def about(known: Map, name: str, beside: Sequence[str], budget: float) -> tuple[list[str], int]:
     """The tests that are asked about the mutation `name`, in order, and how many that run its statement are not.
 
-    First those that run it, the fastest first, for at most `budget` seconds. Since what is kept from one test to the
-    next hides who needs it, then for a third of that those of the same files of tests and, failing those, those that
-    run the statements of the mutations `beside` it, in the same file. Of what no test runs, any.
+    First those that run it, the fastest first, for at most `budget` seconds; without a limit these alone. Else, since
+    what is kept from one test to the next hides who needs it, for a third of that those of the same files of tests and,
+    failing those, those that run the statements of the mutations `beside` it, in the same file. Of what no test runs,
+    any.
     """
     own = known.tests.get(name, set())
     files = {test.partition("::")[0] for test in own}
@@ -76,7 +78,8 @@ def about(known: Map, name: str, beside: Sequence[str], budget: float) -> tuple[
     ]
     wider = next((tests - near for tests in far if tests - near), set[str]())
     asked = _fastest(known, near, budget)
-    return [*asked, *_fastest(known, wider, budget / 3)], len(near) - len(asked)
+    more = _fastest(known, wider, budget / 3) if math.isfinite(budget) else []
+    return [*asked, *more], len(near) - len(asked)
 
 
 def _fastest(known: Map, tests: Iterable[str], budget: float) -> list[str]:
