@@ -79,6 +79,8 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
     ("open_clip", "backbone.name"): UNTRIED + "needs another model as small: see test_open_clip.py",
     ("open_clip", "backbone.text"): UNTRIED + "is for names of classes: see test_open_clip.py",
     "data.templates": UNTRIED + "is for names of classes: see test_open_clip.py",
+    ("named", "data.images"): UNTRIED + "needs files: see test_named.py",
+    ("named", "data.descriptions"): UNTRIED + "is a file with all classes: see test_named.py",
     "algo.network": UNTRIED + "is for names of classes: see test_open_clip.py",
     **{
         (algo, "algo.task_chunk"): UNTRIED + "draws noise in another order: see test_metagan.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -29,6 +30,8 @@ class Using(Protocol):
 
     def make_inputs(self, pixels: Tensor) -> Tensor: ...
 
+    def tell_classes(self, names: Sequence[str]) -> Mapping[str, Tensor]: ...
+
     def find_temperature(self) -> float: ...
 
     def find_backbone(self) -> nn.Module: ...
@@ -54,7 +57,7 @@ class Classifier:
         """Adapt the learner of `model`; `examples` are the inputs and labels of the support set."""
         assert isinstance(model.learner, AdaptsToTask)
         self.model, self.support, self.examples = model, support, examples
-        self._predict = model.learner.adapt_to(examples, len(support.classes))
+        self._predict = model.learner.adapt_to(examples, len(support.classes), **model.tell_classes(support.classes))
 
     @property
     def classes(self) -> list[str]:

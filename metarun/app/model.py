@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +192,13 @@ class Model:
             scale = replace(scale, range=scale.range or limits)
             pixels, limits = read_pixels(take_images(images), scale, name)
         return torch.from_numpy(pixels), limits
+
+    def tell_classes(self, names: Sequence[str]) -> Mapping[str, Tensor]:
+        """Return what the run's data says of classes by their names, as in the `side` of its tasks."""
+        tell = getattr(find_target(self.settings.data), "tell_classes", None)
+        with wrong_input():
+            told = tell(names, self.settings.data) if tell else {}
+        return {name: fact.to(self.run.device) for name, fact in told.items()}
 
     def make_inputs(self, pixels: Tensor) -> Tensor:
         """Make inputs [R, C, H, W] of the network, on its device, of pixels [R, C, H, W] uint8."""

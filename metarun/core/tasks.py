@@ -83,6 +83,10 @@ class Batch(NamedTuple):
             {name: fact[first:last] for name, fact in self.side.items()},
         )
 
+    def facts(self, task: int) -> dict[str, Tensor]:
+        """Return what `side` holds about one task."""
+        return {name: fact[task] for name, fact in self.side.items()}
+
 
 class Prediction(NamedTuple):
     """Predictions for query points: the mean [B, M, D_out], and the standard deviation if the learner predicts one."""

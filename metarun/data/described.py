@@ -13,7 +13,7 @@ from metarun.core.ranges import CountsWith, FilePath
 from metarun.core.tasks import Batch, EpisodePlan, Examples
 from metarun.data.device import to_device
 from metarun.data.files.class_names import tokenize_names
-from metarun.data.files.descriptions import read_descriptions
+from metarun.data.files.descriptions import check_described, read_descriptions
 from metarun.data.images import ImageTasks
 
 NAMES = "names"
@@ -64,8 +64,9 @@ class Described:
         if not isinstance(source, ImageTasks):
             raise ValueError(f"data.images={images} is not a source of images; data.images=glyphs is one")
         split = source.take_apart()[1]
+        every_class = [name for names in split.values() for name in names]
         if descriptions == NAMES:
-            known: Mapping[str, Floats] = tokenize_names([c for own in split.values() for c in own], templates)
+            known: Mapping[str, Floats] = tokenize_names(every_class, templates)
         elif descriptions:
             known = read_descriptions(descriptions)
         elif isinstance(source, DescribesClasses):
@@ -73,11 +74,7 @@ class Described:
         else:
             raise ValueError(f"{images} has no descriptions of its own: set data.descriptions to a file of them")
         self.source, self.device, self.labels = source, device, source.labels
-        lacking = sorted({name for names in split.values() for name in names} - known.keys())
-        if lacking:
-            raise ValueError(
-                f"{len(lacking)} classes of {images} have no description in {descriptions}: {', '.join(lacking[:3])}"
-            )
+        check_described(known, every_class, f"classes of {images} have no description in {descriptions}")
         every = {
             s: np.array([np.atleast_2d(known[name]) for name in names], np.float64) for s, names in split.items()
         }  # [classes, P, D]

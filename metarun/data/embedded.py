@@ -39,6 +39,8 @@ class DrawnImages(Protocol):
 
     def gather_images(self, rows: NDArray[np.int64], turn: NDArray[np.int64]) -> Tensor: ...
 
+    def describe_tasks(self, split: str, drawn: EpisodeIndices) -> dict[str, Tensor]: ...
+
     def fingerprint(self, split: str, n_tasks: int) -> str: ...
 
 
@@ -79,7 +81,7 @@ class Embedded:
     def _gather(self, split: str, drawn: EpisodeIndices, n_way: int) -> Batch:
         sides = (drawn.support, drawn.support_y), (drawn.query, drawn.query_y)
         support, query = (self._side(*self.source.place_images(split, drawn, *side), side[1]) for side in sides)
-        return Batch(support, query, n_way)
+        return Batch(support, query, n_way, self.source.describe_tasks(split, drawn))
 
     def _side(self, rows: NDArray[np.int64], turn: NDArray[np.int64], y: NDArray[np.int64]) -> Examples:
         number = turn * len(self.rows) + self.places[rows]  # [B, S]

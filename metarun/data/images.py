@@ -38,8 +38,7 @@ from metarun.data.views import add_views
 
 Rotation = Literal["none", "class", "train", "random"]
 Labels = Literal["shuffled", "fixed"]
-PLAIN_LOOK = Look()
-"""Pixels in 0..1 become inputs as they are."""
+PLAIN_LOOK = Look()  # pixels in 0..1 become inputs as they are
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ class ImageTasks:
         if split != "train":
             gather = partial(self.gather_images, *self.place_images(split, drawn, drawn.support, drawn.support_y))
             support = add_views(support, gather, self.look, self.plan.seed_of(split), split, indices)
-        return Batch(support, query, n_way)
+        return Batch(support, query, n_way, self.describe_tasks(split, drawn))
 
     def embedded(self, split: str, encode: Callable[[Tensor], Tensor], n_tasks: int) -> TaskSource | None:
         """Return the tasks of val or test with each image replaced by its embedding, which `encode` makes.
@@ -160,8 +159,7 @@ class ImageTasks:
         Return None if the first `n_tasks` tasks hold fewer images than the split, each task changes its images for
         itself, or embeddings take too much memory.
         """
-        shape = self.plan.shape_of(split)
-        n_images = len(self.find_rows(split)) * self.count_turns(split)
+        shape, n_images = self.plan.shape_of(split), len(self.find_rows(split)) * self.count_turns(split)
         if self.look.views > 1 or n_images > n_tasks * shape.n_way * (shape.k_shot + shape.n_query):
             return None
         with suppress(MemoryError):
@@ -203,9 +201,12 @@ class ImageTasks:
         """Draw the classes and images of the tasks number `indices` [B], with n_way; one by one if shapes vary."""
         if not len(self._sizes[split]):
             raise ConfigError(f"this data set has no classes to {split} on; it is there to be tested on: metarun eval")
-        shape, superclasses = self.plan.shape_of(split), self._superclasses.get(split)
-        fixed = self.fixed and split == "train"
-        return draw_by_shape(self.plan.seed_of(split), split, indices, self._sizes[split], shape, superclasses, fixed)
+        shape, groups, fixed = self.plan.shape_of(split), self._superclasses.get(split), self.fixed and split == "train"
+        return draw_by_shape(self.plan.seed_of(split), split, indices, self._sizes[split], shape, groups, fixed)
+
+    def describe_tasks(self, split: str, drawn: EpisodeIndices) -> dict[str, Tensor]:
+        """Return what is known of the drawn tasks besides their images, for `Batch.side`: here nothing."""
+        return {}
 
     def take_apart(self) -> tuple[ImageClasses, dict[str, list[str]]]:
         """Return all images, and the names of each split's classes."""
@@ -214,8 +215,7 @@ class ImageTasks:
 
     def find_rows(self, split: str) -> Ints:
         """Return the rows of a split's images among all images, in rising order."""
-        classes = np.sort(self._classes[split])
-        return np.concatenate([np.arange(self._starts[c], self._starts[c + 1]) for c in classes])
+        return np.concatenate([np.arange(*self._starts[[c, c + 1]]) for c in np.sort(self._classes[split])])
 
     def count_turns(self, split: str) -> int:
         """Return the number of turns in which an image may appear."""

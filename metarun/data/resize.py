@@ -48,7 +48,7 @@ class Resized:
         return fingerprint
 
     def _fit(self, batch: Batch) -> Batch:
-        return Batch(self._side(batch.support), self._side(batch.query), batch.n_way)
+        return batch._replace(support=self._side(batch.support), query=self._side(batch.query))
 
     def _side(self, side: Examples) -> Examples:
         return Examples(self._resize(side.x), side.y)

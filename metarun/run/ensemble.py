@@ -96,15 +96,15 @@ class Ensemble(Learner):
             self.learner.load_state_dict(dict(state))
             found.append([self._predict(*task) for task in tasks])  # [M, N] each
         scores = []
-        for (_, query, n_way), of_task in zip(tasks, zip(*found, strict=True), strict=True):
+        for (_, query, n_way, _), of_task in zip(tasks, zip(*found, strict=True), strict=True):
             each = torch.stack(of_task)
             mean = each.log_softmax(-1).logsumexp(0) - math.log(len(each)) if n_way else each.mean(0)
             scores.append(self.objective(mean, query.y))
         return {name: torch.stack([one[name] for one in scores]) for name in scores[0]}
 
-    def _predict(self, support: Examples, query: Examples, n_way: int) -> Tensor:
+    def _predict(self, support: Examples, query: Examples, n_way: int, facts: Mapping[str, Tensor]) -> Tensor:
         assert isinstance(self.learner, AdaptsToTask)
-        return self.learner.adapt_to(support, n_way)(query.x)
+        return self.learner.adapt_to(support, n_way, **facts)(query.x)
 
 
 def check_outputs(learner: Learner, asked: str, instead: str) -> None:
@@ -129,7 +129,7 @@ def list_members(best: Mapping[str, Any]) -> tuple[list[int], list[State]]:
     return [best["step"], *(step for step, _, _ in others)], [best["learner"], *(state for _, _, state in others)]
 
 
-def _take_apart(batch: Batch) -> Iterator[tuple[Examples, Examples, int]]:
+def _take_apart(batch: Batch) -> Iterator[tuple[Examples, Examples, int, Mapping[str, Tensor]]]:
     for row in range(batch.n_tasks):
         support, query = (Examples(side.x[row], side.y[row]) for side in (batch.support, batch.query))
-        yield support, query, batch.n_way
+        yield support, query, batch.n_way, batch.facts(row)

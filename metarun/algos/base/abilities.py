@@ -60,8 +60,8 @@ class EncodesInputs(Protocol):
 class AdaptsToTask(Protocol):
     """A learner whose outputs for the queries of a task can be asked for, as someone who uses a trained model does."""
 
-    def adapt_to(self, support: Examples, n_way: int) -> Callable[[Tensor], Tensor]:
-        """Adapt to the support set of one task; x [S, ...].
+    def adapt_to(self, support: Examples, n_way: int, **facts: Tensor) -> Callable[[Tensor], Tensor]:
+        """Adapt to the support set of one task, x [S, ...], and to what else is known of it, as in `Batch.side`.
 
         Returns: what predicts outputs [M, ...] for query inputs [M, ...]: logits of n_way classes, or values.
         """

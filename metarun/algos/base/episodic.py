@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from metarun.algos.base.chunks import MAX_CPU_NUMBERS, choose_tasks_at_once
 from metarun.algos.base.learn2learn import choose_engine
 from metarun.algos.base.learner import Learner
+from metarun.algos.base.scored import Scored, join_statistics
 from metarun.algos.base.wrappers import Predictor, Wrapper
 from metarun.core import objectives
 from metarun.core.batches import MixedBatch
@@ -42,6 +43,9 @@ class EpisodicLearner(Learner):
 
     many_shapes: ClassVar[bool] = True
 
+    asks: ClassVar[tuple[str, ...]] = ()
+    """Facts about a task, of those in `Batch.side`, that `adapt` takes by their names where the source knows them."""
+
     goal: ClassVar[str] = "loss"
     """The score that training descends."""
 
@@ -63,7 +67,10 @@ class EpisodicLearner(Learner):
 
     @abstractmethod
     def adapt(self, params: Params, support: Examples, n_way: int) -> Any:
-        """Run the inner loop: adapt theta (`params`) to the task's support set, and return a tree of tensors."""
+        """Run the inner loop: adapt theta (`params`) to the task's support set, and return a tree of tensors.
+
+        A method that `asks` for facts about a task takes them as keyword arguments with defaults.
+        """
 
     @abstractmethod
     def predict(self, params: Params, state: Any, x: Tensor) -> Tensor:
@@ -117,13 +124,13 @@ class EpisodicLearner(Learner):
     def predictions(self, batch: Batch) -> Prediction | None:
         if batch.n_way:
             return None
-        tasks = zip(*batch.support, batch.query.x, strict=True)
-        means = [self.adapt_to(Examples(support_x, support_y), 0)(x) for support_x, support_y, x in tasks]
+        tasks = enumerate(zip(*batch.support, batch.query.x, strict=True))
+        means = [self.adapt_to(Examples(sx, sy), 0, **batch.facts(task))(x) for task, (sx, sy, x) in tasks]
         return Prediction(torch.stack(means), None)
 
     @torch.no_grad()
-    def adapt_to(self, support: Examples, n_way: int) -> Predictor:
-        return torch.no_grad()(self._adapt(self.theta(), support, n_way)[1])
+    def adapt_to(self, support: Examples, n_way: int, **facts: Tensor) -> Predictor:
+        return torch.no_grad()(self._adapt(self.theta(), support, n_way, **self._choose(facts))[1])
 
     def chunk(self, batch: Batch, n_tasks: int) -> int:
         """Choose how many of `n_tasks` tasks like those of the batch to run at once.
@@ -161,7 +168,9 @@ class EpisodicLearner(Learner):
                 log.info("%d tasks at once are too many for the memory; %d are next", size, size // 2)
                 torch.cuda.empty_cache()
         if self.training and done[0].statistics and norm.find_running_layers(self):
-            norm.update_running(self, [_join(layer) for layer in zip(*(d.statistics for d in done), strict=True)])
+            norm.update_running(
+                self, [join_statistics(layer) for layer in zip(*(d.statistics for d in done), strict=True)]
+            )
         return {name: torch.cat([d.scores[name] for d in done]) for name in done[0].scores}
 
     def _average(self, scores: dict[str, Tensor]) -> Metrics:
@@ -173,13 +182,13 @@ class EpisodicLearner(Learner):
         if self.recorder is None or not self._is_recorded(chunk, chunk.n_tasks):
             return function(self.theta(), chunk)
 
-        def of_tensors(theta: Params, support: Examples, query: Examples) -> Any:
-            return function(theta, Batch(support, query, chunk.n_way))
+        def of_tensors(theta: Params, support: Examples, query: Examples, facts: dict[str, Tensor]) -> Any:
+            return function(theta, Batch(support, query, chunk.n_way, facts))
 
         # torch.matmul takes other kernels for what requires a gradient, so a recording's theta does as the plain one.
         theta = {name: value.detach().requires_grad_(value.requires_grad) for name, value in self.theta().items()}
         key = (chunk.n_way, self.training, self.phase())
-        return self.recorder(use, of_tensors, theta, chunk.support, chunk.query, key=key)
+        return self.recorder(use, of_tensors, theta, chunk.support, chunk.query, self._choose(chunk.side), key=key)
 
     def _is_recorded(self, batch: Batch, at_once: int) -> bool:
         """Return whether the computation of so many tasks at once is recorded when it repeats.
@@ -207,19 +216,20 @@ class EpisodicLearner(Learner):
         return self._score_alone(params, chunk) if chunk.n_tasks == 1 else self._score_together(params, chunk)
 
     def _score_together(self, params: Params, batch: Batch) -> Scored:
-        def task(support: Examples, query: Examples) -> Scored:
-            return self._score_task(params, support, query, batch.n_way)
+        def task(support: Examples, query: Examples, facts: dict[str, Tensor]) -> Scored:
+            return self._score_task(params, support, query, batch.n_way, **facts)
 
-        scored: Scored = torch.func.vmap(task, randomness="different")(batch.support, batch.query)
+        together = torch.func.vmap(task, randomness="different")
+        scored: Scored = together(batch.support, batch.query, self._choose(batch.side))
         return scored
 
     def _score_alone(self, params: Params, batch: Batch) -> Scored:
         support, query = (Examples(side.x[0], side.y[0]) for side in (batch.support, batch.query))
-        scored = self._score_task(params, support, query, batch.n_way)
+        scored = self._score_task(params, support, query, batch.n_way, **self._choose(batch.facts(0)))
         return Scored({name: score[None] for name, score in scored.scores.items()}, scored.statistics)
 
-    def _score_task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
-        state, predictor = self._adapt(params, support, n_way)
+    def _score_task(self, params: Params, support: Examples, query: Examples, n_way: int, **facts: Tensor) -> Scored:
+        state, predictor = self._adapt(params, support, n_way, **facts)
         with context.recording() as statistics:
             output = predictor(query.x)
         scores = self.score(params, state, output, query.y)
@@ -227,23 +237,14 @@ class EpisodicLearner(Learner):
             scores |= self.extra_scores(params, state, query)
         return Scored(scores, statistics)
 
-    def _adapt(self, params: Params, support: Examples, n_way: int) -> tuple[Any, Predictor]:
+    def _choose(self, side: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Choose the facts that the method asks for."""
+        return {name: side[name] for name in self.asks if name in side}
+
+    def _adapt(self, params: Params, support: Examples, n_way: int, **facts: Tensor) -> tuple[Any, Predictor]:
         """Adapt to a task; return the state, None from learn2learn's wrappers, and what predicts its queries."""
         with context.adapting():
             if self.wrapper:
                 return None, self.wrapper(self, support)
-            state = self.adapt(params, support, n_way)
+            state = self.adapt(params, support, n_way, **facts)
         return state, partial(self.predict, params, state)
-
-
-class Scored(NamedTuple):
-    """Scores by name, and the batch statistics of the `bn=running` layers in the prediction of the queries."""
-
-    scores: dict[str, Tensor]
-    statistics: list[tuple[Tensor, Tensor]]
-
-
-def _join(layer: tuple[tuple[Tensor, Tensor], ...]) -> tuple[Tensor, Tensor]:
-    means, variances = zip(*layer, strict=True)
-    channels = means[0].shape[-1]
-    return torch.cat([m.reshape(-1, channels) for m in means]), torch.cat([v.reshape(-1, channels) for v in variances])

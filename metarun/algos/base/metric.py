@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.algos.base.episodic import EpisodicLearner, Scored
+from metarun.algos.base.episodic import EpisodicLearner
+from metarun.algos.base.scored import Scored
 from metarun.core.tasks import Batch, Examples
 from metarun.ops import context, norm
 from metarun.ops.functional import Params, call, one_hot, within
@@ -66,7 +67,7 @@ class MetricLearner(EpisodicLearner):
 
     def _score_together(self, params: Params, batch: Batch) -> Scored:
         if self._is_batched() and isinstance(self.backbone, nn.Identity):
-            return self._score_task(params, batch.support, batch.query, batch.n_way)
+            return self._score_task(params, batch.support, batch.query, batch.n_way, **self._choose(batch.side))
         return super()._score_together(params, batch)
 
     def _is_batched(self) -> bool:

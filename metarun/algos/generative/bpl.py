@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.algos.base.episodic import EpisodicLearner, Scored
+from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learner import Learner
+from metarun.algos.base.scored import Scored
 from metarun.algos.generative.ink import AREA, Beads, Ink, InkModel
 from metarun.algos.generative.pictures import draw_rows
 from metarun.algos.generative.stroke_prior import StrokePrior
@@ -109,7 +110,7 @@ class BPL(EpisodicLearner):
         query = self._parse(x)
         return self._classify(state, query, self.ink.bound(query.ink, state.beads))
 
-    def _score_task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
+    def _score_task(self, params: Params, support: Examples, query: Examples, n_way: int, **facts: Tensor) -> Scored:
         """Score a task of a test, whose queries' strokes are found once for both scores."""
         state, asked = self.adapt(params, support, n_way), self._parse(query.x)
         there = self.ink.bound(asked.ink, state.beads)

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
-from metarun.algos.base.episodic import EpisodicLearner, Scored
+from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.gaussian import log_normal, make_gaussian
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.learner import Learner
 from metarun.algos.base.metric import Support, embed_together
+from metarun.algos.base.scored import Scored
 from metarun.algos.generative.decoder import make_decoder
 from metarun.algos.generative.pictures import draw_rows
 from metarun.algos.processes.cnp import make_mlp
@@ -170,7 +171,7 @@ class NeuralStatistician(EpisodicLearner):
         each = [make_gaussian(q.mean.unsqueeze(at), q.stddev.unsqueeze(at)) for q, at in ((classes, 0), (alone, 1))]
         return -kl_divergence(*each)
 
-    def _score_task(self, params: Params, support: Examples, query: Examples, n_way: int) -> Scored:
+    def _score_task(self, params: Params, support: Examples, query: Examples, n_way: int, **facts: Tensor) -> Scored:
         """Score a task of a test, whose images are embedded once for both scores."""
         state = self.adapt(params, support, n_way)
         known, asked = self._embed(params, state, query.x)

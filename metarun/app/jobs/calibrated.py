@@ -173,5 +173,5 @@ def _ask_one_by_one(learner: AdaptsToTask, source: TaskSource, n_tasks: int) -> 
     stream = source.episodes("val", 0, 1)
     for _ in track(range(n_tasks), "validation tasks", n_tasks):
         batch = next(stream)
-        predict = learner.adapt_to(Examples(batch.support.x[0], batch.support.y[0]), batch.n_way)
+        predict = learner.adapt_to(Examples(batch.support.x[0], batch.support.y[0]), batch.n_way, **batch.facts(0))
         yield predict(batch.query.x[0]).cpu(), batch.query.y[0].cpu()

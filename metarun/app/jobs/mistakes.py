@@ -73,5 +73,5 @@ def draw_mistakes(run: Trained, values: Mapping[str, Any], mode: str) -> tuple[l
 
 def _answer(learner: AdaptsToTask, task: Batch) -> torch.Tensor:
     """Return the label that is answered for each query of a task [M]."""
-    predict = learner.adapt_to(Examples(task.support.x[0], task.support.y[0]), task.n_way)
+    predict = learner.adapt_to(Examples(task.support.x[0], task.support.y[0]), task.n_way, **task.facts(0))
     return predict(task.query.x[0]).argmax(-1).cpu()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,19 @@ def read_descriptions(path: str) -> dict[str, Floats]:
     if len(lengths) != 1 or 0 in lengths or not all(np.isfinite(vector).all() for vector in named.values()):
         raise ValueError(f"the descriptions in {path} must be vectors of one length, of finite numbers")
     return {name: np.asarray(vector, np.float64) for name, vector in named.items()}
+
+
+def find_descriptions(path: str, names: Iterable[str]) -> dict[str, Floats]:
+    """Read the vectors of the classes `names` from such a file. Raises: ValueError if it lacks some, too."""
+    known = read_descriptions(path)
+    check_described(known, names, f"classes have no description in {path}")
+    return known
+
+
+def check_described(known: Mapping[str, Floats], names: Iterable[str], what: str) -> None:
+    """Raise ValueError that says `what`, if some of the classes `names` are not known."""
+    if lacking := sorted(set(names) - known.keys()):
+        raise ValueError(f"{len(lacking)} {what}: {', '.join(lacking[:3])}")
 
 
 def _read_numbers(path: str, row: list[str]) -> Floats:
