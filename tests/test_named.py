@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SMALL, TINY_CLIP, Use, noise_tasks
+from conftest import SMALL, TINY_CLIP, noise_tasks
+from same_process import Use
 from torch import Tensor
 
 open_clip = pytest.importorskip("open_clip")
@@ -39,8 +41,14 @@ def pair(text: bool = True, frozen: bool = True) -> OpenClip:
     return OpenClip((1, 28, 28), "none", HALF, str(TINY_CLIP), None, frozen, text=text)
 
 
-def tip(net: OpenClip, scale: float = 20.0, alpha: float = 1.5, chunk: int = 1, features: str = "l2n") -> TipAdapter:
+def tip(net: OpenClip, scale: float = 20.0, alpha: float = 1.5, chunk: int = 1, features: Any = "l2n") -> TipAdapter:
     return TipAdapter(net, 12, scale, alpha, 5.5, features, "auto", chunk).eval()
+
+
+def draw(tasks: ImageTasks, split: str, first: int, n: int) -> Batch:
+    batch = tasks.batch(split, np.arange(first, first + n))
+    assert isinstance(batch, Batch)
+    return batch
 
 
 def logits_of(learner: TipAdapter | ZeroShot, batch: Batch, task: int) -> Tensor:
@@ -56,7 +64,7 @@ def parts_of(backbone: OpenClip, tasks: Named, batch: Batch, task: int) -> tuple
         for name in tasks.labels("test", task):
             tokens = open_clip.SimpleTokenizer(context_length=16)([text.replace("{}", name) for text in TEMPLATES])
             assert len(words[name]) == len(TEMPLATES)
-            weights.append(F.normalize(backbone.text.pair.encode_text(tokens), dim=-1).mean(0))  # type: ignore[union-attr,operator]
+            weights.append(F.normalize(backbone.text.pair.encode_text(tokens), dim=-1).mean(0))  # type: ignore[union-attr]
         support, query = (F.normalize(backbone(x[task].double()), dim=-1) for x in (batch.support.x, batch.query.x))
     cosines = query @ F.normalize(torch.stack(weights), dim=-1).T
     known, asked, y = support.numpy(), query.numpy(), batch.support.y[task].numpy()
@@ -70,7 +78,7 @@ def parts_of(backbone: OpenClip, tasks: Named, batch: Batch, task: int) -> tuple
 def test_logits_are_equation_6_and_its_two_limits_in_float64() -> None:
     """Without votes they are CLIP's zero-shot classifier, open_clip's own weights; without names the votes alone."""
     backbone, tasks = pair().double(), named()
-    batch = next(tasks.episodes("test", 0, 3))
+    batch = draw(tasks, "test", 0, 3)
     zero_shot = ZeroShot(backbone, (77,), 8, 1, "cosine", 0.05, "auto", 1, network="texts").double().eval()
     for task in range(3):
         cosines, votes = parts_of(backbone, tasks, batch, task)
@@ -87,8 +95,8 @@ def test_each_class_of_a_task_comes_with_its_own_name_in_the_order_of_labels() -
     tasks, plain = named(rotation="class"), noise_tasks(SHAPE, SHAPE, "class")
     assert isinstance(tasks, ImageTasks)
     for split in ("train", "val", "test"):
-        batch = next(tasks.episodes(split, 4, 3))
-        assert torch.equal(batch.query.x, next(plain.episodes(split, 4, 3)).query.x)
+        batch = draw(tasks, split, 4, 3)
+        assert torch.equal(batch.query.x, draw(plain, split, 4, 3).query.x)
         for task in range(3):
             names = [name.split()[0] for name in tasks.labels(split, 4 + task)]  # without "turned by 90"
             wanted = torch.tensor([tokenize_names([name], TEMPLATES)[name].tolist() for name in names]).long()
@@ -108,10 +116,17 @@ def test_tests_on_cached_features_answer_as_tests_on_images_and_embed_each_name_
     learner, stop = tip(backbone, chunk=chunk), StopRequest()
     assert backbone.text is not None
     own = backbone.text.forward
-    monkeypatch.setattr(backbone.text, "forward", lambda tokens: (seen.append(len(tokens)), own(tokens))[1])
-    found = evaluate(learner, tasks, "test", 200, 40, stop)
+
+    def count(tokens: Tensor) -> Tensor:
+        seen.append(len(tokens))
+        embedded: Tensor = own(tokens)
+        return embedded
+
+    monkeypatch.setattr(backbone.text, "forward", count)
+    source: Any = tasks
+    found = evaluate(learner, source, "test", 200, 40, stop)
     assert sum(seen) == 24
-    parts = [learner.evaluate(next(tasks.episodes("test", first, 40))) for first in range(0, 200, 40)]
+    parts = [learner.evaluate(draw(tasks, "test", first, 40)) for first in range(0, 200, 40)]
     assert np.allclose(found["loss"], torch.cat([part["loss"] for part in parts]), atol=1e-4)
     small = Resized(noise_tasks(SHAPE, SHAPE), (1, 28, 28), None)
     assert not np.allclose(evaluate(learner, small, "test", 200, 40, stop)["loss"], found["loss"], atol=1e-4)
@@ -130,7 +145,7 @@ def test_vectors_of_a_file_stand_where_the_tower_of_texts_does(tmp_path: Path) -
     torch.set_default_dtype(torch.float64)
     try:
         sources = named(str(tmp_path / "names.npz")), named(templates=TEMPLATES[:1])
-        batch, said = (next(source.episodes("test", 0, 2)) for source in sources)
+        batch, said = (draw(source, "test", 0, 2) for source in sources)
     finally:
         torch.set_default_dtype(torch.float32)
     assert batch.side["vectors"].shape == (2, 5, 1, 12)
@@ -143,7 +158,7 @@ def test_vectors_of_a_file_stand_where_the_tower_of_texts_does(tmp_path: Path) -
         logits_of(tip(alone).double(), said, 0)
     np.savez(tmp_path / "short.npz", names=np.array(names), vectors=vectors[:, :7])
     with pytest.raises(ValueError, match=r"vectors of 7 numbers .* the network's embeddings have 12"):
-        logits_of(tip(alone), next(named(str(tmp_path / "short.npz")).episodes("test", 0, 1)), 0)
+        logits_of(tip(alone), draw(named(str(tmp_path / "short.npz")), "test", 0, 1), 0)
     np.savez(tmp_path / "few.npz", names=np.array(names[2:]), vectors=vectors[2:])
     with pytest.raises(ValueError, match=r"2 classes have no description in .*few\.npz: c0, c1"):
         named(str(tmp_path / "few.npz"))
@@ -153,7 +168,7 @@ def test_vectors_of_a_file_stand_where_the_tower_of_texts_does(tmp_path: Path) -
 
 def test_without_names_the_class_means_stand_in_their_place() -> None:
     backbone, tasks = pair().double(), noise_tasks(SHAPE, SHAPE)
-    batch = tasks.batch("test", np.arange(1))
+    batch = draw(tasks, "test", 0, 1)
     support, query = (F.normalize(backbone(x[0].double()), dim=-1) for x in (batch.support.x, batch.query.x))
     means = torch.stack([support[batch.support.y[0] == label].mean(0) for label in range(5)])
     found = logits_of(tip(backbone, alpha=0.0).double(), batch, 0)

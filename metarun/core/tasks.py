@@ -76,12 +76,8 @@ class Batch(NamedTuple):
 
     def tasks(self, first: int, last: int) -> Batch:
         """Return the tasks first..last-1 of this batch."""
-        return Batch(
-            Examples(self.support.x[first:last], self.support.y[first:last]),
-            Examples(self.query.x[first:last], self.query.y[first:last]),
-            self.n_way,
-            {name: fact[first:last] for name, fact in self.side.items()},
-        )
+        support, query = (Examples(side.x[first:last], side.y[first:last]) for side in (self.support, self.query))
+        return Batch(support, query, self.n_way, {name: fact[first:last] for name, fact in self.side.items()})
 
     def facts(self, task: int) -> dict[str, Tensor]:
         """Return what `side` holds about one task."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal, NamedTuple, get_args
@@ -66,7 +66,7 @@ class TipAdapter(FeatureHead):
     ) -> None:
         super().__init__(backbone, train_classes, features, engine, task_chunk)
         self.scale, self.alpha, self.beta = scale, alpha, beta
-        self.read = partial(embed_texts, backbone)
+        self.read: Callable[[Params, Tensor], Tensor] = partial(embed_texts, backbone)
 
     def list_features(self) -> tuple[str, ...]:
         return get_args(Lengths)
@@ -81,13 +81,13 @@ class TipAdapter(FeatureHead):
             finally:
                 self.read = before
 
-    def adapt(
+    def adapt(  # type: ignore[override]
         self, params: Params, support: Examples, n_way: int, tokens: Tensor | None = None, vectors: Tensor | None = None
     ) -> Told:
         known = super().adapt(params, support, n_way)
         if tokens is not None:
             rows = self.read(within(params, "backbone"), tokens.flatten(0, -2))
-            vectors = rows.unflatten(0, tokens.shape[:-1])  # [N, P, D]
+            vectors = rows.view(*tokens.shape[:-1], -1)  # [N, P, D]
         if vectors is None:
             return Told(known, None)
         if self.features == "cl2n":
