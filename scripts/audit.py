@@ -3,7 +3,8 @@
 python scripts/audit.py              # the licences; with pip-audit installed and a network, known vulnerabilities too
 python scripts/audit.py --markdown   # the licences as a table of Markdown
 
-Everything that pyproject.toml asks for, and what that asks for in turn, as far as it is installed here.
+Everything that pyproject.toml asks for, and what that asks for in turn, as far as it is installed here. Ends with 1
+where a vulnerability is known, with 2 where it is not known of every package whether it has one, and else with 0.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ KEPT = {
 """Packages without a release for years, and why they are kept. (Hydra and its sweeper had releases in 2026.)"""
 
 LICENCE = "License :: "
+
+UNKNOWN = 2
+"""What the program ends with where packages were not looked up, and nothing is known against the others."""
 
 
 def list_dependencies(name: str = "metarun") -> list[str]:
@@ -79,7 +83,7 @@ def list_rows() -> Iterator[tuple[str, str, str, str]]:
 
 
 def report_vulnerabilities() -> int:
-    """Have pip-audit report on what is installed here; returns how many packages have a known vulnerability.
+    """Have pip-audit report on what is installed here; returns 0, 1 or 2, as the program ends.
 
     It may be installed elsewhere, as by pipx, and is told which packages are meant. Those that it could not look up
     are counted: `no known vulnerabilities` says nothing of them.
@@ -87,20 +91,25 @@ def report_vulnerabilities() -> int:
     tool = shutil.which("pip-audit", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if tool is None:
         print("pip-audit is not installed: known vulnerabilities were not looked for (pip install pip-audit)")
-        return 0
+        return UNKNOWN
     words = [tool, "--progress-spinner=off", "--format=json", f"--path={sysconfig.get_path('purelib')}"]
     done = subprocess.run(words, capture_output=True, text=True)
     if not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
         print(f"pip-audit needs a network, and could not ask: {last}")
-        return 0
-    lines, found = describe_vulnerabilities(json.loads(done.stdout)["dependencies"])
+        return UNKNOWN
+    lines, found, unknown = describe_vulnerabilities(json.loads(done.stdout)["dependencies"])
     print("\n".join(lines))
-    return found
+    return 1 if found else UNKNOWN if unknown else 0
 
 
-def describe_vulnerabilities(packages: Sequence[Mapping[str, Any]]) -> tuple[list[str], int]:
-    """Describe what pip-audit found, a line for each vulnerability, and count the packages that have one."""
+def describe_vulnerabilities(packages: Sequence[Mapping[str, Any]]) -> tuple[list[str], int, int]:
+    """Describe what pip-audit found, a line for each vulnerability.
+
+    Returns: the lines, the number of packages with a vulnerability, and of those that were not looked up. metarun
+        itself, which no index has, is none of them.
+    """
+    packages = [package for package in packages if package["name"] != "metarun"]
     lines = [
         f"{package['name']} {package['version']}: {one['id']}, mended in {', '.join(one['fix_versions']) or 'none yet'}"
         for package in packages
@@ -110,11 +119,11 @@ def describe_vulnerabilities(packages: Sequence[Mapping[str, Any]]) -> tuple[lis
     lines.append(f"pip-audit knows of vulnerabilities in {found} of {len(packages)} packages")
     if skipped := [package["name"] for package in packages if "skip_reason" in package]:
         lines.append(f"and could not look up {len(skipped)} of them, of which nothing is known: {', '.join(skipped)}")
-    return lines, found
+    return lines, found, len(skipped)
 
 
 def main() -> int:
-    """Print the licences, and what pip-audit says; returns 1 where it knows of a vulnerability."""
+    """Print the licences, and what pip-audit says; returns what `report_vulnerabilities` does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", action="store_true", help="the table of licences as Markdown")
     heads, rows = ("package", "version", "licence", "no release for years: kept because"), list(list_rows())
@@ -125,7 +134,7 @@ def main() -> int:
         for row in rows:
             table.add_row(*map(Text, row))
         Console().print(table)
-    return int(bool(report_vulnerabilities()))
+    return report_vulnerabilities()
 
 
 if __name__ == "__main__":

@@ -211,8 +211,9 @@ def test_packages_that_were_not_looked_up_are_no_safe_ones(monkeypatch: pytest.M
     from audit import describe_vulnerabilities
 
     known = {"name": "a", "version": "1.0", "vulns": [{"id": "CVE-1", "fix_versions": ["1.1"]}]}
-    lines, found = describe_vulnerabilities([known, {"name": "b", "skip_reason": "not found"}])
-    assert found == 1
+    skipped = [{"name": name, "skip_reason": "not found"} for name in ("b", "metarun")]
+    lines, found, unknown = describe_vulnerabilities([known, *skipped])
+    assert (found, unknown) == (1, 1)
     assert lines == [
         "a 1.0: CVE-1, mended in 1.1",
         "pip-audit knows of vulnerabilities in 1 of 2 packages",
@@ -220,11 +221,40 @@ def test_packages_that_were_not_looked_up_are_no_safe_ones(monkeypatch: pytest.M
     ]
 
 
+NOTHING = """print('{"dependencies": [{"name": "a", "skip_reason": "unreachable"}]}')"""
+AUDITS = {
+    None: (2, "pip-audit is not installed: known vulnerabilities were not looked for"),
+    NOTHING: (2, "and could not look up 1 of them, of which nothing is known: a"),
+    "": (2, "pip-audit needs a network, and could not ask: no word"),
+    NOTHING.replace('"skip_reason": "unreachable"', '"version": "1", "vulns": []'): (0, "in 0 of 1 packages"),
+    NOTHING.replace('"skip_reason": "unreachable"', '"version": "1", "vulns": [{"id": "X", "fix_versions": []}]'): (
+        1,
+        "a 1: X, mended in none yet",
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", AUDITS)
+def test_the_audit_ends_with_2_where_packages_were_not_looked_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], tool: str | None
+) -> None:
+    monkeypatch.syspath_prepend(str(TOP / "scripts"))
+    import audit
+
+    if tool is not None:
+        (tmp_path / "pip-audit").write_text(f"#!{sys.executable}\n{tool}\n")
+        (tmp_path / "pip-audit").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    code, words = AUDITS[tool]
+    assert audit.report_vulnerabilities() == code
+    assert words in capsys.readouterr().out
+
+
 LEARNED = "scripts/learned_optimizer.py"
 SCRIPTS = [
     ["scripts/reproduce.py"],
     ["scripts/false_marks.py", "--tables", "20"],
-    ["scripts/audit.py"],
 ]
 
 
@@ -232,6 +262,14 @@ SCRIPTS = [
 @pytest.mark.parametrize("words", SCRIPTS, ids=lambda words: Path(words[0]).stem)
 def test_a_script_that_is_shown_runs(words: list[str]) -> None:
     run_script(words)
+
+
+@pytest.mark.slow
+def test_the_audit_that_is_shown_runs() -> None:
+    done = subprocess.run([sys.executable, "scripts/audit.py"], cwd=TOP, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1, 2), done.stderr[-1500:]
+    assert "torch" in done.stdout
+    assert ("not look" in done.stdout or "could not ask" in done.stdout) == (done.returncode == 2)
 
 
 def run_script(words: Sequence[str]) -> None:

@@ -371,13 +371,15 @@ def test_an_embedding_sees_where_the_last_action_was_taken_from(settings: Callab
     assert all(value.grad.abs().sum() > 0 for value in model.embed.parameters())
 
 
-def test_ppo_steps_with_every_minibatch_in_every_epoch() -> None:
-    model, some, sizes = rl2(epochs=3, minibatches=2), trials(5), list[int]()
+@pytest.mark.parametrize(("minibatches", "cut"), [(2, [3, 2]), (4, [2, 1, 1, 1]), (9, [1] * 5)])
+def test_ppo_steps_with_every_minibatch_in_every_epoch(minibatches: int, cut: list[int]) -> None:
+    """torch's `chunk` would cut five trials into three parts where four are asked for: 2, 2, 1."""
+    model, some, sizes = rl2(epochs=3, minibatches=minibatches), trials(5), list[int]()
     model.act = lambda batch: some  # type: ignore[method-assign, assignment]
     loss = model.loss
     model.loss = lambda one, judged: sizes.append(len(one.rewards)) or loss(one, judged)  # type: ignore[func-returns-value, method-assign]
     model.meta_step(None, {"outer": torch.optim.SGD(model.parameters(), lr=0.1)})  # type: ignore[arg-type]
-    assert sizes == [3, 2] * 3
+    assert sizes == cut * 3
 
 
 def test_pictures_are_twice_as_large_as_they_are_shown_and_have_a_panel_for_each_task() -> None:

@@ -362,6 +362,15 @@ def test_a_backbone_that_nothing_uses_is_refused_as_is_none_where_one_is_needed(
         check(full("backbone=none"))
 
 
+def test_where_the_backbone_does_not_go_with_the_method_its_settings_are_not_told_beside(full: Compose) -> None:
+    """Quadratics set the widths of a network that they have none of if another backbone is typed."""
+    with pytest.raises(ConfigError) as told:
+        check(full("data=quadratics", "algo=learned_optimizer", "backbone=none", "algo.unroll=0"))
+    first, *others = str(told.value).splitlines()
+    assert first == "LearnedOptimizer needs a network: choose another backbone than none"
+    assert others == ["algo.unroll=0 must be a whole number of at least 1"]
+
+
 def test_a_range_of_shots_is_for_training_on_functions(full: Compose) -> None:
     check(full("data=sinusoid", "data.train.k_shot=[3,8]", "data.train.n_query=5"))
     for wrong in ("[8,3]", "[0,3]", "[1,2,3]", "few"):

@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import nn
 
 from metarun.backbones.maps import MapNetwork, Residual, conv_norm, image_shape
-from metarun.core.ranges import CountsWith, NonNegativeFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, PositiveInt, UpTo
 from metarun.ops.noise import DropBlock, Noise
 from metarun.ops.pooling import MaxPool2d
 
@@ -42,7 +42,9 @@ class ResNet12(MapNetwork):
         bn: str,
         widths: Sequence[int] = (64, 160, 320, 640),
         drop_rate: NonNegativeFloat = 0.1,
-        block_size: Annotated[PositiveInt | None, CountsWith("drop_rate")] = None,
+        block_size: Annotated[
+            PositiveInt | None, CountsWith("drop_rate"), UpTo("pixels of a side of the last map but one")
+        ] = None,
         pool: bool = True,
     ) -> None:
         inputs, height, width = image_shape("ResNet-12", input_shape)

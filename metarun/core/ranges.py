@@ -63,6 +63,21 @@ class CountsBeside:
     values: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class UpTo:
+    """Stands on a setting that does no more above the number of something than at it, as parts of what has fewer.
+
+    Attributes:
+        number: of what: one of settings/beyond.py's COUNTS.
+    """
+
+    number: str
+
+
+Mark = CountsWith | CountsBeside | UpTo
+"""What an annotation says of a setting beside its value."""
+
+
 def check_choice(key: str, value: Any, choices: Any) -> None:
     """Raise ValueError if `value` is none of those that `choices`, a Literal, lists.
 
@@ -77,13 +92,13 @@ def show_value(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def split_annotation(annotation: Any) -> tuple[Any, CountsWith | CountsBeside | None]:
+def split_annotation(annotation: Any) -> tuple[Any, tuple[Mark, ...]]:
     """Split an annotation into what it says of the value alone, and of what the setting counts with."""
     if get_origin(annotation) is not Annotated:
-        return annotation, None
+        return annotation, ()
     kind, *marks = get_args(annotation)
-    found = next((mark for mark in marks if isinstance(mark, CountsWith | CountsBeside)), None)
-    kept = tuple(mark for mark in marks if not isinstance(mark, CountsWith | CountsBeside))
+    found = tuple(mark for mark in marks if isinstance(mark, Mark))
+    kept = tuple(mark for mark in marks if not isinstance(mark, Mark))
     return (Annotated[(kind, *kept)] if kept else kind), found
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metarun.algos.base.abilities import LearnsInTurn
 from metarun.core.objectives import classification
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UpTo
 from metarun.core.scores import list_directions
 from metarun.core.task_streams import StreamSource
 from metarun.core.tasks import Batch, Examples
@@ -65,7 +65,7 @@ class ContinualRun(OfflineRun):
         val_streams: Annotated[int, Ge(2)],
         tasks: Annotated[int, Ge(2)],
         ways: PositiveInt | None,
-        score_every: PositiveInt,
+        score_every: Annotated[PositiveInt, UpTo("tasks of a stream")],
         task_known: bool,
         alone: bool,
         val_every: PositiveInt | None,
@@ -73,7 +73,7 @@ class ContinualRun(OfflineRun):
         log_every: PositiveInt,
         on_nan: Literal["stop", "skip"] = "stop",
         max_time: PositiveFloat | None = None,
-        patience: PositiveInt | None = None,
+        patience: Annotated[PositiveInt | None, UpTo("validations")] = None,
     ) -> None:
         if not isinstance(parts.learner, LearnsInTurn):
             raise ValueError(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from metarun.core.known_source import describe_source, know_source
-from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UpTo
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import choose_score, find_sign, is_better, list_directions
 from metarun.run import checkpoint
@@ -64,9 +64,9 @@ class OfflineRun:
         log_every: PositiveInt,
         on_nan: Literal["stop", "skip"] = "stop",
         max_time: PositiveFloat | None = None,
-        patience: PositiveInt | None = None,
+        patience: Annotated[PositiveInt | None, UpTo("validations")] = None,
         train_tasks: PositiveInt | None = None,
-        ensemble: PositiveInt = 1,
+        ensemble: Annotated[PositiveInt, UpTo("validations")] = 1,
     ) -> None:
         self.parts, self.scored = parts, parts.learner
         self.steps, self.meta_batch_size = steps, meta_batch_size

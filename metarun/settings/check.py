@@ -71,7 +71,8 @@ def refuse(config: DictConfig) -> None:
     _raise(find_problem(kind, f"{key}._target_", node.get("_target_")) for kind, key, node in parts)
     # First, because data that do not fit refer to settings that are not there.
     _raise([_check_kinds(config.algo["_target_"], config.data)])
-    problems, ranges = list[str | None](), list[tuple[str, bool]]()
+    no_match = _check_algo_and_backbone(config)
+    problems, ranges = [no_match], list[tuple[str, bool]]()
     for key, own in OWN_ANNOTATIONS.items():
         node = (OmegaConf.select(config, key) if key else config) or {}
         if not isinstance(node, DictConfig):
@@ -79,6 +80,8 @@ def refuse(config: DictConfig) -> None:
         problems += _of_others(key, node, own) if key else []
         ranges += _find_out_of_range(node, f"{key}." if key else "", own)
     for kind, key, node in parts:
+        if kind == "backbone" and no_match:
+            continue  # what data and algo say of the backbone is meant for another one
         problems += _find_unknown(kind, key, node) + _find_missing(kind, key, node)
         if kind == "optim.schedule" and config.run.get("steps") == 0:
             continue  # none is made
@@ -87,7 +90,7 @@ def refuse(config: DictConfig) -> None:
         )
     problems += [found for found, refers in ranges if not refers]
     problems.append(find_shape_problem(config, has_head(config.algo["_target_"])))
-    _raise([*problems, check_algo_and_data(config.algo["_target_"], config.data), _check_algo_and_backbone(config)])
+    _raise([*problems, check_algo_and_data(config.algo["_target_"], config.data)])
     _raise(found for found, _ in ranges)
 
 

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.algos.base.untrained import Untrained
 from metarun.core.command import find_key
-from metarun.core.ranges import show_value
-from metarun.settings.ranges import find_neighbours
+from metarun.core.ranges import CountsBeside, show_value
+from metarun.settings.ranges import find_marks
 
 TRAINING_TASKS = {
     "data.train.n_way": ("episodes",),
@@ -62,7 +62,7 @@ def _explain(config: DictConfig, key: str) -> str | None:
 def _explain_neighbour(config: DictConfig, key: str) -> str | None:
     """Explain that a setting of the method counts only beside other choices of another group."""
     group, _, name = key.partition(".")
-    mark = find_neighbours(config.algo["_target_"]).get(name) if group == "algo" else None
+    mark = find_marks(config.algo["_target_"], CountsBeside).get(name) if group == "algo" else None
     if mark is None:
         return None
     target, wanted = str(config[mark.group]["_target_"]), " or ".join(mark.values)

@@ -14,6 +14,7 @@ from typing import (
     Any,
     Literal,
     NotRequired,
+    TypeVar,
     Union,
     Unpack,
     get_args,
@@ -26,8 +27,10 @@ from annotated_types import Ge, Gt, Le, Lt
 from hydra.utils import get_object
 
 from metarun.core.errors import suggest
-from metarun.core.ranges import Ascending, CountsBeside, CountsWith, split_annotation
+from metarun.core.ranges import Ascending, CountsWith, Mark, split_annotation
 from metarun.settings.torch_ranges import find_ranges
+
+M = TypeVar("M", bound=Mark)
 
 
 def find_parameters(target: str) -> dict[str, inspect.Parameter]:
@@ -43,16 +46,13 @@ def find_parameters(target: str) -> dict[str, inspect.Parameter]:
 
 def find_conditions(target: str) -> dict[str, CountsWith]:
     """Find the parameters of `target` that count only with certain values of another one."""
-    return {name: mark for name, mark in _find_marks(target).items() if isinstance(mark, CountsWith)}
+    return find_marks(target, CountsWith)
 
 
-def find_neighbours(target: str) -> dict[str, CountsBeside]:
-    """Find the parameters of `target` that count only beside certain choices of another group."""
-    return {name: mark for name, mark in _find_marks(target).items() if isinstance(mark, CountsBeside)}
-
-
-def _find_marks(target: str) -> dict[str, CountsWith | CountsBeside | None]:
-    return {name: split_annotation(one.annotation)[1] for name, one in _read_parameters(get_object(target)).items()}
+def find_marks(target: str, kind: type[M]) -> dict[str, M]:
+    """Find the parameters of `target` that have a mark of the kind, as CountsWith, and the mark of each."""
+    marks = {name: split_annotation(one.annotation)[1] for name, one in _read_parameters(get_object(target)).items()}
+    return {name: mark for name, found in marks.items() for mark in found if isinstance(mark, kind)}
 
 
 @cache

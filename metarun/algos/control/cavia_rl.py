@@ -5,10 +5,10 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from metarun.algos.control.maml_rl import MAMLRL, Outer, PolicySettings
+from metarun.algos.control.maml_rl import MAMLRL, Outer, PolicySettings, Radius
 from metarun.algos.control.policy import Policy
 from metarun.core.control import Control
-from metarun.core.ranges import PositiveFloat, PositiveInt
+from metarun.core.ranges import PositiveInt
 from metarun.ops.functional import Params
 
 
@@ -29,7 +29,7 @@ class CAVIARL(MAMLRL):
         control: Control,
         n_context: PositiveInt,
         outer: Outer,
-        radius: PositiveFloat,
+        radius: Radius,
         **settings: Unpack[PolicySettings],
     ) -> None:
         self.n_context = n_context

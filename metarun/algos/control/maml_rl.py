@@ -20,6 +20,7 @@ from metarun.core.tasks import Metrics, OptimFactory
 from metarun.ops.functional import Params
 
 Outer = Literal["plain", "trpo"]
+Radius = Annotated[PositiveFloat, CountsWith("outer", ("trpo",))]
 
 PATHS = 5
 """Episodes that are drawn."""
@@ -85,7 +86,7 @@ class MAMLRL(EnvironmentLearner):
         self,
         control: Control,
         outer: Outer,
-        radius: Annotated[PositiveFloat, CountsWith("outer", ("trpo",))],
+        radius: Radius,
         **settings: Unpack[PolicySettings],
     ) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from metarun.algos.control.bandit_optimum import BanditOptimum, is_feasible
 from metarun.algos.control.bandit_rules import Thompson
 from metarun.algos.control.environment_learner import EnvironmentLearner
 from metarun.core.control import Control, Environments
-from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
+from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, UpTo
 from metarun.core.tasks import Metrics
 
 
@@ -57,7 +57,7 @@ class RL2(EnvironmentLearner):
             as in the papers, where the GRU must remember from where.
         update: `ppo` or `a2c`.
         epochs: times that PPO goes through the same trials; a2c does once.
-        minibatches: parts that PPO cuts the trials into, an outer step with each.
+        minibatches: parts that PPO cuts the trials into, an outer step with each; at most as many as there are trials.
         clip: how far from 1 the ratio of probabilities may go in PPO.
         discount: gamma of a step.
         trace: lambda of the advantages.
@@ -79,7 +79,7 @@ class RL2(EnvironmentLearner):
         embedding: NonNegativeInt,
         update: Literal["ppo", "a2c"],
         epochs: Annotated[PositiveInt, CountsWith("update", ("ppo",))],
-        minibatches: Annotated[PositiveInt, CountsWith("update", ("ppo",))],
+        minibatches: Annotated[PositiveInt, CountsWith("update", ("ppo",)), UpTo("tasks of an outer step")],
         clip: Annotated[PositiveFloat, CountsWith("update", ("ppo",))],
         discount: Share,
         trace: Share,
@@ -131,7 +131,8 @@ class RL2(EnvironmentLearner):
     def meta_step(self, batch: Environments, optims: dict[str, Optimizer]) -> Metrics:
         trials = self.act(batch)
         judged = self.judge(trials)
-        cut = zip(*(part.chunk(self.minibatches) for part in (*trials, *judged)), strict=True)
+        most = min(self.minibatches, len(trials.rewards))
+        cut = zip(*(part.tensor_split(most) for part in (*trials, *judged)), strict=True)
         found = []
         for parts in list(cut) * self.epochs:
             optims["outer"].zero_grad(set_to_none=True)

@@ -11,7 +11,7 @@ from metarun.algos.base.inner_loop import InnerLoop, InnerSettings
 from metarun.algos.base.network import Network, with_support
 from metarun.algos.base.own_gradient import OwnGradientLearner, pull
 from metarun.algos.gradient.maml import Adapted
-from metarun.core.ranges import CountsWith, PositiveInt, ShareBelowOne
+from metarun.core.ranges import CountsWith, PositiveInt, ShareBelowOne, UpTo
 from metarun.core.tasks import Examples, Objective
 from metarun.ops import context
 from metarun.ops.functional import Params, call, gradient, within
@@ -25,8 +25,8 @@ class ReptileSettings(InnerSettings):
         inner_beta2: decay of Adam's second moment, in [0, 1).
     """
 
-    inner_batch_size: PositiveInt
-    test_inner_batch_size: PositiveInt
+    inner_batch_size: Annotated[PositiveInt, UpTo("support examples of a training task")]
+    test_inner_batch_size: Annotated[PositiveInt, UpTo("support examples of a test task")]
     inner_beta2: Annotated[ShareBelowOne, CountsWith("inner_optimizer", ("adam",))]
 
 

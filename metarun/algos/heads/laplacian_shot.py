@@ -9,7 +9,7 @@ from metarun.algos.base.features import FeatureHead, Features
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import average_classes, compute_nearness
 from metarun.algos.heads.bd_cspn import rectify
-from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, UpTo
 from metarun.ops.functional import softmax
 
 
@@ -45,7 +45,7 @@ class LaplacianShot(FeatureHead):
         backbone: nn.Module,
         train_classes: int,
         pull: NonNegativeFloat,
-        neighbours: Annotated[PositiveInt, CountsWith("pull")],
+        neighbours: Annotated[PositiveInt, CountsWith("pull"), UpTo("other queries of a test task")],
         steps: Annotated[NonNegativeInt, CountsWith("pull")],
         rectify: bool,
         scale: Annotated[PositiveFloat, CountsWith("rectify", (True,))],

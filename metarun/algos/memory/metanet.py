@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import average_classes, embed_together, find_cosines
 from metarun.algos.optimizer.coordinates import preprocess
-from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, UpTo
 from metarun.core.tasks import Examples
 from metarun.ops.functional import Params, call, flatten, gradient, one_hot, unflatten, within
 from metarun.ops.lstm import LSTMCell
@@ -59,7 +59,7 @@ class MetaNet(EpisodicLearner):
         n_way: int,
         hidden: PositiveInt,
         units: PositiveInt,
-        chunks: PositiveInt,
+        chunks: Annotated[PositiveInt, UpTo("support examples of a training task")],
         range: PositiveFloat,
         temperature: PositiveFloat,
         comparing: NonNegativeFloat,

@@ -14,7 +14,7 @@ from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.network import Network
 from metarun.algos.optimizer.coordinates import CoordinateRule, scale_start
 from metarun.algos.optimizer.evolution import Evolution
-from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, UpTo
 from metarun.core.tasks import Batch, Examples, Metrics, Objective, TaskSource
 from metarun.ops.functional import Params, call, flatten, gradient, unflatten, within
 from metarun.ops.noise import draw_normal
@@ -72,7 +72,7 @@ class LearnedOptimizer(EpisodicLearner):
         objective: Objective,
         inner_steps: PositiveInt,
         test_inner_steps: PositiveInt,
-        unroll: PositiveInt,
+        unroll: Annotated[PositiveInt, UpTo("inner steps")],
         units: PositiveInt,
         layers: NonNegativeInt,
         rate: PositiveFloat,

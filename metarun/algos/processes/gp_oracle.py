@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from metarun.algos.base.untrained import Untrained
 from metarun.core import objectives
-from metarun.core.ranges import PositiveInt
+from metarun.core.ranges import PositiveInt, UpTo
 from metarun.core.tasks import Batch, Prediction
 from metarun.ops.gaussian_process import Prior, posterior
 
@@ -28,7 +30,9 @@ class GPOracle(Untrained):
 
     kinds = ("gaussian process",)
 
-    def __init__(self, prior: Prior, nodes: PositiveInt) -> None:
+    def __init__(
+        self, prior: Prior, nodes: Annotated[PositiveInt, UpTo("values that each hyper-parameter has")]
+    ) -> None:
         super().__init__()
         self.prior, self.nodes = prior, nodes
 
