@@ -174,7 +174,7 @@ def _compare_groups(
     against = name_group(keys, reference.values) if reference else None
     number = next((i for i, group in enumerate(groups) if group is reference), None)
     plan = plan and plan.scale(table.score)
-    pairs = compare_pairs(groups, keys, plan, number, table.sign) if plan else ()
+    pairs = compare_pairs(groups, keys, plan, number, table.sign, is_percent(table.score)) if plan else ()
     return Comparison(
         table.score, shared, apart, keys, over, tuple(rows), against, baseline is not None, tuple(notes), plan, pairs
     )
@@ -189,14 +189,15 @@ def rank_groups(groups: Sequence[Group], metric: str, baseline: int | None, give
     order = sorted(range(len(groups)), key=lambda i: -sign * float(means[i].mean()))
     first = baseline if given else order[0]
     others = [i for i in order if i != first] if first is not None else []
-    differences = {i: compare_paired(means[i], means[first]) for i in others if first is not None}
+    share = is_percent(metric)
+    differences = {i: compare_paired(means[i], means[first], share) for i in others if first is not None}
     corrected = dict(zip(others, correct_by_holm([differences[i].p for i in others]), strict=True))
     scores = [group.scores for group in groups]
-    found = {} if first is None else find_differences(scores, first)
+    found = {} if first is None else find_differences(scores, first, share)
     marks = [""] * len(groups) if first is None else mark_found(scores, first, given, sign, found)
     rows = []
     for i in order:
-        over_tasks = estimate(means[i], is_percent(metric))
+        over_tasks = estimate(means[i], share)
         over_seeds = estimate_seed_interval(groups[i].scores.mean(1))
         paper = _check_paper(groups[i], metric, over_tasks, over_seeds)
         difference, p, p_with_seeds = differences.get(i), corrected.get(i), found[i][1] if i in found else None

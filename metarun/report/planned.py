@@ -68,11 +68,11 @@ class Pair:
 
 
 def compare_pairs(
-    groups: Sequence[Group], keys: Sequence[str], plan: Plan, reference: int | None, sign: int
+    groups: Sequence[Group], keys: Sequence[str], plan: Plan, reference: int | None, sign: int, share: bool
 ) -> tuple[Pair, ...]:
     """Compare the pairs of `plan` that are among `groups`, or every group with group number `reference`.
 
-    `sign` is 1 if higher is better, else -1.
+    `sign` is 1 if higher is better, else -1; `share` is as of `estimate`.
 
     Raises: ConfigError if settings of the plan pick several groups.
     """
@@ -82,11 +82,11 @@ def compare_pairs(
     else:
         numbers = [(i, reference) for i in range(len(groups)) if reference is not None and i != reference]
     scores = [(groups[a].scores, groups[b].scores) for a, b in numbers]
-    over_tasks = [compare_paired(one.mean(0), other.mean(0)) for one, other in scores]
-    with_seeds = [estimate_difference(one, other) for one, other in scores]
+    over_tasks = [compare_paired(one.mean(0), other.mean(0), share) for one, other in scores]
+    with_seeds = [estimate_difference(one, other, share) for one, other in scores]
     p = correct_by_holm([difference.p for difference in over_tasks])
     p_with_seeds = correct_by_holm([1.0 if difference is None else difference.p for difference in with_seeds])
-    equal = [None if plan.margin is None else estimate_equivalence(*pair, plan.margin) for pair in scores]
+    equal = [None if plan.margin is None else estimate_equivalence(*pair, plan.margin, share) for pair in scores]
     p_equal = correct_by_holm([1.0 if one is None else one for one in equal])
     pairs = []
     for i, (a, b) in enumerate(numbers):
@@ -102,8 +102,8 @@ def compare_pairs(
                 _share_above_zero(gain),
                 None if with_seeds[i] is None else _share_above_zero(sign * _differ_by_seeds(*scores[i])),
                 None if equal[i] is None else p_equal[i],
-                count_seeds(*scores[i], plan.effect) if counted else None,  # type: ignore[arg-type]
-                count_tasks(*scores[i], plan.effect) if counted else None,  # type: ignore[arg-type]
+                count_seeds(*scores[i], plan.effect, share) if counted else None,  # type: ignore[arg-type]
+                count_tasks(*scores[i], plan.effect, share) if counted else None,  # type: ignore[arg-type]
             )
         )
     return tuple(pairs)

@@ -20,16 +20,18 @@ DRAWN_VARIANCES = 40
 """Estimates of the variance of each group's seeds over which the power is a mean: equally probable ones."""
 
 
-def count_seeds(scores: NDArray[np.float64], reference: NDArray[np.float64], effect: float) -> int | None:
+def count_seeds(
+    scores: NDArray[np.float64], reference: NDArray[np.float64], effect: float, share: bool = False
+) -> int | None:
     """Count the seeds of each group with which a difference of `effect` would be found with a probability of POWER.
 
     Seeds and tasks are taken to vary as they do in `scores` [S, T] and `reference` [R, T], on the same T test tasks.
-    The test is that of two_levels.py, for one comparison. None if a group has fewer seeds than MIN_SEEDS, or if more
-    than MOST_SEEDS are needed.
+    The test is that of two_levels.py, for one comparison; `share` is as of `estimate`. None if a group has fewer seeds
+    than MIN_SEEDS, or if more than MOST_SEEDS are needed.
     """
     if min(len(scores), len(reference)) < MIN_SEEDS:
         return None
-    of_seeds, of_tasks = measure_spread(scores, reference)
+    of_seeds, of_tasks = measure_spread(scores, reference, share)
     for n in range(MIN_SEEDS, MOST_SEEDS + 1):
         parts = [Part(one.variance / n, n - 1.0) for one in of_seeds]
         if find_power(effect, [*parts, Part(of_tasks.variance / scores.shape[1], of_tasks.freedom)]) >= POWER:
@@ -37,11 +39,11 @@ def count_seeds(scores: NDArray[np.float64], reference: NDArray[np.float64], eff
     return None
 
 
-def count_tasks(scores: NDArray[np.float64], reference: NDArray[np.float64], effect: float) -> int:
+def count_tasks(scores: NDArray[np.float64], reference: NDArray[np.float64], effect: float, share: bool = False) -> int:
     """Count the test tasks without which no number of seeds would be enough: seeds then add no variance at all."""
     from scipy import special
 
-    of_tasks = measure_spread(scores, reference)[1].variance
+    of_tasks = measure_spread(scores, reference, share)[1].variance
     quantiles = special.ndtri(1 - SIGNIFICANCE_LEVEL / 2) + special.ndtri(POWER)
     return int(np.ceil(of_tasks * (quantiles / effect) ** 2))
 

