@@ -15,7 +15,11 @@ import vl_convert
 import yaml
 from PIL import Image, ImageDraw
 
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a49444154789c63f80f0001010100b138f6140000000049454e44ae426082"
+)
+"""A picture of one white pixel."""
 
 
 @contextmanager

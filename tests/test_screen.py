@@ -14,11 +14,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import TINY, metarun, results_of, start
+from same_process import using
 
 from metarun.app.commands.resume import resume
+from metarun.app.jobs import pictures
 from metarun.app.messages import open_log
 from metarun.cli import command
 from metarun.core.command import join, keep_last, quote
@@ -102,6 +105,37 @@ def test_python_says_nothing_either_when_it_flushes_at_the_end() -> None:
     assert process.stderr
     process.stdout.close()
     assert (process.stderr.read(), process.wait(60)) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("picture", "drawn_by", "words"),
+    [
+        ("episodes.png", "draw_tasks", TINY),
+        ("the method's own picture", "save_picture", ["algo=rl2", "data=bandits", "algo.hidden=4"]),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_ends_no_run(
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    picture: str,
+    drawn_by: str,
+    words: list[str],
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no font\nof this name")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pictures, drawn_by, fail)
+    small = ["run.steps=2", "run.meta_batch_size=2", "run.val_tasks=2", "run.test_tasks=4", "logger=none", "threads=1"]
+    with using(capsys, cache, 120) as use:
+        code, out, errors = use(*words, *small, "hydra.run.dir=mine")
+    assert code == 0, errors
+    assert f"{picture} cannot be drawn, and the run goes on without it: RuntimeError: no font\n" in out + errors
+    results = results_of(tmp_path / "mine")
+    assert (results["status"], results["error"], results["test"]["loss"]["n_tasks"]) == ("finished", None, 4)
+    assert "of this name" in (tmp_path / "mine" / "run.log").read_text()
 
 
 def test_a_screen_without_our_letters_shows_others(tmp_path: Path) -> None:

@@ -56,11 +56,11 @@ def compare_paired(
     n, mean = len(differences), float(differences.mean())
     if n < 2:
         return Difference(mean, np.inf, 1.0)
-    error = np.sqrt(find_task_variance(differences, share) / n)
-    if error == 0:  # the difference is the same on every task
+    spread = np.sqrt(find_task_variance(differences, share))
+    if spread == 0:  # the difference is the same on every task
         return Difference(mean, 0.0, float(mean == 0))
-    half = float(special.stdtrit(n - 1, 0.975) * error)
-    return Difference(mean, half, float(2 * special.stdtr(n - 1, -abs(mean) / error)))
+    half = float(special.stdtrit(n - 1, 0.975) * spread / np.sqrt(n))
+    return Difference(mean, half, float(2 * special.stdtr(n - 1, -abs(mean) / (spread / np.sqrt(n)))))
 
 
 def find_task_variance(differences: NDArray[np.float64], share: bool) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL.Image import Image
 
 from metarun.algos.base.abilities import Drawing, Predicting
 from metarun.core.tasks import Batch
-from metarun.core.whole import write_bytes, written_whole
+from metarun.core.whole import CannotWrite, write_bytes, written_whole
 from metarun.run.parts import Parts
 from metarun.run.tracking.pictures import draw_tasks
 from metarun.run.tracking.sink import Sink
@@ -17,7 +19,26 @@ from metarun.run.tracking.sink import Sink
 TASKS_DRAWN = 3
 TASKS_PREDICTED = 4
 
+log = logging.getLogger(__name__)
 
+
+@contextmanager
+def ends_no_run(picture: str) -> Iterator[None]:
+    """Inside, a picture that cannot be drawn is told in a line, with the traceback in run.log, and the run goes on.
+
+    Raises: CannotWrite, where the disk is full.
+    """
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        log.warning("%s cannot be drawn, and the run goes on without it: %s", picture, text)
+        log.info("%s cannot be drawn", picture, exc_info=error)
+
+
+@ends_no_run("episodes.png")
 def show_tasks(first: Batch, parts: Parts, sinks: Sequence[Sink]) -> None:
     """Draw the first training tasks into episodes.png if they are images."""
     picture = draw_tasks(
@@ -36,6 +57,7 @@ def name_classes(source: object, split: str, n_tasks: int) -> list[list[str]]:
     return [labels(split, index) for index in range(n_tasks)] if labels else []
 
 
+@ends_no_run("predictions.png")
 def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
     """Draw the learner's predictions for the first test tasks into predictions.png if they are functions."""
     learner = parts.learner.eval()
@@ -54,6 +76,7 @@ def show_predictions(parts: Parts, sinks: Sequence[Sink]) -> None:
             sink.show("predictions", path)
 
 
+@ends_no_run("the method's own picture")
 def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
     """Save the learner's own drawings of the first test tasks, each as NAME.png."""
     if not isinstance(parts.learner, Drawing):
@@ -67,6 +90,7 @@ def show_drawings(parts: Parts, sinks: Sequence[Sink]) -> None:
             sink.show(name, path)
 
 
+@ends_no_run("the picture of the stream")
 def show_stream(folder: Path, sinks: Sequence[Sink]) -> None:
     """Draw what a run wrote of streams of tasks: its regret, or the accuracies on tasks as time went by."""
     for name in ("regret", "continual"):
@@ -80,6 +104,7 @@ def show_stream(folder: Path, sinks: Sequence[Sink]) -> None:
             sink.show(name, path)
 
 
+@ends_no_run("curves.png")
 def show_curves(folder: Path, sinks: Sequence[Sink]) -> None:
     """Draw learning curves into curves.png if a sink shows pictures."""
     if not any(sink.shows for sink in sinks):
