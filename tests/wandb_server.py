@@ -16,6 +16,7 @@ class WandbServer(ThreadingHTTPServer):
     Attributes:
         runs: the history of each run by its id: a row for each line that came, in that order.
         summaries: the last summary of each run.
+        files: what was uploaded, by its name in the run.
         hangs: whether requests wait, as those to a server that is overloaded or behind a dead connection.
         hangs_after: the operation with whose answer that begins.
         asked: names of the operations that were asked for.
@@ -27,6 +28,7 @@ class WandbServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.runs: dict[str, list[dict[str, Any]]] = {}
         self.summaries: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, bytes] = {}
         self.named: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
         self.hangs, self.hangs_after = False, ""
@@ -92,6 +94,8 @@ class Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             self.server.hangs = asked.get("operationName") == self.server.hangs_after
             found = {"data": self.server.answer(asked.get("operationName", ""), asked.get("variables") or {})}
+        elif self.path.startswith("/upload/"):
+            self.server.files[self.path.removeprefix("/upload/")] = body
         elif self.path.endswith("/file_stream"):
             files = json.loads(body).get("files", {})
             history = files.get("wandb-history.jsonl")
