@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
 
@@ -28,20 +29,21 @@ def statistician(backbone: nn.Module | None = None, layers: int = 0, **changed: 
     backbone = backbone or nn.Identity()
     backbone.out_features = getattr(backbone, "out_features", 1)  # type: ignore[assignment]
     shape = changed.pop("shape", (1,))
-    own = {"likelihood": "gaussian", "skip": False, "sample_dropout": False, "normalisation": None} | changed
-    sizes = {"context": 1, "latent": 1, "width": 1, "layers": layers, "filters": 2}
-    return NeuralStatistician(backbone, shape, engine="auto", task_chunk=0, **(sizes | own))  # type: ignore[arg-type]
+    own = {"likelihood": "gaussian", "decoder_std": None, "skip": False, "sample_dropout": False, "normalisation": None}
+    sizes = {"rise_steps": 0, "context": 1, "latent": 1, "width": 1, "layers": layers, "filters": 2}
+    return NeuralStatistician(backbone, shape, engine="auto", task_chunk=0, **(sizes | own | changed))  # type: ignore[arg-type]
 
 
-def exact_statistician() -> NeuralStatistician:
+def exact_statistician(decoder_std: float | None = None) -> NeuralStatistician:
     """Every network at the exact Gaussian answer for sets of POINTS."""
-    learner = statistician()
+    learner = statistician(decoder_std=decoder_std)
 
     def put(network: nn.Module, weight: list[list[float]], mean: float, variance: float) -> None:
         log_std = 0.5 * math.log(variance)
         linear = network[-1] if isinstance(network, nn.Sequential) else network
-        linear.weight.copy_(torch.tensor(weight))
-        linear.bias.copy_(torch.tensor([mean, 6 * math.atanh(log_std / 6)]))
+        rows = linear.out_features  # two, or a mean alone
+        linear.weight.copy_(torch.tensor(weight[:rows]))
+        linear.bias.copy_(torch.tensor([mean, 6 * math.atanh(log_std / 6)][:rows]))
 
     with torch.no_grad():
         learner.member[-1].weight.fill_(1)
@@ -81,10 +83,20 @@ def bound_of(learner: NeuralStatistician, sets: Tensor) -> Tensor:
     return (of_points - bound.kl_context).reshape(-1, n).mean(0)
 
 
-def test_exact_posteriors_make_the_bound_the_evidence() -> None:
+@pytest.mark.parametrize("decoder_std", [None, math.sqrt(T)], ids=["learned", "given"])
+def test_exact_posteriors_make_the_bound_the_evidence(decoder_std: float | None) -> None:
     """log N(x; 0, V I + 11'), of 40 sets: no gap is left."""
     sets = drawn_sets(40)
-    assert (bound_of(exact_statistician(), sets) - evidence(sets)).abs().max() < 1e-10
+    assert (bound_of(exact_statistician(decoder_std), sets) - evidence(sets)).abs().max() < 1e-10
+
+
+def test_a_given_deviation_is_not_learned() -> None:
+    """The density of 0.3, 1 and -2 around means of 0.5, by scipy; the decoder has no number but the mean."""
+    learner = statistician(decoder_std=0.25)
+    assert learner.decoder(torch.zeros(3, 1)).shape == (3, 1, 1)
+    x, mean = torch.tensor([[0.3], [1.0], [-2.0]]), torch.full((3, 1, 1), 0.5)
+    expected = scipy.stats.norm(0.5, 0.25).logpdf(x[:, 0].numpy())
+    assert learner.log_density(x, mean).numpy() == pytest.approx(expected, abs=1e-12)
 
 
 def test_whatever_the_posteriors_are_the_bound_stays_below_the_evidence() -> None:
@@ -194,6 +206,31 @@ def test_training_reports_the_terms_of_its_loss_and_dropout_changes_them() -> No
         found[name] = learner.meta_loss(Batch(Examples(x, y), Examples(x, y), 2))[1]
         assert found[name]["loss"].item() == pytest.approx(64 * math.log(2))
         assert found[name]["kl_latent"].item() == found[name]["kl_context"].item() == 0
+
+
+def test_the_divergence_of_c_counts_the_more_the_later_until_the_loss_is_the_bound() -> None:
+    """By a quarter more at each of four outer steps, which are counted and saved; the draws are the same each time."""
+    torch.manual_seed(0)
+    learner = statistician(rise_steps=4, context=3)
+    plain = statistician(context=3)
+    plain.load_state_dict({name: value for name, value in learner.state_dict().items() if "outer_steps" not in name})
+    sets = Examples(drawn_sets(2).reshape(1, -1, 1), torch.arange(2).repeat_interleave(POINTS)[None])
+
+    def metrics_of(one: NeuralStatistician) -> dict[str, float]:
+        torch.manual_seed(1)
+        return {name: value.item() for name, value in one.meta_loss(Batch(sets, sets, 2))[1].items()}
+
+    whole = metrics_of(plain)
+    assert whole["kl_context"] > 0.01
+    optims = {"outer": torch.optim.SGD(learner.parameters(), lr=0.0)}
+    for share in (0, 0.25, 0.5, 0.75, 1, 1):
+        found = metrics_of(learner)
+        assert found["kl_context"] == whole["kl_context"]
+        assert found["loss"] == pytest.approx(whole["loss"] - (1 - share) * whole["kl_context"], abs=1e-12)
+        learner.meta_step(Batch(sets, sets, 2), optims)
+    again = statistician(rise_steps=8, context=3)
+    again.load_state_dict(learner.state_dict())
+    assert metrics_of(again)["loss"] == pytest.approx(whole["loss"] - 0.25 * whole["kl_context"], abs=1e-12)
 
 
 def test_the_picture_has_a_row_for_each_class_and_changes_nothing() -> None:

@@ -15,6 +15,7 @@ from metarun.core.errors import ConfigError
 from metarun.settings.conf import CONF
 from metarun.settings.saved import (
     MOVED,
+    drop_newer,
     find_current_target,
     find_first_target,
     list_class_nodes,
@@ -231,3 +232,23 @@ def test_every_class_that_settings_of_old_runs_name_is_there_and_goes_back_to_it
     assert callable(get_object(config["_target_"]))
     rename_back(config)
     assert config == {"_target_": f"metarun.{name}"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "left"),
+    [
+        (["algo=neural_statistician"], {}),
+        (
+            ["algo=neural_statistician", "algo.rise_steps=3", "algo.decoder_std=0.5"],
+            {"rise_steps": 3, "decoder_std": 0.5},
+        ),
+        (["algo=dann", "data=moons", "algo.rise_steps=0"], {"rise_steps": 0}),  # which older runs had already
+    ],
+)
+def test_a_newer_setting_is_dropped_where_it_means_what_older_runs_did(
+    full: Settings, typed: list[str], left: dict[str, float]
+) -> None:
+    config = full(*typed)
+    OmegaConf.set_struct(config, False)
+    drop_newer(config)
+    assert {name: config.algo[name] for name in ("rise_steps", "decoder_std") if name in config.algo} == left

@@ -136,6 +136,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     ("rl2", "algo.clip"): [1e-4],
     ("rl2", "algo.minibatches"): [2],
     "algo.decay": [0.05],
+    "algo.decoder_std": [0.5],
     "algo.discount": [0.5],
     "algo.first_order_steps": [1],
     "algo.generations": [1],
@@ -208,6 +209,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
 
 BESIDE: dict[str | tuple[str, str], Values] = {
     "algo.decay": {"algo.rows": 4, "algo.reads": 2},  # of which there are fewer than images
+    "algo.decoder_std": {"algo.likelihood": "gaussian"},
     "algo.fce_steps": {"algo.fce": True},
     ("maml_pp", "algo.first_order"): {"algo.first_order_steps": 0},
     "algo.inner_beta2": {"algo.inner_optimizer": "adam"},

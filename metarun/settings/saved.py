@@ -54,6 +54,8 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "algo.label_smoothing": (0.0,),
     "optim.warmup": (0,),
     "optim.parts": ({},),
+    "algo.decoder_std": (None,),
+    "algo.rise_steps": (0,),
 }
 """Settings that older runs lack, with the values that mean what those runs did. A setting that is added to a YAML which
 earlier runs used belongs here."""
@@ -116,6 +118,8 @@ def _had_before(key: str, config: DictConfig) -> bool:
         return not str(config.data["_target_"]).endswith(".Glyphs")
     if key == "backbone.weights":
         return str(config.backbone["_target_"]).endswith(".Torchvision")
+    if key == "algo.rise_steps":
+        return str(config.algo["_target_"]).endswith(".DANN")
     return key == "data.alpha" and config.data.get("query") != "balanced"  # `alpha` comes before `query` in NEWER
 
 

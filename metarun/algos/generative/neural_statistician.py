@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
+from torch.optim import Optimizer
 
+from metarun.algos.base.count import Count
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.gaussian import log_normal, make_gaussian
 from metarun.algos.base.learn2learn import Engine
@@ -17,7 +20,7 @@ from metarun.algos.base.scored import Scored
 from metarun.algos.generative.decoder import make_decoder
 from metarun.algos.generative.pictures import draw_rows
 from metarun.algos.processes.cnp import make_mlp
-from metarun.core.ranges import NonNegativeInt, PositiveInt
+from metarun.core.ranges import CountsWith, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.core.tasks import Batch, Examples, Metrics
 from metarun.ops import context, norm
 from metarun.ops.functional import Params, one_hot, within
@@ -55,13 +58,19 @@ class NeuralStatistician(EpisodicLearner):
         latent: size of z, a member's own vector.
         width, layers: units and number of hidden layers of the networks that infer c and z, and of z's prior given c.
         filters: of the decoder of images, see ImageDecoder; other inputs have one of `width` and `layers`.
-        likelihood: of inputs: `bernoulli` of pixels in 0..1, or `gaussian` with a learned variance for each number.
+        likelihood: of inputs: `bernoulli` of pixels in 0..1, or `gaussian`.
+        decoder_std: standard deviation of each number of an input given z and c, > 0, in the unit of inputs. None
+            learns it, as in the paper; sets of numbers are then soon taken for one wide Gaussian each, of which c
+            tells mean and variance and z nothing. A small one keeps z in use (Lucas 2019).
         skip: the decoder sees c beside z.
         sample_dropout: infer c from a random part of a set in training, of 1 to all members, so that the posterior
             given a single image is known too.
+        rise_steps: outer steps over which the weight of c's divergence rises from 0 to 1 (Sønderby 2016), so that c
+            tells much before it has to be brief; 0: the loss is the bound from the first step on.
         engine, task_chunk: how tests are computed, see EpisodicLearner; training goes task by task.
-    Reference: Edwards, Storkey. Towards a Neural Statistician. ICLR 2017. arXiv:1606.02185, equations 3 and 4,
-        algorithm 4. Its equation 7 adds the two KLs, which have to be subtracted as in equation 4.
+    Reference: Edwards, Storkey. Towards a Neural Statistician. ICLR 2017. arXiv:1606.02185, equations 3 and 4, and
+        algorithm 4. Its equation 7 adds the two KLs, which have to be subtracted as in equation 4. Lucas et al. Don't
+        Blame the ELBO! NeurIPS 2019. arXiv:1911.02469. Sønderby et al. Ladder Variational Autoencoders. NeurIPS 2016.
     """
 
     many_shapes = False
@@ -79,8 +88,10 @@ class NeuralStatistician(EpisodicLearner):
         layers: NonNegativeInt,
         filters: PositiveInt,
         likelihood: Literal["bernoulli", "gaussian"],
+        decoder_std: Annotated[PositiveFloat | None, CountsWith("likelihood", ("gaussian",))],
         skip: bool,
         sample_dropout: bool,
+        rise_steps: NonNegativeInt,
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:
@@ -88,7 +99,9 @@ class NeuralStatistician(EpisodicLearner):
         if likelihood == "bernoulli" and normalisation is None:
             raise ValueError("algo.likelihood=bernoulli is for images, whose pixels are in 0..1; set it to gaussian")
         self.backbone, self.likelihood, self.skip, self.sample_dropout = backbone, likelihood, skip, sample_dropout
-        features, numbers = int(backbone.out_features), 1 if likelihood == "bernoulli" else 2  # type: ignore[arg-type]
+        self.decoder_std, learns_std = decoder_std, likelihood == "gaussian" and decoder_std is None
+        self.rise_steps, self.outer_steps = rise_steps, Count() if rise_steps else None  # runs without have no count
+        features, numbers = int(backbone.out_features), 2 if learns_std else 1  # type: ignore[arg-type]
         self.member = make_mlp(features, width, layers, width)
         self.context = make_mlp(width + 1, width, layers, 2 * context)
         self.latent = make_mlp(features + context, width, layers, 2 * latent)
@@ -122,9 +135,16 @@ class NeuralStatistician(EpisodicLearner):
             bound = self.bound(features, x, classes, self.infer_context(features, seen))
             found.append(torch.stack([term.sum() for term in bound]) / len(x))
         log_likelihood, kl_latent, kl_context = torch.stack(found).mean(0)
-        loss = kl_latent + kl_context - log_likelihood  # equation 4, per image
+        weight = min(1.0, self.outer_steps.number / self.rise_steps) if self.outer_steps else 1.0
+        loss = kl_latent + weight * kl_context - log_likelihood  # equation 4, per image
         terms = {"loss": loss, "kl_latent": kl_latent, "kl_context": kl_context}
         return loss, {name: value.detach() for name, value in terms.items()}
+
+    def meta_step(self, batch: Any, optims: dict[str, Optimizer]) -> Metrics:
+        metrics = super().meta_step(batch, optims)
+        if self.outer_steps:
+            self.outer_steps.number += 1
+        return metrics
 
     def infer_context(self, features: Tensor, members: Tensor) -> Distribution:
         """Infer q(c | D) of each of N sets, from features [R, D] and 1 where an example is a member [R, N]."""
@@ -154,8 +174,9 @@ class NeuralStatistician(EpisodicLearner):
             pixels = (x * self.std + self.mean).clamp(0, 1)
             each = -F.binary_cross_entropy_with_logits(decoded[:, 0], pixels, reduction="none")
         else:
-            mean, log_std = decoded[:, 0], limit(decoded[:, 1])
-            each = log_normal(x - mean, log_std)
+            std = self.decoder_std
+            log_std = limit(decoded[:, 1]) if std is None else x.new_tensor(math.log(std))
+            each = log_normal(x - decoded[:, 0], log_std)
         return each.flatten(1).sum(1)
 
     def adapt(self, params: Params, support: Examples, n_way: int) -> Support:
