@@ -28,6 +28,8 @@ IDLE = [
     ("optim.lr=0.5", ["data=bandits", "algo=ucb1"], "UCB1 learns nothing"),
     ("optim.lr=0.5", ["data=navigation", "algo=maml_rl", "algo.outer=trpo"], "with algo.outer=trpo there is no optim"),
     ("bn=transductive", ["data=navigation", "algo=maml_rl"], "nothing in the chosen algo and backbone has batch norm"),
+    ("data={}", ["algo=maml"], "it changes no setting of data; type data.KEY=VALUE"),
+    ("data.train={ }", ["algo=maml"], "it changes no setting of data.train; type data.train.KEY=VALUE"),
     ("bn=running", ["data=bandits", "algo=rl2"], "nothing in the chosen algo and backbone has batch norm"),
 ]
 ONLINE = [
@@ -41,6 +43,7 @@ COUNT = [
     ("data.train.n_way=4", ["algo=maml"]),
     ("data.train.k_shot=3", ["algo=meta_baseline"]),
     ("data.labels=fixed", ["algo=meta_baseline"]),
+    ("optims={}", ["algo=maml"]),
     ("data.train.n_query=3", ["algo=anml"]),
     ("algo.noise=2.0", ["algo=abml", "data=sinusoid"]),
     ("algo.rivals=task", ["algo=finetune_in_turn", "run=continual"]),

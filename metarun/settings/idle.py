@@ -36,8 +36,16 @@ def find_unused(config: DictConfig, typed: Sequence[str]) -> Iterator[str]:
         typed: the words of the command line.
     """
     for word in typed:
-        if why := _explain(config, find_key(word).replace("/", ".")):
+        key = find_key(word).replace("/", ".")
+        if why := _explain_empty(config, key, word.partition("=")[2]) or _explain(config, key):
             yield f"{word} has no effect: {why}"
+
+
+def _explain_empty(config: DictConfig, key: str, value: str) -> str | None:
+    """Explain that settings are added to a group, so that none of them leaves it as it was."""
+    group = OmegaConf.select(config, key)
+    empty = value.replace(" ", "") == "{}" and OmegaConf.is_dict(group) and bool(group)
+    return f"it changes no setting of {key}; type {key}.KEY=VALUE" if empty else None
 
 
 def _explain(config: DictConfig, key: str) -> str | None:
