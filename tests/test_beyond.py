@@ -59,6 +59,27 @@ def test_it_is_told_where_only_the_number_was_typed_and_not_where_neither_was(
     assert "is above" not in tell(full, ["data=gp", "algo=gp_oracle", "backbone=none"], caplog)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["optim/schedule=milestones", "run.steps=300"],
+            "at=[20000, 40000, 50000] changes no rate at 20000, 40000, 50000",
+        ),
+        (["optim/schedule=milestones", "run.steps=40000"], "at=[20000, 40000, 50000] changes no rate at 40000, 50000"),
+        (["optim/schedule=step", "run.steps=2000"], "step_size=2000 changes no rate at 2000: the run ends after"),
+        (["optim/schedule=step", "run.steps=2001"], None),
+        (["optim/schedule=milestones", "run.steps=50001"], None),
+        (["algo=protonet", "run.steps=3"], None),
+    ],
+)
+def test_a_schedule_that_was_typed_and_comes_after_the_run_is_told(
+    full: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture, words: list[str], told: str | None
+) -> None:
+    said = tell(full, words, caplog)
+    assert f"optim.schedule.{told}" in said if told else "changes no rate" not in said
+
+
 def test_shots_that_classes_decide_are_of_no_known_number(
     full: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.core.errors import ConfigError
 from metarun.core.ranges import show_value
-from metarun.settings.beyond import find_beyond
+from metarun.settings.beyond import find_beyond, find_unreached
 from metarun.settings.conf import GROUPS, read_shipped
 from metarun.settings.idle import find_unused
 from metarun.settings.ranges import find_conditions, find_parameters
@@ -30,7 +30,12 @@ def advise(config: DictConfig, choices: Mapping[str, Any], own: Sequence[str], t
         own: folders of YAML files of one's own.
         typed: the words of the command line.
     """
-    for line in [*_find_idle(config, choices, own), *find_unused(config, typed), *find_beyond(config, typed)]:
+    for line in [
+        *_find_idle(config, choices, own),
+        *find_unused(config, typed),
+        *find_beyond(config, typed),
+        *find_unreached(config, typed),
+    ]:
         log.warning("%s", line)
 
     def value(key: str) -> Any:

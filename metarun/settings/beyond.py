@@ -32,6 +32,18 @@ def find_beyond(config: DictConfig, typed: Sequence[str]) -> Iterator[str]:
                 yield f"{key}={value} is above the number of {mark.number}, {most}, and does what {most} does"
 
 
+def find_unreached(config: DictConfig, typed: Sequence[str]) -> Iterator[str]:
+    """Find outer steps at which a schedule that was typed would change the rate, and which come after the run."""
+    schedule, steps = config.optim.get("schedule") or {}, config.run.get("steps")
+    if steps and any(find_key(word).replace("/", ".").startswith("optim.schedule") for word in typed):
+        for name in CHANGES:
+            value = schedule.get(name, [])
+            late = [str(step) for step in ([value] if isinstance(value, int) else value) if step >= steps]
+            if late:
+                told = f"optim.schedule.{name}={value} changes no rate at {', '.join(late)}"
+                yield f"{told}: the run ends after run.steps={steps}"
+
+
 def _count_support(config: DictConfig, tasks: str) -> int | None:
     """Count the support examples of the largest of the tasks that `tasks`, data or data.train, describes."""
     node = OmegaConf.select(config, tasks) or {}
@@ -63,6 +75,9 @@ def _find_largest(value: Any) -> Any:
     """Return the number, or the largest of a range; None for shots that classes decide."""
     return None if value in (None, BY_SIZE) else max(value) if OmegaConf.is_list(value) else value
 
+
+CHANGES = ("at", "milestones", "step_size")
+"""Settings of schedules that say at which outer steps, or every how many, the rate changes."""
 
 PRIOR = ("length_scale", "scale", "period")
 
