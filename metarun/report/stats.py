@@ -68,8 +68,8 @@ def find_task_variance(differences: NDArray[np.float64], share: bool) -> float:
 
     Where few tasks differ, as with accuracies near 1, those that were drawn tell too little of how often tasks do: an
     interval may have no width. For shares, two more tasks then count, which differ in either direction as much as those
-    that do, or wholly where none does. Of accuracies of 0.999
-    and 0.99 with 5 queries the interval over 20 tasks then holds in 100 % of the time, else in 69.
+    that do, or wholly where none does. For accuracies of 0.999 and 0.99 with 5 queries, the interval over 20 tasks then
+    covers the difference in 100 % of the draws, without them in 69 %.
 
     Args:
         share: as of `estimate`.
