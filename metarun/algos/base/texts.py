@@ -28,7 +28,7 @@ def embed_texts(backbone: nn.Module, params: Params, tokens: Tensor) -> Tensor:
 def remember_texts(backbone: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return `embed_texts` of the backbone as it is, from [R, L] to [R, D], which embeds no text twice."""
     known: dict[bytes, Tensor] = {}
-    params = dict(backbone.named_parameters())
+    params: Params = dict(backbone.named_parameters())
 
     def embed(tokens: Tensor) -> Tensor:
         names = [row.tobytes() for row in tokens.cpu().numpy()]
