@@ -387,6 +387,13 @@ def test_csv_reads_back_to_the_numbers_in_full(two_tables: list[Comparison]) -> 
     assert (lines[0]["mark"], lines[2]["ci95_seeds"], lines[2]["difference"]) == ("best", "", "")
 
 
+def test_a_formula_among_the_settings_of_somebody_else_s_run_is_text_in_the_csv(tmp_path: Path) -> None:
+    finished(tmp_path / "a", BASE, backbone="=cmd|x!A1")
+    finished(tmp_path / "b", BASE + 0.1 + NOISE, backbone="mlp")
+    lines = csv.DictReader(io.StringIO(format_csv(compared(tmp_path))))
+    assert {line["backbone"] for line in lines} == {"'=cmd|x!A1", "mlp"}
+
+
 def test_markdown_reads_back_line_by_line(two_tables: list[Comparison]) -> None:
     text = format_markdown(two_tables)
     assert text.count("### table ") == 2

@@ -563,3 +563,23 @@ def test_each_runs_line_has_the_budget_of_that_run(tmp_path: Path) -> None:
     assert [(line["train_seconds"], line["seconds"]) for line in lines] == [("30.0", "35.0"), ("50.0", "55.0")]
     (line,) = csv.DictReader(io.StringIO(format_csv(comparisons)))
     assert (line["train_seconds"], line["seconds"]) == ("40.0", "45.0")
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("-a.png", "'-a.png"),
+        ("+x", "'+x"),
+        ("\t=1", "'\t=1"),
+        ("-1.5e3", "-1.5e3"),
+        ("+2", "+2"),
+        ("a=b", "a=b"),
+        ("", ""),
+        (-1.5, -1.5),
+        (None, None),
+    ],
+)
+def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(value: Any, cell: Any) -> None:
+    assert words.make_cell(value) == cell

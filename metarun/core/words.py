@@ -124,3 +124,17 @@ def format_rate(rate: float) -> str:
 def describe_state(state: str) -> str:
     """Turn the state of a run into the rest of a sentence: is running, has died."""
     return f"{'has' if state in ('died', 'failed') else 'is'} {state}"
+
+
+def make_cell(value: Any) -> Any:
+    """Make a cell of a csv file: text that spreadsheets would run as a formula gets an apostrophe before it.
+
+    Such text may come with somebody else's run: its notes, its tags, names of classes and files.
+    """
+    if not isinstance(value, str) or value[:1] not in tuple("=+-@\t\r"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

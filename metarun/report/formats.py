@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metarun.core.scores import estimate
-from metarun.core.words import is_percent
+from metarun.core.words import is_percent, make_cell
 from metarun.report.budget import count_inputs, count_steps
 from metarun.report.compare import Comparison, Row
 from metarun.report.groups import COMPARABLE_FIELDS, Group
@@ -112,7 +112,7 @@ def _write_csv(lines: Sequence[Mapping[str, Any]]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(heads), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: make_cell(value) for name, value in line.items()} for line in lines)
     return file.getvalue()
 
 

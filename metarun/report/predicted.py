@@ -13,6 +13,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from metarun.core.words import make_cell
+
 MOST_IN_MATRIX = 10
 """Most classes of a confusion matrix on the screen; of more, the most frequent mistakes are listed."""
 
@@ -102,7 +104,7 @@ def format_answer_csv(answers: Answers) -> str:
     out.writerow(["file", "class", "probability", *(["known class"] * known), *(f"p:{c}" for c in answers.classes)])
     lines = zip(answers.files, answers.chosen, answers.truth, answers.probabilities, strict=True)
     for name, (answer, probability), label, row in lines:
-        out.writerow([name, answer, probability, *([label or ""] * known), *row])
+        out.writerow(map(make_cell, [name, answer, probability, *([label or ""] * known), *row]))
     return file.getvalue()
 
 

@@ -19,6 +19,7 @@ from metarun.core.words import (
     format_with_unit,
     is_percent,
     join_sources,
+    make_cell,
     name_answers,
     name_network,
     name_queries,
@@ -141,7 +142,7 @@ def format_csv(found: Sequence[Retest]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: make_cell(value) for name, value in line.items()} for line in lines)
     return file.getvalue()
 
 
