@@ -23,7 +23,7 @@ from metarun.algos.base.features import FeatureHead
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.heads.alpha_tim import AlphaTIM
 from metarun.algos.heads.bd_cspn import BDCSPN, rectify
-from metarun.algos.heads.laplacian_shot import LaplacianShot, find_neighbours
+from metarun.algos.heads.laplacian_shot import LaplacianShot, find_neighbours, sum_rows
 from metarun.algos.heads.pt_map import PTMAP
 from metarun.algos.heads.tim import TIM
 from metarun.algos.heads.tip_adapter import TipAdapter
@@ -209,10 +209,16 @@ def test_bd_cspn_moves_a_mean_to_the_weighted_mean_of_its_class() -> None:
 
 
 def test_neighbours_are_the_nearest_other_points() -> None:
-    found = find_neighbours(torch.tensor([[0.0], [1.0], [3.0], [3.5]]), 1)
-    assert found.argmax(-1).tolist() == [1, 0, 3, 2]
-    assert (find_neighbours(torch.zeros(3, 2), 9).sum(-1) == 2).all()  # as many as there are
-    assert find_neighbours(torch.zeros(1, 2), 2).tolist() == [[0.0]]
+    points = torch.tensor([[0.0], [1.0], [3.0], [3.5]])
+    assert find_neighbours(points, 1).tolist() == [[1], [0], [3], [2]]
+    assert find_neighbours(points, 2).tolist() == [[1, 2], [0, 2], [3, 1], [2, 1]]
+    of_equal_points = find_neighbours(torch.zeros(3, 2), 9)  # as many as there are
+    assert [sorted({row, *own}) for row, own in enumerate(of_equal_points.tolist())] == [[0, 1, 2]] * 3
+    assert find_neighbours(torch.zeros(1, 2), 2).shape == (1, 0)
+    assert sum_rows(torch.tensor([[1.0, 4.0], [2.0, 8.0]]), torch.tensor([[1, 1], [0, 1]])).tolist() == [
+        [4, 16],
+        [3, 12],
+    ]
 
 
 @pytest.mark.parametrize("k_shot", [1, 3])

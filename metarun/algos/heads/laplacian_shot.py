@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base.features import FeatureHead, Features
 from metarun.algos.base.learn2learn import Engine
-from metarun.algos.base.metric import average_classes, compute_nearness
+from metarun.algos.base.metric import average_classes, compute_nearness, measure
 from metarun.algos.heads.bd_cspn import rectify
 from metarun.core.ranges import CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, UpTo
 from metarun.ops.functional import softmax
@@ -59,19 +59,26 @@ class LaplacianShot(FeatureHead):
     def answer(self, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         means = rectify(support, classes, query, self.scale) if self.rectify else average_classes(support, classes)
         alone = logits = compute_nearness(query, means)
-        pulls = self.pull * find_neighbours(query, self.neighbours)
+        near = find_neighbours(query, self.neighbours)
         for _ in range(self.steps):
-            logits = alone + pulls @ softmax(logits)
+            logits = alone + self.pull * sum_rows(softmax(logits), near)
         return logits
 
 
 def find_neighbours(points: Tensor, count: int) -> Tensor:
-    """Return [..., M, M] with 1 where a column is among the `count` nearest other points of its row, of [..., M, D]."""
-    rows = points.shape[-2]
-    alone = torch.eye(rows, dtype=torch.bool, device=points.device)
-    near = compute_nearness(points, points).masked_fill(alone, -torch.inf)
-    found = torch.zeros_like(near)
-    for _ in range(min(count, rows - 1)):  # so few maxima take half the time of topk
-        nearest = near.max(-1, keepdim=True).indices  # [..., M, 1]
-        found, near = found.scatter(-1, nearest, 1.0), near.scatter(-1, nearest, -torch.inf)
-    return found
+    """Return the rows [..., M, K] of the `count` nearest other points of each of the points [..., M, D]; K <= M - 1."""
+    # A row's own length changes no order in it. Maxima, one after the other, take half the time of topk.
+    near = 2 * (points @ points.mT) - measure(points).square().mT
+    near.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
+    found = [near[..., :0].long()]
+    for number in range(min(count, points.shape[-2] - 1)):
+        near = near.scatter(-1, found[-1], -torch.inf) if number else near
+        found.append(near.max(-1, keepdim=True).indices)
+    return torch.cat(found, -1)
+
+
+def sum_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Sum those of the values [..., M, N] that stand in `rows` [..., M, K], for each of them: [..., M, N]."""
+    flat = rows.flatten(-2)[..., None]  # [..., M K, 1]
+    taken = values.gather(-2, flat.expand(*flat.shape[:-1], values.shape[-1]))
+    return taken.view(*rows.shape, values.shape[-1]).sum(-2)
