@@ -135,6 +135,25 @@ def test_linear_networks_learn_the_exact_evidence() -> None:
     assert (evidence(unseen) - bound_of(learner, unseen)).abs().mean() < 1e-4
 
 
+def test_the_density_of_a_test_is_that_of_the_exact_model() -> None:
+    """Of queries x of 300 sets: E log N(x; c, V) over c given the support set, whose mean m and variance v are known,
+    is log N(x; m, V) - v / 2V. One draw of z for all queries would be off by S / 2V times its square less 1."""
+    sets = drawn_sets(300)
+    n, queries = POINTS - 2, sets[:, POINTS - 2 :]
+    m, v = sets[:, :n].sum(1, keepdim=True) / (n + V), V / (n + V)
+    learner = exact_statistician().eval()
+    with torch.no_grad():
+        weight, bias = learner.context[-1].weight, learner.context[-1].bias
+        weight[0, 0] = n / (n + V)
+        bias[1] = 6 * math.atanh(0.5 * math.log(v) / 6)
+    y = torch.arange(300)
+    support = Examples(sets[:, :n].reshape(1, -1, 1), y.repeat_interleave(n)[None])
+    query = Examples(queries.reshape(1, -1, 1), y.repeat_interleave(2)[None])
+    found = learner.evaluate(Batch(support, query, 300))["log_likelihood"].item()
+    expected = torch.distributions.Normal(m, math.sqrt(V)).log_prob(queries).mean() - v / (2 * V)
+    assert found == pytest.approx(expected.item(), abs=0.12)
+
+
 def image_tasks(sets: int = 3, shots: int = 2) -> Batch:
     torch.manual_seed(1)
     y = torch.arange(sets).repeat_interleave(shots)[None]

@@ -25,8 +25,8 @@ from metarun.core.tasks import Batch, Examples, Metrics
 from metarun.ops import context, norm
 from metarun.ops.functional import Params, one_hot, within
 
-SAMPLES, SHOWN, MOST_ROWS = 8, 5, 20
-"""In a picture: samples of a class, its support images at most, and rows at most."""
+SAMPLES, SHOWN, MOST_ROWS, DRAWS = 8, 5, 20, 256
+"""In a picture: samples of a class, support images and rows at most; draws of tests, taken in turn."""
 
 
 class Bound(NamedTuple):
@@ -59,9 +59,8 @@ class NeuralStatistician(EpisodicLearner):
         width, layers: units and number of hidden layers of the networks that infer c and z, and of z's prior given c.
         filters: of the decoder of images, see ImageDecoder; other inputs have one of `width` and `layers`.
         likelihood: of inputs: `bernoulli` of pixels in 0..1, or `gaussian`.
-        decoder_std: standard deviation of each number of an input given z and c, > 0, in the unit of inputs. None
-            learns it, as in the paper; sets of numbers are then soon taken for one wide Gaussian each, of which c
-            tells mean and variance and z nothing. A small one keeps z in use (Lucas 2019).
+        decoder_std: standard deviation of each number of an input given z and c, > 0. None learns it, as in the paper;
+            sets of numbers are then soon taken for one wide Gaussian each. A small one keeps z in use (Lucas 2019).
         skip: the decoder sees c beside z.
         sample_dropout: infer c from a random part of a set in training, of 1 to all members, so that the posterior
             given a single image is known too.
@@ -100,7 +99,7 @@ class NeuralStatistician(EpisodicLearner):
             raise ValueError("algo.likelihood=bernoulli is for images, whose pixels are in 0..1; set it to gaussian")
         self.backbone, self.likelihood, self.skip, self.sample_dropout = backbone, likelihood, skip, sample_dropout
         self.decoder_std, learns_std = decoder_std, likelihood == "gaussian" and decoder_std is None
-        self.rise_steps, self.outer_steps = rise_steps, Count() if rise_steps else None  # runs without have no count
+        self.rise_steps, self.outer_steps = rise_steps, Count() if rise_steps else None
         features, numbers = int(backbone.out_features), 2 if learns_std else 1  # type: ignore[arg-type]
         self.member = make_mlp(features, width, layers, width)
         self.context = make_mlp(width + 1, width, layers, 2 * context)
@@ -110,14 +109,14 @@ class NeuralStatistician(EpisodicLearner):
         self.decoder = make_decoder(seen, input_shape, numbers, width, layers, filters)
         mean, std = normalisation or ((0.0,), (1.0,))
         per_channel = (-1, 1, 1) if len(input_shape) == 3 else (-1,)
-        noise = torch.randn(context + latent, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(DRAWS, context + latent, generator=torch.Generator().manual_seed(0))
         self.mean: Tensor
         self.std: Tensor
         self.noise: Tensor
         for name, value in (
             ("mean", torch.tensor(list(mean)).reshape(per_channel)),
             ("std", torch.tensor(list(std)).reshape(per_channel)),
-            ("noise", noise.to(torch.get_default_dtype())),  # of tests, the same for every set and member
+            ("noise", noise.to(torch.get_default_dtype())),  # of tests, the same for every task
         ):
             self.register_buffer(name, value, persistent=False)
 
@@ -224,9 +223,10 @@ class NeuralStatistician(EpisodicLearner):
         return embed_together(self.backbone, within(params, "backbone"), state.x, x)
 
     def _draw(self, q: Distribution, first: int) -> Tensor:
-        """Draw from q [..., D]; in tests by the numbers of the fixed noise from `first` on."""
-        mean, std = q.mean, q.stddev
-        return mean + std * (torch.randn_like(mean) if self.training else self.noise[first : first + mean.shape[-1]])
+        """Draw from q [R, D]; in tests by the columns of the fixed noise from `first` on, a row for each of R."""
+        rows = torch.arange(len(q.mean), device=q.mean.device) % DRAWS
+        fixed = self.noise[:, first : first + q.mean.shape[-1]]
+        return q.mean + q.stddev * (torch.randn_like(q.mean) if self.training else fixed[rows])
 
     def _draw_kept(self, classes: Tensor) -> Tensor:
         """Draw which examples [R] are kept: of each set [R, N] a random part, its size any from 1 to all."""
