@@ -34,6 +34,7 @@ from metarun.app.messages import show_messages
 from metarun.app.sweeps.accepted import _as_job
 from metarun.core import machine, tuning, whole
 from metarun.core.errors import ConfigError, Refused, wrong_input
+from metarun.core.postponed import postponed
 from metarun.core.screen import Screen
 from metarun.core.streams import lasting_streams
 from metarun.ops import context
@@ -48,6 +49,7 @@ from metarun.settings.resolve import resolve
 PACKAGE = Path(context.__file__).parents[1]
 ELSEWHERE = {
     "_during": "all of ops/context.py is made of it",
+    "ends_no_run": "test_screen.py",
     "_fixed_order": "test_recorder.py",
     "open_trained": "test_eval.py",
     "_joined": "test_continual.py",
@@ -107,6 +109,7 @@ def contexts(folder: Path, config: DictConfig) -> dict[str, AbstractContextManag
         "hold_device": hold_device("cpu"),
         "lasting_streams": lasting_streams(),
         "wrong_input": wrong_input(),
+        "postponed": postponed(),
         "name_what_fails": whole.name_what_fails(folder / "a"),
         "hold_gpu": machine.hold_gpu(["0", "1"], folder),
         "frozen_imports": tuning.frozen_imports(),
@@ -138,6 +141,7 @@ NAMES = [
     "hold_device",
     "lasting_streams",
     "wrong_input",
+    "postponed",
     "name_what_fails",
     "hold_gpu",
     "frozen_imports",

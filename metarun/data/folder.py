@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple, Unpack
 
 import torch
 
+from metarun.core.postponed import write_later
 from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import EpisodePlan
 from metarun.data.files.decode import Channels, Fit, Scale
@@ -107,7 +109,7 @@ class Folder(PhotoTasks):
         data = load_images(Path(photos["cache"]), name, stamp, lambda: classes, scale)
         super().__init__(data, parts, plan, device, **photos)
         if chosen.drawn:  # what was refused must not be found by the next run
-            write_split_file(chosen.origin, parts)
+            write_later(partial(write_split_file, chosen.origin, parts))
 
 
 class Choice(NamedTuple):

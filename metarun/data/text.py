@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from metarun.core import objectives
 from metarun.core.episodes import EpisodeIndices, Ints, draw_episodes, draw_members, hash_episodes, iterate_places
+from metarun.core.postponed import write_later
 from metarun.core.ranges import Ascending, FilePath, PositiveInt
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples, SourceInfo
 from metarun.data.device import to_device
@@ -87,7 +89,7 @@ class Text:
             },
         )
         if not file.exists():  # what was refused must not be found by the next run
-            write_split_file(file, parts)
+            write_later(partial(write_split_file, file, parts))
 
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
         for places in iterate_places(first, batch_size):

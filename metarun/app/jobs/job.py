@@ -18,6 +18,7 @@ from metarun.core.command import join
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.identity import KEY, read_hash
 from metarun.core.memory import check_room, describe_lack_of_memory
+from metarun.core.postponed import postponed
 from metarun.core.run_folder import RunFolder
 from metarun.core.screen import Screen
 from metarun.core.secrets import mask_all
@@ -88,17 +89,19 @@ def _execute(
             hold_device(settings.device, group) as device,
         ):
             settings = replace(settings, device=str(device))  # what `auto` comes to
-            parts = build_parts(settings, info.folder, group)
-            run = build_run(settings, parts)
-            if "episodes" in parts.learner.needs:
-                check_room(settings.data, parts.source.info.input_shape, run.tasks_at_once())
-            results |= describe_parts(parts) | run.describe()
-            if run.resumable():
-                with wrong_input():
-                    run.restore()
-                log.info("going on from step %d", run.step)
-            first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if "episodes" in parts.learner.needs else None
-            check_logger(settings.logger)
+            with postponed():
+                parts = build_parts(settings, info.folder, group)
+                run = build_run(settings, parts)
+                needs_tasks = "episodes" in parts.learner.needs
+                if needs_tasks:
+                    check_room(settings.data, parts.source.info.input_shape, run.tasks_at_once())
+                results |= describe_parts(parts) | run.describe()
+                if run.resumable():
+                    with wrong_input():
+                        run.restore()
+                    log.info("going on from step %d", run.step)
+                first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if needs_tasks else None
+                check_logger(settings.logger)
             claim.accept()
             stop.raise_if_made()
             engine = describe_engine(parts.learner, first, run.tasks_at_once())

@@ -19,6 +19,7 @@ from metarun.app.jobs.tested_weights import Checkpoint, choose_weights, join_lea
 from metarun.app.jobs.without_effect import warn_without_effect
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.known_source import KnownSource, find_untold, know_source, recall_source
+from metarun.core.postponed import postponed
 from metarun.core.results_file import seal
 from metarun.core.run_folder import RunFolder
 from metarun.core.scores import estimate, list_directions
@@ -100,9 +101,9 @@ class Trained:
             file = RunFolder(self.folder).evaluations / self.name_file(one, settings)
             kept = {} if again else read_evaluation(file)[0]
             if not kept:
-                with wrong_input():
+                with postponed():
                     source = source or self.open_checked(one, settings, values)
-                kept = self.run_test(settings, source, file, stop, list_changes(values))
+                    kept = self.run_test(settings, source, file, stop, list_changes(values))
                 done(kept)
                 warn_without_effect(kept, self.results, file.with_suffix(".npz"), RunFolder(self.folder).test_tasks)
             yield kept
@@ -134,9 +135,9 @@ class Trained:
             raise ConfigError("the run was trained on its validation classes (data.trainval=true): they test nothing")
         if same:
             check_places(test.config, ["data"], test.own)
-        source = self.open_source(settings, values)
-        if same and not any(key.startswith("data.") and key not in SHAPES for key in values):
-            with wrong_input():
+        with wrong_input():
+            source = self.open_source(settings, values)
+            if same and not any(key.startswith("data.") and key not in SHAPES for key in values):
                 check_split(self.folder, source.info.split_sha256, self.results["split_sha256"])
         return source
 
@@ -237,11 +238,9 @@ def open_trained(
             with wrong_input():
                 source = know_source(build_source(settings, device))
                 check_split(folder, source.info.split_sha256, run.results["split_sha256"])
-        modes: list[str] = [settings.bn]
         with context.restoring():
             normalised = norm.has_batch_norm(build_learner(settings, source))
-        if normalised:
-            modes = list(dict.fromkeys([settings.bn, "transductive", "support"]))
+        modes = list(dict.fromkeys([settings.bn, *(("transductive", "support") if normalised else ())]))
         kind = f"{settings.backbone} {settings.precision} {device.type}"
         features = Features(Path(settings.paths["cache"]).expanduser(), kind)
         (state, *others), (step, *_), asked = choose_weights(files, best, run.results.get("best_step"), checkpoint)

@@ -18,6 +18,7 @@ from metarun.app.sweeps.launch import JOBS
 from metarun.core import machine
 from metarun.core.errors import ConfigError
 from metarun.core.launched import read_launched
+from metarun.core.postponed import postponed
 from metarun.run.device import hold_device
 from metarun.run.interrupt import STOP_SIGNALS, StopRequest
 from metarun.run.processes import join_group, lead_group
@@ -93,7 +94,8 @@ def work() -> int:
     settings = from_dict(told["settings"], {}, told["own"])
     with hold_device(settings.device, group) as device:
         settings = replace(settings, device=str(device))
-        share = build_run(settings, build_parts(settings, Path(told["folder"]), group))
+        with postponed(by_another=True):
+            share = build_run(settings, build_parts(settings, Path(told["folder"]), group))
         if share.resumable():
             share.restore()
         try:
