@@ -32,6 +32,7 @@ ELSEWHERE = {  # by what a command begins with or holds: a test that runs it
     "hydra/launcher=slurm": "launchers: slurm_gets_the_script_and_a_preempted_job_resumes",
     "run.processes=2": "sharing: a_run_goes_on_in_more_processes_and_leaves_none_behind",
     "scripts/bars.py": "methods: the_bars_are_up_to_date",
+    "scripts/audit.py": "page_commands: the_audit_that_is_shown_runs",
     "torchrun": "sharing: torchrun_starts_the_processes_of_a_run",
     "wandb": "wandb_sweeps: a_trial_of_the_agent_is_one_run_of_the_agents_id_with_the_metric_it_asks_for",
 }
