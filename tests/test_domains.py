@@ -227,6 +227,16 @@ def test_a_domain_of_images_trains_by_labels_of_the_source_and_tests_on_the_targ
     assert domains.info.train_classes == opened["one"].info.train_classes
 
 
+def test_what_is_known_of_tasks_of_a_domain_comes_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    domains, opened = two_sources()
+    monkeypatch.setattr(
+        opened["other"], "describe_tasks", lambda split, drawn: {"classes": torch.from_numpy(drawn.classes)}
+    )
+    known = next(domains.episodes("test", 0, 3)).side["classes"]
+    assert torch.equal(known, next(opened["other"].episodes("test", 0, 3)).side["classes"])
+    assert not next(domains.episodes("train", 0, 3)).side
+
+
 def test_a_domain_is_opened_with_its_own_settings() -> None:
     asked: list[tuple[str, object]] = []
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import noise_tasks
 from omegaconf import DictConfig
+from torch import Tensor
 
+from metarun.core.episodes import EpisodeIndices
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.core.words import join_sources
@@ -61,6 +64,26 @@ class Numbered:
 
     def __init__(self, world: str) -> None:
         self.classes = {split: {f"{world}/{split}"} for split in ("train", "val", "test")}
+
+
+class Told(ImageTasks):
+    """Says of each class of a task how bright its first image is."""
+
+    def describe_tasks(self, split: str, drawn: EpisodeIndices) -> Mapping[str, Tensor]:
+        return {"brightness": torch.stack([self.first[split][row] for row in torch.from_numpy(drawn.classes)])}
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.first = {s: torch.arange(12.0) + 100 * len(s) + args[0].pixels.shape[1] for s in SPLITS}
+
+
+def test_what_is_known_of_tasks_comes_with_them_where_each_source_knows_it() -> None:
+    members = {"one": lambda: coloured(Told), "two": lambda: coloured(Told, OTHERS)}
+    batch = union(**members).batch("test", np.arange(4))
+    own = {name: member().batch("test", np.arange(2)).side["brightness"] for name, member in members.items()}
+    expected = torch.stack([own["one"][0], own["two"][0], own["one"][1], own["two"][1]])
+    assert torch.equal(batch.side["brightness"], expected)
+    assert not union(one=members["one"], two=lambda: coloured(Two, OTHERS)).batch("test", np.arange(4)).side
 
 
 def test_sources_that_may_share_classes_without_names_are_refused() -> None:

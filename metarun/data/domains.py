@@ -77,7 +77,7 @@ class Domains:
     def episodes(self, split: str, first: int, batch_size: int) -> Iterator[Batch]:
         for batch in self.members[self.tested[split]].episodes(split, first, batch_size):
             support, query = (Examples(resize(x, self.shape), y) for x, y in (batch.support, batch.query))
-            yield Batch(support, query, batch.n_way)
+            yield batch._replace(support=support, query=query)
 
     def examples(self, split: str, first: int, batch_size: int) -> Iterator[Examples]:
         return self._draw("source", split, first, batch_size)

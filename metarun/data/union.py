@@ -114,11 +114,14 @@ class Union:
             Examples(torch.cat([e.x for e in side])[rows], torch.cat([e.y for e in side])[rows])
             for side in ([part.support for part in parts], [part.query for part in parts])
         )
-        return Batch(support, query, parts[0].n_way)
+        sides = [part.side for part in parts]
+        shared = set(sides[0]).intersection(*sides)  # what is known of the tasks of each source
+        side = {name: torch.cat([one[name] for one in sides])[rows] for name in shared}
+        return Batch(support, query, parts[0].n_way, side)
 
     def _fit(self, batch: Batch) -> Batch:
         support, query = (Examples(resize(side.x, self.shape), side.y) for side in (batch.support, batch.query))
-        return Batch(support, query, batch.n_way)
+        return batch._replace(support=support, query=query)
 
     def labels(self, split: str, index: int) -> list[str]:
         """Return the names of the classes that are labelled 0..N-1 in task number `index`."""
