@@ -92,3 +92,20 @@ def test_so_does_a_refused_test_of_other_data(use: Use, here: Path) -> None:
     for head, done in (("feat", 2), ("matchingnet", 0)):
         code, _, errors = use("eval", "run", "data.path=more", f"algo={head}")
         assert (code, list_splits(here) == told) == (done, done == 2), errors
+
+
+def test_a_split_that_cannot_be_written_is_told_before_the_test_and_not_after(
+    use: Use, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, errors = use(*IMAGES, "algo=protonet", *SHAPES, *RUN, "hydra.run.dir=run")
+    assert code == 0, errors
+    write_noise(here / "more", [f"d{number}" for number in range(8)], 4, 8, 8)
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("metarun.data.files.split_file.write_bytes", refuse)
+    code, _, errors = use("eval", "run", "data.path=more")
+    assert code == 2
+    assert "cannot write the class split" in errors
+    assert not list((here / "run").glob("evals/*"))

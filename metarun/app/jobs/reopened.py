@@ -49,7 +49,8 @@ from metarun.settings.schema import Settings
 SHAPES = tuple(f"data.{key}" for key in SHAPE)
 """Settings of the data that do not change its split."""
 
-Done = Callable[[Mapping[str, Any]], None]
+Values = Mapping[str, Any]
+Done = Callable[[Values], None]
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,9 @@ class Trained:
             if not kept:
                 with postponed():
                     source = source or self.open_checked(one, settings, values)
-                    kept = self.run_test(settings, source, file, stop, list_changes(values))
+                    learners = (replace(self, state=w).make_learner(settings) for w in (self.state, *self.others))
+                    learner = join_learners(learners, source.info.objective)
+                kept = self.run_test(settings, source, learner, file, stop, list_changes(values))
                 done(kept)
                 warn_without_effect(kept, self.results, file.with_suffix(".npz"), RunFolder(self.folder).test_tasks)
             yield kept
@@ -142,12 +145,10 @@ class Trained:
         return source
 
     def run_test(
-        self, settings: Settings, source: TaskSource, file: Path, stop: StopRequest, changes: Mapping[str, Any]
+        self, settings: Settings, source: TaskSource, learner: Learner, file: Path, stop: StopRequest, changes: Values
     ) -> dict[str, Any]:
         """Run a test, and write its result to `file` with the scores of every task beside it."""
-        learners = (replace(self, state=one).make_learner(settings) for one in (self.state, *self.others))
-        learner, n_tasks = join_learners(learners, source.info.objective), settings.run["test_tasks"]
-        started = time.perf_counter()
+        started, n_tasks = time.perf_counter(), settings.run["test_tasks"]
         scores = evaluate(
             learner, source, self.split, n_tasks, settings.run["eval_batch_size"], stop, features=self.features
         )
