@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,20 +14,31 @@ import torch
 from conftest import SMALL
 from omegaconf import DictConfig, OmegaConf
 from run_folders import finished
+from same_process import Use, using
 from test_contract import parts_of
 
 from metarun.app.typed_runs import name_folders
 from metarun.cli import command
 from metarun.core.errors import ConfigError
 from metarun.core.known_source import know_source
+from metarun.core.whole import hash_file
+from metarun.ops import context
 from metarun.report.groups import find_varied
 from metarun.report.runs import find_runs
+from metarun.run import checkpoint
 from metarun.settings.build import build_parts
 from metarun.settings.names import make_key
 from metarun.settings.reopen import reopen
-from metarun.settings.start import Start, open_start
+from metarun.settings.resolve import resolve
+from metarun.settings.start import Start, check_start, open_start
 
 Settings = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def use(capsys: pytest.CaptureFixture[str], cache: Path) -> Iterator[Use]:
+    with using(capsys, cache, 200) as used:
+        yield used
 
 
 def network_of(parts: object) -> torch.nn.Module:
@@ -107,6 +120,97 @@ def test_two_runs_of_the_same_settings_are_the_same_start(settings: Settings, tm
         OmegaConf.save(settings("algo=baseline", *words), tmp_path / name / ".hydra" / "config.yaml")
         told[name] = Start(tmp_path / name, {}, {}).describe({})["backbone.weights"]
     assert told["plain"] == told["noted"] != told["other"]
+
+
+def test_a_start_from_a_run_that_is_not_finished_is_told(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of one that was killed: it is another start than the same run to its end."""
+    caplog.set_level(logging.WARNING)
+    known = {}
+    for status in ("finished", "interrupted", "killed"):
+        (tmp_path / status / ".hydra").mkdir(parents=True)
+        OmegaConf.save(settings("algo=baseline"), tmp_path / status / ".hydra" / "config.yaml")
+        choices = {"hydra": {"runtime": {"choices": {"algo": "baseline", "data": "glyphs"}}}}
+        (tmp_path / status / ".hydra" / "hydra.yaml").write_text(json.dumps(choices))
+        if status != "killed":
+            results = {"status": status, "algo": "baseline", "data": "glyphs"}
+            (tmp_path / status / "results.json").write_text(json.dumps(results))
+        known[status] = Start(tmp_path / status, {}, {}, 4).describe({})
+    words = {status: facts["backbone.weights"] for status, facts in known.items()}
+    assert words["killed"] == words["interrupted"] == f"{words['finished']}, not finished"
+    assert known["killed"]["start"]["best_step"] == 4
+    said = [
+        f"{tmp_path / status} is not finished: its network is taken as the best checkpoint has it so far, of step 4; "
+        f"to finish it: metarun resume {tmp_path / status}"
+        for status in ("interrupted", "killed")
+    ]
+    assert [record.getMessage() for record in caplog.records] == said
+
+
+def test_what_goes_on_needs_no_start_and_keeps_what_its_checkpoint_says_of_it(settings: Settings) -> None:
+    gone = resolve(settings("algo=maml", "backbone.weights=gone"))
+    with pytest.raises(ConfigError, match=r"backbone\.weights=gone is not the folder of a run"):
+        build_parts(gone, Path())
+    with context.restoring():
+        parts = build_parts(gone, Path())
+    state = parts.state_dict()
+    parts.load_state_dict({name: value for name, value in state.items() if name != "facts"})  # of an older one
+    assert parts.facts == {}
+    told = {"start": {"folder": "gone", "sha256": "a"}}
+    parts.load_state_dict(state | {"facts": told})
+    assert parts.facts == parts.state_dict()["facts"] == told
+    check_start(told, told)
+    check_start({}, told)  # as the checkpoint of an older run
+    for now in ({"start": {"sha256": "b"}}, {}):
+        with pytest.raises(ConfigError, match="the run began with weights of gone, and those there are others now"):
+            check_start(told, now)
+
+
+@pytest.mark.slow
+def test_a_run_that_began_goes_on_and_names_its_start_though_that_is_gone_or_another_by_then(
+    tmp_path: Path, use: Use
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = [
+        "data=sinusoid",
+        "algo=maml",
+        "backbone=mlp_small",
+        "run.steps=2",
+        "run.meta_batch_size=2",
+        "run.val_tasks=2",
+    ]
+    words += [
+        "run.test_tasks=2",
+        "run.checkpoint_every=1",
+        "run.compile=false",
+        "threads=1",
+        "device=cpu",
+        "logger=none",
+    ]
+    assert use(*words, f"hydra.run.dir={first}")[0] == 0
+    assert use(*words, f"backbone.weights={first}", f"hydra.run.dir={second}")[0] == 0
+    then = json.loads((second / "results.json").read_text())
+    assert then["start"]["sha256"] == hash_file(first / "checkpoints" / "best.pt")
+
+    def take_back() -> None:
+        (second / "results.json").unlink()
+        shutil.copy(second / "checkpoints" / "previous.pt", second / "checkpoints" / "last.pt")
+
+    best = checkpoint.load(first / "checkpoints" / "best.pt")
+    (first / "results.json").unlink()
+    checkpoint.save(first / "checkpoints" / "best.pt", best | {"step": 7})
+    for ready in (lambda: None, partial(shutil.rmtree, first)):
+        take_back()
+        ready()
+        code, _, error = use("resume", second)
+        assert code == 0, error
+        now = json.loads((second / "results.json").read_text())
+        assert {key: now[key] for key in ("start", "backbone.weights", "test")} == {
+            key: then[key] for key in ("start", "backbone.weights", "test")
+        }
+        code, _, error = use("replay", second, "--step", "1")
+        assert (code, f"{first}" in error) == (2, True)  # for its first weights are there no more
 
 
 def test_what_a_run_starts_from_is_typed_as_runs_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,9 +64,13 @@ def convolving(way: Way) -> AbstractContextManager[None]:
     return _during(way=way)
 
 
-def restoring() -> AbstractContextManager[None]:
-    """Inside, networks are built whose weights come from a checkpoint afterwards: they need no others."""
-    return _during(restoring=True)
+def restoring(begun: bool = True) -> AbstractContextManager[None]:
+    """Inside, networks are built whose weights come from a checkpoint afterwards, if there is one: they need no others.
+
+    Args:
+        begun: whether there is one.
+    """
+    return _during(restoring=begun)
 
 
 def is_transformed() -> bool:

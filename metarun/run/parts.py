@@ -20,7 +20,8 @@ from metarun.run.team import Group
 class Parts:
     """The learner, source, optimizers and schedules of a run, with its device, folder and processes.
 
-    `facts` are further fields of results.json, such as the run that the weights come from.
+    `facts` are further fields of results.json, such as the run that the weights come from. Checkpoints keep them, since
+    that run may be another one by the time at which this one goes on.
     """
 
     learner: Learner
@@ -42,6 +43,7 @@ class Parts:
             "learner": self.learner.state_dict(),
             "optims": {name: optim.state_dict() for name, optim in self.optims.items()},
             "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "facts": dict(self.facts),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -51,3 +53,4 @@ class Parts:
             optim.load_state_dict(state["optims"][name])
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
+        self.facts = state.get("facts", self.facts)  # an older checkpoint has none

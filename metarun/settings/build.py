@@ -20,6 +20,7 @@ from metarun.core.seeding import seed_everything
 from metarun.core.tasks import EpisodePlan, EpisodeShape, TaskSource
 from metarun.core.whole import describe_os_error
 from metarun.data.files.splits import SPLITS
+from metarun.ops import context
 from metarun.ops.replay import CALLS_BEFORE_RECORDING
 from metarun.run.device import choose_device
 from metarun.run.parts import Parts
@@ -101,12 +102,14 @@ def build_source(settings: Settings, device: torch.device, splits: tuple[str, ..
 
 
 def find_start(settings: Settings) -> Start | None:
-    """Open the run that the backbone's weights come from; None if they are drawn, or the network loads them itself.
+    """Open the run that the backbone's weights come from; None if they are drawn, or come from elsewhere.
+
+    They come from the run's own checkpoint where it goes on, and from a file where the network loads them itself.
 
     Raises: ConfigError if `backbone.weights` names nothing.
     """
     weights = settings.backbone.get("weights")
-    if "weights" in _find_parameters(settings.backbone):
+    if context.now.restoring or "weights" in _find_parameters(settings.backbone):
         return None
     start = open_start(weights)
     if weights is not None and start is None:

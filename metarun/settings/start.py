@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from metarun.core.dotted import leaves
 from metarun.core.errors import ConfigError
-from metarun.core.identity import LEFT_OUT, is_among, read_yaml
+from metarun.core.identity import LEFT_OUT, as_mapping, is_among, read_yaml
 from metarun.core.known_source import find_untold
 from metarun.core.run_folder import RunFolder
+from metarun.core.whole import hash_file
 from metarun.ops import norm
 from metarun.run.folder import load_best
 
@@ -37,11 +38,15 @@ class Start:
         folder: the run's, as an absolute path.
         state: its learner's state_dict.
         classes: the names of the classes of each of its splits; empty if the checkpoint does not say.
+        step: the outer step of the checkpoint.
+        sha256: of its file; None for weights that were in none.
     """
 
     folder: Path
     state: Mapping[str, Tensor]
     classes: Mapping[str, Sequence[str]]
+    step: int | None = None
+    sha256: str | None = None
 
     def load_into(self, backbone: nn.Module, node: Mapping[str, Any]) -> None:
         """Give `backbone`, which the settings `node` describe, the weights of the run's own.
@@ -82,14 +87,24 @@ class Start:
                 "without names of classes were read",
                 *(self.folder, untold[0]),
             )
-        results = RunFolder(self.folder).read_results()
+        files = RunFolder(self.folder)
+        results = files.read_results()
+        unfinished = results.get("status") != "finished"
+        if unfinished:
+            log.warning(
+                "%s is not finished: its network is taken as the best checkpoint has it so far, of step %s; to finish "
+                "it: %s",
+                *(self.folder, self.step, files.make_command("resume")),
+            )
         kept = dict(leaves(read_yaml(RunFolder(self.folder).settings)))
         settings = {key: value for key, value in kept.items() if not is_among(key, (*LEFT_OUT, "seed"))}
         settings[FACT] = results.get(FACT)  # a chain of runs, in words too
         key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:4]
-        words = f"{results.get('algo')} on {results.get('data')} {key}"
-        told = {key: results.get(key) for key in ("seed", "best_step", "test")}
-        return {FACT: words, "start": {"folder": str(self.folder), **told, "seen": seen}}
+        hydra = as_mapping(as_mapping(read_yaml(files.hydra).get("hydra")).get("runtime"))
+        chosen = dict(as_mapping(hydra.get("choices"))) | results  # which a killed run has none of
+        words = f"{chosen.get('algo')} on {chosen.get('data')} {key}{', not finished' if unfinished else ''}"
+        told = {"seed": results.get("seed"), "best_step": self.step, "test": results.get("test")}
+        return {FACT: words, "start": {"folder": str(self.folder), **told, "seen": seen, "sha256": self.sha256}}
 
     def _find_prefix(self, wanted: Mapping[str, Tensor]) -> str | None:
         """Find what stands before the names of `wanted` in the state; None if nothing does, or several do."""
@@ -135,4 +150,12 @@ def open_start(weights: str | None) -> Start | None:
         )
     best = load_best(RunFolder(folder))
     known = best.get("source") or {}
-    return Start(folder.resolve(), best["learner"], known.get("classes", {}))
+    classes, path = known.get("classes", {}), RunFolder(folder).best
+    return Start(folder.resolve(), best["learner"], classes, best.get("step"), hash_file(path))
+
+
+def check_start(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a run that is begun anew, with the facts `now`, has other first weights than `then`."""
+    before, after = ((facts.get("start") or {}) for facts in (then, now))
+    if before.get("sha256") and before["sha256"] != after.get("sha256"):
+        raise ConfigError(f"the run began with weights of {before['folder']}, and those there are others now")

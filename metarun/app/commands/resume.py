@@ -47,6 +47,7 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
     Raises: ConfigError if there is no run, or something else is typed.
     """
     with tuning.frozen_imports():
+        from metarun.settings.conf import GROUPS
         from metarun.settings.places import check_places, find_places
         from metarun.settings.reopen import reopen
 
@@ -63,7 +64,8 @@ def resume(folder: Path, typed: Sequence[str], trust: bool = False) -> int:
     saved = saved.change(changes)
     if lost := saved.find_masked():
         raise ConfigError(describe_masked(lost))
-    check_places(saved.config, own=saved.own)
+    begun = {"backbone"} if RunFolder(folder).has_checkpoint() else set()  # its weights are in the checkpoint
+    check_places(saved.config, [group for group in GROUPS if group not in begun], saved.own)
     sweep = folder.resolve().parent.name if saved.swept else None
     with tuning.frozen_imports():
         from metarun.app.jobs.job import run_job

@@ -24,6 +24,7 @@ from metarun.core.screen import Screen
 from metarun.core.secrets import mask_all
 from metarun.core.whole import CannotWrite, describe_os_error, shorten_path
 from metarun.core.words import name_processes
+from metarun.ops import context
 from metarun.report.one_run import make_end
 from metarun.run.device import hold_device
 from metarun.run.interrupt import stop_requests
@@ -90,7 +91,8 @@ def _execute(
         ):
             settings = replace(settings, device=str(device))  # what `auto` comes to
             with postponed():
-                parts = build_parts(settings, info.folder, group)
+                with context.restoring(claim.files.has_checkpoint()):
+                    parts = build_parts(settings, info.folder, group)
                 run = build_run(settings, parts)
                 needs_tasks = "episodes" in parts.learner.needs
                 if needs_tasks:
@@ -99,6 +101,7 @@ def _execute(
                 if run.resumable():
                     with wrong_input():
                         run.restore()
+                    results |= parts.facts
                     log.info("going on from step %d", run.step)
                 first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if needs_tasks else None
                 check_logger(settings.logger)

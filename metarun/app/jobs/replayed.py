@@ -15,6 +15,7 @@ from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.run_folder import RunFolder
 from metarun.core.tasks import Batch
 from metarun.core.whole import written_whole
+from metarun.ops import context
 from metarun.run.device import hold_device
 from metarun.run.finite import Examined, examine
 from metarun.run.progress import Diverged
@@ -23,6 +24,7 @@ from metarun.run.tracking.pictures import draw_tasks
 from metarun.settings.build import build_parts, build_run
 from metarun.settings.reopen import reopen
 from metarun.settings.schema import Settings
+from metarun.settings.start import check_start
 
 
 def replay(
@@ -58,7 +60,8 @@ def replay(
 
 def _restore_before(settings: Settings, folder: Path, step: int, say: Callable[[str], None]) -> Replayable:
     """Return the run as its last checkpoint before outer step `step` has it, or as it started."""
-    run = build_run(settings, build_parts(settings, folder))
+    with context.restoring(RunFolder(folder).has_checkpoint()):
+        run = build_run(settings, build_parts(settings, folder))
     if not isinstance(run, Replayable):
         raise ConfigError(f"run={settings.choices.get('run')} cannot be replayed: {type(run).__name__} has no advance")
     if not 1 <= step <= run.steps:
@@ -67,8 +70,10 @@ def _restore_before(settings: Settings, folder: Path, step: int, say: Callable[[
         with wrong_input():
             run.restore()
         if run.step >= step:  # the checkpoint is of a later step
+            then = run.parts.facts
             run = build_run(settings, build_parts(settings, folder))
             assert isinstance(run, Replayable)
+            check_start(then, run.parts.facts)
     start = f"from the checkpoint of step {run.step}" if run.step else "from the start"
     say(f"{step - 1 - run.step} outer steps {start}, then the tasks of step {step}")
     return run

@@ -19,6 +19,8 @@ from metarun.core import machine
 from metarun.core.errors import ConfigError
 from metarun.core.launched import read_launched
 from metarun.core.postponed import postponed
+from metarun.core.run_folder import RunFolder
+from metarun.ops import context
 from metarun.run.device import hold_device
 from metarun.run.interrupt import STOP_SIGNALS, StopRequest
 from metarun.run.processes import join_group, lead_group
@@ -94,8 +96,9 @@ def work() -> int:
     settings = from_dict(told["settings"], {}, told["own"])
     with hold_device(settings.device, group) as device:
         settings = replace(settings, device=str(device))
-        with postponed(by_another=True):
-            share = build_run(settings, build_parts(settings, Path(told["folder"]), group))
+        folder = Path(told["folder"])
+        with postponed(by_another=True), context.restoring(RunFolder(folder).has_checkpoint()):
+            share = build_run(settings, build_parts(settings, folder, group))
         if share.resumable():
             share.restore()
         try:
