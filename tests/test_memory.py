@@ -37,7 +37,7 @@ def reader(kind: type, n_way: int = 4, **changed: Any) -> Any:
     own = {
         InContext: {"width": 8, "layers": 2, "heads": 2},
         SNAIL: {"length": 5, "filters": 4, "attention": [[3, 2], [4, 3]]},
-        MANN: {"units": 6, "rows": 7, "size": 3, "reads": 2, "decay": 0.9},
+        MANN: {"units": 6, "rows": 7, "size": 3, "reads": 2, "decay": 0.9, "temperature": 0.5},
     }[kind]
     torch.manual_seed(0)
     outputs = n_way or 2
@@ -187,7 +187,7 @@ def test_the_least_used_rows_are_marked() -> None:
 def test_the_controller_writes_and_reads_as_the_equations_say() -> None:
     """Equations 2 to 8 row by row and head by head, in numpy."""
     torch.manual_seed(0)
-    net = Controller(inputs=5, units=4, rows=3, size=2, reads=2, decay=0.9, outputs=2).double()
+    net = Controller(inputs=5, units=4, rows=3, size=2, reads=2, decay=0.9, temperature=0.3, outputs=2).double()
     support, targets = torch.randn(4, 3, dtype=torch.float64), torch.eye(2, dtype=torch.float64)[[0, 1, 1, 0]]
     query = torch.randn(2, 3, dtype=torch.float64)
 
@@ -204,7 +204,7 @@ def test_the_controller_writes_and_reads_as_the_equations_say() -> None:
 
     def attend(key: Any, rows: Any) -> Any:
         near = np.array([key @ row / np.linalg.norm(key) / max(np.linalg.norm(row), 1e-12) for row in rows])
-        return np.exp(near) / np.exp(near).sum()
+        return np.exp(near / 0.3) / np.exp(near / 0.3).sum()
 
     hidden, cell, read, label = np.zeros(4), np.zeros(4), np.zeros(4), np.zeros(2)
     rows, usage, before = np.full((3, 2), 1e-6), np.zeros(3), np.zeros((2, 3))

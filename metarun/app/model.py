@@ -124,7 +124,10 @@ class Model:
         if not self.info.n_way:
             raise ConfigError(f"the run learned functions (data={self.settings.choices['data']}), and no classes")
         if self.info.support_shape:
-            raise ConfigError("the run tells classes by descriptions, and its support sets are no images: metarun eval")
+            raise ConfigError(
+                "the run tells classes by descriptions, and its support sets are no images: metarun eval tests it. Of "
+                "names, algo=tip_adapter algo.alpha=0 data=named is the same classifier, and takes the names of folders"
+            )
         if not isinstance(support, Mapping):
             raise ConfigError('a support set is images by class, as {"fox": ["a.jpg"], "owl": ["b.jpg", "c.jpg"]}')
         if not isinstance(self.learner, AdaptsToTask):

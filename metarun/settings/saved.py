@@ -56,9 +56,13 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "optim.parts": ({},),
     "algo.decoder_std": (None,),
     "algo.rise_steps": (0,),
+    "algo.temperature": (1.0,),
 }
 """Settings that older runs lack, with the values that mean what those runs did. A setting that is added to a YAML which
 earlier runs used belongs here."""
+
+MEANT: Mapping[str, Mapping[str, Any]] = {"metarun.algos.memory.mann.MANN": {"temperature": 1.0}}
+"""Newer settings of classes whose default of today is not what runs without them did, with the values that are."""
 
 _FIRST = {now: then for then, now in MOVED.items()}
 
@@ -79,7 +83,7 @@ def _renamed(target: str, names: Mapping[str, str]) -> str:
 
 
 def rename_moved(config: DictConfig) -> None:
-    """Give every class in `config` its name of today, and add settings that replace a class that is gone."""
+    """Give every class in `config` its name of today, and add settings that replace a class, or that mean the same."""
     for node in list_class_nodes(config):
         target = node["_target_"]
         if not isinstance(target, str) or "." not in target:
@@ -87,6 +91,7 @@ def rename_moved(config: DictConfig) -> None:
         now, added = RENAMED.get(find_first_target(target), (find_current_target(target), {}))
         with open_dict(node):
             node.update({"_target_": now, **added})
+            node.update({key: value for key, value in MEANT.get(now, {}).items() if key not in node})
 
 
 def rename_back(config: DictConfig) -> None:
@@ -120,6 +125,8 @@ def _had_before(key: str, config: DictConfig) -> bool:
         return str(config.backbone["_target_"]).endswith(".Torchvision")
     if key == "algo.rise_steps":
         return str(config.algo["_target_"]).endswith(".DANN")
+    if key == "algo.temperature":
+        return not str(config.algo["_target_"]).endswith(".MANN")
     return key == "data.alpha" and config.data.get("query") != "balanced"  # `alpha` comes before `query` in NEWER
 
 

@@ -22,6 +22,10 @@ class MANN(SupportReader):
     queries do not see each other. The paper draws one long episode of all images and counts every prediction in it. The
     support set comes in random order, as in SNAIL.
 
+    Cosines lie within -1 and 1, so their bare softmax, equation 3, reads all rows nearly alike: of 128 rows the one
+    that is meant gets 6 % at most. The `temperature` divides them, as the strength of a key multiplies them in the
+    neural Turing machine, which this memory comes from.
+
     Shapes: support.x [S, ...], support.y [S] int64 in 0..N-1 or [S, D_out]; predicts logits [M, N], or a Gaussian
         [M, D_out].
     Args:
@@ -31,6 +35,7 @@ class MANN(SupportReader):
         rows, size: of the external memory.
         reads: heads that read and write.
         decay: of the usage of a row, in 0..1 (gamma in the paper).
+        temperature: divides the similarities of keys to rows, > 0; the paper's is 1.
         min_std: least standard deviation of a Gaussian, in 0..1.
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
     Reference: Santoro, Bartunov, Botvinick, Wierstra, Lillicrap. Meta-Learning with Memory-Augmented Neural Networks.
@@ -47,6 +52,7 @@ class MANN(SupportReader):
         size: PositiveInt,
         reads: PositiveInt,
         decay: Annotated[float, Gt(0), Le(1)],
+        temperature: PositiveFloat,
         min_std: Annotated[PositiveFloat, CountsBeside("data", ("regression",))],
         engine: Engine,
         task_chunk: NonNegativeInt,
@@ -54,7 +60,8 @@ class MANN(SupportReader):
         super().__init__(backbone, outputs, n_way, min_std, engine, task_chunk)
         if reads > rows:
             raise ValueError(f"algo.reads={reads} is more than the rows of the memory, algo.rows={rows}")
-        self.controller = Controller(self.features + self.targets, units, rows, size, reads, decay, self.predicted)
+        inputs = self.features + self.targets
+        self.controller = Controller(inputs, units, rows, size, reads, decay, temperature, self.predicted)
 
     def read(self, params: Params, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         order = self.draw_order(targets)
@@ -84,9 +91,20 @@ class Memory(NamedTuple):
 class Controller(nn.Module):
     """The network of MANN. Shapes: support [S, D], targets [S, T], query [M, D] -> [M, outputs]."""
 
-    def __init__(self, inputs: int, units: int, rows: int, size: int, reads: int, decay: float, outputs: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        rows: int,
+        size: int,
+        reads: int,
+        decay: float,
+        temperature: float,
+        outputs: int,
+    ) -> None:
         super().__init__()
-        self.units, self.rows, self.size, self.reads, self.decay = units, rows, size, reads, decay
+        self.units, self.rows, self.size, self.reads = units, rows, size, reads
+        self.decay, self.temperature = decay, temperature
         self.lstm = LSTMCell(inputs, units + reads * size, units)
         self.key = nn.Linear(units, reads * size)
         self.gate = nn.Linear(units, reads)
@@ -114,7 +132,7 @@ class Controller(nn.Module):
         least = find_least_used(memory.usage, self.reads)  # [L]
         weights = gate * memory.read_weights + (1 - gate) * least  # equation 7
         rows = memory.rows * (1 - least)[:, None] + weights.T @ keys  # equation 8, after the least used are erased
-        read_weights = compare_rows(keys, rows)
+        read_weights = compare_rows(keys, rows, self.temperature)
         usage = self.decay * memory.usage + read_weights.sum(0) + weights.sum(0)  # equation 5
         read = (read_weights @ rows).reshape(1, -1)  # equation 4
         return Memory(hidden, cell, rows, read, read_weights, usage)
@@ -124,14 +142,14 @@ class Controller(nn.Module):
         before = torch.cat([memory.hidden, memory.read], -1).expand(len(x), -1)
         hidden, _ = self.lstm(x, before, memory.cell.expand(len(x), -1))
         keys = self.key(hidden).tanh().reshape(-1, self.size)  # [M H, size]
-        read = (compare_rows(keys, memory.rows) @ memory.rows).reshape(len(x), -1)
+        read = (compare_rows(keys, memory.rows, self.temperature) @ memory.rows).reshape(len(x), -1)
         out: Tensor = self.head(torch.cat([hidden, read], -1))
         return out
 
 
-def compare_rows(keys: Tensor, rows: Tensor) -> Tensor:
+def compare_rows(keys: Tensor, rows: Tensor, temperature: float) -> Tensor:
     """Return the softmax of cosine similarities [R, L] of keys [R, size] to the rows [L, size]: equations 2 and 3."""
-    return torch.softmax(find_cosines(keys, rows), -1)
+    return torch.softmax(find_cosines(keys, rows) / temperature, -1)
 
 
 def find_least_used(usage: Tensor, n: int) -> Tensor:
