@@ -17,14 +17,16 @@ from torch import Tensor
 open_clip = pytest.importorskip("open_clip")
 
 from metarun.algos.heads.tip_adapter import TipAdapter  # noqa: E402
+from metarun.algos.metric.protonet import ProtoNet  # noqa: E402
 from metarun.algos.metric.zero_shot import ZeroShot  # noqa: E402
 from metarun.backbones.open_clip_nets import OpenClip  # noqa: E402
+from metarun.core.errors import ConfigError  # noqa: E402
 from metarun.core.tasks import Batch, EpisodeShape, Examples  # noqa: E402
 from metarun.data.files.class_names import tokenize_names  # noqa: E402
 from metarun.data.images import ImageTasks  # noqa: E402
 from metarun.data.named import Named  # noqa: E402
 from metarun.data.resize import Resized  # noqa: E402
-from metarun.run.evaluation import evaluate  # noqa: E402
+from metarun.run.evaluation import check_facts, evaluate  # noqa: E402
 from metarun.run.interrupt import StopRequest  # noqa: E402
 
 HALF = ((0.5,), (0.5,))
@@ -160,10 +162,28 @@ def test_vectors_of_a_file_stand_where_the_tower_of_texts_does(tmp_path: Path) -
     with pytest.raises(ValueError, match=r"vectors of 7 numbers .* the network's embeddings have 12"):
         logits_of(tip(alone), draw(named(str(tmp_path / "short.npz")), "test", 0, 1), 0)
     np.savez(tmp_path / "few.npz", names=np.array(names[2:]), vectors=vectors[2:])
-    with pytest.raises(ValueError, match=r"2 classes have no description in .*few\.npz: c0, c1"):
+    with pytest.raises(ValueError, match=r"2 classes of noise have no description in .*few\.npz: c0, c1"):
         named(str(tmp_path / "few.npz"))
     with pytest.raises(ValueError, match=r"data\.images=sinusoid is not a source of images"):
         Named(lambda name: object(), "sinusoid", "names", TEMPLATES)
+
+
+@pytest.mark.parametrize("known", [{"tokens": 1}, {}])
+def test_facts_that_a_method_has_no_use_for_are_told_before_anything_is_scored(known: dict[str, int]) -> None:
+    """Names for a network without a tower of texts. Tasks without facts, and methods that ask for none, are not drawn
+    where none is asked for."""
+    tasks, drawn = named(templates=TEMPLATES[:1]), list[str]()
+    learner = tip(pair(text=False)).train()
+    if not known:
+        tasks.told = {split: {} for split in tasks.told}
+        check_facts(learner, tasks, "val")
+    else:
+        with pytest.raises(ConfigError, match=r"names of classes need a tower of texts: set backbone=open_clip"):
+            check_facts(learner, tasks, "val")
+    assert learner.training
+    tasks.episodes = lambda *place: drawn.append(str(place))  # type: ignore[method-assign, assignment]
+    check_facts(ProtoNet(pair(text=False), "euclidean", 1.0, "vectorized", 0), tasks, "val")
+    assert not drawn
 
 
 def test_without_names_the_class_means_stand_in_their_place() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from metarun.algos.metric.zero_shot import ZeroShot
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
 from metarun.data.cub import CUB
 from metarun.data.described import Described
-from metarun.data.files.descriptions import read_descriptions
+from metarun.data.files.descriptions import find_descriptions, read_descriptions
 from metarun.data.glyphs import Glyphs
 from metarun.data.images import ImageTasks
 
@@ -145,13 +146,20 @@ def test_descriptions_come_from_a_file(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_descriptions_is_told(tmp_path: Path) -> None:
     for text, told in (
+        ("", "vectors of one length"),
+        ("c0\nc1\n", "vectors of one length"),
         ("c0,1\nc1,1,2\n", "vectors of one length"),
+        ("c0,1\nc1,1\n c0 ,2\n", r"d\.csv describes the class 'c0' twice"),
+        ('c0,1\nc1,"' + "1" * 140_000, r"d\.csv cannot be read: field larger"),
         ("c0,1\nc1,nan\n", "finite"),
         ("c0,x\n", "word among"),
     ):
         (tmp_path / "d.csv").write_text(text)
         with pytest.raises(ValueError, match=told):
             read_descriptions(str(tmp_path / "d.csv"))
+    (tmp_path / "d.csv").write_bytes("c0,1\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"d\.csv cannot be read: 'utf-8' codec"):
+        read_descriptions(str(tmp_path / "d.csv"))
     np.savez(tmp_path / "d.npz", vector=np.zeros(3))
     (tmp_path / "d.txt").write_text("c0,1\n")
     for name, told in (
@@ -168,6 +176,45 @@ def test_what_is_wrong_with_descriptions_is_told(tmp_path: Path) -> None:
         source("plain")
     with pytest.raises(ValueError, match=r"data.images=nothing is not a source of images"):
         source("nothing")
+
+
+@pytest.mark.parametrize(
+    ("names", "vectors", "told"),
+    [
+        (["a", "b"], [1.0, 2.0], r"it has names <U1 \[2\] and vectors float64 \[2\]"),
+        (["a", "b"], [[[1.0]], [[2.0]]], r"vectors float64 \[2, 1, 1\]"),
+        (["a", "b"], [[1.0]], r"names <U1 \[2\] and vectors float64 \[1, 1\]"),
+        ([["a"], ["b"]], [[1.0], [2.0]], r"names <U1 \[2, 1\]"),
+        ([0, 1], [[1.0], [2.0]], r"names int64 \[2\]"),
+        ([b"a", b"b"], [[1.0], [2.0]], r"names \|S1 \[2\]"),
+        (["a", "b"], [["1"], ["2"]], r"vectors <U1 \[2, 1\]"),
+        (["a", "b"], [[1j], [2j]], r"vectors complex128 \[2, 1\]"),
+        (np.array(["a", "b"], object), [[1.0], [2.0]], r"cannot be read: Object arrays"),
+        (["a", "a"], [[1.0], [2.0]], r"describes the class 'a' twice"),
+    ],
+)
+def test_arrays_that_are_no_names_and_vectors_are_told(tmp_path: Path, names: Any, vectors: Any, told: str) -> None:
+    np.savez(tmp_path / "d.npz", names=names, vectors=vectors)
+    with pytest.raises(ValueError, match=told):
+        read_descriptions(str(tmp_path / "d.npz"))
+
+
+@pytest.mark.parametrize("damage", ["emptied", "cut", "flipped"])
+def test_a_damaged_file_of_descriptions_is_named(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "d.npz"
+    np.savez(file, names=["a", "b"], vectors=np.ones((2, 50)))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 64
+    file.write_bytes({"emptied": b"", "cut": bytes(data[:300]), "flipped": bytes(data)}[damage])
+    with pytest.raises(ValueError, match=rf"data\.descriptions={file} cannot be read: "):
+        read_descriptions(str(file))
+
+
+def test_descriptions_are_found_by_the_names_as_people_read_them(tmp_path: Path) -> None:
+    """With a byte order mark, composed letters for two characters, blanks at an end, as class names elsewhere."""
+    (tmp_path / "d.csv").write_text("Mu\u0308cke ,1\nb\xe4r,2\n", "utf-8-sig")
+    found = find_descriptions(str(tmp_path / "d.csv"), ["M\xfccke", "ba\u0308r"], "folder")
+    assert {name: vector.tolist() for name, vector in found.items()} == {"M\xfccke": [1.0], "ba\u0308r": [2.0]}
 
 
 def test_glyphs_know_the_strokes_of_their_characters(cache: Path) -> None:

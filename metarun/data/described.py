@@ -13,7 +13,7 @@ from metarun.core.ranges import CountsWith, FilePath
 from metarun.core.tasks import Batch, EpisodePlan, Examples
 from metarun.data.device import to_device
 from metarun.data.files.class_names import tokenize_names
-from metarun.data.files.descriptions import check_described, read_descriptions
+from metarun.data.files.descriptions import check_described, find_descriptions
 from metarun.data.images import ImageTasks
 
 NAMES = "names"
@@ -68,13 +68,13 @@ class Described:
         if descriptions == NAMES:
             known: Mapping[str, Floats] = tokenize_names(every_class, templates)
         elif descriptions:
-            known = read_descriptions(descriptions)
+            known = find_descriptions(descriptions, every_class, images)
         elif isinstance(source, DescribesClasses):
             known = source.describe_classes()
         else:
             raise ValueError(f"{images} has no descriptions of its own: set data.descriptions to a file of them")
         self.source, self.device, self.labels = source, device, source.labels
-        check_described(known, every_class, f"classes of {images} have no description in {descriptions}")
+        check_described(known, every_class, f"classes of {images} have no description")
         every = {
             s: np.array([np.atleast_2d(known[name]) for name in names], np.float64) for s, names in split.items()
         }  # [classes, P, D]

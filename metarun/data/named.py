@@ -50,7 +50,7 @@ class Named(ImageTasks):
             raise ValueError(f"data.images={images} is not a source of images; data.images=cifar_fs is one")
         vars(self).update(vars(source))  # all that it is, with its seeds, its split and its look
         self.world = source.world or type(source).__name__
-        settings = {"descriptions": descriptions, "templates": templates}
+        settings = {"images": images, "descriptions": descriptions, "templates": templates}
         self.told = {s: self.tell_classes(names, settings) for s, names in source.take_apart()[1].items()}
         digest = hashlib.sha256(b"".join(t.numpy().tobytes() for own in self.told.values() for t in own.values()))
         self.info = replace(source.info, facts=source.info.facts | {"descriptions_sha256": digest.hexdigest()})
@@ -60,14 +60,14 @@ class Named(ImageTasks):
         """Return what is said of classes by their names: `tokens` [N, P, L] int64, or `vectors` [N, 1, D].
 
         Args:
-            settings: `descriptions` and `templates`.
+            settings: `images`, `descriptions` and `templates`.
         Raises: ValueError for a class that is not in the file of descriptions.
         """
         order = list(names)
         if settings["descriptions"] == NAMES:
             known = tokenize_names(order, settings["templates"])
             return {"tokens": torch.tensor([known[name].tolist() for name in order]).long()}
-        vectors = find_descriptions(settings["descriptions"], order)
+        vectors = find_descriptions(settings["descriptions"], order, settings["images"])
         return {"vectors": torch.tensor([vectors[name].tolist() for name in order])[:, None]}
 
     def describe_tasks(self, split: str, drawn: EpisodeIndices) -> dict[str, Tensor]:

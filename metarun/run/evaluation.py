@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metarun.algos.base.abilities import EncodesInputs
+from metarun.algos.base.abilities import AdaptsToTask, EncodesInputs
 from metarun.algos.base.learner import Learner
-from metarun.core.errors import ConfigError
+from metarun.core.batches import list_batches
+from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.scores import check_name
-from metarun.core.tasks import EmbeddableSource, TaskSource
+from metarun.core.tasks import EmbeddableSource, Examples, TaskSource
 from metarun.run.features import Features
 from metarun.run.interrupt import StopRequest
 from metarun.run.team import Group
@@ -56,6 +57,16 @@ def evaluate(
     return share_scores(learner, score, split, n_tasks, group or Group())
 
 
+def check_facts(learner: Learner, source: TaskSource, split: str) -> None:
+    """Raise ConfigError if the learner has no use for what it asks for and the source knows of a task."""
+    asks = {*getattr(learner, "asks", ())}
+    first = list_batches(next(source.episodes(split, 0, 1)))[0] if asks else None
+    if first is None or asks.isdisjoint(first.side) or not isinstance(learner, AdaptsToTask):
+        return
+    with _testing(learner), wrong_input():
+        learner.adapt_to(Examples(first.support.x[0], first.support.y[0]), first.n_way, **first.facts(0))
+
+
 def share_scores(
     learner: Learner,
     score: Callable[[int, int], Iterable[dict[str, torch.Tensor]]],
@@ -67,13 +78,8 @@ def share_scores(
 
     The learner is in the mode of tests meanwhile, and unchanged afterwards.
     """
-    was_training = learner.training
-    learner.eval()
-    try:
-        with explain_streams(learner):
-            parts = list(score(*group.share(n_tasks)))
-    finally:
-        learner.train(was_training)
+    with _testing(learner), explain_streams(learner):
+        parts = list(score(*group.share(n_tasks)))
     _check_scores(learner, parts)
     scores = {name: torch.cat([part[name] for part in parts]).detach() for name in parts[0]}
     first, last = group.share(n_tasks)
@@ -87,6 +93,17 @@ def share_scores(
         if lost := int((~np.isfinite(values)).sum()):
             log.warning("%s is not a finite number in %d of %d %s tasks", name, lost, n_tasks, split)
     return found
+
+
+@contextmanager
+def _testing(learner: Learner) -> Iterator[None]:
+    """Inside, the learner is in the mode of tests."""
+    was_training = learner.training
+    learner.eval()
+    try:
+        yield
+    finally:
+        learner.train(was_training)
 
 
 @contextmanager

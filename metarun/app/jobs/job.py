@@ -27,6 +27,7 @@ from metarun.core.words import name_processes
 from metarun.ops import context
 from metarun.report.one_run import make_end
 from metarun.run.device import hold_device
+from metarun.run.evaluation import check_facts
 from metarun.run.interrupt import stop_requests
 from metarun.run.protocol import Run
 from metarun.run.tracking.console import ConsoleSink
@@ -104,6 +105,8 @@ def _execute(
                     results |= parts.facts
                     log.info("going on from step %d", run.step)
                 first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if needs_tasks else None
+                if needs_tasks:
+                    check_facts(parts.learner, parts.source, "val")
                 check_logger(settings.logger)
             claim.accept()
             stop.raise_if_made()

@@ -34,7 +34,7 @@ from metarun.report.runs import open_run, read_evaluation
 from metarun.run.by_source import estimate_by_source
 from metarun.run.checkpoint import check_split
 from metarun.run.device import hold_device, name_device
-from metarun.run.evaluation import evaluate
+from metarun.run.evaluation import check_facts, evaluate
 from metarun.run.features import Features
 from metarun.run.folder import load_best, write_task_scores
 from metarun.run.interrupt import StopRequest
@@ -106,6 +106,7 @@ class Trained:
                     source = source or self.open_checked(one, settings, values)
                     learners = (replace(self, state=w).make_learner(settings) for w in (self.state, *self.others))
                     learner = join_learners(learners, source.info.objective)
+                    check_facts(learner, source, self.split)
                 kept = self.run_test(settings, source, learner, file, stop, list_changes(values))
                 done(kept)
                 warn_without_effect(kept, self.results, file.with_suffix(".npz"), RunFolder(self.folder).test_tasks)
@@ -189,10 +190,7 @@ class Trained:
         return f"{'-'.join([name_test(settings), *self.asked.values()])}-{test.key()}.json"
 
     def make_learner(self, settings: Settings) -> Learner:
-        """Make the learner as the run tested it, with the changes in `settings`.
-
-        Raises: ConfigError if another algorithm needs weights that the run did not train.
-        """
+        """Make the learner as the run tested it, changed by `settings`. Raises: ConfigError if it lacks weights."""
         with context.restoring():
             learner = build_learner(settings, self.source).to(self.device)
         if settings.algo["_target_"] != self.saved.node("algo")["_target_"]:

@@ -25,6 +25,8 @@ def read_lines(place: Path) -> dict[str, list[str]]:
         found = _read_folder(place) if place.is_dir() else _read_table(place)
     except UnicodeDecodeError as error:
         raise ValueError(f"data.path={place}: a file is not UTF-8 ({error}): save it as UTF-8") from error
+    except csv.Error as error:  # as a quotation mark that is never closed, in a large file
+        raise ValueError(f"data.path={place} is no table: {error}") from error
     if not found:
         raise ValueError(f"data.path={place} has no samples: it wants files CLASS.txt, a sample per line, or a table")
     return dict(sorted(found.items()))
