@@ -309,8 +309,8 @@ def test_each_evaluation_step_acts_in_episodes_of_its_own(batch: Any) -> None:
 def rl2(**changes: Any) -> RL2:
     torch.manual_seed(0)
     settings: dict[str, Any] = {
-        "hidden": 6, "embedding": 0, "update": "ppo", "epochs": 1, "minibatches": 1, "clip": 0.2,
-        "discount": 0.9, "trace": 0.7, "value_weight": 0.5, "entropy": (0.01, 0.0), "entropy_steps": 10,
+        "hidden": 6, "embedding": 0, "readout": 0, "memory_steps": 0, "update": "ppo", "epochs": 1, "minibatches": 1,
+        "clip": 0.2, "discount": 0.9, "trace": 0.7, "value_weight": 0.5, "entropy": (0.01, 0.0), "entropy_steps": 10,
     }  # fmt: skip
     return RL2(Control(2, 3, True, 2, 2), **settings | changes)
 
@@ -369,6 +369,43 @@ def test_an_embedding_sees_where_the_last_action_was_taken_from(settings: Callab
     assert (before[:, 0] == 0).all()
     model.meta_loss(batch)[0].backward()
     assert all(value.grad.abs().sum() > 0 for value in model.embed.parameters())
+
+
+def test_a_readout_sees_what_the_environment_shows_beside_what_the_gru_has_kept() -> None:
+    """With a GRU that keeps nothing, what actor and critic see is the layer's answer to the state alone."""
+    model, some = rl2(readout=5), trials(3)
+    for value in model.memory.parameters():
+        value.data.zero_()
+    found, _ = model.remember(some.inputs)
+    layer = model.get_submodule("readout.0")
+    shown = some.inputs[..., :2] @ layer.get_parameter("weight")[:, 6:].T + layer.get_parameter("bias")
+    assert torch.allclose(found, shown.clamp_min(0))
+    assert found.std(1).min() > 0
+
+
+def test_rl2_learns_from_what_it_saw_as_it_acted() -> None:
+    """Inputs one at a time, and the whole trial at once."""
+    model, some = rl2(embedding=0, readout=5, memory_steps=4), trials(3)
+    hidden, found = None, list[torch.Tensor]()
+    for step in range(4):
+        one, hidden = model.remember(some.inputs[:, step : step + 1], hidden)
+        found.append(one)
+    whole, last = model.remember(some.inputs)
+    assert torch.allclose(torch.cat(found, 1), whole, atol=1e-6)
+    assert hidden is not None
+    assert torch.allclose(hidden, last, atol=1e-6)
+
+
+def test_units_of_rl2_forget_at_the_rates_that_are_asked_for() -> None:
+    """Without inputs, of a memory of 1 to 11 steps, six units keep 1/2, 3/4, 5/6, ... of their state in a step."""
+    model = rl2(memory_steps=11)
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        model.memory.get_parameter(name).data.zero_()
+    for name in ("bias_ih_l0", "bias_hh_l0"):
+        model.memory.get_parameter(name).data[12:].zero_()  # of what a unit would write
+    state = torch.full((1, 1, 6), 0.5)
+    kept = model.memory(torch.zeros(1, 1, 7), state)[1] / state
+    assert kept.flatten().tolist() == pytest.approx([k / (k + 1) for k in (1, 3, 5, 7, 9, 11)])
 
 
 @pytest.mark.parametrize(("minibatches", "cut"), [(2, [3, 2]), (4, [2, 1, 1, 1]), (9, [1] * 5)])

@@ -55,6 +55,10 @@ class RL2(EnvironmentLearner):
         embedding: units of a layer that the GRU's inputs pass first, together with what the environment showed before
             the last action: so a whole move, from where, by what, for how much and to where, is seen at once. 0: none,
             as in the papers, where the GRU must remember from where.
+        readout: units of a layer between the GRU and actor and critic, which also sees what the environment shows: so
+            that what the GRU has kept of all states is looked up for this one. 0: none, as in the papers.
+        memory_steps: the GRU's units forget in 1 to so many steps at first (Tallec 2018). 0: as torch draws them, in
+            about two, and what a trial's first episodes told is gone before it can be used.
         update: `ppo` or `a2c`.
         epochs: times that PPO goes through the same trials; a2c does once.
         minibatches: parts that PPO cuts the trials into, an outer step with each; at most as many as there are trials.
@@ -66,7 +70,8 @@ class RL2(EnvironmentLearner):
             between.
         entropy_steps: outer steps.
     Reference: Duan et al. RL2: Fast Reinforcement Learning via Slow Reinforcement Learning. 2016. arXiv:1611.02779;
-        Wang et al. Learning to Reinforcement Learn. 2016. arXiv:1611.05763. Schulman et al. PPO. arXiv:1707.06347.
+        Wang et al. Learning to Reinforcement Learn. 2016. arXiv:1611.05763. Schulman et al. PPO. arXiv:1707.06347;
+        Tallec, Ollivier. Can Recurrent Neural Networks Warp Time? ICLR 2018. arXiv:1804.11188, equation 16.
     """
 
     shareable = False  # advantages are standardised over the whole batch
@@ -77,6 +82,8 @@ class RL2(EnvironmentLearner):
         control: Control,
         hidden: PositiveInt,
         embedding: NonNegativeInt,
+        readout: NonNegativeInt,
+        memory_steps: NonNegativeInt,
         update: Literal["ppo", "a2c"],
         epochs: Annotated[PositiveInt, CountsWith("update", ("ppo",))],
         minibatches: Annotated[PositiveInt, CountsWith("update", ("ppo",)), UpTo("tasks of an outer step")],
@@ -98,10 +105,17 @@ class RL2(EnvironmentLearner):
         inputs = control.observation + self.last
         self.embed = nn.Sequential(nn.Linear(inputs, embedding), nn.ReLU()) if embedding else nn.Identity()
         self.memory = nn.GRU(embedding or inputs, hidden, batch_first=True)
-        self.actor, self.critic = nn.Linear(hidden, self.kind.outputs), nn.Linear(hidden, 1)
+        found = control.observation + hidden
+        self.readout = nn.Sequential(nn.Linear(found, readout), nn.ReLU()) if readout else None
+        self.actor, self.critic = nn.Linear(readout or hidden, self.kind.outputs), nn.Linear(readout or hidden, 1)
         self.outer_steps = Count()
         with torch.no_grad():
             self.actor.weight.mul_(0.1)  # first actions are close to uniform
+            if memory_steps:  # with a gate at k / (k + 1) a unit forgets in about k steps
+                self.memory.get_parameter("bias_ih_l0")[hidden : 2 * hidden] = torch.linspace(
+                    1, memory_steps, hidden
+                ).log()
+                self.memory.get_parameter("bias_hh_l0")[hidden : 2 * hidden] = 0
 
     @torch.no_grad()
     def act(self, batch: Environments, greedy: bool = False) -> Trials:
@@ -116,7 +130,7 @@ class RL2(EnvironmentLearner):
             over = torch.zeros_like(last[..., 0])
             for step in range(self.control.length):
                 inputs.append(torch.cat([observation, last], -1))
-                found, hidden = self.memory(self.embed(inputs[-1]), hidden)
+                found, hidden = self.remember(inputs[-1], hidden)
                 output = self.actor(found)  # [B, 1, outputs]
                 action = self.kind.best(output) if greedy else self.kind.draw(output, chance[:, :, step])
                 before, (observation, reward, done) = observation, batch.step(action)
@@ -127,6 +141,13 @@ class RL2(EnvironmentLearner):
                 if self.embedding:
                     last = torch.cat([last, before], -1)
         return Trials(*(torch.cat(steps, 1) for steps in (inputs, actions, rewards, alive)))
+
+    def remember(self, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return what actor and critic see after each step of inputs [B, T, I], and the GRU's state after the last."""
+        found, hidden = self.memory(self.embed(inputs), hidden)
+        if self.readout:
+            found = self.readout(torch.cat([found, inputs[..., : self.control.observation]], -1))
+        return found, hidden
 
     def meta_step(self, batch: Environments, optims: dict[str, Optimizer]) -> Metrics:
         trials = self.act(batch)
@@ -150,7 +171,7 @@ class RL2(EnvironmentLearner):
     @torch.no_grad()
     def judge(self, trials: Trials) -> Judged:
         """Compare what followed each step with what the critic expected."""
-        found, _ = self.memory(self.embed(trials.inputs))
+        found, _ = self.remember(trials.inputs)
         returns = sum_discounted(trials.rewards, self.discount)
         others = (returns.sum(0) - returns) / max(1, len(returns) - 1)  # a mean without its own is no bias
         spread = (returns - others).square().mean().sqrt() + 1e-8
@@ -161,7 +182,7 @@ class RL2(EnvironmentLearner):
 
     def loss(self, trials: Trials, judged: Judged) -> tuple[Tensor, Metrics]:
         """Return the loss of actor and critic for trials, and what to report of them."""
-        found, _ = self.memory(self.embed(trials.inputs))
+        found, _ = self.remember(trials.inputs)
         output, values = self.actor(found), self.critic(found)[..., 0]
         log_probs, count = self.kind.log_prob(output, trials.actions), trials.alive.sum()
         gain = standardise(judged.advantages, (0, 1), trials.alive)
