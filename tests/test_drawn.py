@@ -159,6 +159,8 @@ def draw_streams(folder: Path) -> None:
     )  # [stream, task, time]
     np.savez(folder / "continual.npz", accuracy=accuracy, times=np.array([1, 2, 4]))
     stream.draw_accuracies(folder / "continual.npz")
+    np.savez(folder / "once.npz", accuracy=accuracy[..., -1:], times=np.array([2]))
+    stream.draw_accuracies(folder / "once.npz")
 
 
 def draw_policies(_: Path) -> None:
