@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import maml_settings, noise_tasks
+from conftest import maml_settings, noise_tasks, quick_if
 from omegaconf import DictConfig
 from test_contract import Parts, meta_step, parts_of, same, state_of
 from test_gradients import ENGINES, furthest, meta_gradient
@@ -171,7 +171,7 @@ def plain_resnet12(p: dict[str, Tensor], x: Tensor, prefix: str) -> Tensor:
 
 
 @pytest.mark.usefixtures("doubles")
-@pytest.mark.parametrize("engine", ["loop", "vmap", "learn2learn"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap", "learn2learn")))
 def test_maml_meta_gradient_on_resnet12_is_that_of_a_plain_loop(engine: str) -> None:
     torch.manual_seed(1)
     learner, tasks = maml_on(ResNet12((1, 16, 16), "transductive", (4, 6), drop_rate=0.0), engine), tasks_of(16)
@@ -216,7 +216,7 @@ def layers_of_torchvision() -> nn.Module:
 
 
 @pytest.mark.usefixtures("doubles")
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap")))
 @pytest.mark.parametrize("network", TINY)
 def test_maml_goes_through_the_inner_loop_on_every_network_as_finite_differences_say(network: str, engine: str) -> None:
     """The meta-loss's slope in the meta-gradient's own direction, where a missing second derivative shows most."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import quick_if
 from test_identity import WORDS, Say, say  # noqa: F401
 from test_outer_loop import StopsAfter, lines, run_in
 
@@ -71,10 +72,17 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return numbers(folder)
 
 
-@pytest.mark.parametrize(
-    ("name", "after"),
-    [("metrics.jsonl", 0), ("best.pt", 0), ("last.pt", 0), ("last.pt", 1), ("test_tasks.npz", 0), ("results.json", 0)],
-)
+FULL = [
+    ("metrics.jsonl", 0),
+    ("best.pt", 0),
+    ("last.pt", 0),
+    ("last.pt", 1),
+    ("test_tasks.npz", 0),
+    ("results.json", 0),
+]
+
+
+@pytest.mark.parametrize(("name", "after"), quick_if((("metrics.jsonl", 0), ("last.pt", 1)), FULL))
 def test_a_full_disk_ends_a_run_in_its_own_words_and_it_goes_on_once_there_is_room(
     say: Say,  # noqa: F811
     name: str,
@@ -94,7 +102,7 @@ def test_a_full_disk_ends_a_run_in_its_own_words_and_it_goes_on_once_there_is_ro
     assert numbers(Path("r")) == expected
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml", "overrides.yaml"])
+@pytest.mark.parametrize("name", quick_if(("config.yaml",), ("config.yaml", "hydra.yaml", "overrides.yaml")))
 def test_a_disk_that_is_full_at_the_start_leaves_no_half_of_a_run(say: Say, name: str) -> None:  # noqa: F811
     with no_room_for(name):
         code, text = say(*RUN)
@@ -113,7 +121,7 @@ def test_a_picture_without_room_costs_nothing_else(say: Say) -> None:  # noqa: F
     assert not Path("r", "curves.png").exists()
 
 
-@pytest.mark.parametrize("size", [600, 5_000, 20_000, 24_000])
+@pytest.mark.parametrize("size", quick_if((600, 20_000), (600, 5_000, 20_000, 24_000)))
 def test_a_file_that_is_cut_off_by_the_system_is_said_by_its_name(say: Say, size: int) -> None:  # noqa: F811
     """No file may be longer: settings, the best checkpoint of 20 kB, the last one, which torch writes in pieces."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

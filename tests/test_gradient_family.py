@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import inner_settings, maml_settings
+from conftest import inner_settings, maml_settings, quick_if
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from test_contract import FEWER_STEPS, choices
@@ -67,7 +67,7 @@ def plain_gradient(
     return dict(zip(theta, torch.autograd.grad(torch.stack(losses).mean(), list(theta.values())), strict=True))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ENGINES))
 def test_boil_meta_gradient_is_that_of_a_plain_loop_with_a_head_rate_of_zero(engine: str) -> None:
     learner, tasks = learner_of(BOIL, engine), batch()
     expected = plain_gradient(learner, tasks, lambda _, name, grad, step: grad * (0 if "head" in name else INNER_LR))
@@ -75,7 +75,7 @@ def test_boil_meta_gradient_is_that_of_a_plain_loop_with_a_head_rate_of_zero(eng
 
 
 @pytest.mark.parametrize("inner_lr", [INNER_LR, -INNER_LR])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ENGINES))
 def test_meta_sgd_meta_gradient_is_that_of_a_plain_loop_with_a_rate_for_every_weight(
     engine: str, inner_lr: float
 ) -> None:
@@ -93,7 +93,7 @@ def test_meta_sgd_with_its_first_rates_is_maml() -> None:
     assert furthest({name: found[name] for name in expected}, expected) < 1e-12
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ENGINES))
 def test_meta_curvature_meta_gradient_is_that_of_a_loop_with_products_written_out(engine: str) -> None:
     """Axis by axis with tensordot; learn2learn's transform, permutations and views, is among the engines."""
     learner, tasks = jolted(learner_of(MetaCurvature, engine, factors="axes")), batch()
@@ -111,7 +111,7 @@ def test_meta_curvature_meta_gradient_is_that_of_a_loop_with_products_written_ou
     assert furthest(meta_gradient(learner, tasks), plain_gradient(learner, tasks, change)) < 1e-9
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ENGINES))
 def test_kronecker_factors_are_one_matrix_of_all_entries(engine: str) -> None:
     """The matrix written out, L'L x R'R by torch.kron, times all entries of a weight, or of each filter of a
     convolution; learn2learn's KroneckerTransform is among the engines."""
@@ -145,7 +145,7 @@ def test_maml_pp_with_every_part_off_is_maml() -> None:
     assert furthest(meta_gradient(maml_pp(), tasks), meta_gradient(learner_of(MAML), tasks)) < 1e-12
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap")))
 def test_maml_pp_learns_a_rate_for_every_weight_tensor_and_step(engine: str) -> None:
     learner, tasks = jolted(maml_pp(engine, rates=True)), batch()
     rate = lambda theta, name: theta["rates." + name.removeprefix("net.").replace(".", "/")]  # noqa: E731
@@ -153,7 +153,7 @@ def test_maml_pp_learns_a_rate_for_every_weight_tensor_and_step(engine: str) -> 
     assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap")))
 def test_maml_pp_counts_every_step_first_and_the_last_alone_later(engine: str) -> None:
     """With a horizon of 4 the first of two steps weighs 1/2, a quarter of the way 3/8, and at the end nothing."""
     learner, tasks = maml_pp(engine, multi_step=4), batch()
@@ -172,7 +172,7 @@ def test_maml_pp_is_first_order_for_so_many_outer_steps() -> None:
     assert furthest(meta_gradient(learner, tasks), meta_gradient(second, tasks)) < 1e-12
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap")))
 def test_maml_pp_normalises_each_step_by_weights_of_its_own(engine: str) -> None:
     learner, tasks = jolted(maml_pp(engine, norms=True)), batch()
     theta = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
@@ -190,7 +190,7 @@ def test_maml_pp_normalises_each_step_by_weights_of_its_own(engine: str) -> None
     assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap")))
 def test_maml_pp_goes_on_by_the_rates_and_weights_of_its_last_step_where_it_is_tested_with_more(engine: str) -> None:
     """Trained with 2 steps and tested with 5: rates of steps 0, 1, 1, 1, 1; weights of BatchNorm of steps 0, 1 and
     what follows the last one, 2, 2, 2, which the query images have too."""
@@ -225,7 +225,7 @@ def cavia(backbone: torch.nn.Module, engine: str, n_context: int, scale: bool, l
     return CAVIA(backbone, *kind, **settings)
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap")))
 def test_cavia_on_functions_is_a_network_with_the_context_among_its_inputs(engine: str) -> None:
     """Two layers of ReLU; the map from context to the first one is the rest of that layer's weight matrix."""
     torch.manual_seed(1)
@@ -290,7 +290,7 @@ def test_proto_maml_starts_as_a_classifier_by_the_nearest_prototype() -> None:
     assert torch.allclose(logits.softmax(1), (-(torch.cdist(x, means) ** 2)).softmax(1))
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap")))
 def test_proto_maml_meta_gradient_goes_through_inner_loop_and_prototypes(engine: str) -> None:
     learner, tasks = proto_maml(engine, 2), batch()
     theta = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
@@ -324,7 +324,7 @@ def imaml(engine: str, lam: float, inner_lr: float, steps: int, cg_steps: int, *
     return IMAML(Smooth(), 1, regression, **settings, **more)
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap")))
 def test_imaml_meta_gradient_is_that_of_a_long_unrolled_inner_loop(engine: str) -> None:
     """250 steps on the support loss held near theta, differentiated through every one of them."""
     lam, inner_lr, tasks = 5.0, 0.03, waves(2)
@@ -360,7 +360,7 @@ def test_imaml_held_very_strongly_stays_at_theta_and_trains_plainly() -> None:
 DENSE = [("hessian", 4.0), ("gauss_newton", 0.0), ("gauss_newton", 0.3)]
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap")))
 @pytest.mark.parametrize(("curvature", "damping"), DENSE)
 def test_imaml_solves_the_system_of_its_curvature_and_damping(curvature: str, damping: float, engine: str) -> None:
     """(I + C / (lam + damping)) x = query gradient at phi, with C written out, three steps from theta."""
@@ -415,7 +415,7 @@ def prox(engine: str, lam: float, inner_lr: float, steps: int) -> MinibatchProx:
     return MinibatchProx(Smooth(), 1, regression, lam=lam, **inner_settings(inner_lr, steps, *ENGINES[engine], **sizes))
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("engine", quick_if(("vmap",), ("loop", "vmap")))
 def test_minibatch_prox_descends_the_minimum_of_the_held_support_loss(engine: str) -> None:
     """Of m(theta) = min over phi of L(phi) + lam / 2 |phi - theta|^2 by central differences along a direction."""
     learner, tasks, lam = prox(engine, 5.0, 0.03, 300), waves(2), 5.0
@@ -530,12 +530,13 @@ TWICE = [  # settings that have one value in training, and `test_` and their nam
     if algo not in ("oml", "anml")  # which are trained on streams: see test_settings_matter.py
     for engine in engines_of(algo)
 ]
+OF_ITS_OWN = ("maml", "reptile", "imaml", "maml_pp", "cavia", "lstm_learner")  # in their loops; the others are slow
 IN_TEST_ALONE = [
     algo for algo, values in choices("algo").items() if "test_inner_steps" in values and "inner_steps" not in values
 ]
 
 
-@pytest.mark.parametrize(("algo", "setting", "engine"), TWICE)
+@pytest.mark.parametrize(("algo", "setting", "engine"), quick_if([one for one in TWICE if one[0] in OF_ITS_OWN], TWICE))
 def test_training_and_test_go_each_by_their_own_value_of_a_setting(
     settings: Callable[..., DictConfig], algo: str, setting: str, engine: str
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import inner_settings, maml_settings, noise_tasks
+from conftest import inner_settings, maml_settings, noise_tasks, quick_if
 from torch import Tensor
 
 from metarun.algos.base.learner import Learner
@@ -92,7 +92,7 @@ def furthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("downsample", ["stride", "pool"])
 @pytest.mark.parametrize("first_order", [False, True])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", quick_if(("vmap", "learn2learn"), ENGINES))
 def test_maml_meta_gradient_is_that_of_a_plain_loop(engine: str, first_order: bool, downsample: str) -> None:
     learner, tasks = maml(engine, 2, first_order, downsample=downsample), batch()
     expected = plain_maml_gradient(learner, tasks, 2, first_order, downsample)
@@ -110,7 +110,7 @@ def test_a_replayed_meta_gradient_is_that_of_a_plain_loop(first_order: bool, eng
     assert furthest(meta_gradient(learner, tasks), expected) < 1e-9
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", quick_if(("vmap", "learn2learn"), ENGINES))
 def test_anil_meta_gradient_is_that_of_a_plain_loop(engine: str) -> None:
     learner, tasks = maml(engine, 3, cls=ANIL), batch()
     expected = plain_maml_gradient(learner, tasks, 3, False, "stride", head_only=True)
@@ -166,7 +166,7 @@ def on_waves(cls: type[MAML], engine: str, steps: int, report_steps: tuple[int, 
     return cls(MLP((1,), "none", (6, 5)), 1, regression, **settings)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", quick_if(("vmap", "learn2learn"), ENGINES))
 @pytest.mark.parametrize(("cls", "adapted"), [(MAML, "net"), (ANIL, "net.head")])
 def test_the_meta_gradient_on_functions_is_that_of_a_plain_loop(cls: type[MAML], adapted: str, engine: str) -> None:
     """Two layers of ReLU and a linear head, squared errors, two inner steps."""

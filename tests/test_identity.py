@@ -253,7 +253,10 @@ def test_a_refused_command_leaves_a_folder_that_was_there(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine").mkdir()
-    assert say(*WORDS, "hydra.run.dir=mine", "data=glyphs", "data.n_way=500")[0] == 2
+    assert (
+        say(*WORDS, "hydra.run.dir=mine", "data=glyphs", "data.alphabets=6", "data.characters=4", "data.n_way=25")[0]
+        == 2
+    )
     assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
 
 

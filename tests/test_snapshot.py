@@ -19,6 +19,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from conftest import ONE_OF_EACH, quick_if
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
@@ -50,7 +51,10 @@ CHOSEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if "bpl" in n else []) for n in CHOSEN])
+QUICK = [name for name in CHOSEN if not name.endswith(" glyphs") or name.split()[0] in ONE_OF_EACH]
+
+
+@pytest.mark.parametrize("name", quick_if(QUICK, CHOSEN))
 def test_the_numbers_are_as_they_were(cache: Path, name: str) -> None:
     exactly = snapshot.made_with() == KEPT["made_with"]
     if "vit" in name and snapshot.made_with()["torch"] != KEPT["made_with"]["torch"]:

@@ -32,10 +32,10 @@ def test_every_command_that_is_printed_works_when_pasted_whatever_the_folder_s_n
 @pytest.mark.slow
 def test_more_of_all_that(root: Path) -> None:
     assert_held(
-        *any_command.draw_many(60, any_command.overrides(), lambda drawn: any_command.try_override(root, *drawn))
+        *any_command.draw_many(30, any_command.overrides(), lambda drawn: any_command.try_override(root, *drawn))
     )
     assert_held(
-        *any_command.draw_many(30, any_command.arguments(), lambda drawn: any_command.try_arguments(root, drawn))
+        *any_command.draw_many(15, any_command.arguments(), lambda drawn: any_command.try_arguments(root, drawn))
     )
 
 
