@@ -10,7 +10,9 @@ from test_gradients import conv4
 from torch import nn
 
 from metarun.algos.memory.caml import CAML, make_codes
+from metarun.algos.metric.feat import FEAT
 from metarun.core.tasks import EpisodeShape, Examples
+from metarun.ops.freezing import freeze
 
 
 class Flat(nn.Module):
@@ -29,6 +31,11 @@ class Flat(nn.Module):
 def caml(backbone: nn.Module | None = None, most_ways: int = 6) -> CAML:
     torch.manual_seed(0)
     return CAML(backbone or Flat(), 16, 2, 2, most_ways, "auto", 0)
+
+
+def feat(backbone: nn.Module) -> FEAT:
+    torch.manual_seed(0)
+    return FEAT(backbone, 8.0, 0.0, "auto", 0).train()
 
 
 def test_codes_have_length_one_and_equal_angles() -> None:
@@ -63,6 +70,35 @@ def test_training_on_embeddings_is_training_on_images_and_leaves_the_network() -
     half = len(losses) // 2
     assert half > 10
     assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(losses[:half], losses[half:], strict=True))
+
+
+def test_any_method_by_comparison_trains_on_the_embeddings_of_a_frozen_network() -> None:
+    """Of FEAT, whose network has nothing to learn: the gradient of its attention is that on images."""
+    shape, net = EpisodeShape(3, 1, 2), Flat()
+    source = noise_tasks(shape, shape)
+    assert next(feat(net).train_stream(source, 0, 4)).support.x.shape == (4, 3, 1, 28, 28)
+    freeze(net)
+    learner, plain = feat(net), source.batch("train", np.arange(4))
+    embedded = next(learner.train_stream(source, 0, 4))
+    assert embedded.support.x.shape == (4, 3, 784)
+    found = []
+    for batch in (embedded, plain):
+        learner.zero_grad()
+        learner.meta_gradient(batch)
+        found.append([one.grad.clone() for one in learner.attention.parameters() if one.grad is not None])
+    assert len(found[0]) == 7
+    assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(*found, strict=True))
+    assert isinstance(learner.backbone, Flat)
+
+
+def test_inputs_that_are_vectors_are_embedded_too() -> None:
+    """As texts are: twice the inputs and half the weight are the same."""
+    support, query = Examples(torch.randn(3, 784), torch.arange(3)), torch.randn(2, 784)
+    learner = caml().eval()
+    found = learner.adapt_to(support, 3)(query)
+    learner.backbone.weight.mul_(0.5)
+    assert torch.allclose(learner.adapt_to(Examples(2 * support.x, support.y), 3)(2 * query), found, atol=1e-6)
+    assert not torch.allclose(learner.adapt_to(support, 3)(query), found, atol=1e-3)
 
 
 def test_images_that_are_augmented_or_normalised_together_come_as_images() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,19 @@ from torch import Tensor, nn
 
 from metarun.algos.base.episodic import EpisodicLearner
 from metarun.algos.base.scored import Scored
-from metarun.core.tasks import Batch, Examples
+from metarun.core.batches import MixedBatch, change_batches, list_batches
+from metarun.core.tasks import Batch, EmbeddableSource, Examples, Metrics, TaskSource
 from metarun.ops import context, norm
 from metarun.ops.functional import Params, call, one_hot, within
 
 FEATURES_TOGETHER = {"vmap": 800_000, "batched": 2_000_000}
 """Numbers of the embeddings that run together on a CPU, as measured; more leave its caches."""
+
+ALL_IMAGES = 2**40
+"""Tasks that training may draw: embedding each training image once always pays."""
+
+EMBEDDED = "embedded"
+"""The fact about training tasks that their inputs are embeddings."""
 
 
 class Support(NamedTuple):
@@ -32,6 +39,9 @@ class MetricLearner(EpisodicLearner):
     Support and query images are embedded in one pass, as ProtoNet's code does, so `bn=transductive` normalises
     by both together. A method writes `compare`. Where all images are embedded already, tasks run together by vmap, or
     in a third of the time as they are, if the method's code lets tensors have a first dimension of tasks.
+
+    Where the backbone has nothing to learn and images come without augmentation, those of training too are embedded
+    once, unless a method has a gradient of its own.
 
     Args:
         backbone: from inputs to embeddings [R, D].
@@ -65,6 +75,28 @@ class MetricLearner(EpisodicLearner):
         finally:
             self.backbone, self.task_chunk, self.recorder, self.most_numbers = before
 
+    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
+        tasks = self._embed_training(source)
+        if tasks is None:
+            return super().train_stream(source, step, meta_batch_size)
+        stream = tasks.episodes("train", step * meta_batch_size, meta_batch_size)
+        return (change_batches(batch, mark_embedded) for batch in stream)
+
+    def meta_gradient(self, batch: Batch | MixedBatch) -> Metrics:
+        embedded = EMBEDDED in list_batches(batch)[0].side
+        with self.encoded() if embedded else nullcontext():
+            return super().meta_gradient(batch)
+
+    def _embed_training(self, source: TaskSource) -> TaskSource | None:
+        """Return the training tasks with each image embedded once; None where that would not be the same."""
+        own = type(self).meta_gradient is not MetricLearner.meta_gradient
+        augmented = getattr(getattr(source, "look", None), "augment", "none") != "none"
+        learned = any(True for _ in self.backbone.parameters())
+        encode = None if own or augmented or learned else self.input_encoder()
+        if encode is None or not isinstance(source, EmbeddableSource):
+            return None
+        return source.embedded("train", lambda x: self.prepare_encoded(encode(x)), ALL_IMAGES)
+
     def _score_together(self, params: Params, batch: Batch) -> Scored:
         if self._is_batched() and isinstance(self.backbone, nn.Identity):
             return self._score_task(params, batch.support, batch.query, batch.n_way, **self._choose(batch.side))
@@ -89,6 +121,11 @@ class MetricLearner(EpisodicLearner):
     def predict(self, params: Params, state: Support, x: Tensor) -> Tensor:
         support, query = embed_together(self.backbone, within(params, "backbone"), state.x, x)
         return self.compare(params, support, state.classes, query)
+
+
+def mark_embedded(batch: Batch) -> Batch:
+    """Return the tasks with the fact that their inputs are embeddings."""
+    return batch._replace(side={**batch.side, EMBEDDED: torch.ones(batch.n_tasks)})
 
 
 def embed_together(backbone: nn.Module, params: Params, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -11,13 +10,9 @@ from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import MetricLearner
 from metarun.algos.memory.incontext import Block
 from metarun.core.ranges import NonNegativeInt, PositiveInt
-from metarun.core.tasks import EmbeddableSource, TaskSource
 from metarun.ops.freezing import freeze
 from metarun.ops.functional import Params, call, within
 from metarun.ops.layer_norm import LayerNorm
-
-ALL_IMAGES = 2**40
-"""Tasks that training may draw: embedding each training image once always pays."""
 
 
 class CAML(MetricLearner):
@@ -27,8 +22,6 @@ class CAML(MetricLearner):
     All tokens of a sequence attend to each other, support tokens to the query too. The paper's last layer has an output
     for each of five classes; here a logit is the product of the query's token with the class's code, so a task may have
     any number of classes up to `most_ways`. Classes get codes by their labels, which are drawn anew for each task.
-
-    Where the images come without augmentation, those of training too are embedded once.
 
     Shapes: support.x [S, C, H, W], support.y [S] int64 in 0..N-1; predicts logits [M, N].
     Args:
@@ -69,18 +62,6 @@ class CAML(MetricLearner):
         super().train(mode)
         self.backbone.eval()
         return self
-
-    def train_stream(self, source: TaskSource, step: int, meta_batch_size: int) -> Iterator[Any]:
-        encode = self.input_encoder()
-        plain = getattr(getattr(source, "look", None), "augment", "none") == "none"
-        if encode and plain and isinstance(source, EmbeddableSource):
-            source = source.embedded("train", encode, ALL_IMAGES) or source
-        return super().train_stream(source, step, meta_batch_size)
-
-    def predict(self, params: Params, state: Any, x: Tensor) -> Tensor:
-        if x.ndim == 2 and state.x.ndim == 2:  # embedded already
-            return self.compare(params, state.x, state.classes, x)
-        return super().predict(params, state, x)
 
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         n_way = classes.shape[1]
