@@ -13,10 +13,13 @@ from test_contract import ALGOS, choices, parts_of
 
 from metarun.algos.base.abilities import EncodesInputs
 from metarun.algos.base.episodic import EpisodicLearner
-from metarun.algos.base.metric import MetricLearner
+from metarun.algos.base.metric import MetricLearner, Support
+from metarun.algos.metric.protonet import ProtoNet
+from metarun.algos.transfer.simpleshot import SimpleShot
 from metarun.core.tasks import Batch, Examples
 from metarun.data.augment import Look
 from metarun.data.resize import Resized
+from metarun.ops.functional import Params
 from metarun.run.evaluation import evaluate
 from metarun.run.interrupt import StopRequest
 
@@ -52,6 +55,42 @@ def test_scores_of_images_embedded_once_are_those_of_images(settings: Settings, 
         assert fast.keys() == slow.keys()
         for name, values in slow.items():
             assert fast[name] == pytest.approx(values, rel=1e-9, abs=1e-12), name
+
+
+class Shifted(ProtoNet):
+    """Somebody's own: the support images are changed before they are embedded."""
+
+    def adapt(self, params: Params, support: Examples, n_way: int) -> Support:
+        return super().adapt(params, Examples(support.x.flip(-1) + 1, support.y), n_way)
+
+
+class Asked(ProtoNet):
+    """Likewise the query images."""
+
+    def predict(self, params: Params, state: Support, x: torch.Tensor) -> torch.Tensor:
+        return super().predict(params, state, x.flip(-1) + 1)
+
+
+class Centred(SimpleShot):
+    """Likewise embeddings, by all that come together."""
+
+    def prepare(self, embedded: torch.Tensor) -> torch.Tensor:
+        return super().prepare(embedded - embedded.mean(0))
+
+
+@pytest.mark.parametrize("own", [Shifted, Asked, Centred])
+def test_what_one_s_own_code_does_to_inputs_is_done_to_inputs_in_tests_too(
+    settings: Settings, own: type[MetricLearner]
+) -> None:
+    """Below a method whose inputs are embedded once, as its own code allows."""
+    parts = parts_of(settings(f"algo={own.__base__.__name__.lower()}", "bn=running"))
+    learner = parts.learner.eval()
+    learner.__class__ = own
+    fast = evaluate(learner, parts.source, "val", 60, 20, StopRequest())
+    learner.input_encoder = lambda: None
+    slow = evaluate(learner, parts.source, "val", 60, 20, StopRequest())
+    for name, values in slow.items():
+        assert fast[name] == pytest.approx(values, rel=1e-4, abs=1e-5), name
 
 
 BATCHED = [name for name in METRIC if vars(get_object(choices("algo")[name]["_target_"])).get("batched")]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarun.algos.base.metric import MetricLearner
+from metarun.algos.base.metric import MetricLearner, is_stated_of
 from metarun.algos.base.pretraining import Pretraining
 from metarun.ops.functional import Params
 
@@ -56,8 +56,11 @@ class FeatureHead(Pretraining, MetricLearner):
         return embedded
 
     def prepares_alone(self) -> bool:
-        """Return whether `prepare` does with each embedding the same, whatever others there are."""
-        return True
+        """Return whether `prepare` does with each embedding the same, whatever others there are.
+
+        A class that writes `prepare` states it anew.
+        """
+        return is_stated_of(self, "prepares_alone", "prepare")
 
     def prepare(self, embedded: Tensor) -> Tensor:
         """Centre and scale the embeddings of support images or of queries [R, D]."""

@@ -57,7 +57,9 @@ class MetricLearner(EpisodicLearner):
         self.backbone = backbone
 
     def input_encoder(self) -> Callable[[Tensor], Tensor] | None:
-        return self._encode if norm.normalises_rows_alone(self.backbone) else None
+        """As `EncodesInputs`. A class that writes `adapt` or `predict` states it anew if they take embedded inputs."""
+        alone = norm.normalises_rows_alone(self.backbone) and is_stated_of(self, "input_encoder", "adapt", "predict")
+        return self._encode if alone else None
 
     def input_network(self) -> nn.Module:
         return self.backbone
@@ -126,6 +128,15 @@ class MetricLearner(EpisodicLearner):
 def mark_embedded(batch: Batch) -> Batch:
     """Return the tasks with the fact that their inputs are embeddings."""
     return batch._replace(side={**batch.side, EMBEDDED: torch.ones(batch.n_tasks)})
+
+
+def is_stated_of(learner: nn.Module, promise: str, *code: str) -> bool:
+    """Return whether what the class states by the method `promise` is of its own `code`, not of that of a base alone.
+
+    A subclass that writes such methods anew and not the promise is promised nothing.
+    """
+    last = next(names for one in type(learner).__mro__ if not {promise, *code}.isdisjoint(names := vars(one)))
+    return promise in last
 
 
 def embed_together(backbone: nn.Module, params: Params, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:

@@ -52,6 +52,7 @@ class TipAdapter(FeatureHead):
 
     batched = True
     asks = ("tokens", "vectors")
+    input_encoder = FeatureHead.input_encoder  # for `predict` embeds by embed_together, which leaves what is embedded
 
     def __init__(
         self,
