@@ -21,7 +21,7 @@ from run_folders import forget_hash
 from same_process import Use, finish_runs, using
 
 from metarun.algos.base.metric import MetricLearner
-from metarun.app.jobs import reopened
+from metarun.app.jobs import retests
 from metarun.app.jobs.mistakes import draw_mistakes
 from metarun.app.jobs.reopened import open_trained
 from metarun.app.jobs.retest_settings import make_settings
@@ -87,7 +87,7 @@ def test_the_own_source_gives_the_runs_own_scores_bit_for_bit_and_once(
             assert set(now) == set(then)
             assert all(np.array_equal(now[score], then[score]) for score in then)
         assert (run / "results.json").read_bytes() == before
-    monkeypatch.setattr(reopened, "evaluate", lambda *_, **__: pytest.fail("made twice"))
+    monkeypatch.setattr(retests, "evaluate", lambda *_, **__: pytest.fail("made twice"))
     assert "1 of 1 made before, --again repeats them" in say("eval", run)[1]
     with pytest.raises(pytest.fail.Exception, match="made twice"):
         say("eval", run, "--again")

@@ -183,10 +183,8 @@ def _tell_wandb(folder: Path, found: Sequence[Mapping[str, Any]], screen: Screen
     id = run.results.get("wandb_id")
     if not id:
         raise ConfigError(f"{folder} has no run in W&B: it was logged with logger={run.settings.get('logger')}")
-    options = {
-        "project": choose_project(run.settings.get("logger.project")),
-        "entity": run.settings.get("logger.entity"),
-    }
+    project, entity = run.settings.get("logger.project"), run.settings.get("logger.entity")
+    options = {"project": choose_project(project), "entity": entity}
     screen.say(tell_tests(folder, str(id), run.settings.get("logger.mode", "auto"), options, found))
 
 
@@ -227,6 +225,7 @@ def evaluate_run(
         from metarun.app.jobs.chosen import choose_on_validation, on_validation_tasks
         from metarun.app.jobs.reopened import open_trained
         from metarun.app.jobs.retest_settings import list_combinations
+        from metarun.app.jobs.retests import run_tests
         from metarun.run.interrupt import stop_requests
     found, refused = list[dict[str, Any]](), list[str]()
     tests, modes, machine = list_combinations(asked.typed, asked.own)
@@ -238,7 +237,7 @@ def evaluate_run(
             chosen = choose_on_validation(run, tests, modes, asked.again, stop, done)
         for values, wanted in chosen:
             try:
-                for one in run.run_tests(values, wanted, asked.again, stop, done):
+                for one in run_tests(run, values, wanted, asked.again, stop, done):
                     found.append(one)  # one by one: a later mode may be refused
                     if draw:
                         draw(run, values, one["bn"])

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from metarun.app.jobs.reopened import Done, Trained
+from metarun.app.jobs.reopened import Trained
+from metarun.app.jobs.retests import Done, run_tests
 from metarun.core.errors import ConfigError
 from metarun.core.scores import choose_score, is_better, read_directions
 from metarun.run.interrupt import StopRequest
@@ -29,7 +30,7 @@ def choose_on_validation(
 
     Args:
         asked: what is typed, a combination each.
-        modes: as `Trained.run_tests` takes them; each mode gets values of its own.
+        modes: as `run_tests` takes them; each mode gets values of its own.
     Raises: ConfigError if there is nothing to choose from.
     """
     alike: dict[str, list[Values]] = {}
@@ -42,7 +43,7 @@ def choose_on_validation(
     for group in alike.values():
         best: dict[str, tuple[Values, Mapping[str, Any]]] = {}
         for values in group:
-            for one in validated.run_tests(values, modes, again, stop, done):
+            for one in run_tests(validated, values, modes, again, stop, done):
                 if one["bn"] not in best or _is_better(one, best[one["bn"]][1]):
                     best[one["bn"]] = values, one
         for mode, (values, found) in best.items():

@@ -12,10 +12,9 @@ from PIL import Image
 from metarun.algos.base.abilities import AdaptsToTask
 from metarun.app.jobs.pictures import TASKS_DRAWN, save_picture
 from metarun.app.jobs.reopened import Trained
-from metarun.app.jobs.retest_settings import make_settings
+from metarun.app.jobs.retests import Retest
 from metarun.core.batches import MixedBatch
 from metarun.core.errors import ConfigError
-from metarun.core.run_folder import RunFolder
 from metarun.core.tasks import Batch, Examples
 from metarun.core.whole import write_bytes
 from metarun.report.figures.hardest import draw_hardest
@@ -32,10 +31,9 @@ def draw_mistakes(run: Trained, values: Mapping[str, Any], mode: str) -> tuple[l
     Returns: the hardest classes, and the files in the run's folder of later tests.
     Raises: ConfigError for tasks without images or names of classes.
     """
-    test = make_settings(run.saved, run.source.info.input_shape, values).change({"bn": mode})
-    settings = test.resolve()
-    source: Any = run.open_checked(test, settings, values)
-    learner, n_tasks = run.make_learner(settings).eval(), settings.run["test_tasks"]
+    test = Retest.plan(run, values, mode)
+    source: Any = test.open_source()
+    learner, n_tasks = run.make_learner(test.settings).eval(), test.settings.run["test_tasks"]
     if run.others:
         raise ConfigError("--pictures: the mistakes of one checkpoint are drawn; leave out --checkpoint ensemble")
     labels = getattr(source, "labels", None)
@@ -43,7 +41,7 @@ def draw_mistakes(run: Trained, values: Mapping[str, Any], mode: str) -> tuple[l
         raise ConfigError("--pictures: only for classes of images with names, and learners that answer single queries")
     drawn: list[tuple[Batch, torch.Tensor]] = []  # the first tasks, one by one
     counted, images = [], dict[str, Image.Image]()
-    at_once = settings.run["eval_batch_size"]
+    at_once = test.settings.run["eval_batch_size"]
     for first in range(0, n_tasks, at_once):
         batch = next(source.episodes("test", first, at_once)).tasks(0, n_tasks - first)
         for place in range(batch.n_tasks):
@@ -61,7 +59,7 @@ def draw_mistakes(run: Trained, values: Mapping[str, Any], mode: str) -> tuple[l
     picture = draw_tasks(tasks, len(drawn), names_drawn, answered, source.info.normalisation)
     if picture is None:
         raise ConfigError("--pictures: the inputs are no images of one or three channels")
-    folder, stem = RunFolder(run.folder).evaluations, run.name_file(test, settings).removesuffix(".json")
+    folder, stem = test.file.parent, test.file.stem
     folder.mkdir(exist_ok=True)
     files = [folder / f"{stem}-tasks.png"]
     save_picture(picture, files[0])

@@ -1,12 +1,11 @@
-"""A finished run, opened again to be tested: its weights, on its own source or on another."""
+"""A finished run, opened again: its weights, for its own source or for another."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,43 +13,29 @@ import torch
 
 from metarun.algos.base.learner import Learner
 from metarun.app.jobs.fitted_weights import fit_weights
-from metarun.app.jobs.retest_settings import SHAPE, list_changes, make_settings, name_test
-from metarun.app.jobs.tested_weights import Checkpoint, choose_weights, join_learners
-from metarun.app.jobs.without_effect import warn_without_effect
+from metarun.app.jobs.retest_settings import SHAPE
+from metarun.app.jobs.tested_weights import Checkpoint, choose_weights
 from metarun.core.errors import ConfigError, wrong_input
-from metarun.core.known_source import KnownSource, find_untold, know_source, recall_source
-from metarun.core.postponed import postponed
-from metarun.core.results_file import seal
+from metarun.core.known_source import KnownSource, know_source, recall_source
 from metarun.core.run_folder import RunFolder
-from metarun.core.scores import estimate, list_directions
 from metarun.core.tasks import TaskSource
-from metarun.core.whole import hash_file, write_json
-from metarun.core.words import describe_state, is_percent, name_size
+from metarun.core.words import describe_state
 from metarun.data.augment import Look
-from metarun.data.counts import describe_images
-from metarun.data.resize import Resized, describe_fitting, list_classes, members
+from metarun.data.resize import Resized, describe_fitting, members
 from metarun.ops import context, norm
-from metarun.report.runs import open_run, read_evaluation
-from metarun.run.by_source import estimate_by_source
+from metarun.report.runs import open_run
 from metarun.run.checkpoint import check_split
-from metarun.run.device import hold_device, name_device
-from metarun.run.evaluation import check_facts, evaluate
+from metarun.run.device import hold_device
 from metarun.run.features import Features
-from metarun.run.folder import load_best, write_task_scores
-from metarun.run.interrupt import StopRequest
-from metarun.run.results import read_git_state, read_versions
+from metarun.run.folder import load_best
 from metarun.settings.build import build_learner, build_source, set_numerics
 from metarun.settings.conf import read_shipped
-from metarun.settings.names import name_query
 from metarun.settings.places import ROOTS, check_places, find_places
 from metarun.settings.reopen import SavedSettings, reopen
 from metarun.settings.schema import Settings
 
 SHAPES = tuple(f"data.{key}" for key in SHAPE)
 """Settings of the data that do not change its split."""
-
-Values = Mapping[str, Any]
-Done = Callable[[Values], None]
 
 log = logging.getLogger(__name__)
 
@@ -85,33 +70,6 @@ class Trained:
     asked: Mapping[str, str] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
 
-    def run_tests(
-        self, values: Mapping[str, Any], modes: Sequence[str], again: bool, stop: StopRequest, done: Done
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the result of the test with `values` in each BatchNorm mode, from a file or computed now."""
-        test = make_settings(self.saved, self.source.info.input_shape, values)
-        source: TaskSource | None = None
-        for mode in modes or self.modes[:2]:  # one transductive, one inductive
-            if mode not in self.modes:
-                raise ConfigError(
-                    f"bn={mode}: the run was trained with bn={self.modes[0]}; it can be tested with "
-                    f"bn={','.join(self.modes)}"
-                )
-            one = test.change({"bn": mode})
-            settings = one.resolve()
-            file = RunFolder(self.folder).evaluations / self.name_file(one, settings)
-            kept = {} if again else read_evaluation(file)[0]
-            if not kept:
-                with postponed():
-                    source = source or self.open_checked(one, settings, values)
-                    learners = (replace(self, state=w).make_learner(settings) for w in (self.state, *self.others))
-                    learner = join_learners(learners, source.info.objective)
-                    check_facts(learner, source, self.split)
-                kept = self.run_test(settings, source, learner, file, stop, list_changes(values))
-                done(kept)
-                warn_without_effect(kept, self.results, file.with_suffix(".npz"), RunFolder(self.folder).test_tasks)
-            yield kept
-
     def open_source(self, settings: Settings, values: Mapping[str, Any]) -> TaskSource:
         """Open the source of a test, with images as the run's network expects them unless `values` say otherwise."""
         name, own = settings.choices["data"], self.saved.choices["data"]
@@ -144,50 +102,6 @@ class Trained:
             if same and not any(key.startswith("data.") and key not in SHAPES for key in values):
                 check_split(self.folder, source.info.split_sha256, self.results["split_sha256"])
         return source
-
-    def run_test(
-        self, settings: Settings, source: TaskSource, learner: Learner, file: Path, stop: StopRequest, changes: Values
-    ) -> dict[str, Any]:
-        """Run a test, and write its result to `file` with the scores of every task beside it."""
-        started, n_tasks = time.perf_counter(), settings.run["test_tasks"]
-        scores = evaluate(
-            learner, source, self.split, n_tasks, settings.run["eval_batch_size"], stop, features=self.features
-        )
-        found = {
-            **{key: self.results[key] for key in ("algo", "backbone", "seed")},
-            "best_step": self.best_step,
-            "data": settings.choices["data"],
-            **{key: name_size(settings.data.get(key)) for key in ("n_way", "k_shot", "n_query")},
-            "query": name_query(settings.data),
-            "bn": settings.bn,
-            "answers": learner.answers,
-            "changes": {**changes, **self.asked},
-            "trained": {key: self.results.get(key) for key in ("data", "n_way", "k_shot", "bn", "trainval")},
-            "test": {score: estimate(values, is_percent(score)).as_json() for score, values in scores.items()},
-            **estimate_by_source(source, scores),
-            "directions": list_directions(scores, learner.directions),
-            "split_sha256": source.info.split_sha256,
-            "episode_sha256": source.fingerprint(self.split, n_tasks),
-            "images": describe_images(source.info.facts),
-            "source": source.info.facts,
-            "classes": len(list_classes(source, self.split)),
-            "seen": sorted(set(self.source.classes["train"]) & list_classes(source, self.split)),
-            "untold": find_untold(self.source.classes["train"], list_classes(source, self.split)),
-            "seconds": time.perf_counter() - started,
-            "device": str(self.device),
-            "device_name": name_device(self.device),
-            "threads": torch.get_num_threads(),
-            "git": read_git_state(),
-            "versions": read_versions(),
-        }
-        file.parent.mkdir(exist_ok=True)
-        write_task_scores(file.with_suffix(".npz"), scores)
-        write_json(file, seal(found | {"scores_sha256": hash_file(file.with_suffix(".npz"))}))
-        return found
-
-    def name_file(self, test: SavedSettings, settings: Settings) -> str:
-        """Name the file of a test's result; `settings` are the test's, resolved."""
-        return f"{'-'.join([name_test(settings), *self.asked.values()])}-{test.key()}.json"
 
     def make_learner(self, settings: Settings) -> Learner:
         """Make the learner as the run tested it, changed by `settings`. Raises: ConfigError if it lacks weights."""
