@@ -277,6 +277,21 @@ def test_a_part_has_rates_of_its_own_and_a_rate_of_0_freezes_it(settings: Settin
             parts_of(settings("algo=protonet", f"+optim.parts.{wrong}"))
 
 
+def test_a_network_whose_rate_is_0_is_as_in_tests_where_methods_compare_its_embeddings(settings: Settings) -> None:
+    """Its averages stay, and training images are embedded once; a part of it that has a rate learns."""
+    words, held = ["algo=feat", "data=glyphs", "bn=running"], "+optim.parts.backbone.lr=0"
+    parts = parts_of(settings(*words, held))
+    before = state_of(parts.learner)
+    batch = next(parts.learner.train().train_stream(parts.source, 0, 2))
+    assert batch.support.x.ndim == 3
+    parts.learner.meta_step(batch, parts.optims)
+    moved = {name for name, value in parts.learner.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(name.startswith("attention.") for name in moved)
+    for others in (["bn=transductive"], ["+optim.parts.backbone.blocks.0.lr=1"]):
+        assert list(parts_of(settings(*words, held, *others)).learner.backbone.parameters())
+
+
 def test_a_warm_up_raises_the_rate_of_the_schedule_and_goes_on_where_a_checkpoint_was(settings: Settings) -> None:
     """SGD with a rate that would fall by 1/4 a step, and is warmed up in two: 1/2, 3/4, 2/4 of it, and so on."""
     words = ["algo=protonet", "optim=sgd", "optim.lr=1", "optim/schedule=linear", "run.steps=4", "optim.warmup=2"]

@@ -12,6 +12,7 @@ from hydra.utils import get_object, instantiate
 
 from metarun.algos.base.abilities import Recordable
 from metarun.algos.base.learner import Learner
+from metarun.algos.base.metric import MetricLearner
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, suggest, wrong_input
 from metarun.core.known_source import KnownSource, know_source
@@ -29,7 +30,7 @@ from metarun.run.team import Group
 from metarun.run.tracking.guarded import GuardedSink
 from metarun.run.tracking.sink import RunInfo, Sink
 from metarun.settings.conf import list_shipped, read_shipped, read_source
-from metarun.settings.optims import Optims
+from metarun.settings.optims import Optims, is_held
 from metarun.settings.own_backbone import check_backbone, explain_lack
 from metarun.settings.ranges import find_parameters
 from metarun.settings.schema import BUILD_KEYS, Node, Settings
@@ -56,6 +57,8 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
     learner = build_learner(settings, source, start).to(device)
     group = group or Group()
     factories = Optims(settings, group, device, _make_factory, learner.named_parameters())
+    if isinstance(learner, MetricLearner) and is_held(settings.optim, "backbone"):
+        learner.hold_network()
     with wrong_input():
         _record(learner, settings.run.get("compile", False), device)
         optims = {} if settings.run.get("steps") == 0 else learner.build_optims(factories)

@@ -83,6 +83,12 @@ class Optims:
         return [{"params": groups[part], **parts.get(part, {})} for part in sorted(groups)]
 
 
+def is_held(optim: Node, part: str) -> bool:
+    """Return whether the settings of an optimizer give a part of the learner, and all parts in it, the rate 0."""
+    rates = {name: own.get("lr") for name, own in _list_parts(optim.get("parts") or {}) if _is_of(name, part)}
+    return part in rates and all(rate == 0 for rate in rates.values())
+
+
 def _list_parts(tree: Node, above: str = "") -> Iterator[tuple[str, Node]]:
     """List the parts that have settings, by dotted name: parts lie in parts as modules lie in modules."""
     for name, node in tree.items():

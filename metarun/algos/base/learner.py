@@ -76,7 +76,7 @@ class Learner(nn.Module, ABC):
         if not parameters:
             raise ValueError(
                 f"{type(self).__name__} learns nothing but its network, which is frozen: set backbone.frozen=false, or "
-                "run.steps=0 to test the network's own features"
+                "a rate above 0, or run.steps=0 to test the network's own features"
             )
         return {"outer": optim(parameters)}
 

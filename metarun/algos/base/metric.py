@@ -3,7 +3,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from metarun.algos.base.scored import Scored
 from metarun.core.batches import MixedBatch, change_batches, list_batches
 from metarun.core.tasks import Batch, EmbeddableSource, Examples, Metrics, TaskSource
 from metarun.ops import context, norm
+from metarun.ops.freezing import freeze
 from metarun.ops.functional import Params, call, one_hot, within
 
 FEATURES_TOGETHER = {"vmap": 800_000, "batched": 2_000_000}
@@ -40,8 +41,8 @@ class MetricLearner(EpisodicLearner):
     by both together. A method writes `compare`. Where all images are embedded already, tasks run together by vmap, or
     in a third of the time as they are, if the method's code lets tensors have a first dimension of tasks.
 
-    Where the backbone has nothing to learn and images come without augmentation, those of training too are embedded
-    once, unless a method has a gradient of its own.
+    A backbone that has nothing to learn stays as in tests. Where images come without augmentation, those of training
+    are then embedded once too, unless a method has a gradient of its own.
 
     Args:
         backbone: from inputs to embeddings [R, D].
@@ -55,6 +56,17 @@ class MetricLearner(EpisodicLearner):
     def __init__(self, backbone: nn.Module, engine: str, task_chunk: int) -> None:
         super().__init__(engine, task_chunk)
         self.backbone = backbone
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if not self._learns_network():
+            self.backbone.eval()
+        return self
+
+    def hold_network(self) -> None:
+        """Freeze the network if embeddings then are the same in training and in tests."""
+        if self._has_plain_gradient() and self.input_encoder():
+            freeze(self.backbone)
 
     def input_encoder(self) -> Callable[[Tensor], Tensor] | None:
         """As `EncodesInputs`. A class that writes `adapt` or `predict` states it anew if they take embedded inputs."""
@@ -91,13 +103,19 @@ class MetricLearner(EpisodicLearner):
 
     def _embed_training(self, source: TaskSource) -> TaskSource | None:
         """Return the training tasks with each image embedded once; None where that would not be the same."""
-        own = type(self).meta_gradient is not MetricLearner.meta_gradient
         augmented = getattr(getattr(source, "look", None), "augment", "none") != "none"
-        learned = any(True for _ in self.backbone.parameters())
-        encode = None if own or augmented or learned else self.input_encoder()
+        if augmented or self._learns_network() or not self._has_plain_gradient():
+            return None
+        encode = self.input_encoder()
         if encode is None or not isinstance(source, EmbeddableSource):
             return None
         return source.embedded("train", lambda x: self.prepare_encoded(encode(x)), ALL_IMAGES)
+
+    def _learns_network(self) -> bool:
+        return any(True for _ in self.backbone.parameters())
+
+    def _has_plain_gradient(self) -> bool:
+        return type(self).meta_gradient is MetricLearner.meta_gradient
 
     def _score_together(self, params: Params, batch: Batch) -> Scored:
         if self._is_batched() and isinstance(self.backbone, nn.Identity):

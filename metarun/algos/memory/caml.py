@@ -58,11 +58,6 @@ class CAML(MetricLearner):
         self.unknown = nn.Parameter(torch.randn(length) / length**0.5)
         self.sequence = Sequence(size + length, width, layers, heads, length)
 
-    def train(self, mode: bool = True) -> CAML:
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
     def compare(self, params: Params, support: Tensor, classes: Tensor, query: Tensor) -> Tensor:
         n_way = classes.shape[1]
         if n_way > len(self.codes):
