@@ -10,9 +10,10 @@ from omegaconf import DictConfig
 from test_contract import NETWORKS, parts_of
 from torch import Tensor, nn
 
+from metarun.backbones import vit
 from metarun.ops import context, norm
 from metarun.ops.functional import call
-from metarun.ops.layer_norm import MapLayerNorm
+from metarun.ops.layer_norm import LayerNorm, MapLayerNorm, make_exact
 from metarun.ops.norm import BatchNorm
 
 
@@ -120,14 +121,26 @@ def test_contexts_inside_each_other_end_one_by_one(monkeypatch: pytest.MonkeyPat
     [
         (lambda: BatchNorm(4, "transductive"), lambda: nn.BatchNorm2d(4)),
         (lambda: MapLayerNorm(4), lambda: nn.GroupNorm(1, 4)),
+        (lambda: LayerNorm([4, 2, 2]), lambda: nn.LayerNorm([4, 2, 2])),
+        (lambda: nn.LayerNorm([4, 2, 2]), lambda: nn.LayerNorm([4, 2, 2])),
+        (lambda: nn.LayerNorm(2, bias=False), lambda: nn.LayerNorm(2, bias=False)),
+        (lambda: nn.LayerNorm(2, elementwise_affine=False), lambda: nn.LayerNorm(2, elementwise_affine=False)),
+        (lambda: nn.InstanceNorm2d(4, affine=True), lambda: nn.InstanceNorm2d(4, affine=True)),
+        (lambda: nn.InstanceNorm2d(4), lambda: nn.InstanceNorm2d(4)),
+        (
+            lambda: nn.Sequential(nn.Flatten(2), nn.InstanceNorm1d(4, affine=True)),
+            lambda: nn.Sequential(nn.Flatten(2), nn.InstanceNorm1d(4, affine=True)),
+        ),
     ],
 )
 def test_a_network_of_ones_own_inside_grad_and_vmap_has_the_gradient_of_a_plain_loop(
     ours: Callable[[], nn.Module], theirs: Callable[[], nn.Module]
 ) -> None:
-    """A learner's author who vectorises by himself enters no context: torch itself knows of its transforms."""
+    """A learner's author who vectorises by himself enters no context: torch itself knows of its transforms. Of torch's
+    own layers a run makes those that differentiate right."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), ours(), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    make_exact(net)
     theta = {name: value.detach() for name, value in net.named_parameters()}
     xs, ys = torch.randn(3, 6, 1, 4, 4), torch.randint(0, 3, (3, 6))
 
@@ -150,6 +163,15 @@ def test_a_network_of_ones_own_inside_grad_and_vmap_has_the_gradient_of_a_plain_
     alone = torch.autograd.grad(total, list(at.values()))
     for (name, one), other in zip(together.items(), alone, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_a_run_makes_torch_s_own_layers_exact(
+    settings: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a network of one's own."""
+    monkeypatch.setattr(vit, "LayerNorm", nn.LayerNorm)
+    learner = parts_of(settings("algo=protonet", "backbone=vit")).learner
+    assert {type(layer) for layer in learner.modules() if isinstance(layer, nn.LayerNorm)} == {LayerNorm}
 
 
 def test_an_unknown_mode_names_the_known_ones() -> None:

@@ -22,6 +22,7 @@ from metarun.core.tasks import EpisodePlan, EpisodeShape, TaskSource
 from metarun.core.whole import describe_os_error
 from metarun.data.files.splits import SPLITS
 from metarun.ops import context
+from metarun.ops.layer_norm import make_exact
 from metarun.ops.replay import CALLS_BEFORE_RECORDING
 from metarun.run.device import choose_device
 from metarun.run.parts import Parts
@@ -146,6 +147,7 @@ def build_learner(settings: Settings, source: TaskSource | KnownSource, start: S
         learner: Learner = _construct(settings.algo, **facts)
     except AttributeError as error:
         raise explain_lack(error, backbone) or error from error
+    make_exact(learner)
     seed_everything(settings.seed, "training")
     return learner
 
