@@ -24,6 +24,9 @@ BEYOND = [  # the number, and a value above it
     (["algo=metanet", "data.train.k_shot=2", "data.k_shot=2"], "algo.chunks", 10, 11),
     (["algo=learned_optimizer", "data=quadratics", "algo.inner_steps=3"], "algo.unroll", 3, 5),
     (["algo=gp_oracle", "data=gp", "data.kernel=rbf", "data.period=[1,2]"], "algo.nodes", 1, 4),
+    (["algo=cavia", "data=sinusoid", "backbone=mlp_small"], "algo.layer", 2, 3),
+    (["algo=cavia", "data=sinusoid", "backbone=mlp_small", "backbone.widths=[4,3,2]"], "algo.layer", 3, 7),
+    (["algo=cavia", "backbone=conv4", "backbone.layers=2"], "algo.layer", 2, 3),
     (["algo=protonet", "run.steps=4", "run.val_every=3"], "run.ensemble", 2, 3),
     (["algo=protonet", "run.steps=25", "run.val_every=null"], "run.patience", 9, 10),
     (["algo=finetune_in_turn", "run=continual", "run.tasks=2"], "run.score_every", 2, 5),
@@ -87,7 +90,7 @@ def test_shots_that_classes_decide_are_of_no_known_number(
     assert "is above" not in tell(full, words, caplog)
 
 
-SAME = [BEYOND[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in BEYOND[1:8])]
+SAME = [BEYOND[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in BEYOND[1:11])]
 
 
 @pytest.mark.parametrize(("words", "key", "most", "above"), SAME)

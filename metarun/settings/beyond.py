@@ -65,6 +65,11 @@ def _count_pixels(config: DictConfig) -> int | None:
     return size // 2 ** (len(config.backbone.widths) - 1) if size else None
 
 
+def _count_relus(config: DictConfig) -> int | None:
+    """Return one for each layer of a convolutional or fully connected network; None for others."""
+    return config.backbone.get("layers") or len(config.backbone.get("widths", ())) or None
+
+
 def _count_values(config: DictConfig) -> int | None:
     """Return 1 if each hyper-parameter of a Gaussian process has one value."""
     drawn = PRIOR if config.data.kernel == "periodic" else PRIOR[:2]
@@ -94,6 +99,7 @@ COUNTS = {
     "tasks of a stream": Count(lambda config: config.run.tasks, ("run.tasks",)),
     "validations": Count(_count_validations, ("run.steps", "run.val_every")),
     "pixels of a side of the last map but one": Count(_count_pixels, ("data.image_size", "backbone.widths")),
+    "ReLUs of the network": Count(_count_relus, ("backbone.layers", "backbone.widths")),
     "values that each hyper-parameter has": Count(_count_values, tuple(f"data.{key}" for key in (*PRIOR, "kernel"))),
 }
 """How many there are, by what UpTo calls them."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from metarun.algos.base.film import count_channels_before_relus, modulate
 from metarun.algos.base.network import Network
 from metarun.algos.gradient.maml import MAML, MAMLSettings
-from metarun.core.ranges import NonNegativeInt, PositiveInt
+from metarun.core.ranges import NonNegativeInt, PositiveInt, UpTo
 from metarun.core.tasks import Objective
 from metarun.ops.functional import Params
 
@@ -41,7 +41,7 @@ class CAVIA(MAML):
         objective: Objective,
         *,
         n_context: NonNegativeInt,
-        layer: PositiveInt,
+        layer: Annotated[PositiveInt, UpTo("ReLUs of the network")],
         film_scale: bool,
         **maml: Unpack[MAMLSettings],
     ) -> None:
