@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import start, wait_for_step
-from conftest import NARROW, SMALL, has
+from conftest import NARROW, SMALL, TINY_CLIP, has
 from image_folders import write_noise
 from published import write_published
 from same_process import finish_runs
@@ -70,6 +70,7 @@ INSTEAD = {  # what would be downloaded or takes long
     "backbone.name=vit_small_patch14_dinov2.lvd142m": "backbone.name=test_resnet",
     "backbone.widths=[32,64,128,256]": "backbone.widths=[4,4,8,8]",
     "backbone.hidden=32": "backbone.hidden=8",
+    "data.n_way=[5,50]": "data.n_way=[5,8]",
 }
 
 
@@ -111,12 +112,14 @@ def shorten(words: Sequence[str], place: Path | None = None) -> list[str]:
         key, _, value = word.partition("=")
         asked = typed.get(key, "")
         whole = "backbone.widths" in typed or typed.get("backbone.weights", "last") != "last"
-        fixed = whole and key.startswith("backbone")
+        fixed = whole and key.startswith("backbone") and "FILE.pth" not in typed.get("backbone.weights", "")
         fixed = fixed or (key == "data.train.n_way" and {"data.n_way", "runs"} & set(typed))
         if not has(config, key) or fixed or ("-m" in words and key.startswith("algo.")):
             continue
         if not asked or (asked.isdigit() and int(asked) > int(value)):
             short.append(word)
+    if typed.get("backbone") == "open_clip":
+        short.append(f"backbone.name={TINY_CLIP}")
     if "search" in typed:
         short.append("hydra.sweeper.n_trials=2")
     keys = {word.partition("=")[0] for word in short}
@@ -142,7 +145,7 @@ def lay_the_table(place: Path, runs: Path, used_runs: Path) -> None:
     (place / "my_texts").mkdir()
     for c in range(32):
         (place / "my_texts" / f"c{c}.txt").write_text("\n".join(f"text {i} of class number {c}" for i in range(20)))
-    torch.save(get_model("resnet18").state_dict(), place / "FILE.pth")
+    torch.save(get_model("shufflenet_v2_x0_5").state_dict(), place / "FILE.pth")
     entries = re.findall(r"^    - (\w+=.*)$", (TOP / "conf" / "README.md").read_text(), re.MULTILINE)
     (place / "study.yaml").write_text("".join(f"- {entry}\n" for entry in entries))
     for file, text in find_blocks(HOUSE).items():
