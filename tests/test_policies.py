@@ -16,7 +16,7 @@ from metarun.algos.control.actions import Discrete, Gaussian
 from metarun.algos.control.advantages import find_advantages, standardise
 from metarun.algos.control.cavia_rl import CAVIARL
 from metarun.algos.control.maml_rl import MAMLRL
-from metarun.algos.control.pictures import draw_paths, draw_regret
+from metarun.algos.control.pictures import draw_paths, draw_regret, find_square
 from metarun.algos.control.promp import ProMP
 from metarun.algos.control.rl2 import RL2, Trials
 from metarun.algos.control.rollouts import Rollouts, fit_returns, judge
@@ -417,6 +417,13 @@ def test_ppo_steps_with_every_minibatch_in_every_epoch(minibatches: int, cut: li
     model.loss = lambda one, judged: sizes.append(len(one.rewards)) or loss(one, judged)  # type: ignore[func-returns-value, method-assign]
     model.meta_step(None, {"outer": torch.optim.SGD(model.parameters(), lr=0.1)})  # type: ignore[arg-type]
     assert sizes == cut * 3
+
+
+def test_paths_are_drawn_on_a_square_with_all_places() -> None:
+    """From (-1, 2) to (3, 3): four units wide, so also four high, and a twentieth of that more on each side."""
+    x, y = find_square(torch.tensor([[-1.0, 2.5], [3.0, 2.0], [0.0, 3.0]]))
+    assert x.domain == pytest.approx([-1.2, 3.2])
+    assert y.domain == pytest.approx([0.3, 4.7])
 
 
 def test_pictures_are_twice_as_large_as_they_are_shown_and_have_a_panel_for_each_task() -> None:
