@@ -309,8 +309,9 @@ def test_each_evaluation_step_acts_in_episodes_of_its_own(batch: Any) -> None:
 def rl2(**changes: Any) -> RL2:
     torch.manual_seed(0)
     settings: dict[str, Any] = {
-        "hidden": 6, "embedding": 0, "readout": 0, "memory_steps": 0, "update": "ppo", "epochs": 1, "minibatches": 1,
-        "clip": 0.2, "discount": 0.9, "trace": 0.7, "value_weight": 0.5, "entropy": (0.01, 0.0), "entropy_steps": 10,
+        "hidden": 6, "embedding": 0, "products": False, "memory_steps": 0, "update": "ppo", "epochs": 1,
+        "minibatches": 1, "clip": 0.2, "discount": 0.9, "trace": 0.7, "value_weight": 0.5, "reward_weight": 0.0,
+        "entropy": (0.01, 0.0), "entropy_steps": 10,
     }  # fmt: skip
     return RL2(Control(2, 3, True, 2, 2), **settings | changes)
 
@@ -371,21 +372,28 @@ def test_an_embedding_sees_where_the_last_action_was_taken_from(settings: Callab
     assert all(value.grad.abs().sum() > 0 for value in model.embed.parameters())
 
 
-def test_a_readout_sees_what_the_environment_shows_beside_what_the_gru_has_kept() -> None:
-    """With a GRU that keeps nothing, what actor and critic see is the layer's answer to the state alone."""
-    model, some = rl2(readout=5), trials(3)
-    for value in model.memory.parameters():
+def test_products_keep_what_each_action_of_each_state_paid_and_look_it_up() -> None:
+    """Of two states and three actions, unit 0 writes what action 1 paid in state 0, unit 1 the same in state 1, each at
+    a gate of a half; the actor tells the unit of the state that is shown."""
+    model = rl2(products=True)
+    for value in model.parameters():
         value.data.zero_()
-    found, _ = model.remember(some.inputs)
-    layer = model.get_submodule("readout.0")
-    shown = some.inputs[..., :2] @ layer.get_parameter("weight")[:, 6:].T + layer.get_parameter("bias")
-    assert torch.allclose(found, shown.clamp_min(0))
-    assert found.std(1).min() > 0
+    shown, action, before = torch.eye(2)[[0, 0, 1, 0]], torch.eye(3)[[1, 1, 2, 1]], torch.eye(2)[[0, 0, 0, 1]]
+    paid = torch.tensor([[0.0], [0.5], [0.75], [-0.25]])
+    inputs = torch.cat([shown, action, paid, torch.zeros(4, 1), before], -1)[None]
+    write, moves = model.memory.get_parameter("weight_ih_l0"), 9 + 6  # what the inputs and the moves take
+    write.data[12, moves + 1], write.data[13, moves + 4] = 1.0, 1.0
+    model.actor.weight.data[0, 0], model.actor.weight.data[0, 4] = 1.0, 1.0
+    found, _ = model.remember(inputs)
+    first = torch.tensor(0.5).tanh().item() / 2  # and half of it after each step
+    assert model.actor(found)[0, :, 0].tolist() == pytest.approx([0, first, 0, first / 4])
+    told = model.remember(inputs[:, [0, 1, 2, 3, 2]])[0][0, -1]
+    assert model.actor(told)[0].item() == pytest.approx(torch.tensor(-0.25).tanh().item() / 4)
 
 
 def test_rl2_learns_from_what_it_saw_as_it_acted() -> None:
     """Inputs one at a time, and the whole trial at once."""
-    model, some = rl2(embedding=0, readout=5, memory_steps=4), trials(3)
+    model, some = rl2(memory_steps=4), trials(3)
     hidden, found = None, list[torch.Tensor]()
     for step in range(4):
         one, hidden = model.remember(some.inputs[:, step : step + 1], hidden)
@@ -394,6 +402,22 @@ def test_rl2_learns_from_what_it_saw_as_it_acted() -> None:
     assert torch.allclose(torch.cat(found, 1), whole, atol=1e-6)
     assert hidden is not None
     assert torch.allclose(hidden, last, atol=1e-6)
+
+
+def test_what_an_action_will_pay_is_told_before_it_is_paid() -> None:
+    """Who tells nothing is wrong by the mean square of the rewards, in units of their variance."""
+    plain, model, some = rl2(), rl2(reward_weight=0.25), trials(5)
+    assert model.pay is not None
+    model.pay.weight.data.zero_(), model.pay.bias.data.zero_()
+    judged = plain.judge(some)
+    more = model.loss(some, judged)[0] - plain.loss(some, judged)[0]
+    wrong = some.rewards.square().sum() / some.alive.sum() / some.rewards.var()
+    assert more.item() == pytest.approx(0.25 * wrong.item(), rel=1e-5)
+    model.pay.bias.data[:] = torch.tensor([0.5, 1.0, 2.0])
+    told = model.pay.bias[some.actions]
+    wrong = ((told - some.rewards).square() * some.alive).sum() / some.alive.sum() / some.rewards.var()
+    more = model.loss(some, judged)[0] - plain.loss(some, judged)[0]
+    assert more.item() == pytest.approx(0.25 * wrong.item(), rel=1e-5)
 
 
 def test_units_of_rl2_forget_at_the_rates_that_are_asked_for() -> None:

@@ -55,8 +55,9 @@ class RL2(EnvironmentLearner):
         embedding: units of a layer that the GRU's inputs pass first, together with what the environment showed before
             the last action: so a whole move, from where, by what, for how much and to where, is seen at once. 0: none,
             as in the papers, where the GRU must remember from where.
-        readout: units of a layer between the GRU and actor and critic, which also sees what the environment shows: so
-            that what the GRU has kept of all states is looked up for this one. 0: none, as in the papers.
+        products: the GRU also gets the products of what was shown, the action taken and its reward, and actor and
+            critic weigh what it has kept by what is shown now. So what each action of each state paid has a place of
+            its own, where it is written and looked up without a layer that would have to learn how.
         memory_steps: the GRU's units forget in 1 to so many steps at first (Tallec 2018). 0: as torch draws them, in
             about two, and what a trial's first episodes told is gone before it can be used.
         update: `ppo` or `a2c`.
@@ -66,12 +67,15 @@ class RL2(EnvironmentLearner):
         discount: gamma of a step.
         trace: lambda of the advantages.
         value_weight: of the squared error of the critic in the loss, in deviations of what it tells.
+        reward_weight: of the squared error of what an action will pay, told from the memory before it is paid, in
+            deviations of rewards (Jaderberg 2017): each step then teaches the memory what to keep. 0: nothing is told.
         entropy: weight of the entropy of the actions in the loss at first, and `entropy_steps` later; a straight line
             between.
         entropy_steps: outer steps.
     Reference: Duan et al. RL2: Fast Reinforcement Learning via Slow Reinforcement Learning. 2016. arXiv:1611.02779;
         Wang et al. Learning to Reinforcement Learn. 2016. arXiv:1611.05763. Schulman et al. PPO. arXiv:1707.06347;
-        Tallec, Ollivier. Can Recurrent Neural Networks Warp Time? ICLR 2018. arXiv:1804.11188, equation 16.
+        Tallec, Ollivier. Can Recurrent Neural Networks Warp Time? ICLR 2018. arXiv:1804.11188, equation 16; Jaderberg
+        et al. Reinforcement Learning with Unsupervised Auxiliary Tasks. ICLR 2017. arXiv:1611.05397.
     """
 
     shareable = False  # advantages are standardised over the whole batch
@@ -82,7 +86,7 @@ class RL2(EnvironmentLearner):
         control: Control,
         hidden: PositiveInt,
         embedding: NonNegativeInt,
-        readout: NonNegativeInt,
+        products: bool,
         memory_steps: NonNegativeInt,
         update: Literal["ppo", "a2c"],
         epochs: Annotated[PositiveInt, CountsWith("update", ("ppo",))],
@@ -91,6 +95,7 @@ class RL2(EnvironmentLearner):
         discount: Share,
         trace: Share,
         value_weight: NonNegativeFloat,
+        reward_weight: NonNegativeFloat,
         entropy: tuple[NonNegativeFloat, NonNegativeFloat],
         entropy_steps: PositiveInt,
     ) -> None:
@@ -98,16 +103,16 @@ class RL2(EnvironmentLearner):
         self.control, self.kind = control, make_actions(control)
         self.update, self.clip = update, clip
         self.epochs, self.minibatches = (epochs, minibatches) if update == "ppo" else (1, 1)
-        self.discount, self.trace, self.value_weight = discount, trace, value_weight
+        self.discount, self.trace, self.value_weight, self.reward_weight = discount, trace, value_weight, reward_weight
         self.entropy, self.entropy_steps = entropy, entropy_steps
-        self.embedding = embedding
-        self.last = self.kind.size + 2 + (control.observation if embedding else 0)  # numbers of the last move
-        inputs = control.observation + self.last
+        self.products, self.whole_moves = products, products or embedding > 0
+        self.last = self.kind.size + 2 + (control.observation if self.whole_moves else 0)  # numbers of the last move
+        inputs = control.observation + self.last + (2 * control.observation * self.kind.size if products else 0)
         self.embed = nn.Sequential(nn.Linear(inputs, embedding), nn.ReLU()) if embedding else nn.Identity()
         self.memory = nn.GRU(embedding or inputs, hidden, batch_first=True)
-        found = control.observation + hidden
-        self.readout = nn.Sequential(nn.Linear(found, readout), nn.ReLU()) if readout else None
-        self.actor, self.critic = nn.Linear(readout or hidden, self.kind.outputs), nn.Linear(readout or hidden, 1)
+        found = hidden * (control.observation + 1) if products else hidden
+        self.actor, self.critic = nn.Linear(found, self.kind.outputs), nn.Linear(found, 1)
+        self.pay = nn.Linear(found, self.kind.size) if reward_weight else None
         self.outer_steps = Count()
         with torch.no_grad():
             self.actor.weight.mul_(0.1)  # first actions are close to uniform
@@ -138,16 +143,21 @@ class RL2(EnvironmentLearner):
                     kept.append(new)
                 over = done.to(reward.dtype)
                 last = torch.cat([self.kind.encode(action), reward[..., None], over[..., None]], -1)
-                if self.embedding:
+                if self.whole_moves:
                     last = torch.cat([last, before], -1)
         return Trials(*(torch.cat(steps, 1) for steps in (inputs, actions, rewards, alive)))
 
     def remember(self, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return what actor and critic see after each step of inputs [B, T, I], and the GRU's state after the last."""
-        found, hidden = self.memory(self.embed(inputs), hidden)
-        if self.readout:
-            found = self.readout(torch.cat([found, inputs[..., : self.control.observation]], -1))
-        return found, hidden
+        if not self.products:
+            found, hidden = self.memory(self.embed(inputs), hidden)
+            return found, hidden
+        sizes = [self.control.observation, self.kind.size, 1, 1, self.control.observation]
+        shown, action, reward, _, before = torch.split(inputs, sizes, -1)
+        move = (before[..., :, None] * action[..., None, :]).flatten(-2)
+        found, hidden = self.memory(self.embed(torch.cat([inputs, move, move * reward], -1)), hidden)
+        shown = torch.cat([shown, torch.ones_like(reward)], -1)
+        return (found[..., :, None] * shown[..., None, :]).flatten(-2), hidden
 
     def meta_step(self, batch: Environments, optims: dict[str, Optimizer]) -> Metrics:
         trials = self.act(batch)
@@ -195,6 +205,10 @@ class RL2(EnvironmentLearner):
         entropy = self.kind.entropy(output)
         parts = -gained - self.entropy_weight * entropy
         loss = (parts * trials.alive).sum() / count + self.value_weight * error.mean()
+        if self.pay:
+            told = (self.pay(found) * self.kind.encode(trials.actions)).sum(-1)
+            wrong = (told - trials.rewards).square() / (trials.rewards.var() + 1e-8)
+            loss = loss + self.reward_weight * (wrong * trials.alive).sum() / count
         metrics = {
             "loss": loss,
             "return": trials.rewards.sum(-1).mean(),
