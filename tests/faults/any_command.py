@@ -6,6 +6,7 @@ what was typed, and nothing written.
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from conftest import compose_quickly
 from hydra.utils import get_object
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from image_folders import write_noise
 from omegaconf import OmegaConf
 from small_run import WORDS, Trial, do
 from test_any_value import CHOICES, IMAGES, NUMBERS, SMALL, TEXT
@@ -104,6 +106,13 @@ HYDRA = [
 FOUL = re.compile(
     r"Traceback|Error executing job|HYDRA_FULL_ERROR|object_type|Error in call|AssertionError|UserWarning|\x1b"
 )
+PHOTOS = [
+    "data=folder", "data.image_size=16", "data.n_way=2", "data.n_query=2", "data.train.n_query=2",
+    "data.train.n_way=2", "data.fractions=[0.5,0.25,0.25]", "backbone=conv4", "backbone.hidden=4", "algo=protonet",
+    "run.steps=2", "run.meta_batch_size=1", "run.val_tasks=4", "run.test_tasks=12", "run.checkpoint_every=1",
+    "run.compile=false", "threads=1", "device=cpu", "logger=none",
+]  # fmt: skip
+"""A run on somebody's images, but for where they lie."""
 FILES = (
     "missing",
     ".",
@@ -212,25 +221,59 @@ def try_place(root: Path, name: str) -> Trial:
     then on works when pasted, but that the folder holds a run already."""
     place = Path(tempfile.mkdtemp(dir=root)) / "here"
     place.mkdir()
-    folder, problems = f"./{name}/{name}", list[str]()
-    start = [*WORDS, f'hydra.run.dir="{folder}"' if "," in name else f"hydra.run.dir={folder}"]  # two values without
+    folder = f"./{name}/{name}"
+    start = [*WORDS, assign("hydra.run.dir", folder)]
     do(place, *start, STRIKE="kill 3 checkpoints/last.pt")
     todo = [(2, start), *((0, [word, folder]) for word in ("show", "list")), (2, ["eval", folder, "data.k_shot=2"])]
+    problems = do_and_paste(place, todo)
+    shutil.rmtree(place.parent)
+    return Trial("commands that are printed", repr(name), "; ".join(problems) or "equal")
+
+
+def try_paths(root: Path, name: str) -> Trial:
+    """A sweep over images, each in a folder of that name, and all that is done with its runs: likewise."""
+    place = Path(tempfile.mkdtemp(dir=root)) / "here"
+    inside = f"./{name}"
+    write_noise(place / name / "images", [f"c{number}" for number in range(8)], 4, 20, 20, 3)
+    of_images = [*PHOTOS, assign("data.path", f"{inside}/images")]
+    code, said = do(place, *of_images, assign("hydra.sweep.dir", f"{inside}/runs"), "-m", "seed=0,1")
+    jobs = sorted(str(path.parents[1].relative_to(place)) for path in (place / name).glob("runs/*/.hydra/config.yaml"))
+    problems = [f"the sweep ended with {code}: {said[-400:]}"] * (code != 0 or len(jobs) != 2)
+    runs, first = f"{inside}/runs", f"./{jobs[0]}" if jobs else ""
+    images = ["--support", f"{inside}/images", "--query", f"{inside}/images/c0/0.png", f"--csv={inside}/{name}.csv"]
+    todo = [(0, paste(line, place)) for line in find_commands(said)]
+    todo += [(0, ["show", first]), (2, ["show", runs]), (0, ["eval", runs, "data.k_shot=2", "bn=support"])]
+    todo += [(0, ["replay", first, "--step", "2", "--task", "0"]), (0, ["predict", first, *images])]
+    todo += [(0, ["compare", runs, "--html", f"{inside}/x.html"]), (0, ["rerun", first, "run.steps=1"])]
+    todo += [(0, [*of_images, assign("backbone.weights", first), "--cfg", "job"])]
+    problems += do_and_paste(place, todo)
+    page = place / name / "x.html"
+    lines = re.findall(r"metarun compare[^<]*", html.unescape(page.read_text())) if page.exists() else []
+    problems += ["the page's command is another"] * (not lines or paste(lines[0], place)[:2] != ["compare", runs])
+    shutil.rmtree(place.parent)
+    return Trial("commands that are printed of paths", repr(name), "; ".join(problems) or "equal")
+
+
+def assign(key: str, value: str) -> str:
+    """An override; a value with a comma in it is quoted, for it would be two."""
+    return f'{key}="{value}"' if "," in value else f"{key}={value}"
+
+
+def do_and_paste(place: Path, todo: Sequence[tuple[int, list[str]]]) -> list[str]:
+    """Do commands that are to end with these codes, and those that are printed, with 0; returns what is wrong."""
+    problems, waiting = list[str](), [*todo]
     done, pasted = list[list[str]](), 0
-    while todo and len(done) < 16:
-        right, words = todo.pop(0)
+    while waiting and len(done) < 20:
+        right, words = waiting.pop(0)
         done.append(words)
         code, said = do(place, *words)
         if code != right or FOUL.search(said):
             problems.append(f"{words} ended with {code}: {said[-400:]}")
         for typed in (paste(line, place) for line in find_commands(said)):
-            if typed not in [*done, *(later for _, later in todo)]:
-                todo.append((0, typed))
+            if typed not in [*done, *(later for _, later in waiting)]:
+                waiting.append((0, typed))
                 pasted += 1
-    if pasted < 2:
-        problems.append(f"only {pasted} commands were printed")
-    shutil.rmtree(place.parent)
-    return Trial("commands that are printed", repr(name), "; ".join(problems) or "equal")
+    return problems + [f"only {pasted} commands were printed"] * (pasted < 2)
 
 
 def find_commands(said: str) -> list[str]:
@@ -318,3 +361,4 @@ def type_all(root: Path, times: int) -> Iterator[Trial]:
     yield from draw_many(4 * times, arguments(), lambda drawn: try_arguments(root, drawn))
     for name in FILES[4:]:
         yield try_place(root, name)
+        yield try_paths(root, name)

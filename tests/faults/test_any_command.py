@@ -30,6 +30,11 @@ def test_every_command_that_is_printed_works_when_pasted_whatever_the_folder_s_n
 
 
 @pytest.mark.slow
+def test_so_does_every_command_that_is_printed_of_images_and_sweeps_there(root: Path) -> None:
+    assert_held(any_command.try_paths(root, "it's $x (y)"))
+
+
+@pytest.mark.slow
 def test_more_of_all_that(root: Path) -> None:
     assert_held(
         *any_command.draw_many(30, any_command.overrides(), lambda drawn: any_command.try_override(root, *drawn))
