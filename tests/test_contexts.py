@@ -57,6 +57,7 @@ ELSEWHERE = {
     "_hold_lock": "test_data.py",
     "_encoded_source": "test_embedded.py",
     "recording": "test_norm.py",
+    "_testing": "test_leakage.py",
 }
 
 

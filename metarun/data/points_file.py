@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from metarun.data.files.rows import read_rows
 
 
 def read_points(path: Path, columns: Sequence[int]) -> Tensor:
@@ -21,7 +22,9 @@ def read_points(path: Path, columns: Sequence[int]) -> Tensor:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}") from error
     rows: list[list[float]] = []
-    lines = [(place, line) for place, line in enumerate(csv.reader(text.splitlines()), 1) if any(map(str.strip, line))]
+    lines = [
+        (place, line) for place, line in enumerate(read_rows(text, ",", str(path)), 1) if any(map(str.strip, line))
+    ]
     for nth, (place, line) in enumerate(lines):
         numbers = [_read_number(cell) for cell in line]
         if nth == 0 and all(math.isnan(number) for number in numbers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from metarun.core.episodes import Floats
+from metarun.data.files.rows import read_rows
 from metarun.data.files.split_file import normalise_name
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
-UNREADABLE = (OSError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile, EOFError, zlib.error)
+UNREADABLE = (OSError, UnicodeDecodeError, zipfile.BadZipFile, EOFError, zlib.error)
 
 
 def read_descriptions(path: str) -> dict[str, Floats]:
@@ -80,8 +80,8 @@ def _read_arrays(file: Path) -> tuple[list[str], Sequence[Floats]]:
 
 
 def _read_table(file: Path) -> tuple[list[str], Sequence[Floats]]:
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        rows = [row for row in csv.reader(lines, delimiter=DELIMITERS[file.suffix]) if row]
+    text = file.read_bytes().decode("utf-8-sig")
+    rows = [row for row in read_rows(text, DELIMITERS[file.suffix], str(file)) if row]
     return [normalise_name(row[0]) for row in rows], [_read_numbers(file, row) for row in rows]
 
 

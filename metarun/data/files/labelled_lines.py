@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+from metarun.data.files.rows import read_rows
 from metarun.data.files.split_file import normalise_name
 
 COLUMNS = ("label", "text")
@@ -25,8 +25,6 @@ def read_lines(place: Path) -> dict[str, list[str]]:
         found = _read_folder(place) if place.is_dir() else _read_table(place)
     except UnicodeDecodeError as error:
         raise ValueError(f"data.path={place}: a file is not UTF-8 ({error}): save it as UTF-8") from error
-    except csv.Error as error:  # as a quotation mark that is never closed, in a large file
-        raise ValueError(f"data.path={place} is no table: {error}") from error
     if not found:
         raise ValueError(f"data.path={place} has no samples: it wants files CLASS.txt, a sample per line, or a table")
     return dict(sorted(found.items()))
@@ -45,11 +43,14 @@ def _read_table(place: Path) -> dict[str, list[str]]:
     if place.suffix not in TABLES:
         raise ValueError(f"data.path={place} is neither a folder nor a table: {', '.join(TABLES)}")
     classes: dict[str, list[str]] = {}
-    with place.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, delimiter=TABLES[place.suffix])
-        if lacking := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
-            raise ValueError(f"data.path={place} has no column {lacking[0]}; its first line must name label and text")
-        for row in rows:
-            if row["label"] and row["text"] and row["text"].strip():
-                classes.setdefault(normalise_name(row["label"]), []).append(row["text"].strip())
+    text = place.read_bytes().decode("utf-8-sig")
+    heads, *rows = [row for row in read_rows(text, TABLES[place.suffix], f"data.path={place}", long=True) if row] or [
+        []
+    ]
+    if lacking := [name for name in COLUMNS if name not in heads]:
+        raise ValueError(f"data.path={place} has no column {lacking[0]}; its first line must name label and text")
+    label, sample = map(heads.index, COLUMNS)
+    for row in rows:
+        if len(row) > max(label, sample) and row[label] and row[sample].strip():
+            classes.setdefault(normalise_name(row[label]), []).append(row[sample].strip())
     return classes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from metarun.data.files.image_file import ImageFile
+from metarun.data.files.rows import read_rows
 
 ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl")
 
@@ -65,7 +64,7 @@ def read_table(data: bytes, name: str) -> Table:
         lines = (line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))
         return Table([tuple(line.split(maxsplit=1)) for line in lines], ())
     signs = "\t" if name.lower().endswith(".tsv") else max(",;\t", key=text.partition("\n")[0].count)
-    rows = [tuple(cell.strip() for cell in row) for row in csv.reader(io.StringIO(text), delimiter=signs) if row]
+    rows = [tuple(cell.strip() for cell in row) for row in read_rows(text, signs, name) if row]
     return Table(rows, rows[0] if rows else ())
 
 
