@@ -22,9 +22,8 @@ def read_points(path: Path, columns: Sequence[int]) -> Tensor:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}") from error
     rows: list[list[float]] = []
-    lines = [
-        (place, line) for place, line in enumerate(read_rows(text, ",", str(path)), 1) if any(map(str.strip, line))
-    ]
+    cells = read_rows(text, ",", str(path))
+    lines = [(place, line) for place, line in enumerate(cells, 1) if any(map(str.strip, line))]
     for nth, (place, line) in enumerate(lines):
         numbers = [_read_number(cell) for cell in line]
         if nth == 0 and all(math.isnan(number) for number in numbers):
