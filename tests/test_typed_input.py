@@ -299,7 +299,7 @@ PLACES = {
     "a(b)": "a(b)", "a(b,c)": "a(b,c)", "a#b": "a#b", "#b": "#b", "it's": "it's", "a b": "a b", "a{b}": "a{b}",
     "a&b;c<d>!^`": "a&b;c<d>!^`", "=": "=", "it's\\": "it's\\", "back\\ü": "back\\ü", "日本": "日本",
     "~": str(Path.home()), "C:\\x": "C:\\x", "plain/name.zip": "plain/name.zip", "007": "007",
-    " lead": " lead", "trail ": "trail ",
+    " lead": " lead", "trail ": "trail ", "./~": str(Path.cwd() / "~"), "./~/x": str(Path.cwd() / "~" / "x"),
 }  # fmt: skip
 
 

@@ -120,6 +120,9 @@ def _loses_blanks(word: str, value: str, several: bool) -> bool:
 
 
 def _quote(value: str) -> str:
-    """Put text in Hydra's quotes; ~ at its beginning becomes the home folder, as in a shell."""
-    value = os.path.expanduser(value) if value == "~" or value.startswith("~/") else value
+    """Put text in Hydra's quotes; ~ at its beginning becomes the home folder, as in a shell, and ./~ does not."""
+    if value == "~" or value.startswith("~/"):
+        value = os.path.expanduser(value)
+    elif value == "./~" or value.startswith("./~/"):
+        value = os.path.abspath(value)  # without its first two signs it would be the home folder
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value) + "'"
