@@ -44,9 +44,8 @@ def _read_table(place: Path) -> dict[str, list[str]]:
         raise ValueError(f"data.path={place} is neither a folder nor a table: {', '.join(TABLES)}")
     classes: dict[str, list[str]] = {}
     text = place.read_bytes().decode("utf-8-sig")
-    heads, *rows = [row for row in read_rows(text, TABLES[place.suffix], f"data.path={place}", long=True) if row] or [
-        []
-    ]
+    found = read_rows(text, TABLES[place.suffix], f"data.path={place}", long=True)
+    heads, *rows = [row for row in found if row] or [[]]
     if lacking := [name for name in COLUMNS if name not in heads]:
         raise ValueError(f"data.path={place} has no column {lacking[0]}; its first line must name label and text")
     label, sample = map(heads.index, COLUMNS)
