@@ -58,6 +58,7 @@ ELSEWHERE = {
     "_encoded_source": "test_embedded.py",
     "recording": "test_norm.py",
     "_testing": "test_leakage.py",
+    "_written_out": "test_norm.py",
 }
 
 

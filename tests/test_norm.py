@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metarun.backbones import vit
 from metarun.ops import context, norm
+from metarun.ops.attention import FUSED
 from metarun.ops.functional import call
 from metarun.ops.layer_norm import LayerNorm, MapLayerNorm, make_exact
 from metarun.ops.norm import BatchNorm
@@ -115,6 +116,11 @@ def test_contexts_inside_each_other_end_one_by_one(monkeypatch: pytest.MonkeyPat
     assert (context.in_inner_loop(), context.now.support_rows) == (False, None)
 
 
+def transformer() -> nn.Module:
+    """Its attention, too, torch computes by a fused kernel: with no second derivative, and a fast path in eval mode."""
+    return nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True))
+
+
 @pytest.mark.usefixtures("doubles")
 @pytest.mark.parametrize(
     ("ours", "theirs"),
@@ -131,6 +137,8 @@ def test_contexts_inside_each_other_end_one_by_one(monkeypatch: pytest.MonkeyPat
             lambda: nn.Sequential(nn.Flatten(2), nn.InstanceNorm1d(4, affine=True)),
             lambda: nn.Sequential(nn.Flatten(2), nn.InstanceNorm1d(4, affine=True)),
         ),
+        (transformer, transformer),
+        (lambda: transformer().eval(), transformer),
     ],
 )
 def test_a_network_of_ones_own_inside_grad_and_vmap_has_the_gradient_of_a_plain_loop(
@@ -156,13 +164,15 @@ def test_a_network_of_ones_own_inside_grad_and_vmap_has_the_gradient_of_a_plain_
     at = {name: value.clone().requires_grad_() for name, value in theta.items()}
     total = torch.zeros(())
     for x, y in zip(xs, ys, strict=True):
-        loss = F.cross_entropy(call(plain, at, x), y)
+        with context.adapting():  # which a plain loop has to say
+            loss = F.cross_entropy(call(plain, at, x), y)
         gradient = torch.autograd.grad(loss, list(at.values()), create_graph=True)
         phi = {name: value - 0.5 * g for (name, value), g in zip(at.items(), gradient, strict=True)}
         total = total + F.cross_entropy(call(plain, phi, x), y) / 3
     alone = torch.autograd.grad(total, list(at.values()))
     for (name, one), other in zip(together.items(), alone, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10, msg=name)
+    assert all(allowed() for allowed, _ in FUSED)  # as before
 
 
 def test_a_run_makes_torch_s_own_layers_exact(

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metarun.backbones.pretrained import one_line
 from metarun.backbones.trained_network import TrainedNetwork, WeightsLook, replace_layers
@@ -68,8 +66,7 @@ class TextTower(nn.Module):
         if tokens.shape[1] > self.length:  # what ends a text is its largest token, and must stay
             ends = torch.where(tokens[:, self.length :].amax(-1) > 0, tokens.amax(-1).long(), cut[:, -1])
             cut = torch.cat([cut[:, :-1], ends[:, None]], -1)
-        with sdpa_kernel(SDPBackend.MATH) if context.in_inner_loop() or context.is_transformed() else nullcontext():
-            features: Tensor = self.pair.encode_text(cut)
+        features: Tensor = self.pair.encode_text(cut)
         return features
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchvision.ops import FrozenBatchNorm2d
 
 from metarun.backbones.maps import image_shape
 from metarun.backbones.pretrained import one_line
-from metarun.ops.context import in_inner_loop, is_transformed
 from metarun.ops.freezing import freeze
 from metarun.ops.layer_norm import LayerNorm, LayerNorm2d
 from metarun.ops.noise import DropPath, Noise
@@ -108,9 +105,7 @@ class TrainedNetwork(nn.Module):
         if x.shape[-2:] != self.size:
             smaller = x.shape[-2] > self.size[0]
             x = F.interpolate(x, self.size, mode=self.mode, antialias=smaller, align_corners=False)
-        # Fused attention has no second derivative, which an inner loop may need.
-        with sdpa_kernel(SDPBackend.MATH) if in_inner_loop() or is_transformed() else nullcontext():
-            features: Tensor = self.net(x)
+        features: Tensor = self.net(x)
         return features.flatten(1)
 
     def _count_features(self, name: str, input_shape: tuple[int, ...]) -> int:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from metarun.ops import context
+from metarun.ops.attention import differentiable_attention
 
 Params = dict[str, Tensor]
 
 
 def call(module: nn.Module, params: Params, *inputs: Any) -> Any:
     """Return `module(*inputs)` with the module's parameters replaced by `params`; the module itself does not change."""
-    return torch.func.functional_call(module, params, inputs, tie_weights=False)
+    with differentiable_attention():
+        return torch.func.functional_call(module, params, inputs, tie_weights=False)
 
 
 def within(params: Params, prefix: str) -> Params:
