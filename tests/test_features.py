@@ -40,6 +40,20 @@ def test_a_batch_is_embedded_once_and_by_the_next_command_not_at_all(tmp_path: P
         assert torch.equal(one, net(x))
 
 
+def test_embeddings_that_lie_in_memory_otherwise_are_kept_too(tmp_path: Path) -> None:
+    """As the maps of FRN, whose channels come last, and parts of one tensor."""
+    kept = Features(tmp_path, "")
+    whole = torch.randn(4, 3, 5)
+    parts = {"maps": whole.transpose(1, 2), "one": whole[:2], "other": whole[2:]}
+    encode = kept.remember(network(), lambda x: parts[names[len(x)]])
+    names = dict(zip((1, 2, 3), parts, strict=True))
+    for n in names:
+        encode(torch.zeros(n, 3))
+    kept.write()
+    again = Features(tmp_path, "").remember(network(), lambda x: pytest.fail("computed twice"))
+    assert all(torch.equal(again(torch.zeros(n, 3)), parts[name]) for n, name in names.items())
+
+
 def test_another_number_of_the_network_another_layer_and_another_setting_begin_anew(tmp_path: Path) -> None:
     embed(tmp_path, network(), BATCHES)
     moved, averaged = network(), network()

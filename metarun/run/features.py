@@ -52,7 +52,7 @@ class Features:
                 embedded = encode(x)
                 if size + embedded.nbytes > MAX_BYTES:
                     return embedded
-                known[name] = embedded.cpu()
+                known[name] = embedded.cpu().clone(memory_format=torch.contiguous_format)  # for the file, and no view
                 size += embedded.nbytes
                 self.grown.add(file)
             return known[name].to(x.device)
