@@ -33,7 +33,6 @@ def read_once() -> None:
     """From now on commands of this process, and of those that are forked from it, share what they read."""
     config_loader_impl.create_defaults_list = _make_list
     ConfigLoaderImpl._compose_config_from_defaults_list = _merge  # type: ignore[method-assign]
-    ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]  # each command copies all schemas
 
 
 def _make_list(repo: Any, config_name: str, overrides_list: list[Any], **how: bool) -> DefaultsList:
