@@ -86,6 +86,22 @@ def test_what_is_known_of_tasks_comes_with_them_where_each_source_knows_it() -> 
     assert not union(one=members["one"], two=lambda: coloured(Two, OTHERS)).batch("test", np.arange(4)).side
 
 
+def test_what_is_known_of_tasks_must_have_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vectors of two files of descriptions."""
+    told = iter((2, 3))
+
+    def member(colours: Any = None) -> Any:
+        made, size = coloured(Told, *([colours] if colours else [])), next(told)
+        known = made.describe_tasks
+        made.describe_tasks = lambda *drawn: {n: v[..., None].expand(*v.shape, size) for n, v in known(*drawn).items()}
+        return made
+
+    both = union(one=member, two=lambda: member(OTHERS))
+    with pytest.raises(ValueError, match=r"\['one', 'two'\] tell brightness of several sizes, .*2.* and .*3"):
+        both.batch("test", np.arange(4))
+    assert both.batch("test", np.arange(0, 4, 2)).side["brightness"].shape[-1] == 2
+
+
 def test_sources_that_may_share_classes_without_names_are_refused() -> None:
     members = {"cifar_fs": Numbered("cifar100"), "fc100": Numbered("cifar100, numbered by fc100")}
     with pytest.raises(

@@ -116,6 +116,13 @@ class Union:
         )
         sides = [part.side for part in parts]
         shared = set(sides[0]).intersection(*sides)  # what is known of the tasks of each source
+        for name in sorted(shared):
+            sizes = {tuple(one[name].shape[1:]) for one in sides}
+            if len(sizes) > 1:
+                raise ValueError(
+                    f"data.sources={list(self.members)} tell {name} of several sizes, "
+                    f"{' and '.join(map(str, sorted(sizes)))}, of their tasks: give all of them descriptions of one"
+                )
         side = {name: torch.cat([one[name] for one in sides])[rows] for name in shared}
         return Batch(support, query, parts[0].n_way, side)
 

@@ -104,7 +104,8 @@ def _execute(
                         run.restore()
                     results |= parts.facts
                     log.info("going on from step %d", run.step)
-                first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if needs_tasks else None
+                with wrong_input():
+                    first = next(parts.source.episodes("train", 0, TASKS_DRAWN)) if needs_tasks else None
                 if needs_tasks:
                     check_facts(parts.learner, parts.source, "val")
                 check_logger(settings.logger)
