@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from hydra.utils import get_object, instantiate
 
-from metarun.algos.base.abilities import Recordable
+from metarun.algos.base.abilities import HoldsNetwork, Recordable
 from metarun.algos.base.learner import Learner
-from metarun.algos.base.metric import MetricLearner
 from metarun.core import tuning
 from metarun.core.errors import ConfigError, suggest, wrong_input
 from metarun.core.known_source import KnownSource, know_source
@@ -58,7 +57,7 @@ def build_parts(settings: Settings, folder: Path, group: Group | None = None) ->
     learner = build_learner(settings, source, start).to(device)
     group = group or Group()
     factories = Optims(settings, group, device, _make_factory, learner.named_parameters())
-    if isinstance(learner, MetricLearner) and is_held(settings.optim, "backbone"):
+    if isinstance(learner, HoldsNetwork) and is_held(settings.optim, "backbone"):
         learner.hold_network()
     with wrong_input():
         _record(learner, settings.run.get("compile", False), device)

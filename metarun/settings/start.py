@@ -96,7 +96,7 @@ class Start:
                 "it: %s",
                 *(self.folder, self.step, files.make_command("resume")),
             )
-        kept = dict(leaves(read_yaml(RunFolder(self.folder).settings)))
+        kept = dict(leaves(read_yaml(files.settings)))
         settings = {key: value for key, value in kept.items() if not is_among(key, (*LEFT_OUT, "seed"))}
         settings[FACT] = results.get(FACT)  # a chain of runs, in words too
         key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:4]

@@ -36,6 +36,15 @@ class Recordable(Protocol):
 
 
 @runtime_checkable
+class HoldsNetwork(Protocol):
+    """A learner that can train while its network stays as it is."""
+
+    def hold_network(self) -> None:
+        """Freeze the network if embeddings then are the same in training and in tests."""
+        ...
+
+
+@runtime_checkable
 class EncodesInputs(Protocol):
     """A learner whose tests first encode each input by itself, so that it can be encoded once for all tasks."""
 

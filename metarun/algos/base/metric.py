@@ -64,7 +64,7 @@ class MetricLearner(EpisodicLearner):
         return self
 
     def hold_network(self) -> None:
-        """Freeze the network if embeddings then are the same in training and in tests."""
+        """As `HoldsNetwork`."""
         if self._has_plain_gradient() and self.input_encoder():
             freeze(self.backbone)
 
