@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from metarun.app.commands.eval import Asked, evaluate_run
 from metarun.app.commands.rerun import make_arguments
 from metarun.app.commands.resume import resume
+from metarun.app.jobs.evaluated import Asked, evaluate_run
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
 from metarun.settings import roles

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from metarun.app.commands.eval import Asked, evaluate_run
+from metarun.app.jobs.evaluated import Asked, evaluate_run
 from metarun.cli import command
 from metarun.core.errors import ConfigError
 from metarun.core.launched import VARIABLES, read_launched

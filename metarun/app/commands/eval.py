@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import repeat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,8 @@ from rich.text import Text
 
 from metarun.app.commands.files import write_and_say
 from metarun.app.commands.screen import add_run, add_trust, announce
+from metarun.app.jobs.evaluated import Asked, evaluate_run
 from metarun.app.messages import show_messages
-from metarun.core import tuning
 from metarun.core.command import quote
 from metarun.core.errors import ConfigError
 from metarun.core.run_folder import RunFolder
@@ -30,13 +29,46 @@ from metarun.report.tested import read_tests
 
 if TYPE_CHECKING:
     from metarun.app.jobs.reopened import Trained
-    from metarun.app.jobs.tested_weights import Checkpoint
-
-Draw = Callable[["Trained", Mapping[str, Any], str], None]
 
 
 def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: Screen) -> int:
     """Run `metarun eval PATH ...` and return the exit code. Raises: ConfigError for wrong input."""
+    typed = _parse(parser, arguments)
+    own = [str(typed.config_dir.absolute())] if typed.config_dir else []
+    asked = Asked(typed.overrides, typed.again, typed.trust, own, typed.split, typed.choose, typed.checkpoint)
+    folders, others = _find_folders(typed.run)
+    if len(folders) == 1:
+        announce("testing", folders[0], screen)
+    else:
+        screen.say(f"testing {len(folders)} runs: {typed.run}/")
+    tested = _test(folders, asked, typed.pictures, screen)
+    if not tested.found:
+        raise ConfigError("\n".join(tested.refused))
+
+    screen.print()
+    markdown = _show(folders, tested.found, screen)
+    files = {typed.csv: format_csv(tested.found).encode(), typed.markdown: markdown.encode()}
+    if len(folders) == 1 and (picture := draw_over_shots(tested.found)):
+        kind = "-".join(dict.fromkeys(one["data"] for one in tested.found))
+        files[RunFolder(folders[0]).evaluations / f"shots-{kind}.png"] = picture
+    for path, content in files.items():
+        if path:
+            write_and_say(path, content, screen)
+    _say_where(folders, tested, screen)
+    if len(folders) > 1:
+        screen.say(f"again, with figures: metarun compare {quote(typed.run)} --html FILE")
+    for line in others:
+        screen.say(line)
+    if typed.wandb:
+        for folder, tests in tested.of_folder.items():
+            _tell_wandb(folder, tests, screen)
+    if tested.refused:
+        raise ConfigError("\n".join(tested.refused))
+    return 0
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Read what was typed after `metarun eval`. Raises: ConfigError for options that rule each other out."""
     parser.description = (
         "Test a trained run, or every run of a sweep, on other sources, ways, shots and query counts, or with another "
         "rate or head for the same weights, without training."
@@ -68,80 +100,72 @@ def run_eval(parser: argparse.ArgumentParser, arguments: Sequence[str], screen: 
     parser.add_argument("--wandb", action="store_true", help="add the scores to the run in W&B that was tested")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder of your own YAML files")
     add_trust(parser)
-    asked = parser.parse_args(arguments)
-    if asked.choose and asked.split == "val":
+    typed = parser.parse_args(arguments)
+    if typed.choose and typed.split == "val":
         raise ConfigError("--choose chooses on validation tasks and tests the best: leave out --split val")
-    folders, others = _find_folders(asked.run)
-    own = [str(asked.config_dir.absolute())] if asked.config_dir else []
-    tested = Asked(asked.overrides, asked.again, asked.trust, own, asked.split, asked.choose, asked.checkpoint)
+    return typed
 
-    if len(folders) == 1:
-        announce("testing", folders[0], screen)
-    else:
-        screen.say(f"testing {len(folders)} runs: {asked.run}/")
-    made = []
+
+@dataclass(frozen=True)
+class Tested:
+    """What tests of some runs came to.
+
+    Attributes:
+        of_folder: the tests of each run.
+        made: those that were made now, which no earlier call had kept, and those that chose on validation tasks.
+        refused: why others were impossible.
+    """
+
+    of_folder: dict[Path, list[dict[str, Any]]] = field(default_factory=dict)
+    made: list[Mapping[str, Any]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def found(self) -> list[dict[str, Any]]:
+        return [test for tests in self.of_folder.values() for test in tests]
+
+
+def _test(folders: Sequence[Path], asked: Asked, pictures: bool, screen: Screen) -> Tested:
+    """Test each run, and say what each test came to. Raises: ConfigError if the only run cannot be tested."""
+    tested = Tested()
     name = ""
 
     def done(one: Mapping[str, Any]) -> None:
-        made.append(one)
+        tested.made.append(one)
         screen.print(Text(f"{name}{summarise(one)}"))
 
     def draw(run: Trained, values: Mapping[str, Any], mode: str) -> None:
-        if asked.pictures:
-            from metarun.app.jobs.mistakes import draw_mistakes  # imports torch
+        from metarun.app.jobs.mistakes import draw_mistakes  # imports torch
 
-            hardest, files = draw_mistakes(run, values, mode)
-            screen.print(make_hard_table(hardest))
-            screen.say(f"pictures: {'  '.join(map(str, files))}")
+        hardest, files = draw_mistakes(run, values, mode)
+        screen.print(make_hard_table(hardest))
+        screen.say(f"pictures: {'  '.join(map(str, files))}")
 
-    found: list[dict[str, Any]] = []
-    of_folder: dict[Path, list[dict[str, Any]]] = {}
-    refused: list[str] = []
     try:
         with show_messages(screen):
             for number, folder in enumerate(folders, 1):
                 name = f"{number} of {len(folders)}: {folder.name}: " if len(folders) > 1 else ""
                 try:
-                    tests, impossible = evaluate_run(folder, tested, done, draw)
+                    tests, impossible = evaluate_run(folder, asked, done, draw if pictures else None)
                 except ConfigError as error:
                     if len(folders) == 1:
                         raise
                     tests, impossible = [], [str(error)]
-                found += tests
-                of_folder[folder] = tests
-                refused += [f"{name}{words}" for words in impossible]
+                tested.of_folder[folder] = tests
+                tested.refused.extend(f"{name}{words}" for words in impossible)
     except KeyboardInterrupt:
         screen.print("stopped; what was tested is kept, and the same command goes on")
         raise
-    if not found:
-        raise ConfigError("\n".join(refused))
-    screen.print()
-    pictures = {}
-    if len(folders) > 1:
-        markdown = _show_compared(folders, found, screen)
-    else:
-        screen.print(make_table(found))
-        markdown = format_markdown(found)
-        if picture := draw_over_shots(found):
-            kind = "-".join(dict.fromkeys(one["data"] for one in found))
-            pictures[RunFolder(folders[0]).evaluations / f"shots-{kind}.png"] = picture
-    for path, content in {asked.csv: format_csv(found).encode(), asked.markdown: markdown.encode(), **pictures}.items():
-        if path:
-            write_and_say(path, content, screen)
-    before = sum(not any(one is other for other in made) for one in found)
+    return tested
+
+
+def _say_where(folders: Sequence[Path], tested: Tested, screen: Screen) -> None:
+    """Say where the tests are kept, and how many of them an earlier call had made."""
+    found = tested.found
+    before = sum(not any(one is other for other in tested.made) for one in found)
     again = f"; {before} of {len(found)} made before, --again repeats them" if before else ""
     where = f"{RunFolder(folders[0]).evaluations}/" if len(folders) == 1 else "evals/ of each run"
     screen.print(Text(f"kept in {where}{again}"))
-    if len(folders) > 1:
-        screen.say(f"again, with figures: metarun compare {quote(asked.run)} --html FILE")
-    for line in others:
-        screen.say(line)
-    if asked.wandb:
-        for folder, tests in of_folder.items():
-            _tell_wandb(folder, tests, screen)
-    if refused:
-        raise ConfigError("\n".join(refused))
-    return 0
 
 
 def _find_folders(path: Path) -> tuple[list[Path], list[str]]:
@@ -157,8 +181,11 @@ def _find_folders(path: Path) -> tuple[list[Path], list[str]]:
     ]
 
 
-def _show_compared(folders: Sequence[Path], found: Sequence[Mapping[str, Any]], screen: Screen) -> str:
-    """Show the tests of several runs in a table for each kind of test; return these as Markdown."""
+def _show(folders: Sequence[Path], found: Sequence[dict[str, Any]], screen: Screen) -> str:
+    """Show the tests of a run in a table, those of several in one for each kind of test; return these as Markdown."""
+    if len(folders) == 1:
+        screen.print(make_table(found))
+        return format_markdown(found)
     fields = ("episode_sha256", "bn", "data")
     asked = {tuple(one[field] for field in fields) for one in found}
     runs = [run for folder in folders if (run := read_run(folder))]
@@ -186,64 +213,3 @@ def _tell_wandb(folder: Path, found: Sequence[Mapping[str, Any]], screen: Screen
     project, entity = run.settings.get("logger.project"), run.settings.get("logger.entity")
     options = {"project": choose_project(project), "entity": entity}
     screen.say(tell_tests(folder, str(id), run.settings.get("logger.mode", "auto"), options, found))
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Which tests of a run are asked for.
-
-    Attributes:
-        typed: overrides; several values of a key make a test each.
-        again: repeat tests that were made before.
-        trust: whether the run's settings may name code that does not come with metarun.
-        own: folders of YAML files of one's own.
-        split: `test`, or `val` for validation tasks.
-        choose: test only those values of algo.KEY that are the best on validation tasks.
-        checkpoint: which weights are tested.
-    """
-
-    typed: Sequence[str] = ()
-    again: bool = False
-    trust: bool = False
-    own: Sequence[str] = ()
-    split: str = "test"
-    choose: bool = False
-    checkpoint: Checkpoint = "best"
-
-
-def evaluate_run(
-    folder: Path, asked: Asked, done: Callable[[Mapping[str, Any]], None], draw: Draw | None = None
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Test the run in `folder`; return the results, each kept in a file there, and why other tests were impossible.
-
-    Args:
-        done: is told of each test that is made now.
-        draw: draws pictures of a test, given the run, the test's values and its BatchNorm mode.
-    Raises: ConfigError if there is no finished run, or no test could be made.
-    """
-    with tuning.frozen_imports():
-        from metarun.app.jobs.chosen import choose_on_validation, on_validation_tasks
-        from metarun.app.jobs.reopened import open_trained
-        from metarun.app.jobs.retest_settings import list_combinations
-        from metarun.app.jobs.retests import run_tests
-        from metarun.run.interrupt import stop_requests
-    found, refused = list[dict[str, Any]](), list[str]()
-    tests, modes, machine = list_combinations(asked.typed, asked.own)
-    opened = open_trained(folder, tests[0], machine, asked.trust, asked.own, asked.checkpoint)
-    with stop_requests() as stop, opened as run:
-        run = on_validation_tasks(run) if asked.split == "val" else run
-        chosen: Iterable[tuple[Mapping[str, Any], Sequence[str]]] = zip(tests, repeat(modes))
-        if asked.choose:
-            chosen = choose_on_validation(run, tests, modes, asked.again, stop, done)
-        for values, wanted in chosen:
-            try:
-                for one in run_tests(run, values, wanted, asked.again, stop, done):
-                    found.append(one)  # one by one: a later mode may be refused
-                    if draw:
-                        draw(run, values, one["bn"])
-            except ConfigError as error:
-                words = " ".join(f"{key}={value}" for key, value in values.items())
-                refused.append(f"{words}: {error}" if len(tests) > 1 else str(error))
-    if not found:
-        raise ConfigError("\n".join(refused))
-    return found, refused
