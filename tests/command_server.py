@@ -9,6 +9,7 @@ first, so that the others start sooner. STRIKE in a command's environment is for
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import json
 import os
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import strike
 from read_once import read_once
@@ -87,10 +88,42 @@ def import_all() -> None:
     torch.set_num_threads(1)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
     read_once()
+    import altair  # noqa: F401
+    import scipy.stats  # noqa: F401
+
     import metarun.app.commands.subcommands
     import metarun.app.jobs.job
     import metarun.app.sweeps.search
-    import metarun.app.sweeps.table  # noqa: F401
+    import metarun.app.sweeps.table
+    import metarun.report.figures.page  # noqa: F401
+
+    with suppress(ImportError):
+        import optuna  # noqa: F401
+    share_drawing_program()
+
+
+def share_drawing_program() -> None:
+    """Of the commands that are forked from here the first puts the program together that each page holds, in a second.
+
+    The others read it in an unnamed file: a length, and the text once it is whole. It is not made here, for its maker
+    starts threads, which a fork would lose.
+    """
+    import vl_convert
+
+    make, kept = vl_convert.javascript_bundle, tempfile.TemporaryFile()  # noqa: SIM115
+
+    def read_or_make(*asked: Any, **how: Any) -> str:
+        fcntl.lockf(kept, fcntl.LOCK_EX)
+        try:
+            if not (length := int.from_bytes(os.pread(kept.fileno(), 8, 0), "little")):
+                text = make(*asked, **how).encode()
+                length = os.pwrite(kept.fileno(), text, 8)
+                os.pwrite(kept.fileno(), length.to_bytes(8, "little"), 0)
+            return os.pread(kept.fileno(), length, 8).decode()
+        finally:
+            fcntl.lockf(kept, fcntl.LOCK_UN)
+
+    vl_convert.javascript_bundle = read_or_make
 
 
 def warm_up(arguments: list[str]) -> None:

@@ -341,10 +341,10 @@ def test_on_two_moons_it_is_better_than_training_on_the_source_alone_with_each_o
     for seed in range(6):
         found = []
         for weight in (0.0, 1.0):
-            words = [f"algo.weight={weight}", f"seed={seed}", "run.steps=1500", *AS_ALWAYS]
+            words = [f"algo.weight={weight}", f"seed={seed}", "run.steps=800", *AS_ALWAYS]
             parts = parts_of(settings("algo=dann", "data=moons", "data.n_query=100", *words))
             stream = parts.learner.train().train_stream(parts.source, 0, 300)
-            for _ in range(1500):
+            for _ in range(800):
                 parts.learner.meta_step(next(stream), parts.optims)
                 parts.schedules[0].step()
             found.append(evaluate(parts.learner, parts.source, "test", 20, 20, StopRequest())["accuracy"].mean())

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from commands import start, wait_for_step
 from conftest import NARROW, SMALL, TINY_CLIP, has
+from filelock import FileLock
 from image_folders import write_noise
 from published import write_published
 from same_process import finish_runs
-from test_readme import HOUSE, PAGES, TOP, find_blocks, list_commands
+from test_readme import COMMANDS, HOUSE, PAGES, TOP, find_blocks, find_commands
 from used_runs import TINY, first_task, lay_out
 
 from metarun.app.commands.subcommands import SUBCOMMANDS
@@ -75,12 +76,15 @@ INSTEAD = {  # what would be downloaded or takes long
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_published(tmp_path_factory.mktemp("published"))
+def data(cache: Path) -> Path:
+    """Written by one worker for all, so that they decode it once."""
+    with FileLock(cache.parent / "published.lock"):
+        place = cache.parent / "published"
+        return place if place.exists() else write_published(place)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, used_runs: Path, cache: Path) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A folder as outputs/ is after a few days: methods, seeds, shots."""
     wanted = {
         f"{algo}{shots}{seed}": [*TINY, f"algo={algo}", f"seed={seed}", f"data.k_shot={shots}", "bn=support"]
@@ -89,17 +93,31 @@ def runs(tmp_path_factory: pytest.TempPathFactory, used_runs: Path, cache: Path)
     return finish_runs(tmp_path_factory.mktemp("outputs"), wanted, cache)
 
 
+def list_sections(page: Path) -> dict[str, list[list[str]]]:
+    """The commands of a page by the heading of second order that they stand under."""
+    lines = re.split(r"^## (.*)$", page.read_text(), flags=re.MULTILINE)
+    found = {title: find_commands(text) for title, text in zip(["", *lines[1::2]], lines[::2], strict=True)}
+    return {title: commands for title, commands in found.items() if commands}
+
+
 def cut(words: Sequence[str]) -> list[str]:
-    """The words with two values of each that a sweep goes through, and what takes long replaced."""
-    sweep, found = "-m" in words, []
-    for word in (INSTEAD.get(word, word) for word in words):
-        if not sweep or "=" not in word or "(" in word or word.startswith(("hydra", "search", "runs")):
-            found.append(word)
-            continue
-        override = read_override(read_word(word, True))
-        several = len(override.values) > 1
-        found.append(f"{word.partition('=')[0]}={','.join(map(str, override.values[:2]))}" if several else word)
-    return found
+    """The words with fewer of the values that a sweep or `eval` goes through, and what takes long replaced.
+
+    A sweep has two of each. Numbers choose no code, so one of them does where networks, methods or data vary, and one
+    seed where other numbers do.
+    """
+    words, varied = [INSTEAD.get(word, word) for word in words], {}
+    for word in words if {"-m", "eval"} & set(words) else ():
+        if "=" in word and "(" not in word and not word.startswith(("hydra", "search", "runs")):
+            values = read_override(read_word(word, True)).values
+            varied |= {word: values} if len(values) > 1 else {}
+    numbers = [word for word, values in varied.items() if all(isinstance(value, int | float) for value in values)]
+    if len(numbers) == len(varied) and not any(word.startswith("runs=") for word in words):
+        numbers = [word for word in numbers if word.startswith("seed=") and len(numbers) > 1]
+    for word, values in varied.items():
+        most = 1 if word in numbers else 2 if "-m" in words else None
+        words[words.index(word)] = f"{word.partition('=')[0]}={','.join(map(str, values[:most]))}"
+    return words
 
 
 def shorten(words: Sequence[str], place: Path | None = None) -> list[str]:
@@ -163,13 +181,20 @@ def find_test(words: Sequence[str]) -> str | None:
     return next((test for part, test in ELSEWHERE.items() if part in words), None)
 
 
+SECTIONS = [  # what is done in one needs nothing of the others, so that workers share a long page
+    pytest.param(commands, id=f"{page.relative_to(TOP)}-{title}")
+    for page in PAGES
+    for title, commands in list_sections(page).items()
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if list_commands(p)], ids=lambda p: str(p.relative_to(TOP)))
-def test_the_commands_of_a_page_run_in_their_order(
-    page: Path, tmp_path: Path, cache: Path, data: Path, runs: Path, used_runs: Path
+@pytest.mark.parametrize("commands", SECTIONS)
+def test_the_commands_of_a_section_run_in_their_order(
+    commands: Sequence[list[str]], tmp_path: Path, cache: Path, data: Path, runs: Path, used_runs: Path
 ) -> None:
     lay_the_table(tmp_path, runs, used_runs)
-    for words in list_commands(page):
+    for words in commands:
         if find_test(words) or any(word in words and not find_spec(package) for word, package in NEEDS.items()):
             continue
         code, out, error = run_shortened(words, tmp_path, cache, data, used_runs)
@@ -177,6 +202,10 @@ def test_the_commands_of_a_page_run_in_their_order(
         assert "Traceback" not in out + error
     if (tmp_path / "outputs" / "learned").exists():
         run_script([LEARNED, str(tmp_path / "outputs" / "learned"), "--tasks", "4"])
+
+
+def test_sections_have_every_command_of_every_page_in_its_order() -> None:
+    assert [words for section in SECTIONS for words in section.values[0]] == [words for _, words in COMMANDS]
 
 
 def expand(word: str, place: Path) -> list[str]:
@@ -201,7 +230,7 @@ def run_shortened(words: list[str], place: Path, cache: Path, data: Path, used_r
     if not words or words[0] not in SUBCOMMANDS:
         words = shorten(cut(words), place)
     elif words[0] == "eval":
-        asked = [word for word in words if not word.startswith("run.test_tasks")]
+        asked = [word for word in cut(words) if not word.startswith("run.test_tasks")]
         words = [*asked, "run.test_tasks=4", "data.n_query=2"]
     words = [name for word in words for name in expand(word, place)]
     process = start(*words, cwd=place, cache=cache, METARUN_DATA=str(data))

@@ -34,9 +34,13 @@ PAGES = [
 
 
 def list_commands(page: Path) -> list[list[str]]:
+    return find_commands(page.read_text())
+
+
+def find_commands(text: str) -> list[list[str]]:
     """The words of every command line of metarun that a page shows, after `metarun`."""
     found = []
-    for line in page.read_text().splitlines():
+    for line in text.splitlines():
         typed = re.match(r"    (?:uv run )?metarun( .*|)$", line)
         if typed and not re.search(r"\b[A-Z]{4,}/", line):
             found.append(shlex.split(typed[1], comments=True))
