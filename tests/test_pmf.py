@@ -61,3 +61,5 @@ def test_copies_differ_by_image_and_step_and_are_the_same_each_time() -> None:
     moved[:, :, 8, 8] = 1
     place = change_images(moved, 3, 1.0).flatten(1).argmax(1)
     assert {int(p) // 16 for p in place} == {6, 7, 8, 9, 10}  # two pixels at most
+    assert {int(p) % 16 for p in place} >= {6, 7, 8, 9, 10}  # and 7 less than that where it was mirrored
+    assert len(set(place.tolist())) > 12  # along either axis by a number of its own

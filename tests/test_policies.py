@@ -19,10 +19,10 @@ from metarun.algos.control.maml_rl import MAMLRL
 from metarun.algos.control.pictures import draw_paths, draw_regret, find_square
 from metarun.algos.control.promp import ProMP
 from metarun.algos.control.rl2 import RL2, Trials
-from metarun.algos.control.rollouts import Rollouts, fit_returns, judge
+from metarun.algos.control.rollouts import Rollouts, fit_returns, judge, roll_out
 from metarun.algos.control.surrogates import Surrogate, find_surrogate
 from metarun.algos.control.trust_region import climb, solve
-from metarun.core.control import Control
+from metarun.core.control import Control, Moved
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -461,3 +461,54 @@ def test_pictures_are_twice_as_large_as_they_are_shown_and_have_a_panel_for_each
     regret = draw_regret({"rl2": torch.rand(4, 6), "thompson": torch.rand(4, 6)}, torch.rand(4, 3))
     assert regret.width > 2 * 420
     assert 2 * 280 < regret.height < 4 * 280
+
+
+class Ending:
+    """Two tasks of two episodes of up to four steps that pay 1 each; task b ends its episodes after 2 + b steps."""
+
+    n_tasks = 2
+
+    def reset(self, n: int, episode: int) -> Tensor:
+        self.step_number = 0
+        return torch.zeros(2, n, 1)
+
+    def draw(self, n: int, episode: int, numbers: int) -> Tensor:
+        return torch.full((2, n, 4, numbers), 0.5)
+
+    def step(self, actions: Tensor) -> Moved:
+        self.step_number += 1
+        done = (self.step_number >= torch.tensor([[2], [3]])).expand(2, actions.shape[1])
+        left = self.step_number <= torch.tensor([[2], [3]])
+        return Moved(torch.full((*actions.shape, 1), float(self.step_number)), left.expand_as(done).double(), done)
+
+
+def test_the_step_that_ends_an_episode_counts_and_none_after_it() -> None:
+    found = roll_out(Ending(), lambda seen: torch.zeros(*seen.shape[:2], 3), Discrete(3), 2, 0)
+    assert found.alive.tolist() == [[[1, 1, 0, 0]] * 2, [[1, 1, 1, 0]] * 2]
+    assert (found.rewards == found.alive).all()
+    assert found.observations[0, 0, :, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("form", ["ratio", "log_prob", "dice"])
+def test_nothing_that_comes_after_an_episode_has_ended_counts_anywhere(form: Surrogate) -> None:
+    """In the baseline, the advantages and what an inner step ascends; the mean is over the steps that there are."""
+    draw = torch.Generator().manual_seed(0)
+    alive = torch.tensor([[[1.0, 1, 0, 0], [1, 1, 1, 0]], [[1, 1, 1, 1], [1, 0, 0, 0]]])
+    seen, log_probs, before = torch.randn(3, 2, 2, 4, 1, generator=draw)
+    one = Rollouts(seen, torch.zeros(2, 2, 4), torch.rand(2, 2, 4, generator=draw) * alive, alive)
+    other = one._replace(observations=seen + 9 * (1 - alive[..., None]))
+
+    def living(values: Tensor) -> list[float]:
+        return values[alive > 0].tolist()
+
+    assert living(fit_returns(one, 0.9)) == pytest.approx(living(fit_returns(other, 0.9)))
+    assert living(judge(one, 0.9, 0.8)) == pytest.approx(living(judge(other, 0.9, 0.8)))
+    advantages = judge(one, 0.9, 0.8)
+    beside = find_surrogate(form, log_probs[..., 0], before[..., 0], advantages, alive)
+    dead = 9 * (1 - alive)
+    again = find_surrogate(form, log_probs[..., 0] + dead, before[..., 0], advantages + dead, alive)
+    assert again.tolist() == pytest.approx(beside.tolist())
+    short = [part[:1, :, :3] for part in (log_probs[..., 0], before[..., 0], advantages, alive)]
+    assert find_surrogate(form, *short).item() == pytest.approx(
+        beside[0].item()
+    )  # whatever the length that episodes might have had

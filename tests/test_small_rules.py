@@ -25,6 +25,7 @@ from metarun.app.commands.rerun import describe_code
 from metarun.app.jobs.describe import label_splits
 from metarun.app.sweeps.accepted import _list_values
 from metarun.core import command, lettering, machine, screen, words
+from metarun.core.batches import merge_sides
 from metarun.core.control import Control
 from metarun.core.errors import find_nearest, name_choices
 from metarun.core.identity import read_overrides, read_yaml, read_yaml_list
@@ -583,3 +584,11 @@ def test_each_runs_line_has_the_budget_of_that_run(tmp_path: Path) -> None:
 )
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(value: Any, cell: Any) -> None:
     assert words.make_cell(value) == cell
+
+
+def test_all_examples_of_a_task_are_those_of_its_support_set_and_then_its_queries() -> None:
+    sides = [Examples(torch.full((2, n, 1), float(n)), torch.full((2, n), n)) for n in (3, 2)]
+    merged = merge_sides(Batch(*sides, 4, {"known": torch.arange(2)}))
+    assert merged.query.x[..., 0].tolist() == [[3, 3, 3, 2, 2]] * 2
+    assert merged.query.y.tolist() == [[3, 3, 3, 2, 2]] * 2
+    assert (merged.support.y.tolist(), merged.n_way, merged.side["known"].tolist()) == ([[3] * 3] * 2, 4, [0, 1])
