@@ -187,3 +187,14 @@ def test_a_run_makes_torch_s_own_layers_exact(
 def test_an_unknown_mode_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="bn=batch is not one of transductive, support, running, layer, none"):
         BatchNorm(3, "batch")
+
+
+def test_what_is_said_of_a_network_is_said_of_all_its_layers() -> None:
+    """As in a network of one's own whose layers have several modes."""
+    layers = {mode: BatchNorm(2, mode) for mode in ("running", "support", "transductive")}
+    for modes in (["running"], ["running", "transductive"], ["support", "running"], ["transductive"], []):
+        network = nn.Sequential(nn.Linear(2, 2), *(layers[mode] for mode in modes))
+        assert norm.normalises_rows_alone(network) == (set(modes) <= {"running"})
+        assert norm.uses_support_statistics(network) == ("support" in modes)
+        assert norm.has_batch_norm(network) == bool(modes)
+        assert norm.find_running_layers(network) == [layers["running"]] * ("running" in modes)

@@ -53,7 +53,7 @@ class Quadratics:
         return Batch(none, none, 0, {"a": a[None], "b": b[None]})
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
-        return f"{n_tasks:064d}"
+        return f"{split} {n_tasks}"
 
 
 def loss_of(w: Tensor, batch: Batch, alpha: float) -> Tensor:
@@ -188,6 +188,38 @@ def test_tasks_to_proficiency_are_those_before_three_good_ones_in_a_row(
     run = online(Leader(1, 0.3), Quadratics([(1.0, 0.0)]), tmp_path, 6, proficient=proficient)
     run.scores = {"loss": [2.0, 0.9, 0.4, 0.5, 0.3, 0.2]}
     assert run._find_proficiency() == after
+
+
+def test_three_good_ones_at_the_very_end_are_enough(tmp_path: Path) -> None:
+    run = online(Leader(1, 0.3), Quadratics([(1.0, 0.0)]), tmp_path, 5, proficient=0.5)
+    run.scores = {"loss": [2.0, 0.9, 0.4, 0.5, 0.3]}
+    assert run._find_proficiency() == 2
+
+
+@pytest.mark.usefixtures("doubles", "no_results")
+def test_regret_is_against_what_the_last_theta_loses_on_the_same_task(tmp_path: Path) -> None:
+    source = Quadratics()
+    run = online(Leader(5, 0.3), source, tmp_path, 4)
+    lost = run.execute([], StopRequest())["regret"]
+    kept = np.load(tmp_path / "regret.npz")
+    best = [run.parts.learner.evaluate(source.task(number))["loss"].item() for number in range(4)]
+    assert kept["hindsight"].tolist() == pytest.approx(best)
+    assert kept["loss"].tolist() == pytest.approx(run.scores["loss"])
+    assert kept["regret"].tolist() == pytest.approx(np.cumsum(kept["loss"] - best).tolist())
+    assert lost == pytest.approx(kept["regret"][-1])
+
+
+@pytest.mark.usefixtures("doubles", "no_results")
+def test_the_last_rounds_are_logged_wherever_they_stop_and_a_stream_is_known_by_its_training_tasks(
+    tmp_path: Path,
+) -> None:
+    run = online(Leader(5, 0.3), Quadratics(), tmp_path, 5)
+    run.log_every = 2
+    run.execute([], StopRequest())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = {split: [line["step"] for line in lines if line["split"] == split] for split in ("train", "val")}
+    assert steps == {"train": [2, 4, 5], "val": [1, 2, 3, 4, 5]}
+    assert run.describe()["episode_sha256"] == "train 5"
 
 
 SINES = ["run=online", "data=sinusoid", "logger=none", "data.k_shot=5", "run.updates=2", "run.hindsight_steps=3"]
