@@ -140,8 +140,10 @@ def test_few_tasks_and_large_embeddings_are_left_as_images(settings: Settings, m
     source = parts_of(settings("algo=protonet", "bn=running")).source
     assert source.embedded("test", lambda x: x, 1) is None
     assert source.embedded("test", lambda x: x, 1000) is not None
-    monkeypatch.setattr("metarun.data.embedded.MAX_BYTES", 10)
-    assert source.embedded("test", lambda x: x, 1000) is None
+    size = len(source.find_rows("test")) * source.count_turns("test") * 28 * 28 * 4
+    for room, fits in ((size, True), (size - 1, False), (10, False)):
+        monkeypatch.setattr("metarun.data.embedded.MAX_BYTES", room)
+        assert (source.embedded("test", lambda x: x, 1000) is not None) == fits
 
 
 def test_the_learner_is_as_before_when_a_test_ends_early(settings: Settings) -> None:

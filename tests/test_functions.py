@@ -20,6 +20,7 @@ from metarun.core.episodes import draw_bits, scale_to_unit
 from metarun.core.tasks import EpisodePlan, EpisodeShape
 from metarun.data.gp import GaussianProcess
 from metarun.data.harmonic import Harmonic
+from metarun.data.mixture import FAMILIES, Mixture, choose_family
 from metarun.data.sinusoid import Sinusoid
 from metarun.settings.build import build_source
 from metarun.settings.resolve import resolve
@@ -88,6 +89,37 @@ def test_a_harmonic_is_two_waves_of_which_one_is_twice_as_fast() -> None:
     centres = x.mean(1)
     assert 2 < centres.std() < 2.7  # 8 / sqrt(12) = 2.31, and 1 / sqrt(25) from the points
     assert stats.kstest((x - centres[:, None]).flatten() / np.sqrt(24 / 25), "norm").pvalue > 1e-4
+
+
+KINDS = {  # what is drawn for a function of each kind: numbers of the columns that it is made of
+    "sinusoid": (0, 1),
+    "harmonic": (0, 1, 2, 3, 4, 5),
+    "sine": (1, 2, 3),
+    "line": (1, 2),
+    "quadratic": (1, 2, 3),
+    "cubic": (1, 2, 3, 4),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_function_is_made_of_every_number_that_is_drawn_for_it_and_of_no_other(full: Any, kind: str) -> None:
+    """One of them in place of another would make two of its coefficients one."""
+    source = build_source(resolve(full("algo=maml", f"data={kind if kind in ('sinusoid', 'harmonic') else 'mixture'}")),
+                          torch.device("cpu"))  # fmt: skip
+    rng = np.random.default_rng(0)
+    u, v = rng.random((200, source.numbers)), rng.random((200, source.point_numbers, 5))
+    if isinstance(source, Mixture):
+        here = choose_family(u) == FAMILIES.index(kind)
+        u, v = u[here], v[here]
+    x, y = source.points(u, v)
+    made_of = []
+    for column in range(1 if isinstance(source, Mixture) else 0, source.numbers):
+        other = u.copy()
+        other[:, column] = rng.random(len(u))
+        again, changed = source.points(other, v)
+        if not np.allclose(again, x) or not np.allclose(changed, y):
+            made_of.append(column)
+    assert tuple(made_of) == KINDS[kind]
 
 
 def gaussian(plan: EpisodePlan = PLAN, kernel: str = "rbf", **changes: object) -> GaussianProcess:

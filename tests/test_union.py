@@ -135,6 +135,30 @@ def test_tasks_alternate_between_the_sources_and_are_their_own() -> None:
             assert torch.equal(batch.query.x[place], own.query.x[0].expand(-1, 3, -1, -1))
 
 
+def test_a_task_has_the_names_of_its_own_source() -> None:
+    both = union(grey=grey, coloured=coloured, other=lambda: coloured(firsts=OTHERS))
+    for index in range(5, 11):
+        name, own = list(both.members.items())[index % 3]
+        assert both.labels("val", index) == [f"{name}: {label}" for label in own.labels("val", index // 3)]
+
+
+@pytest.mark.parametrize("trained", [(), (0,), (1,), (0, 1)])
+def test_a_union_says_that_it_trains_on_val_where_any_of_its_sources_does(trained: tuple[int, ...]) -> None:
+    def opened(number: int, make: Callable[[], ImageTasks]) -> Callable[[], ImageTasks]:
+        def made() -> ImageTasks:
+            source = make()
+            source.info.facts["trainval"] = number in trained  # type: ignore[index]
+            return source
+
+        return made
+
+    both = union(grey=opened(0, grey), coloured=opened(1, coloured))
+    assert both.info.facts["trainval"] == bool(trained)
+    assert {name: facts["trainval"] for name, facts in both.info.facts["sources"].items()} == {
+        "grey": 0 in trained, "coloured": 1 in trained,
+    }  # fmt: skip
+
+
 def test_images_are_scaled_to_the_common_size_and_colours_become_gray_where_asked() -> None:
     both = union(size=8, channels=1, grey=grey, coloured=coloured)
     batch = both.batch("train", np.arange(2))
