@@ -17,6 +17,7 @@ from metarun.report.pair_table import make_pair_caption, make_pair_cells
 from metarun.report.planned import Plan
 from metarun.report.power import count_seeds, count_tasks, find_power
 from metarun.report.runs import find_runs
+from metarun.report.stats import correct_by_holm
 from metarun.report.tables import find_answers, make_sheets
 from metarun.report.two_levels import Part, estimate_difference, estimate_equivalence
 
@@ -69,6 +70,18 @@ def test_planned_pairs_pay_for_each_other_and_not_for_the_table(sweep: Path) -> 
     assert expected is not None
     assert both[1].with_seeds == expected
     assert both[1].p_with_seeds == pytest.approx(2 * expected.p)
+
+
+def test_every_p_value_of_a_plan_is_corrected_over_its_pairs(sweep: Path) -> None:
+    """Holm of two: the smaller one is doubled, and the larger one is no smaller than that."""
+    asked = [("anil", "maml"), ("maml", "anil"), ("r2d2", "protonet")]
+    single = [compared(sweep, Plan(pick(pair), 0.004)).pairs[0] for pair in asked]
+    for kind in ("p", "p_with_seeds", "p_equal"):
+        alone = [getattr(pair, kind) for pair in single]
+        assert len(set(alone)) > 1, kind
+        together = [getattr(pair, kind) for pair in compared(sweep, Plan(pick(*asked), 0.004)).pairs]
+        assert together == pytest.approx(correct_by_holm(alone)), kind
+        assert together != pytest.approx(alone), kind
 
 
 def test_the_caption_says_over_how_many_pairs_p_is_corrected_and_what_each_column_is(sweep: Path) -> None:
@@ -157,6 +170,20 @@ def test_power_is_that_of_a_t_test() -> None:
     """One sample of 20 with a mean of half a standard deviation: 0.5645, a textbook's number."""
     parts = [Part(1 / 20, 19), Part(0, 2), Part(0, 599)]
     assert find_power(0.5, parts) == pytest.approx(0.5645, abs=2e-3)
+
+
+def test_power_is_a_mean_over_what_the_estimates_of_both_groups_may_be() -> None:
+    """They are independent: 200,000 draws of both, and the share of repetitions whose interval leaves 0 out."""
+    parts = [Part(0.04, 2), Part(0.02, 3), Part(0.01, 1000)]
+    rng = np.random.default_rng(0)
+    squares = [part.variance * stats.t.ppf(0.975, part.freedom) ** 2 for part in parts]
+    drawn = [
+        square * rng.chisquare(part.freedom, 200_000) / part.freedom
+        for square, part in zip(squares, parts, strict=True)
+    ]
+    half = np.sqrt(drawn[0] + drawn[1] + squares[2])
+    difference = rng.normal(0.9, np.sqrt(0.07), 200_000)
+    assert find_power(0.9, parts) == pytest.approx(float(np.mean(abs(difference) > half)), abs=0.005)
 
 
 def test_the_command_prints_and_writes_the_pairs(
