@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base.gaussian import bound_gaussian
 from metarun.algos.memory.incontext import Block, InContext
-from metarun.algos.memory.mann import MANN, Controller, find_least_used
+from metarun.algos.memory.mann import MANN, Controller, delay_labels, find_least_used
 from metarun.algos.memory.snail import SNAIL, Attention, Convolution, Positions, Sequence
 from metarun.core.tasks import Batch, Examples
 
@@ -33,6 +33,10 @@ class Plain(nn.Module):
         return x
 
 
+class OneNumber(Plain):
+    out_features = 1
+
+
 class Points(Plain):
     out_features = 32
 
@@ -41,7 +45,7 @@ def reader(kind: type, n_way: int = 4, **changed: Any) -> Any:
     own = {
         InContext: {"width": 8, "layers": 2, "heads": 2},
         SNAIL: {"length": 5, "filters": 4, "attention": [[3, 2], [4, 3]]},
-        MANN: {"units": 6, "rows": 7, "size": 3, "reads": 2, "decay": 0.9, "temperature": 0.5},
+        MANN: {"units": 6, "rows": 7, "size": 3, "reads": 2, "decay": 0.9, "temperature": 0.5, "label": "late"},
     }[kind]
     torch.manual_seed(0)
     outputs = n_way or 2
@@ -194,6 +198,7 @@ def test_the_controller_writes_and_reads_as_the_equations_say() -> None:
     net = Controller(inputs=5, units=4, rows=3, size=2, reads=2, decay=0.9, temperature=0.3, outputs=2).double()
     support, targets = torch.randn(4, 3, dtype=torch.float64), torch.eye(2, dtype=torch.float64)[[0, 1, 1, 0]]
     query = torch.randn(2, 3, dtype=torch.float64)
+    predicted = net(*delay_labels(support, targets, query)).detach().numpy()
 
     def layer(module: nn.Linear, x: Any) -> Any:
         return module.weight.detach().numpy() @ x + module.bias.detach().numpy()
@@ -229,14 +234,25 @@ def test_the_controller_writes_and_reads_as_the_equations_say() -> None:
         keys = np.tanh(layer(net.key, asked)).reshape(2, 2)
         seen = np.concatenate([attend(key, rows) @ rows for key in keys])
         expected = layer(net.head, np.concatenate([asked, seen]))
-        assert net(support, targets, query)[number].detach().numpy() == pytest.approx(expected, abs=1e-12)
+        assert predicted[number] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_label_comes_with_its_own_image_or_with_the_next_one() -> None:
+    support, targets = torch.tensor([[5.0], [6.0], [7.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    known, asked = delay_labels(support, targets, torch.tensor([[8.0], [9.0]]))
+    assert known.tolist() == [[5, 0, 0], [6, 0, 1], [7, 1, 0]]
+    assert asked.tolist() == [[8, 0, 1], [9, 0, 1]]
+    own = torch.tensor([[5.0, 0, 1, 0], [6, 1, 0, 0], [7, 0, 1, 0], [8, 0, 0, 1]])  # the last number marks queries
+    learner = MANN(OneNumber(), 2, 2, 4, 3, 2, 2, 0.9, 0.3, "own", 0.1, "vectorized", 0).eval()
+    batch = Batch(Examples(support[None], targets.argmax(-1)[None]), Examples(torch.full((1, 1, 1), 8.0), targets), 2)
+    assert torch.allclose(outputs_of(learner, batch), learner.controller(own[learner.draw_order(targets)], own[3:]))
 
 
 @pytest.mark.slow
 def test_the_memory_learns_to_read_labels_off_points_of_classes_that_it_never_saw() -> None:
     """Five new points a task, queries near them. Chance is 20 %; with temperature 1 it has 23 % then."""
     torch.manual_seed(0)
-    learner = MANN(Points(), 5, 5, 100, 16, 40, 2, 0.95, 0.1, 0.01, "vectorized", 0).train()
+    learner = MANN(Points(), 5, 5, 100, 16, 40, 2, 0.95, 0.1, "late", 0.01, "vectorized", 0).train()
     optim, right = torch.optim.Adam(learner.parameters(), 0.003), []
     for _ in range(300):
         points = nn.functional.normalize(torch.randn(16, 5, 32), dim=-1) * 32**0.5

@@ -243,27 +243,27 @@ def test_every_class_that_settings_of_old_runs_name_is_there_and_goes_back_to_it
             {"rise_steps": 3, "decoder_std": 0.5},
         ),
         (["algo=dann", "data=moons", "algo.rise_steps=0"], {"rise_steps": 0}),  # which older runs had already
-        (["algo=mann"], {"temperature": 0.1}),
-        (["algo=mann", "algo.temperature=1.0"], {}),
+        (["algo=mann"], {"temperature": 0.1, "label": "own"}),
+        (["algo=mann", "algo.temperature=1.0", "algo.label=late"], {}),
         (["algo=protonet", "algo.distance=cosine", "algo.temperature=1.0"], {"temperature": 1}),
     ],
 )
 def test_a_newer_setting_is_dropped_where_it_means_what_older_runs_did(
-    full: Settings, typed: list[str], left: dict[str, float]
+    full: Settings, typed: list[str], left: dict[str, Any]
 ) -> None:
     config = full(*typed)
     OmegaConf.set_struct(config, False)
     drop_newer(config)
-    assert {
-        name: config.algo[name] for name in ("rise_steps", "decoder_std", "temperature") if name in config.algo
-    } == left
+    newer = ("rise_steps", "decoder_std", "temperature", "label")
+    assert {name: config.algo[name] for name in newer if name in config.algo} == left
 
 
 def test_a_class_whose_default_changed_keeps_what_runs_without_the_setting_did() -> None:
-    """MANN once had no temperature, which was 1."""
+    """MANN once had no temperature, which was 1, and labels came late."""
     config = OmegaConf.create({"algo": {"_target_": "metarun.algos.memory.mann.MANN", "rows": 8}})
     rename_moved(config)
     assert config.algo.temperature == 1
+    assert config.algo.label == "late"
     config.algo.temperature = 0.3
     rename_moved(config)
     assert config.algo.temperature == 0.3

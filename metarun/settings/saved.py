@@ -57,11 +57,12 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "algo.decoder_std": (None,),
     "algo.rise_steps": (0,),
     "algo.temperature": (1.0,),
+    "algo.label": ("late",),
 }
 """Settings that older runs lack, with the values that mean what those runs did. A setting that is added to a YAML which
 earlier runs used belongs here."""
 
-MEANT: Mapping[str, Mapping[str, Any]] = {"metarun.algos.memory.mann.MANN": {"temperature": 1.0}}
+MEANT: Mapping[str, Mapping[str, Any]] = {"metarun.algos.memory.mann.MANN": {"temperature": 1.0, "label": "late"}}
 """Newer settings of classes whose default of today is not what runs without them did, with the values that are."""
 
 _FIRST = {now: then for then, now in MOVED.items()}

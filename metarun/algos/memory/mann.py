@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Gt, Le
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from metarun.algos.base.learn2learn import Engine
 from metarun.algos.base.metric import find_cosines
-from metarun.algos.memory.reader import SupportReader
+from metarun.algos.memory.reader import SupportReader, label_tokens
 from metarun.core.ranges import CountsBeside, NonNegativeInt, PositiveFloat, PositiveInt
 from metarun.ops.functional import Params, call, within
 from metarun.ops.lstm import LSTMCell
@@ -17,10 +17,11 @@ from metarun.ops.lstm import LSTMCell
 class MANN(SupportReader):
     """Learns to write the support set into an external memory, image by image, and to read labels off it.
 
-    A long short-term memory sees each image with the label of the one before it. It writes to the least used or the
-    last read rows of the memory. A query is one more step, with the last label; it reads, and writes nothing, so that
-    queries do not see each other. The paper draws one long episode of all images and counts every prediction in it. The
-    support set comes in random order, as in SNAIL.
+    A long short-term memory sees each image with its label, and writes to the least used or the last read rows of the
+    memory. A query is one more step, which reads and writes nothing, so that queries do not see each other. The support
+    set comes in random order, as in SNAIL. The paper draws one long episode of all images, counts every prediction in
+    it, and therefore shows a label with the image after its own (`label=late`): what an image looked like must then
+    wait in the long short-term memory for its label.
 
     Cosines lie within -1 and 1, so their bare softmax, equation 3, reads all rows nearly alike: of 128 rows the one
     that is meant gets 6 % at most. The `temperature` divides them, as the strength of a key multiplies them in the
@@ -36,6 +37,7 @@ class MANN(SupportReader):
         reads: heads that read and write.
         decay: of the usage of a row, in 0..1 (gamma in the paper).
         temperature: divides the similarities of keys to rows, > 0; the paper's is 1.
+        label: what a label comes with: its `own` image, or `late`, the image after it and, the last one, queries.
         min_std: least standard deviation of a Gaussian, in 0..1.
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
     Reference: Santoro, Bartunov, Botvinick, Wierstra, Lillicrap. Meta-Learning with Memory-Augmented Neural Networks.
@@ -53,6 +55,7 @@ class MANN(SupportReader):
         reads: PositiveInt,
         decay: Annotated[float, Gt(0), Le(1)],
         temperature: PositiveFloat,
+        label: Literal["late", "own"],
         min_std: Annotated[PositiveFloat, CountsBeside("data", ("regression",))],
         engine: Engine,
         task_chunk: NonNegativeInt,
@@ -60,12 +63,14 @@ class MANN(SupportReader):
         super().__init__(backbone, outputs, n_way, min_std, engine, task_chunk)
         if reads > rows:
             raise ValueError(f"algo.reads={reads} is more than the rows of the memory, algo.rows={rows}")
-        inputs = self.features + self.targets
+        self.joins = {"late": delay_labels, "own": label_tokens}[label]
+        inputs = self.features + self.targets + (label == "own")  # and what tells queries from images without labels
         self.controller = Controller(inputs, units, rows, size, reads, decay, temperature, self.predicted)
 
     def read(self, params: Params, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         order = self.draw_order(targets)
-        predicted: Tensor = call(self.controller, within(params, "controller"), support[order], targets[order], query)
+        known, asked = self.joins(support[order], targets[order], query)
+        predicted: Tensor = call(self.controller, within(params, "controller"), known, asked)
         return predicted
 
 
@@ -89,7 +94,7 @@ class Memory(NamedTuple):
 
 
 class Controller(nn.Module):
-    """The network of MANN. Shapes: support [S, D], targets [S, T], query [M, D] -> [M, outputs]."""
+    """The network of MANN. Shapes: known [S, inputs], asked [M, inputs] -> [M, outputs]."""
 
     def __init__(
         self,
@@ -110,11 +115,11 @@ class Controller(nn.Module):
         self.gate = nn.Linear(units, reads)
         self.head = nn.Linear(units + reads * size, outputs)
 
-    def forward(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-        memory, label = self.start(support), torch.zeros_like(targets[:1])
-        for x, y in zip(support[:, None], targets[:, None], strict=True):  # [1, ...] each
-            memory, label = self.write(memory, torch.cat([x, label], -1)), y
-        return self.ask(memory, torch.cat([query, label.expand(len(query), -1)], -1))
+    def forward(self, known: Tensor, asked: Tensor) -> Tensor:
+        memory = self.start(known)
+        for x in known[:, None]:  # [1, inputs]
+            memory = self.write(memory, x)
+        return self.ask(memory, asked)
 
     def start(self, like: Tensor) -> Memory:
         """Return an empty memory; its rows are small and equal, so that similarities to them are finite."""
@@ -125,7 +130,7 @@ class Controller(nn.Module):
                       zeros(self.rows))  # fmt: skip
 
     def write(self, memory: Memory, x: Tensor) -> Memory:
-        """Take one step with the input x [1, D + T]: write, then read."""
+        """Take one step with the input x [1, inputs]: write, then read."""
         hidden, cell = self.lstm(x, torch.cat([memory.hidden, memory.read], -1), memory.cell)
         keys = self.key(hidden).tanh().reshape(self.reads, self.size)
         gate = self.gate(hidden).sigmoid().T  # [H, 1]
@@ -138,13 +143,19 @@ class Controller(nn.Module):
         return Memory(hidden, cell, rows, read, read_weights, usage)
 
     def ask(self, memory: Memory, x: Tensor) -> Tensor:
-        """Predict for the inputs x [M, D + T], each as one more step that only reads."""
+        """Predict for the inputs x [M, inputs], each as one more step that only reads."""
         before = torch.cat([memory.hidden, memory.read], -1).expand(len(x), -1)
         hidden, _ = self.lstm(x, before, memory.cell.expand(len(x), -1))
         keys = self.key(hidden).tanh().reshape(-1, self.size)  # [M H, size]
         read = (compare_rows(keys, memory.rows, self.temperature) @ memory.rows).reshape(len(x), -1)
         out: Tensor = self.head(torch.cat([hidden, read], -1))
         return out
+
+
+def delay_labels(support: Tensor, targets: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Join embeddings with the target before theirs, zeros with the first, the last with queries: [R, D + T] each."""
+    late = torch.cat([torch.zeros_like(targets[:1]), targets])
+    return torch.cat([support, late[:-1]], -1), torch.cat([query, late[-1:].expand(len(query), -1)], -1)
 
 
 def compare_rows(keys: Tensor, rows: Tensor, temperature: float) -> Tensor:
