@@ -34,13 +34,13 @@ def warn_if_not_whole(name: str, images: Mapping[str, int], total: int, of_class
         total: images of the published set.
         of_class: images of each of its classes, if all have as many.
     """
-    if images["total"] != total or (of_class and {images["least"], images["most"]} != {of_class}):
-        here = f"{_describe_class(images)} images a class here, {of_class}" if of_class else ""
-        log.warning(
-            "%s has %s in the published set: numbers are not comparable",
-            name,
-            here or f"{images['total']:,} images here, {total:,}",
-        )
+    if of_class and {images["least"], images["most"]} != {of_class}:
+        numbers = f"{_describe_class(images)} images a class here, {of_class}"
+    elif images["total"] != total:
+        numbers = f"{images['total']:,} images here, {total:,}"
+    else:
+        return
+    log.warning("%s has %s in the published set: numbers are not comparable", name, numbers)
 
 
 def _describe_class(images: Mapping[str, int]) -> str:
