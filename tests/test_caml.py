@@ -10,6 +10,7 @@ from test_gradients import conv4
 from torch import nn
 
 from metarun.algos.memory.caml import CAML, make_codes
+from metarun.algos.memory.incontext import Block
 from metarun.algos.metric.feat import FEAT
 from metarun.core.tasks import EpisodeShape, Examples
 from metarun.ops.freezing import freeze
@@ -52,6 +53,38 @@ def test_neither_the_order_of_the_support_set_nor_other_queries_matter(doubles: 
     assert torch.allclose(found, learner.adapt_to(Examples(x[order], y[order]), 3)(query))
     assert torch.allclose(found[2:], learner.adapt_to(Examples(x, y), 3)(query[2:]))
     assert not torch.allclose(found, learner.adapt_to(Examples(x, y.roll(1)), 3)(query))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_tasks_together_are_a_plain_transformer_over_the_sequence_of_each_query(doubles: None, layers: int) -> None:
+    """What queries share is computed once, and what nobody reads not at all; Block alone does neither."""
+    learner = CAML(Flat(), 16, layers, 2, 6, "auto", 0)
+    params, classes = dict(learner.named_parameters()), torch.eye(3).expand(2, 3, 3)
+    support, query = torch.randn(2, 3, 784), torch.randn(2, 4, 784)
+    found = learner.compare(params, support, classes, query)
+    with learner.encoded():
+        assert torch.allclose(found[1], learner.compare(params, support[1], classes[1], query[1]))
+    for task in range(2):
+        known = torch.cat([support[task], learner.codes[:3].double()], -1)
+        for number in range(4):
+            asked = torch.cat([query[task, number], learner.unknown])
+            tokens = learner.sequence.embed(torch.cat([asked[None], known]))
+            for block in learner.sequence.blocks:
+                tokens = Block.forward(block, tokens, 4)  # type: ignore[arg-type]
+            expected = learner.sequence.last(tokens[0]) @ learner.codes[:3].double().T
+            assert torch.allclose(found[task, number], expected)
+
+
+def test_as_many_tasks_run_together_as_their_sequences_allow() -> None:
+    """15 queries with 5 support images each are 90 tokens, and 45 with 15 are 720: 5,000 hold 55 and 6 such tasks."""
+    for n_query, k_shot, together in ((3, 1, 50), (9, 3, 6)):
+        shape = EpisodeShape(5, k_shot, n_query)
+        batch, learner = next(noise_tasks(shape, shape).episodes("test", 0, 100)), caml()
+        with learner.encoded():
+            assert (
+                learner.chunk(batch._replace(query=Examples(batch.query.x[..., 0, :2, 0], batch.query.y)), 100)
+                == together
+            )
 
 
 def test_training_on_embeddings_is_training_on_images_and_leaves_the_network() -> None:
