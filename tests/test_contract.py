@@ -51,7 +51,9 @@ def acts(group: str, name: str) -> bool:
 KINDS = {  # of data that the program makes
     name: getattr(get_object(values["_target_"]), "kinds", ("classification" if "n_way" in values else "regression",))
     for name, values in choices("data").items()
-    if not {"root", "path", "sources", "source", "photos", "members"} & values.keys() and not acts("data", name)
+    if not {"root", "path", "sources", "source", "photos"} & values.keys()
+    and name != "named"
+    and not acts("data", name)
 }
 FILED = [  # of images
     name

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from metarun.app.adapted import Classifier
+from metarun.app.descriptions import read_classes
 from metarun.app.model import Model
 from metarun.core.errors import wrong_input
 from metarun.core.tasks import Examples, Prediction
@@ -24,14 +25,20 @@ from metarun.report.predicted import Answers
 
 
 def answer_classes(model: Model, support: Path, places: Sequence[Path]) -> tuple[Classifier, Tensor, Answers]:
-    """Adapt to a folder with a folder of images for each class, and answer for the images at `places`.
+    """Adapt to a folder with a folder of images for each class, or a file of descriptions, and answer for the images.
+
+    Args:
+        places: files, folders and zip files of images to answer for.
 
     Returns: the classifier, the pixels of the queries [M, C, H, W], and its answers.
     Raises: ConfigError for files that cannot be read, or classes that the learner does not take.
     """
     with wrong_input():
-        classes = read_layout(support).classes
-        few = model.adapt_to_classes({label: classes[label] for label in sorted(classes)})
+        if model.info.support_shape:
+            few = model.adapt_to_classes(read_classes(support, model.settings.data))
+        else:
+            classes = read_layout(support).classes
+            few = model.adapt_to_classes({label: classes[label] for label in sorted(classes)})
         files = list_given(places)
         pixels = few.read(files, "the queries")
     answered = few.weigh(few.answer(pixels)).tolist()

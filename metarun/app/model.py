@@ -16,6 +16,7 @@ from metarun.algos.base.abilities import AdaptsToTask, Predicting
 from metarun.algos.base.learner import Learner
 from metarun.algos.base.metric import MetricLearner
 from metarun.app.adapted import Classifier, Function, Support
+from metarun.app.descriptions import take_descriptions
 from metarun.app.jobs.calibrated import Calibration, find_calibration
 from metarun.app.jobs.reopened import Trained, open_trained
 from metarun.core.errors import ConfigError, wrong_input
@@ -26,7 +27,7 @@ from metarun.data.given import find_scale, take_images
 from metarun.ops import norm
 from metarun.run import checkpoint
 from metarun.settings.check import has_head
-from metarun.settings.conf import list_shipped, read_shipped
+from metarun.settings.conf import list_parts, list_shipped, read_shipped
 from metarun.settings.reopen import SavedSettings
 from metarun.settings.resolve import find_target
 
@@ -113,28 +114,30 @@ class Model:
         """Adapt to a support set.
 
         Args:
-            support: images by class, of any number each, as {"fox": ["a.jpg"], "owl": [...]}; for a model of
-                functions, a pair of x [S, D_in] and y [S, D_out].
+            support: images by class, of any number each, as {"fox": ["a.jpg"], "owl": [...]}; for a model that tells
+                classes by descriptions, a vector [D] or several [P, D] for each, or their names alone, as
+                ["fox", "owl"]; for a model of functions, a pair of x [S, D_in] and y [S, D_out].
         Returns: a Classifier, or a Function.
         """
         return self.adapt_to_points(*support) if not self.info.n_way else self.adapt_to_classes(support)
 
     def adapt_to_classes(self, support: Mapping[str, Any]) -> Classifier:
-        """Adapt to images by class."""
+        """Adapt to images by class, or, if the run tells classes by descriptions, to what is said of each."""
         if not self.info.n_way:
             raise ConfigError(f"the run learned functions (data={self.settings.choices['data']}), and no classes")
-        if self.info.support_shape:
-            raise ConfigError(
-                "the run tells classes by descriptions, and its support sets are no images: metarun eval tests it. Of "
-                "names, algo=tip_adapter algo.alpha=0 data=named is the same classifier, and takes the names of folders"
-            )
-        if not isinstance(support, Mapping):
-            raise ConfigError('a support set is images by class, as {"fox": ["a.jpg"], "owl": ["b.jpg", "c.jpg"]}')
         if not isinstance(self.learner, AdaptsToTask):
             raise ConfigError(
                 f"{type(self.learner).__name__} does not tell its answers: it needs a method adapt_to, which every "
                 "EpisodicLearner has"
             )
+        if self.info.support_shape:
+            classes, told = take_descriptions(support, self.settings.data, self.info)
+            self._check_ways(len(classes))
+            examples = Examples(*(side.to(self.run.device) for side in told))
+            unseen = torch.empty(0, *self.info.input_shape, dtype=torch.uint8)
+            return Classifier(self, Support(classes, unseen, told.y, None), examples)
+        if not isinstance(support, Mapping):
+            raise ConfigError('a support set is images by class, as {"fox": ["a.jpg"], "owl": ["b.jpg", "c.jpg"]}')
         self._check_ways(len(support))
         with wrong_input():
             given = {label: take_images(own) for label, own in support.items()}
@@ -191,7 +194,8 @@ class Model:
         Raises: ConfigError that names images which cannot be read.
         """
         with wrong_input():
-            scale = find_scale(self.settings.data, self.info.input_shape)
+            parts = list_parts(self.settings.as_dict(), self.settings.own)
+            scale = find_scale(parts[0] if len(parts) == 1 else self.settings.data, self.info.input_shape)
             scale = replace(scale, range=scale.range or limits)
             pixels, limits = read_pixels(take_images(images), scale, name)
         return torch.from_numpy(pixels), limits

@@ -13,7 +13,8 @@ OBJECTIVES = {one.__name__: one for one in (objectives.classification, objective
 """Those that a checkpoint can name."""
 
 FACTS = (
-    "input_shape", "n_way", "outputs", "split_sha256", "train_classes", "normalisation", "support_shape", "domains",
+    "input_shape", "n_way", "outputs", "split_sha256", "train_classes", "normalisation", "support_shape",
+    "support_scale", "domains",
 )  # fmt: skip
 """Of SourceInfo, in plain values."""
 

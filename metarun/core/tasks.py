@@ -55,7 +55,6 @@ class TaskBatch(Protocol):
 
     def tasks(self, first: int, last: int) -> TaskBatch:
         """Return the tasks first..last-1 of this batch."""
-        ...
 
 
 class Batch(NamedTuple):
@@ -164,10 +163,10 @@ class SourceInfo:
         facts: anything else that identifies a run's data, such as the hash of the first image.
         train_classes: number of classes of the split train if the source is an ExampleSource, else None.
         prior: the Gaussian process that functions are drawn from, if it is known: a Prior of ops/gaussian_process.py.
-        normalisation: mean and std, for each channel or for all channels together; an input is (pixel - mean) / std
-            with pixels in 0..1. None if the inputs are not images, or are not all normalised alike.
+        normalisation: mean and std of pixels in 0..1, for each channel or all together; None of no images, or several.
         control: what a policy must know, if tasks are environments.
         support_shape: shape of one input of a support set; None if it is `input_shape`.
+        support_scale: mean and std, over training classes, of descriptions as support set; 4 more inputs tell a turn.
         domains: of training, where each task is of one; `side["domain"]` [B] has their numbers 0..domains-1.
     """
 
@@ -182,6 +181,7 @@ class SourceInfo:
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
     control: Control | None = None
     support_shape: tuple[int, ...] | None = None
+    support_scale: tuple[Sequence[float], Sequence[float]] | None = None
     domains: int | None = None
 
 

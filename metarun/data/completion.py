@@ -14,7 +14,7 @@ from metarun.core.episodes import draw_bits
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, SourceInfo
 from metarun.data.device import to_device
 from metarun.data.functions import PointTasks
-from metarun.data.images import ImageTasks
+from metarun.data.open_images import open_images
 
 
 class Completion(PointTasks):
@@ -36,10 +36,8 @@ class Completion(PointTasks):
     ) -> None:
         super().__init__(plan, device)
         whole = EpisodeShape(1, 1, 1)
-        source = open_source(images, EpisodePlan(whole, whole, plan.seed, plan.eval_seed))
-        if not isinstance(source, ImageTasks):
-            raise ValueError(f"data.images={images} is not a source of images; data.images=omniglot is one")
-        self.source = source
+        once = EpisodePlan(whole, whole, plan.seed, plan.eval_seed)
+        self.source = source = open_images(open_source, images, {}, "omniglot", plan=once)
         channels, height, width = source.info.input_shape
         self.places = torch.cartesian_prod(_middles(height), _middles(width)).to(device)  # [H W, 2]
         for split, key in (("train", "data.train"), ("test", "data")):

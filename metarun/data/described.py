@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,7 +15,7 @@ from metarun.core.tasks import Batch, EpisodePlan, Examples
 from metarun.data.device import to_device
 from metarun.data.files.class_names import tokenize_names
 from metarun.data.files.descriptions import check_described, find_descriptions
-from metarun.data.images import ImageTasks
+from metarun.data.open_images import Members, open_images
 
 NAMES = "names"
 """Descriptions that are the names of the classes."""
@@ -42,8 +43,9 @@ class Described:
         images: name of the source of the images.
         descriptions: file with a vector for each class, see metarun/data/files/descriptions.py; None: the source's own,
             as glyphs knows its strokes and CUB its attributes; `names`: the names of the classes as CLIP's tokens.
-        templates: of `names`, texts with a {} where the name comes.
         shuffled: give each class the description of another of its split, a control that can do no better than chance.
+        templates: of `names`, texts with a {} where the name comes.
+        members: settings of the source of the images that are to be other than its own, by its name.
     Raises: ValueError if the source has no images, or a class no description.
     """
 
@@ -53,16 +55,15 @@ class Described:
         self,
         plan: EpisodePlan,
         device: torch.device,
-        open_source: Callable[[str, EpisodePlan], Any],
+        open_source: Callable[..., Any],
         images: str,
         descriptions: FilePath | None,
         shuffled: bool,
         templates: Annotated[Sequence[str], CountsWith("descriptions", (NAMES,))] = ("a photo of a {}.",),
+        members: Members = MappingProxyType({}),
     ) -> None:
         bare = replace(plan, train=replace(plan.train, k_shot=0), test=replace(plan.test, k_shot=0))
-        source = open_source(images, bare)
-        if not isinstance(source, ImageTasks):
-            raise ValueError(f"data.images={images} is not a source of images; data.images=glyphs is one")
+        source = open_images(open_source, images, members, "glyphs", plan=bare)
         split = source.take_apart()[1]
         every_class = [name for names in split.values() for name in names]
         if descriptions == NAMES:
@@ -89,6 +90,7 @@ class Described:
         self.info = replace(
             source.info,
             support_shape=(len(mean) + 4 * self.turned,),
+            support_scale=(mean.tolist(), std.tolist()),
             facts=source.info.facts | {"descriptions_sha256": digest, "shuffled": shuffled},
         )
 
@@ -102,7 +104,9 @@ class Described:
         labels = np.repeat(np.arange(n_way), self.vectors[split].shape[1])
         y = np.broadcast_to(labels, (len(indices), len(labels))).copy()
         x = to_device(self._describe(split, drawn), self.device, torch.get_default_dtype())
-        return Batch(Examples(x, to_device(y, self.device)), self.source.batch(split, indices).query, n_way)
+        images = self.source.batch(split, indices)
+        assert isinstance(images, Batch)  # of one shape
+        return Batch(Examples(x, to_device(y, self.device)), images.query, n_way)
 
     def fingerprint(self, split: str, n_tasks: int) -> str:
         fingerprint: str = self.source.fingerprint(split, n_tasks)

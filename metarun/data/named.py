@@ -15,7 +15,7 @@ from metarun.data.device import to_device
 from metarun.data.files.class_names import tokenize_names
 from metarun.data.files.descriptions import find_descriptions
 from metarun.data.images import ImageTasks
-from metarun.data.union import check_members, open_member
+from metarun.data.open_images import Members, open_images
 
 NAMES = "names"
 """Descriptions that are the names of the classes."""
@@ -42,12 +42,9 @@ class Named(ImageTasks):
         images: str,
         descriptions: FilePath,
         templates: Annotated[Sequence[str], CountsWith("descriptions", (NAMES,))],
-        members: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        members: Members = MappingProxyType({}),
     ) -> None:
-        check_members(members, [images], "data.images")
-        source = open_member(open_source, images, members)
-        if not isinstance(source, ImageTasks):
-            raise ValueError(f"data.images={images} is not a source of images; data.images=cifar_fs is one")
+        source = open_images(open_source, images, members, "cifar_fs")
         vars(self).update(vars(source))  # all that it is, with its seeds, its split and its look
         self.world = source.world or type(source).__name__
         settings = {"images": images, "descriptions": descriptions, "templates": templates}

@@ -150,9 +150,11 @@ def check_members(members: Mapping[str, Mapping[str, Any]], names: Iterable[str]
         raise ValueError(f"data.members has settings for {unknown[0]}, which is not in {where}")
 
 
-def open_member(open_source: Callable[..., Any], name: str, members: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Open a source with its settings among `members`, if it has some there."""
-    return open_source(name, values=members[name]) if name in members else open_source(name)
+def open_member(
+    open_source: Callable[..., Any], name: str, members: Mapping[str, Mapping[str, Any]], **plan: Any
+) -> Any:
+    """Open a source with its settings among `members`, if it has some there, and another `plan` if one is given."""
+    return open_source(name, values=members[name], **plan) if name in members else open_source(name, **plan)
 
 
 def check_apart(members: Mapping[str, Member], instead: str) -> None:

@@ -82,6 +82,18 @@ def read_source(settings: Mapping[str, Any], name: str, own: Sequence[str]) -> d
     return found
 
 
+def list_parts(settings: Mapping[str, Any], own: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the settings of the sources of images that a run's data is made of, or else the data's own alone.
+
+    Args:
+        settings: of the run, resolved.
+        own: see `read_shipped`.
+    """
+    data = settings["data"]
+    names = [*data.get("sources", ()), *([data["images"]] if isinstance(data.get("images"), str) else [])]
+    return [read_source(settings, name, own) | data.get("members", {}).get(name, {}) for name in names] or [data]
+
+
 def list_config_dirs(arguments: Sequence[str]) -> list[Path]:
     """List the folders of YAML files of one's own that a command line names."""
     found = []

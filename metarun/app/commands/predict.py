@@ -34,7 +34,9 @@ def run_predict(parser: argparse.ArgumentParser, arguments: Sequence[str], scree
     """Run `metarun predict RUN ...` and return the exit code. Raises: ConfigError for wrong input."""
     parser.description = "Use a trained run: show it some images of each class, and let it name others."
     parser.epilog = (
-        "Of a run on functions, FOLDER is a CSV file of points (inputs, then values), and IMAGES is one of inputs."
+        "Of a run on functions, FOLDER is a CSV file of points (inputs, then values), and IMAGES is one of inputs. "
+        "Of a run that tells classes by descriptions, FOLDER is a .csv, .tsv or .npz file of them, or of names a .txt "
+        "file."
     )
     add_run(parser)
     parser.add_argument(
@@ -81,7 +83,8 @@ def _show_classes(model: Any, asked: Any, screen: Screen) -> None:
 
     few, queries, answers = answer_classes(model, asked.support, asked.query)
     shots = few.support.y.bincount().tolist()
-    counts = "1 image" if max(shots) == 1 else " to ".join(map(str, sorted({min(shots), max(shots)}))) + " images"
+    what = "image" if len(few.support.pixels) else "description"
+    counts = f"1 {what}" if max(shots) == 1 else " to ".join(map(str, sorted({min(shots), max(shots)}))) + f" {what}s"
     facts = {"bn": describe_mode(model), "support": f"{len(few.classes)} classes, {counts} each"}
     shared, n = find_shared(answers.files), len(answers.files)
     facts["queries"] = f"{n} image{'s' * (n > 1)}{f' in {shared}' * bool(shared)}"
@@ -98,7 +101,8 @@ def _show_classes(model: Any, asked: Any, screen: Screen) -> None:
         from metarun.report.figures.answers import draw_answers
 
         seen = few.support
-        write_and_say(asked.png, draw_answers(seen.pixels.numpy(), seen.y.tolist(), queries.numpy(), answers), screen)
+        labels = seen.y.tolist() if len(seen.pixels) else []
+        write_and_say(asked.png, draw_answers(seen.pixels.numpy(), labels, queries.numpy(), answers), screen)
 
 
 def _show_function(model: Any, asked: Any, screen: Screen) -> None:

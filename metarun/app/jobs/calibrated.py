@@ -23,10 +23,10 @@ from metarun.core.whole import CannotWrite, write_json
 from metarun.core.words import name_task
 from metarun.settings.at_hand import find_files
 from metarun.settings.build import build_source
-from metarun.settings.conf import read_source
+from metarun.settings.conf import list_parts
 from metarun.settings.places import check_places
 from metarun.settings.reopen import SavedSettings
-from metarun.settings.schema import Node, Settings
+from metarun.settings.schema import Settings
 
 QUERIES = 2000
 """About as many queries are asked: half of their tasks fit the temperature, the others measure the error."""
@@ -118,12 +118,7 @@ def _open_validation(run: Trained, saved: SavedSettings, settings: Settings) -> 
     if run.results.get("trainval"):
         raise ConfigError("the run was trained on its validation classes (data.trainval=true)")
     check_places(saved.config, ["data"], saved.own)
-    others = settings.data.get("sources", ())
-    parts: list[Node] = [
-        read_source(settings.as_dict(), name, settings.own) | settings.data.get("members", {}).get(name, {})
-        for name in others
-    ]
-    if any(find_files(part) == [] for part in parts or [settings.data]):
+    if any(find_files(part) == [] for part in list_parts(settings.as_dict(), settings.own)):
         raise ConfigError(f"the data {settings.choices['data']} is not on this machine")
     with wrong_input():
         source = build_source(settings, run.device, ("val",))
@@ -135,7 +130,7 @@ def _open_validation(run: Trained, saved: SavedSettings, settings: Settings) -> 
 def _fit(
     run: Trained, saved: SavedSettings, settings: Settings, learner: AdaptsToTask, source: TaskSource
 ) -> Calibration:
-    shape = settings.data["n_way"], settings.data["k_shot"]
+    shape = settings.data["n_way"], settings.data.get("k_shot")
     queries = settings.data["n_way"] * settings.data["n_query"]
     tasks = min(max(math.ceil(QUERIES / queries), LEAST_TASKS), MOST_TASKS) // 2 * 2
     log.info("fitting the temperature of the probabilities on %d validation tasks, once", tasks)

@@ -153,7 +153,8 @@ def open_trained(
                 check_split(folder, source.info.split_sha256, run.results["split_sha256"])
         with context.restoring():
             normalised = norm.has_batch_norm(build_learner(settings, source))
-        modes = list(dict.fromkeys([settings.bn, *(("transductive", "support") if normalised else ())]))
+        images = ("transductive",) if source.info.support_shape else ("transductive", "support")  # of the support set
+        modes = list(dict.fromkeys([settings.bn, *(images if normalised else ())]))
         kind = f"{settings.backbone} {settings.precision} {device.type}"
         features = Features(Path(settings.paths["cache"]).expanduser(), kind)
         (state, *others), (step, *_), asked = choose_weights(files, best, run.results.get("best_step"), checkpoint)

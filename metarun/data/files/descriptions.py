@@ -18,23 +18,26 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 UNREADABLE = (OSError, UnicodeDecodeError, zipfile.BadZipFile, EOFError, zlib.error)
 
 
-def read_descriptions(path: str) -> dict[str, Floats]:
+def read_descriptions(path: str, setting: str = "data.descriptions=") -> dict[str, Floats]:
     """Read a table of classes: NAME,number,number,... in each line of a .csv file, or tabs in a .tsv file.
 
     A .npz file has the arrays `names` [C] and `vectors` [C, D].
+
+    Args:
+        setting: what messages write before the path.
     Returns: vectors [D] by the normalised names of classes.
     Raises: ValueError if there is no such file, it is damaged or of another kind, a class comes twice, or vectors have
         several lengths or no numbers.
     """
     file = Path(path).expanduser()
-    if not file.is_file():
-        raise ValueError(f"data.descriptions={path} is not there")
     if file.suffix not in (".npz", *DELIMITERS):
-        raise ValueError(f"data.descriptions={path} must be a .csv, .tsv or .npz file")
+        raise ValueError(f"{setting}{path} must be a .csv, .tsv or .npz file of descriptions")
+    if not file.is_file():
+        raise ValueError(f"{setting}{path} is not there")
     try:
         names, vectors = _read_arrays(file) if file.suffix == ".npz" else _read_table(file)
     except UNREADABLE as error:
-        raise ValueError(f"data.descriptions={path} cannot be read: {error}") from error
+        raise ValueError(f"{setting}{path} cannot be read: {error}") from error
     lengths = {len(vector) for vector in vectors}
     if len(lengths) != 1 or 0 in lengths or not all(np.isfinite(vector).all() for vector in vectors):
         raise ValueError(f"the descriptions in {path} must be vectors of one length, of finite numbers")
@@ -71,7 +74,7 @@ def _read_arrays(file: Path) -> tuple[list[str], Sequence[Floats]]:
         try:
             names, vectors = arrays["names"], arrays["vectors"]
         except ValueError as error:  # Python's own objects, which are not read
-            raise ValueError(f"data.descriptions={file} cannot be read: {error}") from error
+            raise zipfile.BadZipFile(str(error)) from error
     fit = names.dtype.kind == "U" and vectors.dtype.kind in "fiu" and vectors.ndim == 2
     if not fit or names.shape != vectors.shape[:1]:
         shapes = f"names {names.dtype} {list(names.shape)} and vectors {vectors.dtype} {list(vectors.shape)}"

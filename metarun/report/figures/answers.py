@@ -30,22 +30,23 @@ def draw_answers(support: Pixels, labels: Sequence[int], queries: Pixels, answer
 
     Args:
         support, queries: pixels [R, C, H, W].
-        labels: numbers of the support images' classes.
+        labels: numbers of the support images' classes; none where classes were told without images.
         answers: those for the queries.
     """
     certainty = [probability for _, probability in answers.chosen]
     order = sorted(range(len(queries)), key=certainty.__getitem__)
     classes = len(answers.classes)
     left_rows, shown = min(classes, MOST_ROWS), order[: COLUMNS * MOST_ROWS]
-    most = min(max(np.bincount(labels)), SHOTS)
+    shots = max(np.bincount(labels, minlength=1))
+    most = min(max(shots, 1), SHOTS)
     width = MARGIN + most * (CELL + GAP) + 3 * GAP + COLUMNS * (CELL + GAP) + MARGIN
     heights = left_rows * (CELL + LINE + GAP), -(-len(shown) // COLUMNS) * (CELL + 2 * LINE + GAP)
     top = MARGIN + 2 * LINE
     sheet = Image.new("RGB", (width, top + max(heights) + MARGIN), WHITE)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
     more = f", {left_rows} of {classes} classes" if left_rows < classes else ""
-    more += f", the first {SHOTS} of a class" if max(np.bincount(labels)) > SHOTS else ""
-    draw.text((MARGIN, MARGIN), f"support set{more}", fill=INK, font=font)
+    more += f", the first {SHOTS} of a class" if shots > SHOTS else ""
+    draw.text((MARGIN, MARGIN), f"{'support set' if shots else 'classes'}{more}", fill=INK, font=font)
     for number in range(left_rows):
         y = top + number * (CELL + LINE + GAP)
         draw.text((MARGIN, y), cut(answers.classes[number], most * (CELL + GAP), font), fill=INK, font=font)
