@@ -18,6 +18,9 @@ Distance = Literal["euclidean", "cosine"]
 BETAS = 0.9, 0.999
 """Adam's decays."""
 
+EPSILON = 1e-8
+"""Adam's, beside the root of the second moment."""
+
 TINY = 1e-12
 """Added to a share before its logarithm, as in the authors' code."""
 
@@ -85,9 +88,12 @@ class TIM(FeatureHead):
         for step in range(1, self.steps + 1):
             shares = softmax(self.logits(x, means))
             grad = self.pull_back(x, means, self.find_slopes(shares[..., :rows, :], classes, shares[..., rows:, :]))
-            first, second = BETAS[0] * first + (1 - BETAS[0]) * grad, BETAS[1] * second + (1 - BETAS[1]) * grad.square()
-            size = (second / (1 - BETAS[1] ** step)).sqrt() + 1e-8
-            means = means - self.lr * first / (1 - BETAS[0] ** step) / size
+            # Adam in few passes over the numbers: both corrections are in the step size and in epsilon.
+            first = (BETAS[0] * first).add(grad, alpha=1 - BETAS[0])
+            second = (BETAS[1] * second).addcmul(grad, grad, value=1 - BETAS[1])
+            corrected = (1 - BETAS[1] ** step) ** 0.5
+            size = self.lr * corrected / (1 - BETAS[0] ** step)
+            means = means.addcdiv(first, second.sqrt() + EPSILON * corrected, value=-size)
         return self.logits(x[..., rows:, :], means)
 
     def logits(self, x: Tensor, means: Tensor) -> Tensor:
@@ -107,11 +113,13 @@ class TIM(FeatureHead):
 
     def pull_back(self, x: Tensor, means: Tensor, slopes: Tensor) -> Tensor:
         """Return the derivative by the means [..., N, D], from that by the logits [..., R, N]."""
-        along: Tensor = self.temperature * (slopes.mT @ x)
+        slopes = self.temperature * slopes
+        along: Tensor = slopes.mT @ x
         if self.distance == "cosine":
             length: Tensor = means.norm(dim=-1, keepdim=True)
-            return (along - means * (means * along).sum(-1, keepdim=True) / length.square()) / length
-        return along - means * (self.temperature * slopes.sum(-2)[..., None])
+            unit = means / length
+            return along.addcmul(unit, (unit * along).sum(-1, keepdim=True), value=-1) / length
+        return along.addcmul(means, slopes.sum(-2)[..., None], value=-1)
 
     def entropy_slope(self, shares: Tensor) -> Tensor:
         """Return the derivative of the entropy of distributions [..., N] by each of their numbers."""
