@@ -12,7 +12,7 @@ from torch import nn
 from metarun.algos.memory.caml import CAML, make_codes
 from metarun.algos.memory.incontext import Block
 from metarun.algos.metric.feat import FEAT
-from metarun.core.tasks import EpisodeShape, Examples
+from metarun.core.tasks import Batch, EpisodeShape, Examples
 from metarun.ops.freezing import freeze
 
 
@@ -65,9 +65,9 @@ def test_tasks_together_are_a_plain_transformer_over_the_sequence_of_each_query(
     with learner.encoded():
         assert torch.allclose(found[1], learner.compare(params, support[1], classes[1], query[1]))
     for task in range(2):
-        known = torch.cat([support[task], learner.codes[:3].double()], -1)
+        known = torch.cat([support[task] / support[task].norm(dim=-1, keepdim=True), learner.codes[:3].double()], -1)
         for number in range(4):
-            asked = torch.cat([query[task, number], learner.unknown])
+            asked = torch.cat([query[task, number] / query[task, number].norm(), learner.unknown])
             tokens = learner.sequence.embed(torch.cat([asked[None], known]))
             for block in learner.sequence.blocks:
                 tokens = Block.forward(block, tokens, 4)  # type: ignore[arg-type]
@@ -125,13 +125,39 @@ def test_any_method_by_comparison_trains_on_the_embeddings_of_a_frozen_network()
 
 
 def test_inputs_that_are_vectors_are_embedded_too() -> None:
-    """As texts are: twice the inputs and half the weight are the same."""
+    """As texts are: minus the inputs and minus the weight are the same."""
     support, query = Examples(torch.randn(3, 784), torch.arange(3)), torch.randn(2, 784)
     learner = caml().eval()
     found = learner.adapt_to(support, 3)(query)
-    learner.backbone.weight.mul_(0.5)
-    assert torch.allclose(learner.adapt_to(Examples(2 * support.x, support.y), 3)(2 * query), found, atol=1e-6)
+    learner.backbone.weight.mul_(-1)
+    assert torch.allclose(learner.adapt_to(Examples(-support.x, support.y), 3)(-query), found, atol=1e-6)
     assert not torch.allclose(learner.adapt_to(support, 3)(query), found, atol=1e-3)
+
+
+def test_it_learns_to_read_tasks_of_embeddings_whatever_their_length() -> None:
+    """Of classes that are new in each task, from one image each, chance 1/3. Beside unscaled embeddings, here of length
+    40, the codes drown and nothing is learned; with 13, as a ResNet-12 has, CIFAR-FS stayed at chance for 550 steps."""
+    draw = torch.Generator().manual_seed(0)
+
+    def make_batch() -> Batch:
+        centres = torch.randn(16, 3, 1, 16, generator=draw)
+        x = 10 * (centres + 0.3 * torch.randn(16, 3, 5, 16, generator=draw))  # [B, N, K + Q, D]
+        y = torch.arange(3)[:, None].expand(16, 3, 5)
+        sides = [Examples(x[:, :, part].flatten(1, 2), y[:, :, part].flatten(1)) for part in (slice(1), slice(1, 5))]
+        return Batch(*sides, 3)
+
+    torch.manual_seed(0)
+    net = Flat()
+    net.out_features = 16
+    learner = CAML(net, 32, 2, 2, 6, "auto", 0)
+    optimizer = torch.optim.Adam(learner.parameters(), 0.003)
+    with learner.encoded():
+        for _ in range(150):
+            optimizer.zero_grad()
+            learner.meta_gradient(make_batch())
+            optimizer.step()
+        learner.eval()
+        assert learner.evaluate(make_batch())["accuracy"].mean() > 0.8
 
 
 def test_images_that_are_augmented_or_normalised_together_come_as_images() -> None:

@@ -70,9 +70,9 @@ TOO_SLOW = (
 )  # fmt: skip
 """Methods that have learned too little of images after a test's 60 outer steps; they learn functions below.
 
-caml reads the features of a network that does not learn, and has not been shown to learn yet. follow_leader learns one
-network for all tasks, whose labels of classes say nothing of each other. anml has learned nothing of images after 300
-either: what is shown of it is that its equations are right, in test_continual.py.
+caml reads the features of a network that does not learn, here a random one: test_caml.py shows it learn. follow_leader
+learns one network for all tasks, whose labels of classes say nothing of each other. anml has learned nothing of images
+after 300 either: what is shown of it is that its equations are right, in test_continual.py.
 """
 
 ON_FUNCTIONS = {

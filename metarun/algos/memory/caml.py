@@ -5,6 +5,7 @@ from functools import partial
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
@@ -25,7 +26,8 @@ TOKENS_TOGETHER = 5_000
 class CAML(MetricLearner):
     """Learns in context on the embeddings of a network that never changes: each query is read with the support set.
 
-    A token is an embedding and a code of its label; all codes are as far from each other, and the query's is learned.
+    A token is an embedding, scaled to length 1 as its code is, and a code of its label: longer embeddings drown the
+    codes, and nothing is learned. All codes are as far from each other, and the query's is learned.
     All tokens of a sequence attend to each other, support tokens to the query too. The paper's last layer has an output
     for each of five classes; here a logit is the product of the query's token with the class's code, so a task may have
     any number of classes up to `most_ways`. Classes get codes by their labels, which are drawn anew for each task.
@@ -79,6 +81,7 @@ class CAML(MetricLearner):
             raise ValueError(
                 f"this CAML has codes for {len(self.codes)} classes, and a task has {n_way}: set algo.most_ways"
             )
+        support, query = F.normalize(support, dim=-1), F.normalize(query, dim=-1)
         codes = self.codes[:n_way].to(support.dtype)
         known = torch.cat([support, classes @ codes], -1)  # [..., S, D + most_ways]
         asked = torch.cat([query, params["unknown"].expand(*query.shape[:-1], -1)], -1)  # [..., M, D + most_ways]
