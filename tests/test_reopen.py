@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def test_a_choice_brings_its_shipped_settings_and_its_name(run: SavedSettings) -
     assert run.resolve().choices == CHOICES
     with pytest.raises(ConfigError, match="there is no data=omniglo; did you mean omniglot"):
         run.choose("data", "omniglo")
+
+
+def test_a_choice_of_ones_own_is_found_where_the_run_had_its_own(run: SavedSettings, tmp_path: Path) -> None:
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "algo" / "mine.yaml").write_text("_target_: metarun.algos.gradient.maml.MAML\ninner_lr: 0.125\n")
+    own = replace(run, own=[str(tmp_path)])
+    assert (own.choose("algo", "mine").config.algo.inner_lr, own.choose("algo", "mine").own) == (0.125, own.own)
+    with pytest.raises(ConfigError, match="there is no algo=mine"):
+        run.choose("algo", "mine")
 
 
 def test_settled_settings_no_longer_follow_those_that_are_not(run: SavedSettings) -> None:

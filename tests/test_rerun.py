@@ -12,7 +12,8 @@ import pytest
 from commands import TINY, metarun, results_of
 from run_folders import forget_hash
 
-from metarun.app.commands.rerun import describe_code, make_arguments
+from metarun.app.commands.rerun import _hold_values, _list_keys, describe_code, make_arguments
+from metarun.core.identity import TOLD
 from metarun.core.results_file import seal
 from metarun.run.results import read_versions
 
@@ -76,6 +77,21 @@ def test_a_default_that_has_changed_since_keeps_its_value_of_then(run: Path) -> 
     assert "optim.forgotten=3" not in " ".join(arguments)
     arguments, notes = make_arguments(run, ["algo=anil"])  # another algorithm has its own defaults
     assert not any("inner_lr" in text for text in [*arguments, *notes])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "held"),
+    [("optim/schedule=cosine", ["lr"]), ("+optim.schedule.gamma=0.5", ["lr", "eta_min"]), ("optim=sgd", []),
+     ("~optim.schedule.gamma", ["lr", "eta_min"]), ("optim.lr=3", ["eta_min", "gamma"]),
+     ("seed=1", ["lr", "eta_min", "gamma"])],
+)  # fmt: skip
+def test_what_is_chosen_anew_with_a_rerun_is_not_held_to_what_it_was(chosen: str, held: list[str]) -> None:
+    """Neither is what tells where a run lies or how it is shown."""
+    keys = {"lr": "optim.lr", "eta_min": "optim.schedule.eta_min", "gamma": "optim.schedule.gamma"}
+    then = dict.fromkeys(keys.values(), 2) | dict.fromkeys(TOLD, 2)
+    words, notes = _hold_values(then, dict.fromkeys(then, 1), _list_keys([chosen]))
+    assert sorted(words) == sorted(f"{keys[name]}=2" for name in held)
+    assert len(notes) == len(held)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -275,3 +276,16 @@ def test_a_run_starts_from_the_last_one_and_says_so(
     assert find_varied(seconds, ["seed"]) == []
     alone = find_runs([Path("outputs/alone")])
     assert find_varied([*seconds, *alone], ["seed"]) == ["backbone.weights"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [(("a", "1"), ("a", "1"), True), (("a", "1"), ("b", "1"), True), (("a", "1"), ("a", "2"), False),
+     (("a", "1"), None, False), (None, ("a", "1"), True), (("a", None), ("a", "2"), True), (None, None, True)],
+)  # fmt: skip
+def test_a_run_begins_anew_from_the_same_weights_wherever_they_lie_and_from_no_others(
+    before: tuple[str, str | None] | None, after: tuple[str, str | None] | None, same: bool
+) -> None:
+    then, now = ({"start": one and {"folder": one[0], "sha256": one[1]}} for one in (before, after))
+    with nullcontext() if same else pytest.raises(ConfigError, match="the run began with weights of a, and those"):
+        check_start(then, now)
