@@ -35,6 +35,8 @@ def test_counts_are_joined_and_told_of_sources_that_have_none() -> None:
         ([20] * 36 + [50] * 64, "mini has 20 to 50 images a class here, 600 in the published set"),
         ([1300] * 100, "mini has 1300 images a class here, 600 in the published set"),
         ([599, 601] * 50, "mini has 599 to 601 images a class here"),
+        ([600] * 99 + [601], "mini has 600 to 601 images a class here"),
+        ([599] + [600] * 99, "mini has 599 to 600 images a class here"),
         ([600] * 90, "mini has 54,000 images here, 60,000 in the published set"),
     ],
 )
