@@ -245,7 +245,10 @@ def test_every_class_that_settings_of_old_runs_name_is_there_and_goes_back_to_it
         (["algo=dann", "data=moons", "algo.rise_steps=0"], {"rise_steps": 0}),  # which older runs had already
         (["algo=mann"], {"temperature": 0.1, "label": "own"}),
         (["algo=mann", "algo.temperature=1.0", "algo.label=late"], {}),
+        (["algo=caml"], {"features": "l2n"}),
+        (["algo=caml", "algo.features=un"], {}),
         (["algo=protonet", "algo.distance=cosine", "algo.temperature=1.0"], {"temperature": 1}),
+        (["algo=simpleshot", "algo.features=un"], {"features": "un"}),
     ],
 )
 def test_a_newer_setting_is_dropped_where_it_means_what_older_runs_did(
@@ -254,12 +257,15 @@ def test_a_newer_setting_is_dropped_where_it_means_what_older_runs_did(
     config = full(*typed)
     OmegaConf.set_struct(config, False)
     drop_newer(config)
-    newer = ("rise_steps", "decoder_std", "temperature", "label")
+    newer = ("rise_steps", "decoder_std", "temperature", "label", "features")
     assert {name: config.algo[name] for name in newer if name in config.algo} == left
 
 
 def test_a_class_whose_default_changed_keeps_what_runs_without_the_setting_did() -> None:
-    """MANN once had no temperature, which was 1, and labels came late."""
+    """MANN once had no temperature, which was 1, and labels came late; CAML took embeddings as they are."""
+    caml = OmegaConf.create({"algo": {"_target_": "metarun.algos.memory.caml.CAML", "width": 8}})
+    rename_moved(caml)
+    assert caml.algo.features == "un"
     config = OmegaConf.create({"algo": {"_target_": "metarun.algos.memory.mann.MANN", "rows": 8}})
     rename_moved(config)
     assert config.algo.temperature == 1

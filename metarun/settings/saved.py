@@ -58,11 +58,15 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "algo.rise_steps": (0,),
     "algo.temperature": (1.0,),
     "algo.label": ("late",),
+    "algo.features": ("un",),
 }
 """Settings that older runs lack, with the values that mean what those runs did. A setting that is added to a YAML which
 earlier runs used belongs here."""
 
-MEANT: Mapping[str, Mapping[str, Any]] = {"metarun.algos.memory.mann.MANN": {"temperature": 1.0, "label": "late"}}
+MEANT: Mapping[str, Mapping[str, Any]] = {
+    "metarun.algos.memory.caml.CAML": {"features": "un"},
+    "metarun.algos.memory.mann.MANN": {"temperature": 1.0, "label": "late"},
+}
 """Newer settings of classes whose default of today is not what runs without them did, with the values that are."""
 
 _FIRST = {now: then for then, now in MOVED.items()}
@@ -128,6 +132,8 @@ def _had_before(key: str, config: DictConfig) -> bool:
         return str(config.algo["_target_"]).endswith(".DANN")
     if key == "algo.temperature":
         return not str(config.algo["_target_"]).endswith(".MANN")
+    if key == "algo.features":
+        return not str(config.algo["_target_"]).endswith(".CAML")
     return key == "data.alpha" and config.data.get("query") != "balanced"  # `alpha` comes before `query` in NEWER
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +26,7 @@ TOKENS_TOGETHER = 5_000
 class CAML(MetricLearner):
     """Learns in context on the embeddings of a network that never changes: each query is read with the support set.
 
-    A token is an embedding, scaled to length 1 as its code is, and a code of its label: longer embeddings drown the
-    codes, and nothing is learned. All codes are as far from each other, and the query's is learned.
+    A token is an embedding and a code of its label; all codes are as far from each other, and the query's is learned.
     All tokens of a sequence attend to each other, support tokens to the query too. The paper's last layer has an output
     for each of five classes; here a logit is the product of the query's token with the class's code, so a task may have
     any number of classes up to `most_ways`. Classes get codes by their labels, which are drawn anew for each task.
@@ -38,6 +37,8 @@ class CAML(MetricLearner):
         width: size of a token.
         layers, heads: of the transformer.
         most_ways: classes that there are codes for.
+        features: `un`, embeddings as they are; `l2n`, of length 1 as the codes are. Long ones drown the codes: of those
+            of a ResNet-12, of length 13, nothing is learned.
         engine, task_chunk: how the meta-batch is computed, see EpisodicLearner.
     Raises: ValueError if `width` is no multiple of `heads`.
     Reference: Fifty, Duan, Junkins, Amid, Leskovec, Re, Thrun. Context-Aware Meta-Learning. ICLR 2024.
@@ -56,10 +57,12 @@ class CAML(MetricLearner):
         layers: PositiveInt,
         heads: PositiveInt,
         most_ways: Annotated[int, Ge(2)],
+        features: Literal["un", "l2n"],
         engine: Engine,
         task_chunk: NonNegativeInt,
     ) -> None:
         super().__init__(backbone, engine, task_chunk)
+        self.features = features
         if width % heads:
             raise ValueError(f"algo.width={width} must be a multiple of algo.heads={heads}")
         freeze(backbone)
@@ -81,7 +84,8 @@ class CAML(MetricLearner):
             raise ValueError(
                 f"this CAML has codes for {len(self.codes)} classes, and a task has {n_way}: set algo.most_ways"
             )
-        support, query = F.normalize(support, dim=-1), F.normalize(query, dim=-1)
+        if self.features == "l2n":
+            support, query = F.normalize(support, dim=-1), F.normalize(query, dim=-1)
         codes = self.codes[:n_way].to(support.dtype)
         known = torch.cat([support, classes @ codes], -1)  # [..., S, D + most_ways]
         asked = torch.cat([query, params["unknown"].expand(*query.shape[:-1], -1)], -1)  # [..., M, D + most_ways]
