@@ -19,6 +19,7 @@ from filelock import FileLock
 from image_folders import write_noise
 from published import write_published
 from same_process import finish_runs
+from test_predict_descriptions import ZERO_SHOT
 from test_readme import COMMANDS, HOUSE, PAGES, TOP, find_blocks, find_commands
 from used_runs import TINY, first_task, lay_out
 
@@ -213,12 +214,27 @@ def expand(word: str, place: Path) -> list[str]:
     return [str(file.relative_to(place)) for file in sorted(place.glob(word))] if word.startswith("more/") else [word]
 
 
+def describe_birds(place: Path, cache: Path) -> None:
+    """Make a run that tells classes by descriptions, and a file of new ones."""
+    import torch
+
+    process = start(*ZERO_SHOT, "hydra.run.dir=outputs/RUN", cwd=place, cache=cache)
+    assert process.wait(120) == 0
+    best = torch.load(place / "outputs" / "RUN" / "checkpoints" / "best.pt", weights_only=False)
+    rows = np.random.default_rng(0).random((3, len(best["source"]["info"]["support_scale"][0])))
+    lines = (f"bird {number},{','.join(map(str, row))}" for number, row in enumerate(rows.round(3)))
+    (place / "birds.csv").write_text("\n".join(lines))
+
+
 def run_shortened(words: list[str], place: Path, cache: Path, data: Path, used_runs: Path) -> tuple[int, str, str]:
     if "outputs/RUN" in words:  # a run that can do what is asked
         maml = any("algo" in word for word in words) and "algo=tim" not in words
         kind = "cnp" if "points.csv" in words else "maml" if maml else "proto"
         shutil.rmtree(place / "outputs" / "RUN", ignore_errors=True)
         shutil.copytree(used_runs / kind, place / "outputs" / "RUN")
+    if "birds.csv" in words:
+        shutil.rmtree(place / "outputs" / "RUN")
+        describe_birds(place, cache)
     if "outputs/sweeps/SWEEP" in words:
         shutil.copytree(place / "outputs" / "maml50", place / "outputs" / "sweeps" / "SWEEP" / "maml50")
     if words[:2] == ["resume", "last"]:
