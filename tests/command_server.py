@@ -13,6 +13,7 @@ import fcntl
 import gc
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -50,7 +51,9 @@ def serve(connection: socket.socket) -> None:
 def run(files: list[int], arguments: list[str], cwd: str, env: dict[str, str]) -> None:
     """Become the command; never returns."""
     from metarun.cli import main
+    from metarun.settings import names
 
+    names.UNIQUE = secrets.token_hex(2)  # as each program has its own, for runs that start in the same second
     os.setsid()
     with open(os.devnull) as nothing:
         for file, number in zip((nothing.fileno(), *files), range(3), strict=True):
