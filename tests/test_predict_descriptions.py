@@ -186,3 +186,7 @@ def test_names_of_classes_are_enough_for_a_pair_of_image_and_text(use: Use, tmp_
     for given in ("fox", [], ["fox", "fox"], [1, 2]):
         with pytest.raises(ConfigError, match=r'by their names: \["fox", "owl"\], each once'):
             model.adapt(given)
+    (tmp_path / "names.txt").write_bytes("füchse\nowl".encode("latin-1"))
+    code, out, error = use("predict", run, "--support", tmp_path / "names.txt", "--query", tmp_path / "kinds")
+    assert code == 2, out
+    assert "names.txt: it is no text" in error

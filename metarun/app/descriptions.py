@@ -24,11 +24,16 @@ def read_classes(place: Path, data: Mapping[str, Any]) -> Any:
         place: a .csv, .tsv or .npz file of vectors, see metarun/data/files/descriptions.py; of names, a text file with
             one in each line, or what has a folder of images for each class, whose names count.
         data: settings of the run's data.
+    Raises: ConfigError or ValueError if it cannot be read.
     """
     if data["descriptions"] != NAMES:
         return read_descriptions(str(place), "")
     if place.suffix == ".txt":
-        return [line.strip() for line in place.read_text("utf-8-sig").splitlines() if line.strip()]
+        try:
+            text = place.read_text("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {place}: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+        return [line.strip() for line in text.splitlines() if line.strip()]
     return sorted(read_layout(place).classes)
 
 
