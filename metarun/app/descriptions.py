@@ -57,7 +57,7 @@ def take_descriptions(given: Any, data: Mapping[str, Any], info: SourceInfo) -> 
             raise ConfigError(f'the run tells classes by descriptions: {{"fox": a vector of {len(mean)} numbers, ...}}')
         names, known = list(given), given
     vectors = [_check_vectors(name, known[name], len(mean)) for name in names]  # [P, D] of each class
-    x = (np.concatenate([np.empty((0, len(mean))), *vectors]) - mean) / np.where(std > 0, std, 1)
+    x = (np.concatenate([np.empty((0, len(mean))), *vectors]) - mean) / std
     turns = np.eye(1, info.support_shape[0] - len(mean)) if info.support_shape else np.empty((1, 0))  # by none
     x = np.concatenate([x, np.broadcast_to(turns, (len(x), turns.shape[1]))], 1)
     y = torch.arange(len(names)).repeat_interleave(torch.tensor([len(one) for one in vectors], dtype=torch.long))

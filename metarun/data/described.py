@@ -82,7 +82,8 @@ class Described:
         mean, std = every["train"].mean((0, 1)), every["train"].std((0, 1))
         if descriptions == NAMES:
             mean, std = np.zeros_like(mean), np.ones_like(std)
-        self.vectors = {s: (own - mean) / np.where(std > 0, std, 1) for s, own in every.items()}
+        std = np.where(std > 0, std, 1)
+        self.vectors = {s: (own - mean) / std for s, own in every.items()}
         if shuffled:
             self.vectors = {s: _shuffle(own) for s, own in self.vectors.items()}
         self.turned = source.rotation != "none"

@@ -130,10 +130,8 @@ def _had_before(key: str, config: DictConfig) -> bool:
         return str(config.backbone["_target_"]).endswith(".Torchvision")
     if key == "algo.rise_steps":
         return str(config.algo["_target_"]).endswith(".DANN")
-    if key == "algo.temperature":
-        return not str(config.algo["_target_"]).endswith(".MANN")
-    if key == "algo.features":
-        return not str(config.algo["_target_"]).endswith(".CAML")
+    if owners := [target for target, meant in MEANT.items() if key.removeprefix("algo.") in meant]:
+        return config.algo["_target_"] not in owners
     return key == "data.alpha" and config.data.get("query") != "balanced"  # `alpha` comes before `query` in NEWER
 
 
