@@ -11,8 +11,7 @@ import torch
 
 from metarun.core.errors import ConfigError, wrong_input
 from metarun.core.tasks import Examples, SourceInfo
-from metarun.data.described import NAMES
-from metarun.data.files.class_names import tokenize_names
+from metarun.data.files.class_names import NAMES, tokenize_names
 from metarun.data.files.descriptions import read_descriptions
 from metarun.data.files.own import read_layout
 

@@ -13,12 +13,9 @@ from metarun.core.episodes import EpisodeIndices, Floats, Ints, iterate_places
 from metarun.core.ranges import CountsWith, FilePath
 from metarun.core.tasks import Batch, EpisodePlan, Examples
 from metarun.data.device import to_device
-from metarun.data.files.class_names import tokenize_names
+from metarun.data.files.class_names import NAMES, tokenize_names
 from metarun.data.files.descriptions import check_described, find_descriptions
 from metarun.data.open_images import Members, open_images
-
-NAMES = "names"
-"""Descriptions that are the names of the classes."""
 
 
 @runtime_checkable

@@ -12,13 +12,10 @@ from torch import Tensor
 from metarun.core.episodes import EpisodeIndices
 from metarun.core.ranges import CountsWith, FilePath
 from metarun.data.device import to_device
-from metarun.data.files.class_names import tokenize_names
+from metarun.data.files.class_names import NAMES, tokenize_names
 from metarun.data.files.descriptions import find_descriptions
 from metarun.data.images import ImageTasks
 from metarun.data.open_images import Members, open_images
-
-NAMES = "names"
-"""Descriptions that are the names of the classes."""
 
 
 class Named(ImageTasks):

@@ -8,6 +8,9 @@ import numpy as np
 
 from metarun.core.episodes import Floats
 
+NAMES = "names"
+"""Descriptions that are the names of the classes."""
+
 
 def tokenize_names(names: Sequence[str], templates: Sequence[str]) -> dict[str, Floats]:
     """Return the tokens of each class's texts by its name [P, 77], whole numbers: its name in each of P templates.
