@@ -3,15 +3,16 @@
 uv run metarun algo=learned_optimizer data=quadratics hydra.run.dir=outputs/learned
 uv run python scripts/learned_optimizer.py outputs/learned --tasks 1000 --json scripts/results/learned_optimizer.json
 
-The rates of SGD, momentum, RMSprop and Adam are the best of a grid on 2,000 validation problems of each family, by the
-mean loss over the updates; one that diverges on any of them is out. The learned optimizer is tuned on nothing but its
-training problems.
+The rates of SGD, momentum, RMSprop and Adam are the best of a grid on 2,000 validation problems of each family
+(--tuning), by the mean loss over the updates; one that diverges on any of them is out. The learned optimizer is tuned
+on nothing but its training problems.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +43,20 @@ FAMILIES: dict[str, tuple[list[str], int]] = {
     "20 dimensions": (["data.dims=20"], 100),
     "matrix times 3": (["data.scale=3"], 100),
 }
-TUNING = 2000
 
 
 def main() -> None:
     """Print a table, and write it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--tasks", type=int, default=1000)
+    parser.add_argument("--tasks", type=int, default=1000, help="test problems")
+    parser.add_argument("--tuning", type=int, default=2000, help="validation problems that rates are chosen on")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     model = Model.load(asked.run)
-    found = {name: compare(model, words, steps, asked.tasks) for name, (words, steps) in FAMILIES.items()}
+    counts = {"val": asked.tuning, "test": asked.tasks}
+    found = {name: compare(model, words, steps, counts) for name, (words, steps) in FAMILIES.items()}
     for name, rows in found.items():
         print(f"\n{name}\n{'':>22} {'mean':>8} {'median':>8} {'at 20':>8} {'last':>8} {'ratio of means':>24}")
         for optimizer, row in rows.items():
@@ -64,20 +66,23 @@ def main() -> None:
                 + (f" {ratio[0]:10.3f} ({ratio[1]:.3f} to {ratio[2]:.3f})" if ratio else "")
             )
     if asked.json:
-        asked.json.write_text(
-            json.dumps({"run": asked.run.name, "tasks": asked.tasks, "families": found}, indent=1) + "\n"
-        )
+        kept = {"run": asked.run.name, "tasks": asked.tasks, "tuning": asked.tuning, "families": found}
+        asked.json.write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def compare(model: Model, words: list[str], steps: int, n_tasks: int) -> dict[str, Any]:
-    """Return, by optimizer, the losses of test problems, and the ratio of the learned optimizer's mean to its own."""
+def compare(model: Model, words: list[str], steps: int, counts: Mapping[str, int]) -> dict[str, Any]:
+    """Return, by optimizer, the losses of test problems, and the ratio of the learned optimizer's mean to its own.
+
+    Args:
+        counts: of problems of each split.
+    """
     config = compose(["algo=learned_optimizer", "data=quadratics", "device=cpu", "logger=none", *words])
     config.algo = OmegaConf.create(dict(model.saved.node("algo")) | {"test_inner_steps": steps, "report_steps": []})
     parts = build_parts(resolve(config, warn=False), Path())
     parts.learner.load_state_dict(model.learner.state_dict())
-    learned = run_learned(parts, n_tasks)
+    learned = run_learned(parts, counts["test"])
     rows = {"learned": describe(learned, None)}
-    tuning, test = (next(parts.source.episodes(split, 0, n)) for split, n in (("val", TUNING), ("test", n_tasks)))
+    tuning, test = (next(parts.source.episodes(split, 0, counts[split])) for split in ("val", "test"))
     start = parts.learner._begin(test.support.x[0]).weights  # type: ignore[operator]
     for name in HAND_MADE:
         rate = min(RATES, key=lambda rate: rank(run_hand_made(name, rate, tuning, start, steps)))
@@ -101,10 +106,10 @@ def run_learned(parts: Parts, n_tasks: int) -> NDArray[np.float64]:
         return ((support.x @ path[1:].T - support.y) ** 2).sum(0)
 
     chunks = [
-        torch.func.vmap(follow)(next(parts.source.episodes("test", first, 100)).support)
+        torch.func.vmap(follow)(next(parts.source.episodes("test", first, min(100, n_tasks - first))).support)
         for first in range(0, n_tasks, 100)
     ]
-    return torch.cat(chunks)[:n_tasks].double().numpy()
+    return torch.cat(chunks).double().numpy()
 
 
 def run_hand_made(name: str, rate: float, batch: Batch, start: Tensor, steps: int) -> NDArray[np.float64]:

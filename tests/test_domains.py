@@ -333,20 +333,20 @@ def test_pairs_may_be_few_and_are_counted_with_both_halves() -> None:
 
 
 @pytest.mark.slow
-def test_on_two_moons_it_is_better_than_training_on_the_source_alone_with_each_of_six_seeds(
+def test_on_two_moons_it_is_better_than_training_on_the_source_alone_with_each_of_three_seeds(
     settings: Callable[..., DictConfig],
 ) -> None:
-    """On 20 test tasks of 200 points of the turned moons."""
+    """On 20 test tasks of 200 points of the turned moons; results/bars.json has six seeds, trained for longer."""
     gains = []
-    for seed in range(6):
+    for seed in range(3):
         found = []
         for weight in (0.0, 1.0):
-            words = [f"algo.weight={weight}", f"seed={seed}", "run.steps=800", *AS_ALWAYS]
+            words = [f"algo.weight={weight}", f"seed={seed}", "run.steps=400", *AS_ALWAYS]
             parts = parts_of(settings("algo=dann", "data=moons", "data.n_query=100", *words))
             stream = parts.learner.train().train_stream(parts.source, 0, 300)
-            for _ in range(800):
+            for _ in range(400):
                 parts.learner.meta_step(next(stream), parts.optims)
                 parts.schedules[0].step()
             found.append(evaluate(parts.learner, parts.source, "test", 20, 20, StopRequest())["accuracy"].mean())
         gains.append(found[1] - found[0])
-    assert min(gains) > 0, gains
+    assert min(gains) > 0.05, gains

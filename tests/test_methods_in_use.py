@@ -13,7 +13,10 @@ from used_runs import Say, first_task, lay_out
 from metarun import Model
 from metarun.settings.compose import compose
 
-FEW = ["algo.inner_steps=2", "algo.test_inner_steps=3", "algo.units=6", "algo.filters=4", "algo.rows=8", "algo.size=4"]
+FEW = [
+    "algo.inner_steps=2", "algo.test_inner_steps=3", "algo.test_samples=4", "algo.units=6", "algo.filters=4",
+    "algo.rows=8", "algo.size=4",
+]  # fmt: skip
 IMAGES = {
     "abml": [], "mr_maml": ["data.labels=fixed"], "metanet": [], "hypernet": ["algo.film=true"], "snail": [],
     "mann": [], "incontext": [], "lstm_learner": [], "taml": [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from commands import start, wait_for_step
 from conftest import NARROW, SMALL, TINY_CLIP, has
 from filelock import FileLock
 from image_folders import write_noise
+from omegaconf import DictConfig, OmegaConf
 from published import write_published
 from same_process import finish_runs
 from test_predict_descriptions import ZERO_SHOT
@@ -101,11 +104,11 @@ def list_sections(page: Path) -> dict[str, list[list[str]]]:
     return {title: commands for title, commands in found.items() if commands}
 
 
-def cut(words: Sequence[str]) -> list[str]:
+def cut(words: Sequence[str], seeds: int = 2) -> list[str]:
     """The words with fewer of the values that a sweep or `eval` goes through, and what takes long replaced.
 
     A sweep has two of each. Numbers choose no code, so one of them does where networks, methods or data vary, and one
-    seed where other numbers do.
+    seed where other numbers do; `seeds` are left where nothing else varies.
     """
     words, varied = [INSTEAD.get(word, word) for word in words], {}
     for word in words if {"-m", "eval"} & set(words) else ():
@@ -116,7 +119,8 @@ def cut(words: Sequence[str]) -> list[str]:
     if len(numbers) == len(varied) and not any(word.startswith("runs=") for word in words):
         numbers = [word for word in numbers if word.startswith("seed=") and len(numbers) > 1]
     for word, values in varied.items():
-        most = 1 if word in numbers else 2 if "-m" in words else None
+        few = seeds if word.startswith("seed=") else 2
+        most = 1 if word in numbers else few if "-m" in words else None
         words[words.index(word)] = f"{word.partition('=')[0]}={','.join(map(str, values[:most]))}"
     return words
 
@@ -124,9 +128,7 @@ def cut(words: Sequence[str]) -> list[str]:
 def shorten(words: Sequence[str], place: Path | None = None) -> list[str]:
     """The words of a run, and after them what makes it short, in place of greater numbers that are typed."""
     typed = {word.partition("=")[0]: word.partition("=")[2] for word in words if "=" in word}
-    own = [place / "mine"] if place and "--config-dir" in words else []
-    config = compose([word.split(",")[0] for word in words if CHOOSES.match(word)], own)
-    short = []
+    config, short = compose_choices(words, place), []
     for word in SHORT:
         key, _, value = word.partition("=")
         asked = typed.get(key, "")
@@ -143,6 +145,53 @@ def shorten(words: Sequence[str], place: Path | None = None) -> list[str]:
         short.append("hydra.sweeper.n_trials=2")
     keys = {word.partition("=")[0] for word in short}
     return [*(word for word in words if word.partition("=")[0] not in keys), *short]
+
+
+def compose_choices(words: Sequence[str], place: Path | None = None) -> DictConfig:
+    """The settings that the words choose, of several values the first, before any other is set."""
+    own = [place / "mine"] if place and "--config-dir" in words else []
+    return _compose(tuple(word.split(",")[0] for word in words if CHOOSES.match(word)), tuple(own))
+
+
+@functools.cache
+def _compose(chosen: tuple[str, ...], own: tuple[Path, ...]) -> DictConfig:
+    return compose(chosen, own)
+
+
+def find_kind(words: Sequence[str], place: Path | None = None) -> frozenset[str]:
+    """What of a run's words chooses the code that it goes through: all but the seed; of numbers, whether they are 0."""
+    config, kind = compose_choices(words, place), set()
+    for word in words:
+        key = word.partition("=")[0].lstrip("+")
+        if key == "seed":
+            continue
+        if "=" not in word or CHOOSES.match(word) or "(" in word or key.startswith(("hydra", "search", "runs")):
+            kind.add(word)
+            continue
+        values = {repr(hide_numbers(value)) for value in read_override(read_word(word, "-m" in words)).values}
+        usual = OmegaConf.select(config, key, throw_on_resolution_failure=False)
+        if values != {repr(hide_numbers(OmegaConf.to_container(usual) if OmegaConf.is_config(usual) else usual))}:
+            kind.add(f"{key}={sorted(values)}")
+    return frozenset(kind)
+
+
+def hide_numbers(value: Any) -> Any:
+    """The value, where of each number in it only is left whether it is 0."""
+    if isinstance(value, dict):
+        return {key: hide_numbers(of) for key, of in value.items()}
+    if isinstance(value, list):
+        return [hide_numbers(of) for of in value]
+    return value != 0 if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def is_last_used(commands: Sequence[Sequence[str]]) -> bool:
+    """Whether one of the commands speaks of the last run, before another run is made."""
+    for words in commands:
+        if any(word == "last" or word.endswith("=last") for word in words):
+            return True
+        if not words or words[0] not in SUBCOMMANDS:
+            break
+    return False
 
 
 def lay_the_table(place: Path, runs: Path, used_runs: Path) -> None:
@@ -194,15 +243,57 @@ SECTIONS = [  # what is done in one needs nothing of the others, so that workers
 def test_the_commands_of_a_section_run_in_their_order(
     commands: Sequence[list[str]], tmp_path: Path, cache: Path, data: Path, runs: Path, used_runs: Path
 ) -> None:
+    """Of runs that differ in nothing but numbers the first; test_readme.py has the settings of all of them checked.
+
+    And of several seeds in a sweep two, in sweeps after it one.
+    """
     lay_the_table(tmp_path, runs, used_runs)
-    for words in commands:
+    kinds: set[frozenset[str]] = set()
+    for place, words in enumerate(commands, 1):
         if find_test(words) or any(word in words and not find_spec(package) for word, package in NEEDS.items()):
             continue
-        code, out, error = run_shortened(words, tmp_path, cache, data, used_runs)
+        typed = words
+        if not words or words[0] not in SUBCOMMANDS:
+            typed = shorten(cut(words, 1 if any("-m" in kind for kind in kinds) else 2), tmp_path)
+            kind = find_kind(typed, tmp_path)
+            if kind in kinds and not is_last_used(commands[place:]):
+                continue
+            kinds.add(kind)
+        code, out, error = run_shortened(typed, tmp_path, cache, data, used_runs)
         assert code == 0, f"metarun {shlex.join(words)}\n{out[-1500:]}\n{error[-1500:]}"
         assert "Traceback" not in out + error
     if (tmp_path / "outputs" / "learned").exists():
-        run_script([LEARNED, str(tmp_path / "outputs" / "learned"), "--tasks", "4"])
+        run_script([LEARNED, str(tmp_path / "outputs" / "learned"), "--tasks", "4", "--tuning", "4"])
+
+
+ONE_KIND = ["algo=rl2", "data=bandits", "data.episodes=100", "algo.entropy=[0.03,0.01]", "run.steps=600"]
+OTHER_KINDS = {  # by a word that differs in more than a number
+    "algo=rl2": "algo=thompson",
+    "data=bandits": "data=tabular_mdp",
+    "run.steps=600": "run.steps=0",
+    "algo.entropy=[0.03,0.01]": "algo.entropy=[0.03,0.0]",
+    "data.episodes=100": "algo.products=true",
+}
+
+
+def test_runs_of_one_kind_differ_in_nothing_but_numbers() -> None:
+    kind = find_kind(ONE_KIND)
+    assert find_kind(["algo=rl2", "data=bandits", "algo.entropy=[0.5,2]"]) == kind  # the others are numbers by default
+    assert find_kind([*ONE_KIND, "seed=1"]) == kind
+    for word, other in OTHER_KINDS.items():
+        assert find_kind([other if one == word else one for one in ONE_KIND]) != kind, other
+    sweep = ["-m", *ONE_KIND]
+    assert find_kind(sweep) != kind
+    assert find_kind([*sweep, "optim.lr=0.001,0.002"]) == find_kind(sweep)
+    assert find_kind([*sweep, "seed=0,1"]) == find_kind(sweep)
+    assert find_kind([*sweep, "bn=none,running"]) != find_kind(sweep)
+
+
+def test_a_run_that_the_next_commands_speak_of_is_the_last_one() -> None:
+    others, evaluated, run = ["compare", "outputs"], ["eval", "last"], ["algo=maml"]
+    assert is_last_used([others, evaluated])
+    assert is_last_used([[*run, "backbone.weights=last"]])
+    assert not is_last_used([others, run, evaluated])
 
 
 def test_sections_have_every_command_of_every_page_in_its_order() -> None:
@@ -238,14 +329,12 @@ def run_shortened(words: list[str], place: Path, cache: Path, data: Path, used_r
     if "outputs/sweeps/SWEEP" in words:
         shutil.copytree(place / "outputs" / "maml50", place / "outputs" / "sweeps" / "SWEEP" / "maml50")
     if words[:2] == ["resume", "last"]:
-        begun = [*TINY, "run.steps=100", "run.val_every=50", "hydra.run.dir=outputs/begun"]
+        begun = [*TINY, "run.steps=60", "run.val_every=30", "hydra.run.dir=outputs/begun"]
         process = start(*begun, cwd=place, cache=cache)
         wait_for_step(place / "outputs" / "begun", 3, process)
         process.send_signal(15)
         assert process.wait(60) == 143
-    if not words or words[0] not in SUBCOMMANDS:
-        words = shorten(cut(words), place)
-    elif words[0] == "eval":
+    if words[:1] == ["eval"]:
         asked = [word for word in cut(words) if not word.startswith("run.test_tasks")]
         words = [*asked, "run.test_tasks=4", "data.n_query=2"]
     words = [name for word in words for name in expand(word, place)]

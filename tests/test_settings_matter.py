@@ -124,7 +124,7 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
 
 VALUES: dict[str | tuple[str, str], list[Any]] = {
     "data.templates": [["a {}."]],
-    "algo.attention": [[[8, 32], [256, 128], [512, 256]], [[64, 32], [256, 8], [512, 256]]],
+    "algo.attention": [[[4, 4], [8, 4], [8, 4]], [[8, 4], [8, 2], [8, 4]]],
     ("finetune_in_turn", "algo.batch_size"): [2],
     ("progressive", "algo.batch_size"): [2],
     "algo.beta": [0.1],
@@ -283,6 +283,15 @@ TINY: Values = {
     "data.wide": 4,
 }
 """What keeps the work small, where the choices have it; other numbers in training than in tests."""
+
+FEW_STEPS: Values = {"algo.inner_steps": 1, "algo.test_inner_steps": 2}
+SMALLER: dict[str, Values] = {
+    "abml": FEW_STEPS,
+    "imaml": FEW_STEPS,
+    "metagan_maml": FEW_STEPS | {"algo.fakes": 4, "algo.filters": 4},
+    "snail": {"algo.filters": 8, "algo.attention": [[8, 4], [8, 4], [8, 4]]},
+}
+"""What does so for methods that take long."""
 
 
 def choices(group: str) -> list[str]:
@@ -603,7 +612,8 @@ QUICK = {*ONE_OF_EACH} - {"distill", "learned_optimizer", "maml_rl", "reptile", 
 def test_every_setting_of_an_algorithm_changes_an_outcome(every_setting_matters: Matters, algo: str) -> None:
     """On 3-way tasks; in training 4-way ones with 4 shots where the YAML says that they are others than in tests."""
     data = CONTROL[algo] if acts("algo", algo) else next(data for data in KNOWN if (algo, data) in PAIRS)
-    own = {key: 4 for key in ("data.train.n_way", "data.train.k_shot") if key in settings_of("algo", algo)}
+    own: dict[str, Any] = {k: 4 for k in ("data.train.n_way", "data.train.k_shot") if k in settings_of("algo", algo)}
+    own |= SMALLER.get(algo, {})
     if algo in ("oml", "anml", "finetune_in_turn"):  # a step with each image moves little
         own["algo.inner_lr"] = 1.0
     if algo == "anml":  # moves=all is for networks without BatchNorm
