@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 
 Ended = tuple[int, str, str]
@@ -40,7 +43,21 @@ def using(capsys: pytest.CaptureFixture[str], cache: Path, columns: int) -> Iter
 
 
 def finish_runs(folder: Path, typed: Mapping[str, Sequence[str]], cache: Path) -> Path:
-    """Make a finished run of each name's words, in a folder of that name; returns the folder of them all."""
+    """Make a finished run of each name's words, in a folder of that name; returns the folder of them all.
+
+    Workers of pytest that ask for the same ones share the work: the first makes them beside the cache, each has a copy.
+    """
+    made = cache.parent / hashlib.sha256(repr(typed).encode()).hexdigest()
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            half = made.with_suffix(".half")
+            shutil.rmtree(half, ignore_errors=True)  # of one that failed
+            _run_each(half, typed, cache)
+            half.rename(made)
+    return shutil.copytree(made, folder, dirs_exist_ok=True)
+
+
+def _run_each(folder: Path, typed: Mapping[str, Sequence[str]], cache: Path) -> None:
     from metarun.cli import command
 
     with pytest.MonkeyPatch.context() as patch:
@@ -49,4 +66,3 @@ def finish_runs(folder: Path, typed: Mapping[str, Sequence[str]], cache: Path) -
             GlobalHydra.instance().clear()
             assert command([*words, f"paths.cache={cache}", f"hydra.run.dir={folder / name}"]) == 0
     GlobalHydra.instance().clear()
-    return folder
