@@ -5,6 +5,7 @@ uv run python scripts/mutate.py --map tests/test_x.py    the same of new tests a
 uv run python scripts/mutate.py                  all mutations, into scripts/results/mutations.json
 uv run python scripts/mutate.py --only P9,A1     these; so do --list known, --area run
 uv run python scripts/mutate.py --survivors      those that got past the tests which were asked, by all that run them
+uv run python scripts/mutate.py --draw 60 --seed 1       a new list of 60, drawn: scripts/mutations/drawn1.yaml
 uv run python scripts/mutate.py --quick          two minutes, no map: some that were seen; fails if one no longer is
 
 A mutation is an entry of scripts/mutations/*.yaml: `old`, which stands once in `file`, gives way to `new`; `harm` is
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from mutations.draw import draw, write_drawn
 from mutations.notes import FOLDER, add_notes
 from mutations.pool import Job, Outcome, Pool, copy
 from mutations.touched import Map, about, add_tests, gather_notes, read_map, write_map
@@ -69,6 +71,11 @@ def main(arguments: Sequence[str]) -> int:
     """Run what is asked for; returns the exit code."""
     started = time.perf_counter()
     asked = parser().parse_args(arguments)
+    if asked.draw:
+        write_drawn(
+            draw(ROOT, PACKAGE, asked.draw, asked.seed), ROOT / f"scripts/mutations/drawn{asked.seed}.yaml", asked.seed
+        )
+        return 0
     try:
         chosen = choose(read_lists(ROOT, asked.list), asked.only, asked.area)
         for mutation in chosen:
@@ -99,6 +106,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--survivors", action="store_true", help="which were not asked about by all that run them: by all"
     )
+    made.add_argument("--draw", type=int, metavar="N", help="write a list of N drawn ones, and run none")
+    made.add_argument("--seed", type=int, default=1, help="by which they are drawn; default 1")
     made.add_argument("--only", help="ids with commas")
     made.add_argument("--list", help="a file of scripts/mutations, without .yaml; default all")
     made.add_argument("--area", help="core, algos, run, wiring, data or report; default all")
