@@ -14,6 +14,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from mutate import ROOT, Mutation, choose, choose_survivors, edited, entry_of, read_lists
+from mutations.draw import draw, write_drawn
 from mutations.notes import add_notes
 from mutations.pool import Outcome
 from mutations.touched import Map, about, add_tests, read_map, write_map
@@ -310,3 +311,55 @@ def test_new_tests_are_added_to_what_is_known() -> None:
     old = Map({"a": 1.0, "b": 2.0}, {"P1": {"a"}, "P2": {"b"}}, {"b"})
     found = add_tests(old, Map({"b": 3.0, "c": 4.0}, {"P1": {"c"}, "P3": {"b"}}, {"c"}))
     assert found == Map({"a": 1.0, "b": 3.0, "c": 4.0}, {"P1": {"a", "c"}, "P2": {"b"}, "P3": {"b"}}, {"b", "c"})
+
+
+DRAWN_FROM = """
+def find(rows: list[int] = [0], width=1) -> int:
+    'Find 3 of them < 4.'
+    assert len(rows) > 2, 'more'
+    super().find(rows, width=5)
+    for row in rows:
+        if not row and width - row < 0:
+            continue
+        print(row, flush=True)
+    raise ValueError(f'{1 + 1}')
+"""
+
+
+def test_edits_are_drawn_from_code_alone(tmp_path: Path) -> None:
+    """Every edit of a function is drawn by some seed, and none of a text, an annotation, what is asserted or raised."""
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some/mod.py").write_text(DRAWN_FROM)
+    entries = [draw(tmp_path, "some", 5, seed)[0] for seed in range(200)]
+    assert all(DRAWN_FROM.count(entry["old"]) == 1 for entry in entries)
+    found = sorted({DRAWN_FROM.replace(entry["old"], entry["new"]) for entry in entries})
+    edits = [
+        ("width=1", "width=2"),
+        ("super().find(rows, width=5)", "super().find(rows)"),
+        ("width=5", "width=10"),
+        ("not row", "row"),
+        (" and ", " or "),
+        ("width - row", "width + row"),
+        ("< 0", "<= 0"),
+        ("< 0:", "< 1:"),
+        ("continue", "break"),
+        ("print(row, flush=True)", "pass"),
+        ("print(row, flush=True)", "print(row)"),
+        ("flush=True", "flush=False"),
+    ]
+    assert found == sorted(DRAWN_FROM.replace(old, new) for old, new in edits)
+
+
+def test_one_edit_is_drawn_of_a_function(tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    functions = [f"def f{k}(x, y):\n    return x + y * {k + 2} < 1\n" for k in range(9)]
+    (tmp_path / "some/mod.py").write_text("\n\n".join(functions))
+    entries = draw(tmp_path, "some", 7, 4)
+    assert len({entry["harm"].partition(":")[0] for entry in entries}) == len(entries) == 7
+    assert entries == draw(tmp_path, "some", 7, 4) != draw(tmp_path, "some", 7, 5)
+    (tmp_path / "scripts/mutations").mkdir(parents=True)
+    write_drawn(entries, tmp_path / "scripts/mutations/drawn4.yaml", 4)
+    assert [one.id for one in read_lists(tmp_path)] == [entry["id"] for entry in entries]
+    for one in read_lists(tmp_path):
+        edited(tmp_path, one)
+    assert len(draw(tmp_path, "some", 60, 4)) == 9
