@@ -26,6 +26,18 @@ CLOSE = 1e-6
 APPROX = type(pytest.approx(1.0))
 
 TESTS = {
+    "lstm_learner": ("learned_parts", "open_and_constant or update_is_that or vmap_learn_the_same_optimizer"),
+    "learned_optimizer": ("learned_optimizer", "best_learned_rate or one_segment or segments_are_plain or evolution"),
+    "hypernet": ("learned_parts", "generator_of_prototypes or generated_classifiers"),
+    "snail": ("memory", "torchs_attention or whole_causal or attention_to_labels"),
+    "incontext": ("memory", "torchs_attention or order_of_the_support"),
+    "mann": ("memory", "as_the_equations_say or least_used or comes_with_its_own"),
+    "metanet": ("fast_weights", "slow_network or nearest_image or chunks_of_gradients or loop_over_tasks"),
+    "taml": ("learned_parts", "without_its_term or whole_meta_batch or inequality or entropy"),
+    "abml": ("bayes", "without_spread or exact_posterior or bound_is or distance_is or means_of_softmaxes"),
+    "mr_maml": ("bayes", "free_and_certain or price_is_paid"),
+    "metareg": ("metareg", "penalty_learns or second_stage"),
+    "hsml": ("hsml", "open_gates or tree_is or one_cluster"),
     "neural_statistician": ("generative", "exact_posteriors or nearest_posterior"),
     "metagan": ("metagan", "prototypical or losses_are or descends_its_own"),
     "metagan_maml": ("metagan", "it_is_maml or losses_are or descends_its_own"),
