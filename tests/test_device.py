@@ -31,6 +31,7 @@ from metarun.data.images import ImageClasses, ImageTasks
 from metarun.run import device
 from metarun.run.device import name_device
 from metarun.settings import build
+from metarun.settings.resolve import resolve
 
 Settings = Callable[..., DictConfig]
 
@@ -76,6 +77,28 @@ def test_outer_steps_and_tests_wait_for_no_number(
         scores = learner.eval().evaluate(tested)
     assert {value.device.type for value in (*metrics.values(), *scores.values())} == {"meta"}
     assert not waits.seen
+
+
+DRAWN = {
+    **dict.fromkeys(("glyphs", "rainbow", "sinusoid", "harmonic", "mixture", "gp"), "maml"),
+    **dict.fromkeys(("quadratics", "logistic"), "learned_optimizer"),
+    **{
+        "completion": "cnp",
+        "moons": "dann",
+        "turned_moons": "metareg",
+        "sets": "neural_statistician",
+        "described": "zero_shot",
+    },
+}
+"""Sources that need no files, and a method for each."""
+
+
+@pytest.mark.parametrize("data", DRAWN)
+def test_tasks_are_made_where_the_run_is(settings: Settings, data: str) -> None:
+    images = ["data.images=glyphs"] if data in ("completion", "rainbow", "described") else []
+    config = resolve(settings(f"algo={DRAWN[data]}", f"data={data}", *images), warn=False)
+    batch = next(build.build_source(config, torch.device("meta")).episodes("val", 0, 2))
+    assert {tensor.device.type for tensor in (*batch.support, *batch.query, *batch.side.values())} == {"meta"}
 
 
 def test_turned_and_augmented_images_are_drawn_without_waiting() -> None:

@@ -80,6 +80,15 @@ def test_an_episode_ends_and_pays_nothing_afterwards(source: Callable[..., Any],
         batch.step(any_actions(batch, 2, 0)(steps, 0))
 
 
+@pytest.mark.parametrize("data", sorted({*SIMULATED} - {"gymnasium"}))
+def test_episodes_go_on_where_the_run_is(settings: Settings, data: str) -> None:
+    """On the device `meta` nothing can be mixed with the CPU's. Gymnasium's environments are on the CPU."""
+    config = resolve(settings("algo=rl2", f"data={data}"), warn=False)
+    batch = next(build_source(config, torch.device("meta")).environments("train", 0, 2))
+    found = [*batch.facts.values(), *itertools.chain(*act(batch, 3, 1, any_actions(batch, 3, 1))[1:])]
+    assert {tensor.device.type for tensor in found} == {"meta"}
+
+
 def test_an_arm_pays_as_often_as_its_mean_says(source: Callable[..., Any]) -> None:
     """4000 pulls of each arm of two tasks: within 4 standard errors of at most 0.0079."""
     batch = next(source("bandits", "data.arms=3").environments("train", 0, 2))

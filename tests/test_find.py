@@ -183,14 +183,17 @@ def test_a_folder_that_may_not_be_read_is_named(photos: Path, tmp_path: Path, mo
         make(photos, tmp_path)
 
 
-@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("ending", ["", ".zip", ".tar", ".tar.gz"])
 def test_a_file_too_large_for_an_image_is_not_read_whole(
-    zipped: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ending: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The zip file has a thousandth of its size."""
+    """Packed, it has a thousandth of its size."""
     monkeypatch.setattr(image_file, "MAX_BYTES", 2**20)
     (photos / "c0" / "bomb.png").write_bytes(bytes(2**20 + 1))
-    place = zip_up(photos, tmp_path / "bomb.zip") if zipped else photos
+    place = photos
+    if ending:
+        path = tmp_path / f"bomb{ending}"
+        place = zip_up(photos, path) if ending == ".zip" else tar_up(photos, path, "w:gz" if "gz" in ending else "w")
     with pytest.raises(ValueError, match=r"1 of the 33 images .*c0/bomb.png \(has more than 1 MiB, too many for an"):
         make(place, tmp_path)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metarun.algos.generative import neural_statistician
+from metarun.algos.generative.decoder import make_decoder
 from metarun.algos.generative.neural_statistician import NeuralStatistician, to_gaussian
 from metarun.backbones.mlp import MLP
 from metarun.core.tasks import Batch, EpisodePlan, EpisodeShape, Examples
@@ -325,3 +326,14 @@ def test_sets_have_means_and_variances_of_their_range_and_are_the_same_again() -
 def test_gaussians_of_networks_are_bounded_and_nearly_straight_in_the_middle() -> None:
     found = to_gaussian(torch.tensor([[1.0, 2.0, 0.1, 100.0]]))
     assert found.stddev[0].tolist() == pytest.approx([math.exp(0.1), math.exp(6)], rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (1, 8, 4), (2, 6, 9), (4,)])
+@pytest.mark.parametrize("numbers", [1, 2])
+def test_a_decoder_makes_numbers_for_each_number_of_an_input(shape: tuple[int, ...], numbers: int) -> None:
+    """Images of any sides, of which every pixel depends on the vector."""
+    network = make_decoder(6, shape, numbers, width=8, layers=2, filters=5)
+    vectors = torch.randn(2, 6)
+    decoded = network(vectors)
+    assert decoded.shape == (2, numbers, *shape)
+    assert (decoded[0] != decoded[1]).all()

@@ -142,6 +142,22 @@ def test_queries_are_answered_together_only_where_they_are_to_matter_to_each_oth
     assert torch.allclose(few.logits(files)[:1], few.logits(files[:1]), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("bn", "answers", "parts"),
+    [("support", "alone", [2, 2, 1]), ("support", "together", [5]), ("transductive", "alone", [5])],
+)
+def test_only_queries_that_do_not_matter_to_each_other_are_answered_in_parts(
+    used_runs: Path, task: Path, monkeypatch: pytest.MonkeyPatch, bn: str, answers: str, parts: list[int]
+) -> None:
+    few = Model.load(used_runs / "proto", bn=bn).adapt(classes_of(task / "support"))
+    monkeypatch.setattr("metarun.app.adapted.QUERIES_AT_ONCE", 2)
+    monkeypatch.setattr(type(few.model.learner), "answers", answers)
+    asked, predict = [], few._predict
+    monkeypatch.setattr(few, "_predict", lambda x: (asked.append(len(x)), predict(x))[1])
+    assert few.logits(queries_of(task)[:5]).shape == (5, len(few.classes))
+    assert asked == parts
+
+
 def test_loading_changes_nothing_outside_and_no_weights(used_runs: Path, task: Path) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()

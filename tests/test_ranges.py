@@ -237,3 +237,5 @@ def test_what_a_setting_counts_with_is_found_whether_values_are_named_or_all_abo
     assert found == {"size": CountsWith("copies"), "way": CountsWith("size", (2, 3))}
     assert [found["size"].counts(value) for value in (0, 0.0, 1, 0.1)] == [False, False, True, True]
     assert [found["way"].counts(value) for value in (0, 1, 2, 3)] == [False, False, True, True]
+    said = {name: condition.describe("algo.other") for name, condition in found.items()}
+    assert said == {"size": "algo.other above 0", "way": "algo.other=2 or 3"}

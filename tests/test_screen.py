@@ -165,6 +165,19 @@ def test_a_stream_falls_silent_at_an_error_and_a_slow_reader_is_not_one() -> Non
     assert slow.getvalue() == "abcd"
 
 
+def test_a_reader_that_left_costs_no_open_file() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as file:
+        stream = LastingStream(file)
+        opened = len(os.listdir("/dev/fd"))
+        for _ in range(3):
+            stream.write("text\n")
+            stream.flush()
+        assert isinstance(stream.lost, BrokenPipeError)
+        assert len(os.listdir("/dev/fd")) == opened
+
+
 def test_streams_are_as_before_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout, sys.stderr
     with suppress(KeyError), lasting_streams():

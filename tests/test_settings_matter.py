@@ -665,6 +665,26 @@ def test_every_setting_of_a_source_changes_its_tasks(
     every_setting_matters(Drawn, "data", data, f"algo={algo}", **own.get(data, {}), **steps)
 
 
+@pytest.mark.parametrize(
+    ("data", "published"),
+    [
+        ("omniglot", "16 images a class here, 20 in"),  # its two archives are the same here
+        ("cifar_fs", "7 to 8 images a class here, 600 in"),
+        ("mini_imagenet", "7 to 8 images a class here, 600 in"),
+        ("tiered_imagenet", "191 images here, 779,165 in"),
+        ("cub", "191 images here, 11,788 in"),
+    ],
+)
+def test_a_set_is_held_against_the_number_of_images_of_its_paper(
+    full: Callable[..., DictConfig], cache: Path, files: Path, small_sets: None, data: str, published: str, caplog: Any
+) -> None:
+    """The sets of `files` have 24 classes of 8 images, but for one that lacks an image."""
+    config = full(f"data={data}", "algo=protonet", f"paths.cache={cache}", f"paths.data={files}")
+    set_in(config, TINY)
+    build_source(resolve(config), torch.device("cpu"))
+    assert f"{data} has {published} the published set" in caplog.text
+
+
 def test_every_setting_that_is_in_no_group_changes_an_outcome(every_setting_matters: Matters) -> None:
     every_setting_matters(Learned, "", "config", **{"backbone.layers": 2})
 
