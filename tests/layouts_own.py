@@ -150,6 +150,14 @@ def _(d: Path) -> dict[str, str]:
     return {"labels": str(d / "labels.csv")}
 
 
+@layout(OWN, "Kaggle with lines of images that are not there", warned=r"3 of the 35 lines of .*name no image, or more")
+def _(d: Path) -> dict[str, str]:
+    put_kaggle(d)
+    with (d / "labels.csv").open("a") as file:
+        file.write("\ngone0,dog\ngone1,dog\ngone2,cat")
+    return {"labels": str(d / "labels.csv")}
+
+
 def put_kaggle(d: Path) -> None:
     put_flat(d / "train")
     put_table(d / "labels.csv", "id,breed", [name.removesuffix(".png") for name in FILES])

@@ -75,6 +75,16 @@ def test_a_range_that_is_set_holds_and_nothing_is_guessed(tmp_path: Path, caplog
     assert caplog.text.count("black is taken") == 1
 
 
+def test_a_range_without_deep_images_is_told_to_have_no_effect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write(tmp_path / "plain", TEXTURES.astype(np.uint8))
+    plain = pixels(root, tmp_path)
+    assert not caplog.text
+    assert (pixels(root, tmp_path, range=(0, 2040)) == plain).all()
+    assert "data.range has no effect: none of the images of plain is gray of more than 8 bits" in caplog.text
+
+
 def test_images_of_8_bits_beside_deep_ones_stay_as_they_are(tmp_path: Path) -> None:
     root = write(tmp_path / "mixed", (TEXTURES * 16).astype(np.uint16))
     for i in range(4):

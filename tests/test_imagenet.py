@@ -112,6 +112,17 @@ def test_every_form_gives_the_same_pixels_class_by_class(
     assert source.info.facts["classes"] == {"train": 64, "val": 16, "test": 20}
 
 
+def test_images_beside_packed_files_are_told_to_be_unread(
+    pixels: Pixels, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "data" / "mini_imagenet"
+    as_cache_pickles(folder, pixels)
+    for i in range(3):
+        (folder / f"more{i}.png").write_bytes(png(next(iter(pixels.values()))[0]))
+    assert len(make(tmp_path / "data", tmp_path).pixels) == 300
+    assert f"3 images in {folder} are not read beside its packed files" in caplog.text
+
+
 def test_without_the_images_the_error_says_where_they_go_and_that_they_are_not_downloaded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no mini_imagenet in .*may not be downloaded.*METARUN_DATA"):
         make(tmp_path, tmp_path)

@@ -27,6 +27,7 @@ from metarun.app.answered import describe_calibration, describe_mode
 from metarun.app.jobs.calibrated import Calibration
 from metarun.core.calibration import find_calibration_error, fit_temperature
 from metarun.core.results_file import seal
+from metarun.core.whole import CannotWrite
 from metarun.data.files.decode import Scale
 from metarun.data.given import find_scale
 from metarun.settings.build import build_source
@@ -277,6 +278,26 @@ def test_a_temperature_is_fitted_once_and_kept(used_runs: Path, use: Say, task: 
     kept["best_step"] = -1  # of other weights
     (run / "calibration.json").write_text(json.dumps({"bn=support": kept}))
     assert Model.load(run).calibration.temperature != 7
+
+
+def test_a_temperature_that_cannot_be_read_or_kept_is_fitted_anew_and_told(
+    used_runs: Path, use: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Path(shutil.copytree(used_runs / "proto", tmp_path / "run"))
+    fitted = Model.load(run).calibration.temperature
+    (run / "calibration.json").write_text("{")
+    assert Model.load(run).calibration.temperature == fitted != 1
+    assert f"{run / 'calibration.json'}" in caplog.text
+    assert ": the temperature is fitted anew" in caplog.text
+    assert json.loads((run / "calibration.json").read_text())["bn=support"]["temperature"] == fitted
+
+    def refuse(*_: object) -> None:
+        raise CannotWrite("no room")
+
+    (run / "calibration.json").unlink()
+    monkeypatch.setattr("metarun.app.jobs.calibrated.write_json", refuse)
+    assert Model.load(run).calibration.temperature == fitted
+    assert "the temperature is not kept: no room" in caplog.text
 
 
 def test_a_model_needs_nothing_but_its_folder(use: Say, tmp_path: Path, cache: Path) -> None:

@@ -108,11 +108,14 @@ def test_an_error_of_wandb_comes_out_though_its_service_cannot_be_ended(monkeypa
         send()
 
 
-def test_stop_run_on_the_page_of_wandb_is_a_ctrl_c_in_the_main_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_run_on_the_page_of_wandb_is_a_ctrl_c_in_the_main_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     stopped: list[int] = []
     monkeypatch.setattr(_thread, "interrupt_main", lambda: stopped.append(1))
     wandb_kept.stop_run()
     assert stopped == [1]
+    assert "somebody stopped the run on its page in W&B" in caplog.text
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a peer has gone"), ConnectionError("no")])

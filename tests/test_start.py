@@ -212,6 +212,8 @@ def test_a_run_that_began_goes_on_and_names_its_start_though_that_is_gone_or_ano
         }
         code, _, error = use("replay", second, "--step", "1")
         assert (code, f"{first}" in error) == (2, True)  # for its first weights are there no more
+    code, _, error = use("eval", second, "run.test_tasks=2")
+    assert code == 0, error  # its own are
 
 
 def test_what_a_run_starts_from_is_typed_as_runs_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
