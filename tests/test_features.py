@@ -83,11 +83,13 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage: object) -> None:
 
 
 def test_what_is_too_large_or_cannot_be_written_is_computed_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     net, file = network(), tmp_path / "file"
     file.write_text("in the folder's place")
     assert embed(file / "folder", net, BATCHES)[1] == 2
+    assert "embeddings are not kept for the next command" in caplog.text
     monkeypatch.setattr("metarun.run.features.MAX_BYTES", 4 * 2 * 4)  # of one batch of four
     assert embed(tmp_path, net, BATCHES)[1] == 2
     assert embed(tmp_path, net, BATCHES)[1] == 1

@@ -39,11 +39,17 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
-def test_classes_are_split_once_and_the_same_way_on_every_start(photos: Path, tmp_path: Path) -> None:
+def test_classes_are_split_once_and_the_same_way_on_every_start(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     first = make(photos, tmp_path)
     (file,) = photos.glob("*.txt")
     assert file.name == "photos_split_50_25_25_seed0.txt"
+    assert f"split the classes 6/2/2 into train, val, test: {file}" in caplog.text
+    caplog.clear()
     again = make(photos, tmp_path)
+    assert "split the classes" not in caplog.text
     assert torch.equal(first.batch("train", np.arange(9)).query.x, again.batch("train", np.arange(9)).query.x)
     chosen = read_split_file(file)
     assert [len(chosen[s]) for s in SPLITS] == [6, 2, 2]

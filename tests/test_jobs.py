@@ -420,6 +420,10 @@ def test_a_job_that_diverges_ends_with_1_and_says_from_where_it_can_go_on(
     said = " ".join(capsys.readouterr().out.split())
     assert "the numbers blew up: try a smaller optim.lr" in said
     assert "go on from the checkpoint of step 1 with: metarun resume" in said
+    assert "the traceback is in " in said
+    where = results["diverged"]
+    task = "" if where["task"] is None else f" --task {where['task']}"
+    assert f"look at its tasks with: metarun replay {tmp_path / 'run'} --step {where['step']}{task} " in said
 
 
 def test_a_job_whose_data_is_split_in_another_way_than_its_checkpoint_says_is_wrong_input(
