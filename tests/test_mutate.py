@@ -260,10 +260,11 @@ def test_a_map_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("x < 0", "x > 0", "if x > 5:"),
         ("LIMIT = 3", "LIMIT = 4", "LIMIT = 3"),
         ("a.real", "a.imag", "get = lambda a: a.real"),
+        ("x, z=7", "x, z=8", "if x > 5:"),
     ],
 )
 def test_a_note_stands_before_the_innermost_statement(tmp_path: Path, old: str, new: str, statement: str) -> None:
-    """But for an elif, before which nothing may stand: the whole if has the note."""
+    """But for an elif, before which nothing may stand: the whole if has the note; and for a default, the function."""
     lines = [
         "LIMIT = 3",
         "if x > 5:",
@@ -274,7 +275,11 @@ def test_a_note_stands_before_the_innermost_statement(tmp_path: Path, old: str, 
         "    y = 2",
         "get = lambda a: a.real",
     ]
-    code = "def f(x):\n" + "\n".join(f"    {each}" for each in lines[1:]) + "\n    return abs(\n        x + 1\n    )\n"
+    code = (
+        'def f(x, z=7):\n    """Says."""\n'
+        + "\n".join(f"    {each}" for each in lines[1:])
+        + "\n    return abs(\n        x + 1\n    )\n"
+    )
     text = f"{lines[0]}\n{code}"
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "f.py").write_text(text)

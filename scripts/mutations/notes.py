@@ -65,7 +65,10 @@ def add_notes(tree: Path, package: str, edits: Iterable[tuple[str, str, str, str
 
 
 def _find_statement(before: str, after: str) -> int | None:
-    """Find the line of the innermost statement that an edit changes; None if nothing can stand in front of it."""
+    """Find the line of the innermost statement that an edit changes; None if nothing can stand in front of it.
+
+    Of a default it is the first statement of its function, since the default itself is computed by an import.
+    """
     place = next((k for k, (old, new) in enumerate(zip(before, after, strict=False)) if old != new), len(after))
     while place < len(before) and before[place].isspace():
         place += 1
@@ -84,10 +87,20 @@ def _find_statement(before: str, after: str) -> int | None:
                 ].lstrip().startswith("elif ")
                 if alone and first <= changed <= (statement.end_lineno or first):
                     found.append((first, -(statement.end_lineno or first)))
+                    if (
+                        isinstance(statement, ast.FunctionDef)
+                        and statement.lineno <= changed < statement.body[0].lineno
+                    ):
+                        inside = next((one for one in statement.body if not _is_text(one)), statement)
+                        found.append((inside.lineno, 0))
     if not found:
         return None
     line = max(found)[0]
     return None if lines[line - 1].startswith("from __future__") else line
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 class Noting:
