@@ -37,8 +37,10 @@ STEPS = {  # running averages need longer; what sees no tasks in training, or is
     "pmf": 100,
     "imaml": 45,
     "metagan_maml": 50,
+    "metanet": 40,
     "oml": 300,
     **dict.fromkeys(CLASSIFIERS_FIRST, 200),
+    "pt_map": 150,
 }
 TASKS = {"metagan_maml": 120}
 """Of tests, 60 by default: more of them cost less than more outer steps of what trains slowly."""
@@ -56,6 +58,8 @@ EXTRA = {
     "pmf": [*SMALL_NET, "algo.inner_lr=0"],  # fine-tuning alone makes it good before it learns
     "metaoptnet": SMALL_NET,
     **dict.fromkeys(CLASSIFIERS_FIRST, IMAGES),
+    "finetune": [*IMAGES, "algo.test_inner_steps=5"],
+    "pt_map": [*IMAGES, "algo.steps=5"],
     "distill": IMAGES,
     "cavia": ["algo.inner_lr=30", "optim.lr=0.01"],
     "meta_baseline": [*SMALL_NET, "algo.batch_size=64"],
@@ -66,6 +70,7 @@ EXTRA = {
     ],
     "imaml": [*FEW_INNER, "algo.cg_steps=1"],
     "maml_pp": FEW_INNER,
+    "metanet": ["run.meta_batch_size=4"],
     "metagan_maml": ["algo.filters=8", "algo.width=32", "algo.test_inner_steps=1", "run.meta_batch_size=4"],
     "oml": [*SMALL_NET, "bn=running", "algo.inner_lr=0.1", "data.train.k_shot=5"],
     "finetune_in_turn": [*IMAGES, "algo.moves=head", "algo.inner_lr=0.1"],

@@ -229,8 +229,8 @@ SINES += ["run.meta_batch_size=4", "run.checkpoint_every=1", "backbone.widths=[8
 @pytest.mark.slow
 def test_a_stopped_stream_goes_on_bit_for_bit_and_logs_regret_and_pictures(tmp_path: Path, cache: Path) -> None:
     words = [*SINES, "algo=maml", "run.proficient=100"]
-    assert metarun(*words, "run.steps=150", "hydra.run.dir=whole", cwd=tmp_path, cache=cache)[0] == 0
-    stop_and_resume(*words, steps=150, folder=tmp_path / "parted", cache=cache)
+    assert metarun(*words, "run.steps=60", "hydra.run.dir=whole", cwd=tmp_path, cache=cache)[0] == 0
+    stop_and_resume(*words, steps=60, folder=tmp_path / "parted", cache=cache)
     found = []
     for name in ("whole", "parted"):
         lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
@@ -240,7 +240,7 @@ def test_a_stopped_stream_goes_on_bit_for_bit_and_logs_regret_and_pictures(tmp_p
         assert (tmp_path / name / "regret.png").is_file()
     assert found[0] == found[1]
     results = results_of(tmp_path / "whole")
-    assert (results["status"], results["steps"], results["test"]["loss"]["n_tasks"]) == ("finished", 150, 150)
+    assert (results["status"], results["steps"], results["test"]["loss"]["n_tasks"]) == ("finished", 60, 60)
     assert results["tasks_to_proficiency"] == 0
     assert results["directions"]["regret"] == "lower"  # which `compare` goes by
     assert results["regret"] == pytest.approx(sum(found[0][1]["loss"]) - sum(found[0][1]["hindsight"]))

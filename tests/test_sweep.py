@@ -160,7 +160,9 @@ STUDY = """\
 @pytest.mark.slow
 def test_a_list_of_runs_that_is_no_grid_is_one_sweep(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
-    words = ["-m", *(word for word in TINY if not word.startswith(("data.n_query", "algo."))), "runs=study.yaml"]
+    short = ["run.steps=1", "run.val_every=1", "run.val_tasks=2", "run.test_tasks=4"]
+    tiny = [word for word in TINY if not word.startswith(("data.n_query", "algo."))]
+    words = ["-m", *tiny, *short, "runs=study.yaml"]
     code, out, error = metarun(*words, "seed=0,1", cwd=tmp_path, cache=cache)
     assert code == 0, out + error
     assert "8 of 8 done" in out
