@@ -98,10 +98,12 @@ def import_all() -> None:
     import metarun.app.jobs.job
     import metarun.app.sweeps.search
     import metarun.app.sweeps.table
-    import metarun.report.figures.page  # noqa: F401
+    import metarun.report.figures.page
+    import metarun.settings.compose
 
     with suppress(ImportError):
         import optuna  # noqa: F401
+    metarun.settings.compose.compose(["seed=0", "optim.lr=0.1", "data.n_way=[5]"])  # Hydra's parser learns as it reads
     share_drawing_program()
 
 
