@@ -59,8 +59,7 @@ ALONE = {"sets": "neural_statistician", "moons": "dann", "turned_moons": "metare
 SPEED = "is about speed: numbers stay the same but for rounding"
 UNTRIED = "is not tried here, as it "
 PLACE = "is where files lie: the same ones elsewhere give the same numbers"
-TESTED_ON = ("emnist", "fashion_mnist", "mnist", "svhn")
-TRAINING = ("data.train.n_way", "data.train.k_shot", "data.train.n_query", "data.wide")
+TORCHVISION = ("emnist", "fashion_mnist", "mnist", "svhn")
 
 NO_EFFECT: dict[str | tuple[str, str], str] = {
     "algo.engine": SPEED,
@@ -118,7 +117,6 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
     "data.range": UNTRIED + "needs images of more than 8 bits: see test_deep.py",
     "data.root": PLACE,
     "data.cache": PLACE,
-    **{(choice, key): "is for training tasks, and there are none" for choice in TESTED_ON for key in TRAINING},
 }
 """Settings, of every choice or of one, that change no outcome, and why."""
 
@@ -201,6 +199,7 @@ VALUES: dict[str | tuple[str, str], list[Any]] = {
     ("folder", "data.labels"): ["{files}/labels.csv"],
     ("text", "data.split"): ["{files}/split.txt"],
     ("omniglot", "data.split"): ["lake"],
+    **{(choice, "data.split"): ["{files}/digits.txt"] for choice in TORCHVISION},
     ("laplacian_shot", "algo.steps"): [1],
     "algo.transport_steps": [1],
     "paper": [{"value": 98.7, "ci95": None, "source": "Somebody 2020"}],
@@ -423,29 +422,20 @@ class Drawn(Outcome):
 
     @cached_property
     def source(self) -> Any:
-        return build_source(
-            self.settings, torch.device("cpu"), ("test",) if self.tested_on else ("train", "val", "test")
-        )
-
-    @property
-    def tested_on(self) -> bool:
-        """Whether there are test tasks alone."""
-        return "dataset" in self.config.data
+        return build_source(self.settings, torch.device("cpu"), ("train", "val", "test"))
 
     @cached_property
     def training(self) -> Numbers:
         source, facts = self.source, Path()
         parts = Parts(torch.nn.Identity(), source, {}, [], torch.device("cpu"), facts)  # type: ignore[arg-type]
         numbers: Numbers = {"steps of a run": build_run(self.settings, parts).steps}
-        if self.tested_on:
-            return numbers
         if isinstance(source, ExampleSource) and source.info.train_classes:
             numbers |= next(source.examples("train", 0, 4))._asdict()
         return numbers | self._tasks("train")
 
     @cached_property
     def tests(self) -> Numbers:
-        return self._tasks("test") | ({} if self.tested_on else self._tasks("val"))
+        return self._tasks("test") | self._tasks("val")
 
     def _tasks(self, split: str) -> Numbers:
         if hasattr(self.source, "environments"):
@@ -660,6 +650,7 @@ def test_every_setting_of_a_source_changes_its_tasks(
         "text": {"data.path": str(files / "texts.csv"), "data.fractions": [0.4, 0.3, 0.3]},
         "rainbow": {"data.images": "omniglot", "data.k_shot": 2},
         "completion": {"data.images": "omniglot", "data.k_shot": 4, "data.train.k_shot": [3, 6]},
+        **{name: {"data.split": "random", "data.rotation": "class", "data.n_way": 2} for name in TORCHVISION},
     }
     steps = {"run.steps": "${data.steps}"}
     every_setting_matters(Drawn, "data", data, f"algo={algo}", **own.get(data, {}), **steps)
@@ -732,6 +723,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / "splits" / f"{name}_{split}.txt").write_text("\n".join(labels[8 * place : 8 * place + 8]))
     turns = zip(itertools.cycle(("train", "val", "test")), plain, strict=False)
     (root / "split.txt").write_text("".join(f"{split} {label}\n" for split, label in turns))
+    parts = zip(itertools.cycle(("train", "val", "test")), range(10), strict=False)
+    (root / "digits.txt").write_text("".join(f"{split} {digit}\n" for split, digit in parts))
     rows = (f"{one}/{number}.png,{plain[(c + number) % 24]}" for c, one in enumerate(plain) for number in range(8))
     (root / "labels.csv").write_text("\n".join(["file,label", *rows]))
     for name, words in (("texts", ("ab", "cd", "ef")), ("other", ("gh", "ij", "kl"))):

@@ -8,6 +8,7 @@ import shutil
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +21,7 @@ from torchvision.datasets import FashionMNIST
 
 from metarun.core.errors import ConfigError
 from metarun.core.tasks import EpisodePlan, EpisodeShape
+from metarun.data.images import Rotation
 from metarun.data.torchvision_sets import Torchvision
 
 PLAN = EpisodePlan(EpisodeShape(60, 1, 1), EpisodeShape(5, 1, 2), 0, 0)
@@ -49,10 +51,19 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         server.shutdown()
 
 
-def make(root: Path, dataset: str = "FashionMNIST", transpose: bool = False) -> Torchvision:
+def make(
+    root: Path,
+    dataset: str = "FashionMNIST",
+    transpose: bool = False,
+    split: str | None = None,
+    rotation: Rotation = "none",
+    trainval: bool = False,
+    plan: EpisodePlan = PLAN,
+) -> Torchvision:
     where = str(root / "data"), str(root / "cache")
     look = 28, 1, "bicubic", (0,), (1,)
-    return Torchvision(PLAN, torch.device("cpu"), dataset, {"train": False}, *where, transpose, *look)
+    cpu, options = torch.device("cpu"), {"train": False}
+    return Torchvision(plan, cpu, dataset, options, *where, split, rotation, transpose, *look, trainval)
 
 
 def test_all_classes_are_for_testing_and_none_for_training(served: Path, tmp_path: Path) -> None:
@@ -65,8 +76,42 @@ def test_all_classes_are_for_testing_and_none_for_training(served: Path, tmp_pat
         labels = [stored[image.tobytes()] for image in seen]
         pairs = {(int(y), label) for y, label in zip(batch.query.y[task], labels, strict=True)}
         assert len(pairs) == 5  # one class of Fashion-MNIST behind each label of the task
-    with pytest.raises(ConfigError, match="no classes to train on; it is there to be tested on"):
+    with pytest.raises(ConfigError, match=r"no classes to train on: .* data\.split=random splits"):
         next(source.episodes("train", 0, 1))
+
+
+TWO_WAYS = EpisodePlan(EpisodeShape(4, 1, 2), EpisodeShape(2, 1, 2), 0, 0)
+
+
+def test_classes_that_are_split_at_random_train_too_and_four_times_as_many_are_turned(
+    served: Path, tmp_path: Path
+) -> None:
+    source = make(tmp_path, split="random", plan=TWO_WAYS)
+    assert source.info.facts["classes"] == {"train": 6, "val": 2, "test": 2}
+    assert not source.classes["train"] & (source.classes["val"] | source.classes["test"])
+    assert all(name.startswith("FashionMNIST/") for part in source.classes.values() for name in part)
+    assert next(source.episodes("train", 0, 3)).query.x.shape == (3, 8, 1, 28, 28)
+    again = make(tmp_path, split="random", plan=replace(TWO_WAYS, test=EpisodeShape(2, 3, 1), seed=9))
+    assert again.classes == source.classes  # whatever tasks are drawn
+    turned = make(tmp_path, split="random", plan=TWO_WAYS, rotation="class", trainval=True)
+    assert turned.info.facts["classes"] == {"train": 32, "val": 8, "test": 8}
+
+
+def test_classes_are_split_as_a_file_says_and_a_class_that_is_none_is_told_with_some_that_are(
+    served: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "split.txt"
+    trained = ["Ankle boot", "Bag", "Coat", "Dress", "Pullover", "Shirt"]
+    lines = [f"train {name}" for name in trained] + ["val Sandal", "val Sneaker", "test Trouser", "test T-shirt/top"]
+    file.write_text("\n".join(lines))
+    source = make(tmp_path, split=str(file), plan=TWO_WAYS)
+    assert source.classes["train"] == {f"FashionMNIST/{name}" for name in trained}
+    assert {name for task in range(9) for name in source.labels("test", task)} == {"Trouser", "T-shirt/top"}
+    file.write_text("\n".join(lines).replace("Trouser", "Trousers"))
+    with pytest.raises(ValueError, match=r"1 classes .* have no images, Trousers among them; classes .* are \S+"):
+        make(tmp_path, split=str(file), plan=TWO_WAYS)
+    with pytest.raises(ValueError, match=r"data.split=vinyals is not random, and no file"):
+        make(tmp_path, split="vinyals", plan=TWO_WAYS)
 
 
 def test_rows_and_columns_are_swapped_where_the_files_have_them_swapped(served: Path, tmp_path: Path) -> None:

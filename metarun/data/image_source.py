@@ -9,11 +9,8 @@ from numpy.typing import NDArray
 
 from metarun.core.tasks import EpisodePlan
 from metarun.data.augment import Augment, Look
-from metarun.data.files.splits import draw_split
+from metarun.data.files.splits import LEAST, USUAL, draw_split
 from metarun.data.images import ImageClasses, ImageTasks, Rotation
-
-LEAST = {"train": 5, "val": 5, "test": 5}
-"""Classes of each split that is drawn. It is drawn anew at each start, and must not depend on the tasks."""
 
 
 class ImageSource(ImageTasks):
@@ -52,7 +49,7 @@ class ImageSource(ImageTasks):
             raise ValueError(f"the images have {len(shapes)} shapes, {sorted(shapes)[:3]}: scale them to one")
         pixels = torch.from_numpy(np.concatenate(images).transpose(0, 3, 1, 2).copy())  # [R, C, H, W]
         starts = np.cumsum([0, *map(len, images)], dtype=np.int64)
-        parts = split or draw_split(names, (0.64, 0.16, 0.2), 0, LEAST)
+        parts = split or draw_split(names, USUAL, 0, LEAST)
         look = Look(mean, std, augment)
         data = ImageClasses(pixels, starts, names)
         super().__init__(data, {p: list(labels) for p, labels in parts.items()}, plan, rotation, device, look, trainval)

@@ -200,7 +200,7 @@ class ImageTasks:
     def draw_episodes(self, split: str, indices: Ints) -> list[tuple[EpisodeIndices, int]]:
         """Draw the classes and images of the tasks number `indices` [B], with n_way; one by one if shapes vary."""
         if not len(self._sizes[split]):
-            raise ConfigError(f"this data set has no classes to {split} on; it is there to be tested on: metarun eval")
+            raise ConfigError(f"no classes to {split} on: metarun eval tests on all, data.split=random splits them")
         shape, groups, fixed = self.plan.shape_of(split), self._superclasses.get(split), self.fixed and split == "train"
         return draw_by_shape(self.plan.seed_of(split), split, indices, self._sizes[split], shape, groups, fixed)
 

@@ -19,14 +19,18 @@ from metarun.data.files.download import fetch_once
 from metarun.data.files.image_file import ImageFile
 from metarun.data.files.known import describe_places
 from metarun.data.files.load import load_images
-from metarun.data.images import ImageTasks
+from metarun.data.files.split_file import read_split_file
+from metarun.data.files.splits import LEAST, USUAL, draw_split
+from metarun.data.images import ImageTasks, Rotation
 from metarun.data.places.torchvision_sets import name_folder
 
 
 class Torchvision(ImageTasks):
-    """A classification set of torchvision, all for testing: it shows how well a learner transfers to another domain.
+    """A classification set of torchvision: tasks of its classes, for testing alone or split for training too.
 
-    Ten classes are too few to split. torchvision downloads the set and compares its checksums.
+    All for testing, it shows how well a learner transfers to another domain. Ten classes are few to split: two are left
+    for validation and two for testing, or four times as many with each quarter turn as a class of its own. torchvision
+    downloads the set and compares its checksums.
 
     Args:
         plan, device: from the runner.
@@ -34,6 +38,9 @@ class Torchvision(ImageTasks):
         options: further arguments of that class, besides the folder.
         root: where torchvision has unpacked it, or else it is downloaded to a folder in this one.
         cache: folder of the decoded images.
+        split: None tests on all classes; `random` draws 64, 16 and 20 % of them, and five of each at least where there
+            are fifteen; or a file of lines `train CLASS`, or a folder of lists, see metarun/data/files/split_file.py.
+        rotation, trainval: see ImageTasks.
         transpose: swap rows and columns, since EMNIST's files have them swapped.
         image_size: side in pixels that the images are scaled to.
         channels: 3, or 1 for gray.
@@ -49,13 +56,18 @@ class Torchvision(ImageTasks):
         options: Mapping[str, Any],
         root: FilePath,
         cache: FilePath,
+        split: FilePath | None,
+        rotation: Rotation,
         transpose: bool,
         image_size: PositiveInt,
         channels: Channels,
         interpolation: Interpolation,
         mean: Sequence[float],
         std: Sequence[float],
+        trainval: bool,
     ) -> None:
+        if split not in (None, "random") and not Path(split).expanduser().exists():
+            raise ValueError(f"data.split={split} is not random, and no file")
         import torchvision.datasets  # takes two seconds: only to open the set
 
         dataset_class = getattr(torchvision.datasets, dataset, None)
@@ -84,8 +96,14 @@ class Torchvision(ImageTasks):
             return _list_by_class(dataset_class(str(there), **options), transpose)
 
         data = load_images(Path(cache), folder.name, stamp, files, scale)
-        split: dict[str, list[str]] = {"train": [], "val": [], "test": data.names}
-        super().__init__(data, split, plan, "none", device, look)
+        self.world = dataset
+        super().__init__(data, _choose_split(split, data.names), plan, rotation, device, look, trainval)
+
+
+def _choose_split(split: str | None, names: list[str]) -> dict[str, list[str]]:
+    if split is None:
+        return {"train": [], "val": [], "test": names}
+    return draw_split(names, USUAL, 0, LEAST) if split == "random" else read_split_file(Path(split).expanduser())
 
 
 def _is_there(dataset_class: Any, raw: Path, options: Mapping[str, Any]) -> bool:

@@ -17,6 +17,10 @@ SPLITS = ("train", "val", "test")
 LEAST_WAYS = 2
 """Classes that a task has at least."""
 
+USUAL, LEAST = (0.64, 0.16, 0.2), dict.fromkeys(SPLITS, 5)
+"""Shares of the classes of a split that is drawn at each start, and classes that it has of each part where there are
+enough. It must not depend on the tasks."""
+
 FOLDER = Path(__file__).parent / "lists"
 """The shipped splits, a file for each part with one class in each line."""
 
@@ -138,7 +142,8 @@ def check_split(
             raise ValueError(f"splits {one} and {other} share {len(shared)} classes, {shared[0]} among them")
     missing = [name for labels in split.values() for name in labels if name not in sizes]
     if missing:
-        raise ValueError(f"{len(missing)} classes of the split have no images, {missing[0]} among them")
+        known = f"; classes with images are {', '.join([*sizes][:3])}, ..." if sizes else ""
+        raise ValueError(f"{len(missing)} classes of the split have no images, {missing[0]} among them{known}")
     used = {**split, "train": [*split["train"], *(split["val"] if trainval else [])]}
     problems = []
     for name in plan.splits:
