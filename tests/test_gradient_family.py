@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from test_gradients import ENGINES, INNER_LR, batch, conv4, furthest, meta_gradi
 from torch import Tensor
 
 from metarun.algos.base.inner_optimizer import InnerOptimizer, clip_gradient
+from metarun.algos.base.learn2learn import learn2learn
 from metarun.algos.gradient.anil import ANIL
 from metarun.algos.gradient.boil import BOIL
 from metarun.algos.gradient.cavia import CAVIA, ContextNetwork
@@ -26,6 +29,7 @@ from metarun.algos.gradient.meta_sgd import MetaSGD
 from metarun.algos.gradient.minibatch_prox import MinibatchProx
 from metarun.algos.gradient.proto_maml import ProtoMAML, make_prototype_head
 from metarun.backbones.mlp import MLP
+from metarun.core.errors import ConfigError
 from metarun.core.objectives import classification, regression
 from metarun.core.tasks import Batch, Examples
 from metarun.ops.functional import call, dot, within
@@ -38,7 +42,7 @@ Tensors = dict[str, Tensor]
 
 
 def learner_of(cls: type[MAML], engine: str = "loop", steps: int = 2, inner_lr: float = INNER_LR, **more) -> MAML:
-    own = {name: more.pop(name) for name in ("factors",) if name in more}
+    own = {name: more.pop(name) for name in ("factors", "transform") if name in more}
     return cls(conv4(), 3, classification, **own, **maml_settings(inner_lr, steps, *ENGINES[engine], **more))
 
 
@@ -124,6 +128,98 @@ def test_kronecker_factors_are_one_matrix_of_all_entries(engine: str) -> None:
         return INNER_LR * torch.einsum("ij,rj->ri", whole, rows).reshape(grad.shape)
 
     assert furthest(meta_gradient(learner, tasks), plain_gradient(learner, tasks, change)) < 1e-9
+
+
+class Bent(torch.nn.Module):
+    """A gradient's own transform: entry by entry, g scale + tanh(g) bend, with a number for each."""
+
+    def __init__(self, parameter: Tensor, start: float = 0.0) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones_like(parameter))
+        self.bend = torch.nn.Parameter(torch.full_like(parameter, start))
+
+    def forward(self, grad: Tensor) -> Tensor:
+        return grad * self.scale + grad.tanh() * self.bend
+
+
+def bend_weights(parameter: Tensor) -> torch.nn.Module | None:
+    return Bent(parameter, 0.5) if parameter.dim() > 1 else None
+
+
+@pytest.mark.parametrize("engine", quick_if(("vmap", "learn2learn"), ENGINES))
+def test_the_meta_gradient_through_a_module_of_ones_own_is_that_of_a_plain_loop(engine: str) -> None:
+    """The module learns too; a parameter that gets none has its plain gradient. learn2learn's GBML with such modules is
+    among the engines."""
+    learner, tasks = jolted(learner_of(MetaCurvature, engine, factors="axes", transform=bend_weights)), batch()
+
+    def change(theta: Tensors, name: str, grad: Tensor, step: int) -> Tensor:
+        at = "transforms." + name.removeprefix("net.").replace(".", "/")
+        if grad.dim() == 1:
+            return INNER_LR * grad
+        return INNER_LR * (grad * theta[f"{at}.scale"] + grad.tanh() * theta[f"{at}.bend"])
+
+    found = meta_gradient(learner, tasks)
+    assert furthest(found, plain_gradient(learner, tasks, change)) < 1e-9
+    assert len([name for name in found if name.startswith("transforms.")]) == 2 * 5  # four convolutions and the head
+    assert not learner.recordable
+
+
+@pytest.mark.parametrize("engine", quick_if(("vmap", "learn2learn"), ENGINES))
+def test_the_meta_gradient_through_a_module_transform_of_learn2learns_is_that_of_a_matrix_and_a_vector(
+    engine: str,
+) -> None:
+    """Its ModuleTransform(Linear) takes all entries of a vector's gradient g to W g + b."""
+    linear = learn2learn().optim.transforms.ModuleTransform(torch.nn.Linear)
+    transform = lambda parameter: linear(parameter).double() if parameter.dim() == 1 else None  # noqa: E731
+    learner, tasks = learner_of(MetaCurvature, engine, factors="axes", transform=transform), batch()
+
+    def change(theta: Tensors, name: str, grad: Tensor, step: int) -> Tensor:
+        at = f"transforms.{name.removeprefix('net.').replace('.', '/')}.transform"
+        return INNER_LR * (theta[f"{at}.weight"] @ grad + theta[f"{at}.bias"] if grad.dim() == 1 else grad)
+
+    assert furthest(meta_gradient(learner, tasks), plain_gradient(learner, tasks, change)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        (
+            lambda parameter: torch.nn.Flatten(0),
+            r"Flatten for .* makes \[\d+\] of a gradient \[.*: it must keep",
+        ),
+        (lambda parameter: 3.0, r"gives float for .*: it must give a torch module"),
+        (partial(Bent, strat=1.0), r"Bent'>, strat=1.0\) has incorrect arguments"),
+        (torch.nn.Identity(), r"Identity for .* a module of its own; set algo.transform._partial_=true"),
+    ],
+)
+def test_a_transform_that_is_none_is_told(transform: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        learner_of(MetaCurvature, factors="axes", transform=transform)
+
+
+def build_bent(full: Callable[..., DictConfig], *settings: str) -> MetaCurvature:
+    words = ", ".join(["_target_: test_gradient_family.Bent", *settings])
+    config = full("algo=meta_curvature", "data=sinusoid", f"algo.transform={{{words}}}")
+    source = build_source(resolve(config), torch.device("cpu"))
+    learner = build_learner(resolve(config), source)
+    assert isinstance(learner, MetaCurvature)
+    return learner
+
+
+def test_a_transform_is_built_for_each_parameter_from_its_settings(full: Callable[..., DictConfig]) -> None:
+    learner = build_bent(full, "_partial_: true", "start: 0.25")
+    assert [*learner.transforms] == [name.replace(".", "/") for name, _ in learner.net.named_parameters()]
+    bends = [made.get_parameter("bend") for made in learner.transforms.values()]
+    assert [bend.shape for bend in bends] == [value.shape for value in learner.net.parameters()]
+    assert all(bool((bend == 0.25).all()) for bend in bends)
+    assert not [*learner.curvature]
+
+
+def test_a_transform_that_cannot_be_built_is_told_as_a_mistake_in_the_settings(
+    full: Callable[..., DictConfig],
+) -> None:
+    with pytest.raises(ConfigError, match=r"MetaCurvature: .*Bent.*missing .* 'parameter'.* add _partial_: true"):
+        build_bent(full)
 
 
 @pytest.mark.parametrize("factors", ["axes", "kronecker"])

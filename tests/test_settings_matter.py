@@ -80,6 +80,7 @@ NO_EFFECT: dict[str | tuple[str, str], str] = {
     "data.templates": UNTRIED + "is for names of classes: see test_open_clip.py",
     ("named", "data.images"): UNTRIED + "needs files: see test_named.py",
     ("named", "data.descriptions"): UNTRIED + "is a file with all classes: see test_named.py",
+    "algo.transform": UNTRIED + "is a module of one's own: see test_gradient_family.py",
     "algo.network": UNTRIED + "is for names of classes: see test_open_clip.py",
     **{
         (algo, "algo.task_chunk"): UNTRIED + "draws noise in another order: see test_metagan.py"
@@ -795,6 +796,7 @@ def test_a_setting_that_counts_only_with_another_one_has_no_effect_without_it_an
         pytest.skip(f"{choice} has no {other}")
     now = OmegaConf.select(config, other)
     nothing = (False, True) if isinstance(now, bool) else (None if now is None else type(now)(),)
+    nothing = ({"_target_": "torch.nn.Identity", "_partial_": True},) if other == "algo.transform" else nothing
     tried = choices_for(config, other) or nothing
     without = next(value for value in tried if not condition.counts(value))
     changed = [2.0, 3.0] if name == "period" else other_values(choice, f"{group}.{name}", config)[0]

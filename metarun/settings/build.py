@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
 from metarun.algos.base.abilities import HoldsNetwork, Recordable
@@ -193,7 +194,12 @@ def _construct(node: Node, without: Set[str] = frozenset(), **facts: Any) -> Any
 def _make_factory(node: Node, without: Set[str] = frozenset()) -> Callable[..., Any]:
     """Return a factory of what `node` describes, which takes the runtime facts."""
     kept = {key: value for key, value in node.items() if key not in {*without, "_partial_", "_recursive_"}}
-    made: Callable[..., Any] = instantiate(kept, _convert_="all", _partial_=True)
+    try:
+        made: Callable[..., Any] = instantiate(kept, _convert_="all", _partial_=True)
+    except InstantiationException as error:  # of a class among its settings
+        words = " ".join(str(error).split())
+        advice = ". If it is to be handed more than its settings, add _partial_: true" if "missing" in words else ""
+        raise ConfigError(f"{node['_target_'].rpartition('.')[2]}: {words}{advice}") from error
     return made
 
 

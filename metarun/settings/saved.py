@@ -46,6 +46,7 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "data.templates": (["a photo of a {}."],),
     "algo.network": ("mlp",),
     "algo.factors": ("axes",),
+    "algo.transform": (None,),
     "data.within_alphabet": (False,),
     "data.alpha": (2.0,),
     "data.query": ("balanced",),

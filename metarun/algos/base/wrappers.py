@@ -61,9 +61,11 @@ def meta_sgd(learner: Any, support: Examples) -> Predictor:
 def meta_curvature(learner: Any, support: Examples) -> Predictor:
     names = iter(dict(learner.net.named_parameters()))
 
-    def transform(parameter: Tensor) -> nn.Module:  # learn2learn calls this in the network's order
+    def transform(parameter: Tensor) -> nn.Module | None:  # learn2learn calls this in the network's order
         package, name = learn2learn(), flatten_name(next(names))
         made: nn.Module
+        if learner.own:
+            return dict(learner.transforms).get(name)
         if learner.factors == "kronecker":
             made = package.optim.transforms.KroneckerTransform(package.nn.KroneckerLinear)(parameter)
             holder = made.get_submodule("transform")
