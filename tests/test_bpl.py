@@ -198,6 +198,21 @@ def test_moved_drawings_are_of_their_characters_and_pictures_are_drawn(two_way: 
     assert set(pictures) == {"drawings", "characters"}
 
 
+def test_normalised_images_are_the_drawings_that_they_were_before() -> None:
+    """Of one channel without a normalisation, and of two alike with one."""
+    task = lines_task()
+    support, query = task.support.x[0], task.query.x[0]
+
+    def answer(shape: tuple[int, ...], look: object, change: object) -> Tensor:
+        learner = BPL(shape, look, 3, 20, 8, False, "auto").eval()  # type: ignore[arg-type]
+        return learner.predict({}, learner.adapt({}, Examples(change(support), torch.arange(3)), 3), change(query))  # type: ignore[operator]
+
+    plain = answer((1, 28, 28), None, lambda x: x)
+    mean, std = torch.tensor([0.3, 0.1])[:, None, None], torch.tensor([0.2, 0.5])[:, None, None]
+    both = answer((2, 28, 28), ([0.3, 0.1], [0.2, 0.5]), lambda x: (torch.cat([x, x], 1) - mean) / std)
+    assert torch.allclose(both, plain, atol=1e-9)
+
+
 def test_with_more_shots_a_class_is_a_mixture_of_its_drawings() -> None:
     """The log of the mean of the likelihoods of its two images, scaled."""
     learner = BPL((1, 28, 28), ([0.0], [1.0]), 3, 20, 8, False, "auto").eval()

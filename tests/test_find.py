@@ -190,6 +190,9 @@ def test_a_file_too_large_for_an_image_is_not_read_whole(
     """Packed, it has a thousandth of its size."""
     monkeypatch.setattr(image_file, "MAX_BYTES", 2**20)
     (photos / "c0" / "bomb.png").write_bytes(bytes(2**20 + 1))
+    (photos / "c0" / "0.png").write_bytes(
+        (photos / "c0" / "0.png").read_bytes().ljust(2**20, b"0")
+    )  # just small enough
     place = photos
     if ending:
         path = tmp_path / f"bomb{ending}"
