@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import struct
@@ -187,6 +188,22 @@ def test_parallel_coordinates_have_a_row_for_each_setting_that_was_typed(tmp_pat
     best = max(points, key=lambda point: point["score"])
     assert best["said"].startswith("inner_lr=0.4, lr=0.001: ")
     assert best["score"] == pytest.approx(100 * (SCORES.mean() + 0.04 - 0.001), abs=1e-2)
+
+
+def test_settings_that_follow_from_others_are_none_of_a_sweep_unless_groups_are_told_by_them(tmp_path: Path) -> None:
+    """The inner rate was typed, another one for each seed; the clipping follows from it."""
+    for lr, (seed, inner_lr) in itertools.product((0.001, 0.003), enumerate((0.1, 0.4))):
+        config = settings("MAML", inner_lr, lr, seed)
+        config["optim"]["clip_norm"] = 10 * inner_lr
+        typed = [f"optim.lr={lr}", f"algo.inner_lr={inner_lr}"]
+        finished(tmp_path / f"{lr}-{inner_lr}", SCORES + inner_lr / 10, config=config, overrides=typed, seed=seed)
+    runs = find_runs([tmp_path])
+    for by, swept in (
+        (["optim.lr"], ["algo.inner_lr", "optim.lr"]),
+        (["optim.clip_norm"], ["algo.inner_lr", "optim.clip_norm"]),
+    ):
+        (comparison,) = compare(runs, by, ["seed"], "accuracy", None)[0]
+        assert find_swept(comparison) == swept
 
 
 def test_an_axis_spreads_large_ratios_by_logarithm_and_sets_what_is_lacking_apart() -> None:

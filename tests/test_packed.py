@@ -161,11 +161,12 @@ def test_encoded_images_of_another_number_than_their_labels_or_cut_off_are_told(
         images[1].file.read()
 
 
-def test_numbers_that_begin_anew_in_each_pickle_are_asked_about(tmp_path: Path) -> None:
-    for part in SPLITS:
+@pytest.mark.parametrize("parts", [("train", "test"), SPLITS])
+def test_numbers_that_begin_anew_in_each_pickle_are_asked_about(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
         content = {"data": np.zeros((8, 4, 4, 3), np.uint8), "labels": [0, 1, 2, 3] * 2}
         (tmp_path / f"my_{part}.pickle").write_bytes(pickle.dumps(content))
-    with pytest.raises(ValueError, match=r"my_test.pickle, my_train.pickle, .* number their classes .* not told"):
+    with pytest.raises(ValueError, match=r"my_test.pickle, my_train.pickle.* number their classes .* not told"):
         make(tmp_path, tmp_path / "c")
 
 

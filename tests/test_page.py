@@ -79,6 +79,20 @@ def two_tables(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_page_says_where_runs_lie_to_those_alone_who_have_them(
+    two_tables: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From here how to get there; from elsewhere the name of the folder alone."""
+    for here, said in ((two_tables.parent, two_tables.name), (tmp_path_factory.mktemp("elsewhere"), two_tables.name)):
+        monkeypatch.chdir(here)
+        assert f"A line for each of the 8 runs, in {said}</p>" in page_of(two_tables)[0]
+    (two_tables / "deep").mkdir()
+    for run in [run for run in two_tables.iterdir() if (run / "results.json").exists()]:
+        run.rename(two_tables / "deep" / run.name)
+    monkeypatch.chdir(two_tables.parent)
+    assert f"A line for each of the 8 runs, in {two_tables.name}/deep</p>" in page_of(two_tables)[0]
+
+
 def test_the_page_loads_nothing_and_its_scripts_parse(two_tables: Path) -> None:
     page, parsed = page_of(two_tables)
     for tag, attributes in parsed.tags:

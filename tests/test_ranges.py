@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union
 
 import pytest
+import torch
 from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import DictConfig
 
 from metarun.core.errors import ConfigError
+from metarun.core.known_source import know_source
 from metarun.core.ranges import Ascending, CountsWith, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from metarun.settings.build import build_learner, build_source
 from metarun.settings.check import check
 from metarun.settings.ranges import describe_problem, find_annotations, find_choices, find_conditions
+from metarun.settings.resolve import resolve
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -239,3 +244,30 @@ def test_what_a_setting_counts_with_is_found_whether_values_are_named_or_all_abo
     assert [found["way"].counts(value) for value in (0, 1, 2, 3)] == [False, False, True, True]
     said = {name: condition.describe("algo.other") for name, condition in found.items()}
     assert said == {"size": "algo.other above 0", "way": "algo.other=2 or 3"}
+
+
+@pytest.mark.parametrize(
+    ("words", "group", "key"),
+    [
+        (["algo=meta_curvature"], "algo", "factors"),
+        (["algo=imaml"], "algo", "curvature"),
+        (["algo=taml"], "algo", "bias"),
+        (["algo=maml"], "algo", "engine"),
+        (["algo=maml"], "algo", "inner_optimizer"),
+        (["algo=protonet"], "algo", "distance"),
+        (["algo=tim"], "algo", "distance"),
+        (["algo=relationnet"], "algo", "loss"),
+        (["algo=protonet", "backbone=conv4"], "backbone", "downsample"),
+        (["algo=protonet", "backbone=resnet18"], "backbone", "stem"),
+    ],
+)
+def test_who_constructs_without_settings_is_told_of_a_choice_that_there_is_not(
+    settings: Callable[..., DictConfig], words: list[str], group: str, key: str
+) -> None:
+    resolved = resolve(settings(*words), warn=False)
+    source = know_source(build_source(resolved, torch.device("cpu")))
+    node = getattr(resolved, group)
+    assert key in node
+    wrong = replace(resolved, **{group: {**node, key: "nonsense"}})
+    with pytest.raises((ValueError, ConfigError), match=rf"{group}\.{key}=nonsense is not one of "):
+        build_learner(wrong, source)
