@@ -82,7 +82,9 @@ def test_a_union_takes_sources_of_ones_own_and_settings_for_one(mine: str, tmp_p
 def test_the_base_class_refuses_what_are_no_images() -> None:
     for images, said in (
         (np.zeros((4, 6, 6), np.float32), r"the images of class a are float32 \[4, 6, 6\]: they are to be uint8"),
-        (np.zeros((4, 7, 6), np.uint8), r"the images have 2 shapes"),
+        (np.zeros((4, 7, 6, 3), np.uint8), r"the images have 2 shapes"),
+        (np.zeros((4, 6, 7, 3), np.uint8), r"the images have 2 shapes"),
+        (np.zeros((4, 6, 6, 4), np.uint8), r"the images have 2 shapes"),
     ):
         with pytest.raises(ValueError, match=said):
             ImageSource(PLAN, torch.device("cpu"), {**CLASSES, "a": images})
