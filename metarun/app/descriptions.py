@@ -14,6 +14,7 @@ from metarun.core.tasks import Examples, SourceInfo
 from metarun.data.files.class_names import NAMES, tokenize_names
 from metarun.data.files.descriptions import read_descriptions
 from metarun.data.files.own import read_layout
+from metarun.data.files.text_file import read_text
 
 
 def read_classes(place: Path, data: Mapping[str, Any]) -> Any:
@@ -23,16 +24,12 @@ def read_classes(place: Path, data: Mapping[str, Any]) -> Any:
         place: a .csv, .tsv or .npz file of vectors, see metarun/data/files/descriptions.py; of names, a text file with
             one in each line, or what has a folder of images for each class, whose names count.
         data: settings of the run's data.
-    Raises: ConfigError or ValueError if it cannot be read.
+    Raises: ValueError if it cannot be read.
     """
     if data["descriptions"] != NAMES:
         return read_descriptions(str(place), "")
     if place.suffix == ".txt":
-        try:
-            text = place.read_text("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {place}: {getattr(error, 'strerror', None) or 'it is no text'}") from error
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return [line.strip() for line in read_text(place).splitlines() if line.strip()]
     return sorted(read_layout(place).classes)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metarun.data.files.rows import read_rows
+from metarun.data.files.text_file import read_text
 
 
 def read_points(path: Path, columns: Sequence[int]) -> Tensor:
@@ -17,12 +18,8 @@ def read_points(path: Path, columns: Sequence[int]) -> Tensor:
 
     Raises: ValueError if the file cannot be read, naming the first line that has other columns, or no number.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}") from error
     rows: list[list[float]] = []
-    cells = read_rows(text, ",", str(path))
+    cells = read_rows(read_text(path), ",", str(path))
     lines = [(place, line) for place, line in enumerate(cells, 1) if any(map(str.strip, line))]
     for nth, (place, line) in enumerate(lines):
         numbers = [_read_number(cell) for cell in line]
