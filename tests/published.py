@@ -16,7 +16,7 @@ IMAGES = 20
 
 
 def write_published(root: Path) -> Path:
-    """Write Omniglot, CIFAR-FS, mini-ImageNet and CUB, with its attributes, into archives as they are published."""
+    """Write Omniglot, CIFAR-FS, mini-ImageNet, CUB, with its attributes, and MNIST into files as they are published."""
     rng = np.random.default_rng(0)
     ink = [_draw(rng.random((14, 14)) > 0.3) for _ in range(IMAGES)]
     photos = [_draw(rng.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(IMAGES)]
@@ -36,7 +36,17 @@ def write_published(root: Path) -> Path:
     (folder / "classes.txt").write_text("".join(f"{i} {bird}\n" for i, bird in enumerate(birds, 1)))
     rows = "\n".join(" ".join(map(str, row)) for row in rng.integers(0, 100, (len(birds), 6)))
     (folder / "attributes" / "class_attribute_labels_continuous.txt").write_text(rows + "\n")
+    digits = np.repeat(np.arange(10, dtype=np.uint8), IMAGES)
+    (root / "MNIST" / "raw").mkdir(parents=True)
+    for part in ("train", "t10k"):
+        _write_idx(root / "MNIST" / "raw" / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (200, 28, 28), np.uint8))
+        _write_idx(root / "MNIST" / "raw" / f"{part}-labels-idx1-ubyte", digits)
     return root
+
+
+def _write_idx(path: Path, numbers: np.ndarray) -> None:
+    """Write bytes as MNIST has them: what they are, how many along each axis, and the bytes."""
+    path.write_bytes(bytes([0, 0, 8, numbers.ndim]) + np.array(numbers.shape, ">i4").tobytes() + numbers.tobytes())
 
 
 def _draw(pixels: np.ndarray) -> bytes:

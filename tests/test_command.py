@@ -179,7 +179,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, cache: Path) -> None:
         (["learning_rate=3"], "there is no setting learning_rate; it is optim.lr of the outer loop, algo.inner_lr of"),
         (["experiment=x"], "experiment is not chosen in every run, so it is typed with a +: +experiment=x"),
         (["algo.label_smoothing=1"], "there is no setting algo.label_smoothing with this algo; it is one of"),
-        (["algo.transform=1"], "there is no setting algo.transform\n"),
+        (["algo.colour=1"], "there is no setting algo.colour\n"),
         (["hlp"], "there is no subcommand hlp; did you mean help?"),
         (["data", "show", "nothing"], "there is no data=nothing; choices are"),
         (["+foo=3"], "there is no setting foo"),
