@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from metarun.algos.base.learner import Learner
 from metarun.core import objectives
 from metarun.core.tasks import Batch, Examples, Metrics, SourceInfo
-from metarun.run.finite import examine
+from metarun.run.finite import GradientWatch, NotFinite, examine
 from metarun.run.interrupt import StopRequest
 from metarun.run.offline import OfflineRun
 from metarun.run.outer_steps import MOST_SKIPS
@@ -121,6 +121,29 @@ def test_a_run_that_skips_on_and_on_ends(tmp_path: Path) -> None:
     run = run_in(tmp_path, set(range(4000)), on_nan="skip", steps=1000)
     with pytest.raises(Diverged, match=f"at outer step {MOST_SKIPS + 1}, task 0 of 4"):
         run.execute([], StopRequest())
+
+
+def test_an_outer_step_is_given_up_only_before_any_optimizer_has_moved() -> None:
+    """What is wrong by then would leave half of a step; the next step looks anew."""
+    learner = Averages()
+    learner.other = nn.Parameter(torch.ones(()))
+    first, second = (torch.optim.SGD([weight], 1.0) for weight in (learner.theta, learner.other))
+    watch = GradientWatch(learner, {"first": first, "second": second}, skip=True)
+
+    def give(one: float, other: float) -> None:
+        learner.theta.grad, learner.other.grad = torch.tensor(one), torch.tensor(other)
+
+    watch.begin()
+    give(1.0, 1.0)
+    first.step()
+    give(1.0, float("inf"))
+    second.step()
+    assert (learner.theta.item(), learner.other.item()) == (-1, -float("inf"))
+    watch.begin()
+    for optim in (first, second):
+        with pytest.raises(NotFinite):
+            optim.step()
+    assert learner.theta.item() == -1
 
 
 def test_examining_a_task_changes_nothing(tmp_path: Path) -> None:
