@@ -111,6 +111,12 @@ def test_cutout_covers_a_square_of_half_the_side_around_any_pixel() -> None:
         assert torch.equal(covered, expected)
 
 
+@pytest.mark.parametrize(("height", "side"), [(7, 2), (9, 4), (10, 4), (11, 4), (13, 6)])
+def test_cutout_covers_an_even_number_of_rows_and_columns_where_a_half_is_none(height: int, side: int) -> None:
+    covered = cut_out(torch.ones(1, 1, height, height + 3), torch.tensor([[0.5, 0.5]])) == 0
+    assert covered.any(3).sum() == covered.any(2).sum() == side
+
+
 def augmented(seed: int, augment: str, views: int = 1) -> ImageTasks:
     plain = noise_tasks()
     data = ImageClasses(plain.pixels, np.arange(37) * 20, [f"c{i}" for i in range(36)])

@@ -65,6 +65,7 @@ def test_the_roots_are_kept_absolute_though_they_are_made_later(here: Path) -> N
     assert config.data.path == "later"
     (here / "later").mkdir()
     assert make_absolute(compose(words)).data.path == str(here / "later")
+    assert make_absolute(compose(["paths.cache='~/kept'"])).paths.cache == "~/kept"
 
 
 def test_relative_paths_of_a_unions_sources_are_kept_absolute_and_missed_where_they_are_gone(here: Path) -> None:

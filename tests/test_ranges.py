@@ -271,3 +271,13 @@ def test_who_constructs_without_settings_is_told_of_a_choice_that_there_is_not(
     wrong = replace(resolved, **{group: {**node, key: "nonsense"}})
     with pytest.raises((ValueError, ConfigError), match=rf"{group}\.{key}=nonsense is not one of "):
         build_learner(wrong, source)
+
+
+def test_a_value_that_is_wrong_only_where_it_is_referred_to_is_told(settings: Callable[..., DictConfig]) -> None:
+    """Seed 0 is one; steps between validations are 1 at least."""
+    config = settings("algo=protonet", "seed=0")
+    config.run.val_every = "${seed}"
+    with pytest.raises(ConfigError, match=r"^run\.val_every.*must be a whole number of at least 1"):
+        check(config)
+    config.seed = 3
+    check(config)
