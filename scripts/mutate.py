@@ -5,7 +5,7 @@ uv run python scripts/mutate.py --map tests/test_x.py    the same of new tests a
 uv run python scripts/mutate.py                  all mutations, into scripts/results/mutations.json
 uv run python scripts/mutate.py --only P9,A1     these; so do --list known, --area run
 uv run python scripts/mutate.py --survivors      those that got past the tests which were asked, by all that run them
-uv run python scripts/mutate.py --draw 60 --seed 1       a new list of 60, drawn: scripts/mutations/drawn1.yaml
+uv run python scripts/mutate.py --draw 60 --seed 5       a new list of 60, drawn: scripts/mutations/drawn5.yaml
 uv run python scripts/mutate.py --quick          two minutes, no map: some that were seen; fails if one no longer is
 
 A mutation is an entry of scripts/mutations/*.yaml: `old`, which stands once in `file`, gives way to `new`; `harm` is
@@ -72,9 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     started = time.perf_counter()
     asked = parser().parse_args(arguments)
     if asked.draw:
-        write_drawn(
-            draw(ROOT, PACKAGE, asked.draw, asked.seed), ROOT / f"scripts/mutations/drawn{asked.seed}.yaml", asked.seed
-        )
+        out = ROOT / "scripts" / "mutations" / f"drawn{asked.seed}.yaml"
+        write_drawn(draw(ROOT, PACKAGE, asked.draw, asked.seed), out, asked.seed)
         return 0
     try:
         chosen = choose(read_lists(ROOT, asked.list), asked.only, asked.area)
